@@ -340,7 +340,7 @@ fn a_version_that_fails_ends_by_itself_and_stays_ended_after_a_restart() {
         );
     }
     let message = running.refused("POST", ":promote", Some(json!({})), 409);
-    assert!(message.contains("ended by itself"), "{message}");
+    assert!(message.contains("rolled back automatically"), "{message}");
     running.server.terminate();
     let again = setup.start();
     for caller in 0..50 {
@@ -359,7 +359,7 @@ fn a_version_that_fails_ends_by_itself_and_stays_ended_after_a_restart() {
         shown["ended"]["how"]
             .as_str()
             .unwrap()
-            .starts_with("ended by itself")
+            .starts_with("rolled back automatically")
     );
 }
 

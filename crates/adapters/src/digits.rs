@@ -1,31 +1,31 @@
-//! Decides what a reader of handwritten digits sees of a PNG or JPEG: 8 by 8 numbers from 0 for paper to 16
-//! for ink, as in the data it was trained on.
+//! Turns a PNG or JPEG of a handwritten digit into the model's input: 8 by 8 numbers from 0 for paper to 16 for ink, as in
+//! its training data.
 //!
-//! * Dark paper is told by its edge: where that is darker than half, light is ink and dark is paper.
-//! * An image of 8 by 8 pixels is taken as it is.
-//! * Of any other, what is drawn is cut out and scaled to the full height or width, whichever comes first,
-//!   in the middle; the darkest of that becomes 16.
+//! * If the edge of the image is darker than half, the paper is dark: light pixels are ink.
+//! * An image of 8 by 8 pixels is used unchanged.
+//! * Of any other image, the drawing is cut out, centred, and scaled until it fills the height or the width. Its darkest
+//!   value becomes 16.
 
 use crate::outputs::{classified, config, floats, tensor};
 use crate::picture::{Allowance, Area, Picture, Scaling, picture};
-use crate::{Adapter, Item, Refusal, RefusalKind, Step, each, only_part};
+use crate::{Adapter, AdapterRefusal, Item, RefusalKind, Step, each, only_part};
 use penstock_tensor::Tensor;
 use serde::Deserialize;
 use std::cell::Cell;
 
 /// Rows and columns of the model's input.
 const SIDE: usize = 8;
-/// What stands for ink.
+/// The value of ink.
 const INK: f32 = 16.0;
 /// The name of the model's input.
 const INPUT: &str = "pixels";
-/// How many digits there are.
+/// The number of digits.
 const DIGITS: usize = 10;
-/// Rows and columns that a drawing is scaled to before.
+/// Rows and columns to which a drawing is scaled first.
 const SHEET: usize = 64;
-/// How dark ink is at least, of the darkest there is; what is fainter does not count for where the drawing ends.
+/// The least darkness of ink, as a part of the darkest pixel. Fainter pixels do not extend the drawing.
 const FAINTEST: f32 = 0.2;
-/// Paper and ink must differ by this much of all there is between black and white; less is a blank sheet.
+/// The least difference of paper and ink, as a part of that between black and white. Less is a blank sheet.
 const MIN_CONTRAST: f32 = 0.1;
 
 /// There is nothing to configure.
@@ -36,7 +36,7 @@ struct Config {}
 /// The adapter.
 pub struct Digits {
     labels: Vec<String>,
-    /// How many items the run that was asked for has.
+    /// The number of items of the requested run.
     running: Cell<u64>,
 }
 
@@ -49,7 +49,7 @@ impl Adapter for Digits {
         })
     }
 
-    fn prepare(&self, items: &[Item<'_>]) -> Result<Step, Refusal> {
+    fn prepare(&self, items: &[Item<'_>]) -> Result<Step, AdapterRefusal> {
         let mut allowance = Allowance::default();
         let mut numbers: Vec<f32> = Vec::with_capacity(items.len() * SIDE * SIDE);
         each(items, |item| {
@@ -78,7 +78,7 @@ impl Adapter for Digits {
     }
 }
 
-/// What the model sees of a grey picture.
+/// The model's input for a grey picture.
 fn seen(picture: &Picture) -> Result<[f32; SIDE * SIDE], RefusalKind> {
     let (width, height) = (picture.width, picture.height);
     let mut ink = Picture {
@@ -105,7 +105,7 @@ fn seen(picture: &Picture) -> Result<[f32; SIDE * SIDE], RefusalKind> {
         }
         return Ok(seen);
     }
-    // Paper is not quite white, and its grain is not ink.
+    // Paper is not perfectly white; ignore its grain.
     ink.bytes
         .iter_mut()
         .for_each(|value| *value = value.saturating_sub(least));
@@ -124,8 +124,8 @@ fn seen(picture: &Picture) -> Result<[f32; SIDE * SIDE], RefusalKind> {
         width: box_width as f64,
         height: box_height as f64,
     };
-    // First into the middle of a sheet, as large as that holds it, and then with the sheet to the model's size: at
-    // once, widths would be rounded to eighths.
+    // Scale the drawing onto a larger sheet first, and then scale the sheet to the model's size. In one step, widths would
+    // be rounded to eighths.
     let longer = box_width.max(box_height) as f64;
     let side = |length: usize| {
         let scaled = (length as f64 * SHEET as f64 / longer).round() as usize;

@@ -1,31 +1,30 @@
-//! Decides what an image classifier sees of a PNG or JPEG, and how its scores are told. The configuration
-//! says everything that differs between such models: size, fit, order of colours, normalisation, labels.
+//! Turns a PNG or JPEG into the input of an image classifier, and its scores into an answer. The configuration has all
+//! differences between such models: size, fit, order of colours, normalisation, labels.
 
 use crate::outputs::{classified, config, floats, tensor};
 use crate::picture::{Allowance, Area, Picture, Scaling, picture};
-use crate::{Adapter, Item, Refusal, RefusalKind, Step, each, only_part};
+use crate::{Adapter, AdapterRefusal, Item, RefusalKind, Step, each, only_part};
 use penstock_tensor::Tensor;
 use serde::Deserialize;
 use std::cell::Cell;
 use std::collections::BTreeSet;
 
-/// The most pixels a model may want: 1,024 by 1,024, 12 MiB of numbers.
+/// The most pixels of a model's input: 1,024 by 1,024, 12 MiB of numbers.
 const MAX_INPUT_PIXELS: u64 = 1 << 20;
-/// The most bytes of the tensor of one call; an instance holds it a few times over.
+/// The most bytes of the tensor of one call. An instance holds a few copies of it.
 const MAX_TENSOR_BYTES: u64 = 32 << 20;
-/// The most classes of a model; the configuration has no room for many more.
+/// The most classes of a model. The configuration has no room for many more.
 const MAX_LABELS: usize = 65_536;
 
-/// How an image becomes as large as the model wants it.
+/// How an image is fitted to the size of the model's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Fit {
-    /// Both sides are scaled on their own.
+    /// Both sides are scaled independently.
     Stretch,
-    /// Scaled until it covers the model's input; what sticks out on two sides is cut off, equally.
+    /// Scaled until it covers the model's input; the excess is cut off equally on both sides.
     Cover,
-    /// A line of text: scaled to the full height, squeezed if it is too wide then; zeros fill what is left
-    /// on the right.
+    /// A line of text: scaled to the full height, and squeezed if it is too wide; zeros fill the rest on the right.
     Line,
 }
 
@@ -45,14 +44,14 @@ enum Layout {
     Nhwc,
 }
 
-/// What the model's output is.
+/// The meaning of the model's output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Scores {
-    /// Probabilities, told as they are.
+    /// Probabilities, which are returned unchanged.
     #[default]
     Probabilities,
-    /// What a softmax makes probabilities of.
+    /// Logits; a softmax turns them into probabilities.
     Logits,
 }
 
@@ -65,7 +64,7 @@ fn smooth() -> Scaling {
 struct Config {
     /// The model's input.
     input: String,
-    /// The model's output; may be left out where it has one.
+    /// The model's output; optional if it has only one.
     output: Option<String>,
     width: u32,
     height: u32,
@@ -74,20 +73,20 @@ struct Config {
     scaling: Scaling,
     channels: Channels,
     layout: Layout,
-    /// Taken from each channel's value, 0 to 255, in the order of `channels`.
+    /// Subtracted from each channel's value, 0 to 255, in the order of `channels`.
     mean: Vec<f32>,
-    /// And what that is divided by.
+    /// The divisor of the difference.
     std: Vec<f32>,
     #[serde(default)]
     scores: Scores,
-    /// The output's classes, in its order.
+    /// The labels of the output's classes, in their order.
     labels: Vec<String>,
 }
 
 /// The adapter, opened with a configuration.
 pub struct Image {
     config: Config,
-    /// How many items the run that was asked for has.
+    /// The number of items of the requested run.
     running: Cell<u64>,
 }
 
@@ -138,7 +137,7 @@ impl Adapter for Image {
         })
     }
 
-    fn prepare(&self, items: &[Item<'_>]) -> Result<Step, Refusal> {
+    fn prepare(&self, items: &[Item<'_>]) -> Result<Step, AdapterRefusal> {
         let config = &self.config;
         let (width, height) = (config.width as usize, config.height as usize);
         let one = width * height * config.depth();
@@ -190,7 +189,7 @@ impl Adapter for Image {
 }
 
 impl Image {
-    /// Appends what the model sees of a picture.
+    /// Appends the model's input for a picture.
     fn append(&self, picture: &Picture, numbers: &mut Vec<f32>) {
         let config = &self.config;
         let (width, height) = (config.width as usize, config.height as usize);

@@ -1,5 +1,5 @@
-//! Decides what adapters make of content and of a model's outputs. Each adapter is plain Rust behind
-//! [`Adapter`]; the guest room turns [`Builtin`], which is all of them by name, into one component.
+//! Adapters turn content into tensors, and a model's outputs into answers. Each adapter is plain Rust behind [`Adapter`]. The
+//! crate `guest` turns [`Builtin`], which has all of them by name, into one component.
 //!
 //! * [`magika`]: bytes of a file to features, scores to a kind of content;
 //! * [`image`]: PNG and JPEG for classifiers of images, and [`digits`], for handwritten digits;
@@ -9,15 +9,14 @@
 //! * [`sentence`]: text to tokens, and their vectors to an embedding;
 //! * [`text`]: texts and pairs by a `tokenizer.json`, to vectors, classes, scores and entities.
 //!
-//! Those stand on [`picture`], [`sound`], [`wordpiece`] and `tokenizer`, which know of no model.
+//! They use [`picture`], [`sound`], [`wordpiece`] and `tokenizer`, which are independent of models.
 //!
-//! An adapter is asked to [`Adapter::prepare`] some items, and says by a [`Step`] what is to be done:
-//! run the model on tensors, or pass answers on. The outputs of a run go to [`Adapter::advance`], which
-//! gives the next step; a model that keeps a state between its runs takes many. An adapter holds what
-//! it needs between two steps, and forgets it at the next `prepare`.
+//! [`Adapter::prepare`] takes items and returns the next [`Step`]: run the model on tensors, or return answers. The outputs
+//! of a run go to [`Adapter::advance`], which returns the next step. A model that keeps state between runs takes many steps.
+//! An adapter keeps its own state between two steps, and drops it at the next `prepare`.
 //!
-//! The content comes from strangers. No byte of it makes an adapter panic, and what is allocated is
-//! bounded by what has arrived and by named limits, never by what a header claims.
+//! The content is untrusted. No content makes an adapter panic. Its allocations are bounded by the bytes that have arrived
+//! and by named limits, never by a size that a header claims.
 
 #![forbid(unsafe_code)]
 
@@ -37,22 +36,23 @@ mod tokenizer;
 pub mod wordpiece;
 
 use penstock_tensor::Tensor;
-pub use penstock_tensor::content::{Answer, Blob, Item, Part, Refusal, RefusalKind, Step};
+pub use penstock_tensor::content::{
+    AdapterAnswer, AdapterRefusal, Blob, Item, Part, RefusalKind, Step,
+};
 
 /// One adapter, opened for a model.
 pub trait Adapter: Sized + 'static {
-    /// Opens the adapter with the name and configuration the contract gives; the error is a sentence
-    /// for the operator.
+    /// Opens the adapter with the name and the configuration of the contract. The error is a sentence for the operator.
     fn open(name: &str, config: &[u8]) -> Result<Self, String>;
-    /// Begins with some items, at least one; what it was doing before is forgotten.
-    fn prepare(&self, items: &[Item<'_>]) -> Result<Step, Refusal>;
-    /// As [`Adapter::prepare`], with every text of more tokens cut at its end to `tokens`, those around it included, or
-    /// to as many as the model can read where that is less. An adapter that counts no tokens ignores the number.
-    fn prepare_cut(&self, items: &[Item<'_>], tokens: u32) -> Result<Step, Refusal> {
+    /// Begins with some items, at least one. Drops the state of earlier items.
+    fn prepare(&self, items: &[Item<'_>]) -> Result<Step, AdapterRefusal>;
+    /// As [`Adapter::prepare`], but truncates every longer text to `tokens` tokens, special tokens included, or to the
+    /// model's maximum if that is less. An adapter that counts no tokens ignores the number.
+    fn prepare_cut(&self, items: &[Item<'_>], tokens: u32) -> Result<Step, AdapterRefusal> {
         let _ = tokens;
         self.prepare(items)
     }
-    /// Goes on with the outputs of the run it asked for; the error is a sentence for the operator.
+    /// Continues with the outputs of the requested run. The error is a sentence for the operator.
     fn advance(&self, outputs: Vec<Tensor>) -> Result<Step, String>;
 }
 
@@ -63,7 +63,7 @@ macro_rules! builtin {
             $(#[doc = concat!("`", $name, "`")] $variant($adapter),)*
         }
 
-        /// What [`Builtin`] can be opened as.
+        /// The names of the adapters in [`Builtin`].
         pub const NAMES: &[&str] = &[$($name),*];
 
         impl Adapter for Builtin {
@@ -74,11 +74,11 @@ macro_rules! builtin {
                 }
             }
 
-            fn prepare(&self, items: &[Item<'_>]) -> Result<Step, Refusal> {
+            fn prepare(&self, items: &[Item<'_>]) -> Result<Step, AdapterRefusal> {
                 match self { $(Self::$variant(adapter) => adapter.prepare(items),)* }
             }
 
-            fn prepare_cut(&self, items: &[Item<'_>], tokens: u32) -> Result<Step, Refusal> {
+            fn prepare_cut(&self, items: &[Item<'_>], tokens: u32) -> Result<Step, AdapterRefusal> {
                 match self { $(Self::$variant(adapter) => adapter.prepare_cut(items, tokens),)* }
             }
 
@@ -104,11 +104,11 @@ builtin! {
     "token-classification" => TokenClassification(text::Text),
 }
 
-/// Why a piece of content is refused, before its place is known.
-pub(crate) type Refused = (Option<u32>, RefusalKind);
+/// The refusal of content before its item is known: the part, if known, and the reason.
+pub(crate) type ContentRefusal = (Option<u32>, RefusalKind);
 
-/// The one part of an item, for adapters that look at one thing at a time.
-pub(crate) fn only_part<'a>(item: &Item<'a>, takes: &str) -> Result<Part<'a>, Refused> {
+/// The only part of an item, for adapters that accept one part.
+pub(crate) fn only_part<'a>(item: &Item<'a>, takes: &str) -> Result<Part<'a>, ContentRefusal> {
     match item.parts.as_slice() {
         [part] => Ok(*part),
         [] => Err((
@@ -127,16 +127,16 @@ pub(crate) fn only_part<'a>(item: &Item<'a>, takes: &str) -> Result<Part<'a>, Re
     }
 }
 
-/// Makes something of each item, and tells the place of the first that is refused.
+/// Applies a function to each item. The error has the place of the first refused item.
 pub(crate) fn each<'a, T>(
     items: &[Item<'a>],
-    mut make: impl FnMut(&Item<'a>) -> Result<T, Refused>,
-) -> Result<Vec<T>, Refusal> {
+    mut make: impl FnMut(&Item<'a>) -> Result<T, ContentRefusal>,
+) -> Result<Vec<T>, AdapterRefusal> {
     items
         .iter()
         .zip(0u32..)
         .map(|(item, place)| {
-            make(item).map_err(|(part, kind)| Refusal {
+            make(item).map_err(|(part, kind)| AdapterRefusal {
                 item: place,
                 part,
                 kind,

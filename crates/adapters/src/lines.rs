@@ -1,16 +1,16 @@
-//! Decides what an image of a line of text becomes for a recogniser, and what its outputs spell: the likeliest character
-//! of each step, repeats and blanks left out (CTC). For models of PaddleOCR's kind.
+//! Turns an image of a line of text into the input of a recogniser, and its outputs into text: the likeliest character of
+//! each step, without repeats and blanks (CTC). For models like those of PaddleOCR.
 //!
 //! The lines of a batch are scaled to one height and are as wide as the widest; zeros fill the others on the right.
 
 use crate::outputs::{config, floats, json, tensor};
 use crate::picture::{Allowance, Area, Picture, Scaling, picture};
-use crate::{Adapter, Answer, Item, Refusal, RefusalKind, Step, each, only_part};
+use crate::{Adapter, AdapterAnswer, AdapterRefusal, Item, RefusalKind, Step, each, only_part};
 use penstock_tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 
-/// The widest line after scaling; such models read some hundred characters.
+/// The widest line after scaling. Such models read some hundred characters.
 const MAX_WIDTH: u32 = 8_192;
 /// The tallest line after scaling.
 const MAX_HEIGHT: u32 = 256;
@@ -29,16 +29,16 @@ const DEPTH: usize = 3;
 pub(crate) struct Reading {
     /// The model's input.
     pub input: String,
-    /// The model's output; may be left out where it has one.
+    /// The model's output; optional if it has only one.
     pub output: Option<String>,
     pub height: u32,
     /// The least width of a batch.
     pub min_width: u32,
-    /// The most; a longer line is squeezed.
+    /// The greatest width. A longer line is squeezed.
     pub max_width: u32,
     /// Pixels of the input to a step of the output.
     pub step: u32,
-    /// What the classes spell, in their order, behind the blank, which is the first.
+    /// The characters of the classes, in their order. The blank comes before them.
     pub characters: Vec<String>,
 }
 
@@ -75,7 +75,7 @@ impl Reading {
         wide.clamp(1.0, f64::from(self.max_width)) as usize
     }
 
-    /// How many lines of a width fit into one run.
+    /// The number of lines of a width in one run.
     pub fn room(&self, width: usize) -> usize {
         let input = width * self.height as usize * DEPTH * size_of::<f32>();
         let output = (width / self.step as usize).max(1) * (self.characters.len() + 1);
@@ -104,7 +104,7 @@ impl Reading {
             };
             let scaled = picture.scaled(area, filled, height, Scaling::Linear);
             for channel in 0..DEPTH {
-                // Blue, green, red, as OpenCV has it.
+                // Blue, green, red, as in OpenCV.
                 let from = if picture.channels == 1 {
                     0
                 } else {
@@ -128,7 +128,7 @@ impl Reading {
         tensor(&self.input, shape, &numbers)
     }
 
-    /// What a run's output spells, and how sure that is: the mean of the characters'.
+    /// The text of a run's output, and its score: the mean of the characters' scores.
     pub fn read(&self, outputs: &[Tensor], rows: usize) -> Result<Vec<(String, f32)>, String> {
         let classes = self.characters.len() + 1;
         let named = |tensor: &&Tensor| self.output.as_ref().is_none_or(|name| *name == tensor.name);
@@ -179,7 +179,7 @@ impl Reading {
 /// The adapter, opened with a configuration.
 pub struct Lines {
     reading: Reading,
-    /// How many lines the run that was asked for has.
+    /// The number of lines of the requested run.
     running: Cell<usize>,
 }
 
@@ -195,7 +195,7 @@ impl Adapter for Lines {
         })
     }
 
-    fn prepare(&self, items: &[Item<'_>]) -> Result<Step, Refusal> {
+    fn prepare(&self, items: &[Item<'_>]) -> Result<Step, AdapterRefusal> {
         let mut allowance = Allowance::default();
         let mut widest = self.reading.min_width as usize;
         let mut pictures = Vec::with_capacity(items.len());
@@ -233,7 +233,7 @@ impl Adapter for Lines {
             .read(&outputs, rows)?
             .into_iter()
             .map(|(text, confidence)| {
-                Ok(Answer {
+                Ok(AdapterAnswer {
                     text: json(&Line {
                         text: &text,
                         confidence,

@@ -1,25 +1,27 @@
-//! Decides what Google's magika (model `standard_v3_3`) sees of a file and what its scores mean: the
-//! first and last kilobyte without white space as 2,048 numbers, and the best label where its score
-//! is high enough. The model's own configuration says how many bytes and how high.
+//! The adapter of Google's magika (model `standard_v3_3`). Its input is the first and last kilobyte of a file without white
+//! space, as 2,048 numbers. Its answer is the best label, if its score is high enough. The model's own configuration has
+//! the number of bytes and the thresholds.
 //!
 //! Follows the Python package `magika` 1.0.3 in its default mode (high confidence), so that the same
 //! file gets the same label from both.
 
-use crate::{Adapter, Answer, Item, Part, Refusal, RefusalKind, Step, each, only_part};
+use crate::{
+    Adapter, AdapterAnswer, AdapterRefusal, Item, Part, RefusalKind, Step, each, only_part,
+};
 use penstock_tensor::{Datatype, Tensor};
 use serde::Deserialize;
 use serde_json::json;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-/// The most bytes either end of a file may take as features; the model takes 1,024.
+/// The most bytes of either end of a file that become features. The model uses 1,024.
 const MAX_END_BYTES: usize = 1 << 20;
-/// How many of the best labels an answer lists.
+/// The number of best labels in an answer.
 const TOP: usize = 5;
 /// The name of the model's input.
 const INPUT: &str = "bytes";
 
-/// The parts of magika's `config.min.json` that decide anything here.
+/// The members of magika's `config.min.json` that are used here.
 #[derive(Deserialize)]
 struct Config {
     beg_size: usize,
@@ -46,8 +48,8 @@ struct ContentType {
 /// The adapter, opened with a configuration.
 pub struct Magika {
     config: Config,
-    /// The items of the run that was asked for, in order: those without an answer are in it.
-    slots: RefCell<Vec<Option<Answer>>>,
+    /// The items in order. Those without an answer are in the requested run.
+    slots: RefCell<Vec<Option<AdapterAnswer>>>,
 }
 
 impl Adapter for Magika {
@@ -79,9 +81,9 @@ impl Adapter for Magika {
         })
     }
 
-    /// Every content is taken: telling them apart is what the model is for. Items too short for it are
-    /// told without it; the others are one batch.
-    fn prepare(&self, items: &[Item<'_>]) -> Result<Step, Refusal> {
+    /// Accepts any content, because the model identifies it. Items that are too short are answered without the model; the
+    /// others form one batch.
+    fn prepare(&self, items: &[Item<'_>]) -> Result<Step, AdapterRefusal> {
         let mut data = Vec::new();
         let slots = each(items, |item| {
             let body = match only_part(item, "a file")? {
@@ -146,8 +148,8 @@ impl Adapter for Magika {
 }
 
 impl Magika {
-    /// Appends what the model sees of a content, or gives the answer where it has no use for it.
-    fn features(&self, body: &[u8], data: &mut Vec<u8>) -> Option<Answer> {
+    /// Appends the model's input for a content, or returns the answer if the model is not needed.
+    fn features(&self, body: &[u8], data: &mut Vec<u8>) -> Option<AdapterAnswer> {
         let config = &self.config;
         if body.is_empty() {
             return Some(self.without_model("empty"));
@@ -158,7 +160,7 @@ impl Magika {
         }
         let begin = trim_start(&body[..block]);
         if begin.len() < config.min_file_size_for_dl {
-            // Little but white space: nothing for the model to look at.
+            // Little but white space, so the model has nothing to classify.
             return Some(self.few_bytes(&body[..block]));
         }
         let begin = &begin[..begin.len().min(config.beg_size)];
@@ -174,7 +176,7 @@ impl Magika {
     }
 
     /// The answer for one item's scores.
-    fn answer(&self, scores: &[u8]) -> Answer {
+    fn answer(&self, scores: &[u8]) -> AdapterAnswer {
         let labels = &self.config.target_labels_space;
         let (numbers, _) = scores.as_chunks::<4>();
         let mut scores: Vec<(f32, &str)> = numbers
@@ -192,14 +194,14 @@ impl Magika {
             .collect();
         let mut prediction = self.prediction(label, score);
         prediction["top"] = json!(top);
-        Answer {
+        AdapterAnswer {
             text: prediction.to_string(),
             units: 0,
         }
     }
 
-    /// The label to tell for the model's best one: itself or what the configuration puts in its
-    /// place, or a generic one where the score is too low for that label.
+    /// The returned label for the model's best one: that label, its replacement in the configuration, or a generic label if
+    /// the score is too low.
     fn trusted<'a>(&'a self, best: &'a str, score: f32) -> &'a str {
         let config = &self.config;
         let label = config.overwrite_map.get(best).map_or(best, String::as_str);
@@ -213,8 +215,8 @@ impl Magika {
         }
     }
 
-    /// What is told of content too short for the model: text or not.
-    fn few_bytes(&self, content: &[u8]) -> Answer {
+    /// The answer for content that is too short for the model: text or not.
+    fn few_bytes(&self, content: &[u8]) -> AdapterAnswer {
         self.without_model(if std::str::from_utf8(content).is_ok() {
             "txt"
         } else {
@@ -222,10 +224,10 @@ impl Magika {
         })
     }
 
-    fn without_model(&self, label: &str) -> Answer {
+    fn without_model(&self, label: &str) -> AdapterAnswer {
         let mut prediction = self.prediction(label, 1.0);
         prediction["top"] = json!([]);
-        Answer {
+        AdapterAnswer {
             text: prediction.to_string(),
             units: 0,
         }
@@ -241,8 +243,8 @@ impl Magika {
     }
 }
 
-/// White space as Python's `bytes.strip` has it, which the model was trained with: it counts vertical
-/// tab, which Rust's `is_ascii_whitespace` does not.
+/// White space as in Python's `bytes.strip`, with which the model was trained. It includes the vertical tab, which Rust's
+/// `is_ascii_whitespace` does not.
 fn is_space(byte: &u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
 }

@@ -1,10 +1,10 @@
-//! Decides what an image becomes for a detector of objects of YOLO's kind, and which boxes its output means: scaled into
-//! the model's square with a border (letterbox), boxes above a threshold, of those that overlap the best
-//! (non-maximum suppression), in pixels of the caller's image.
+//! Turns an image into the input of an object detector like YOLO, and its output into boxes. The image is scaled into the
+//! model's square with a border (letterbox). The answer has the boxes above a threshold; of boxes that overlap only the
+//! best stays (non-maximum suppression). Boxes are in pixels of the caller's image.
 
 use crate::outputs::{config, floats, json, tensor};
 use crate::picture::{Allowance, Area, Picture, Scaling, picture};
-use crate::{Adapter, Answer, Item, Refusal, RefusalKind, Step, each, only_part};
+use crate::{Adapter, AdapterAnswer, AdapterRefusal, Item, RefusalKind, Step, each, only_part};
 use penstock_tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
@@ -15,7 +15,7 @@ const MAX_INPUT_PIXELS: u64 = 4 << 20;
 const MAX_TENSOR_BYTES: usize = 64 << 20;
 /// The most classes.
 const MAX_LABELS: usize = 4_096;
-/// The most boxes that are held against each other, the best of all: each is compared with those that were kept.
+/// The most boxes that are compared, the best ones. Each is compared with all boxes that stay.
 const MAX_CANDIDATES: usize = 4_096;
 /// The most boxes of an answer.
 const MAX_OBJECTS: usize = 300;
@@ -24,24 +24,24 @@ const BOX: usize = 4;
 /// Red, green and blue.
 const DEPTH: usize = 3;
 
-/// How an output is laid out.
+/// The layout of an output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Form {
     /// `[N, 4 + classes, boxes]`: centre, size, a score for each class (version 8 and later).
     Yolov8,
-    /// `[N, boxes, 5 + classes]`: centre, size, how likely there is an object, a score for each class (up to version 7).
+    /// `[N, boxes, 5 + classes]`: centre, size, the probability of an object, a score for each class (up to version 7).
     Yolov5,
 }
 
-/// Where the scaled image lies in the model's input.
+/// The place of the scaled image in the model's input.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Place {
     /// In the middle.
     #[default]
     Center,
-    /// In the corner at the top on the left.
+    /// In the upper left corner.
     TopLeft,
 }
 
@@ -63,10 +63,10 @@ struct Config {
     labels: Vec<String>,
     #[serde(default = "usual_score")]
     min_score: f32,
-    /// How much of two boxes may be common (intersection over union).
+    /// The largest overlap of two boxes (intersection over union).
     #[serde(default = "usual_overlap")]
     max_overlap: f32,
-    /// Whether boxes of different classes are held against each other too.
+    /// Whether boxes of different classes are compared too.
     #[serde(default)]
     across_classes: bool,
 }
@@ -84,7 +84,7 @@ fn usual_overlap() -> f32 {
     0.45
 }
 
-/// From the model's pixels to the image's.
+/// The mapping from the model's pixels to the image's.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Frame {
     scale: f64,
@@ -115,7 +115,7 @@ struct Object<'a> {
     area: Corners,
 }
 
-/// In pixels of the image.
+/// A box in pixels of the image.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 struct Corners {
     xmin: f32,
@@ -159,7 +159,7 @@ impl Adapter for Objects {
         })
     }
 
-    fn prepare(&self, items: &[Item<'_>]) -> Result<Step, Refusal> {
+    fn prepare(&self, items: &[Item<'_>]) -> Result<Step, AdapterRefusal> {
         let config = &self.config;
         let one = config.width as usize * config.height as usize * DEPTH;
         let (mut numbers, mut allowance) = (Vec::new(), Allowance::default());
@@ -220,7 +220,7 @@ impl Adapter for Objects {
         let answers = frames.into_iter().enumerate().map(|(at, frame)| {
             let objects = self.objects(&numbers[at * each..(at + 1) * each], boxes as usize, frame);
             let (width, height) = (frame.width, frame.height);
-            Ok(Answer {
+            Ok(AdapterAnswer {
                 text: json(&Found {
                     objects,
                     width,
@@ -234,7 +234,7 @@ impl Adapter for Objects {
 }
 
 impl Objects {
-    /// Appends what the model sees of a picture, and says where it lies.
+    /// Appends the model's input for a picture, and returns its placement.
     fn append(&self, picture: &Picture, numbers: &mut Vec<f32>) -> Frame {
         let config = &self.config;
         let (width, height) = (config.width as usize, config.height as usize);
@@ -276,7 +276,7 @@ impl Objects {
         }
     }
 
-    /// The boxes that one image's numbers mean, best first.
+    /// The boxes in the output of one image, the best first.
     fn objects(&self, numbers: &[f32], boxes: usize, frame: Frame) -> Vec<Object<'_>> {
         let config = &self.config;
         let classes = config.labels.len();

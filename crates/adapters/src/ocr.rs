@@ -1,12 +1,12 @@
-//! Decides where the lines of text of an image are, by the map of a detector of PaddleOCR's kind (DBNet), and has a second
-//! model read them: the step `recognise` of the contract's pipeline, in batches over all images of the call.
+//! Finds the lines of text of an image by the map of a detector like that of PaddleOCR (DBNet). A second model reads them:
+//! the step `recognise` of the contract's pipeline, in batches over all images of the call.
 //!
-//! Follows RapidOCR 1.4 in what becomes of the map. Contours are connected pixels here, and holes have none.
+//! Follows RapidOCR 1.4 in the evaluation of the map. Contours are connected pixels here, and holes are ignored.
 
 use crate::lines::Reading;
 use crate::outputs::{config, floats, json, tensor};
 use crate::picture::{Allowance, Area, MAX_PIXELS, Picture, Scaling, picture};
-use crate::{Adapter, Answer, Item, Refusal, RefusalKind, Step, each, only_part};
+use crate::{Adapter, AdapterAnswer, AdapterRefusal, Item, RefusalKind, Step, each, only_part};
 use penstock_tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 const RECOGNISE: &str = "recognise";
 /// The most pixels of a detector's input.
 const MAX_INPUT_PIXELS: usize = 4 << 20;
-/// What both sides of a detector's input are multiples of.
+/// Both sides of a detector's input are multiples of this.
 const STRIDE: usize = 32;
 /// The least side of a line in the map, in pixels.
 const MIN_SIDE: f64 = 3.0;
@@ -24,11 +24,11 @@ const MIN_SIDE: f64 = 3.0;
 const MAX_LINES: usize = 1_000;
 /// The most lines of one run.
 const MAX_BATCH: usize = 32;
-/// The most pixels of all lines of a call: overlapping boxes must not make more of an image than it has.
+/// The most pixels of all lines of a call. Overlapping boxes must not multiply the pixels of an image.
 const MAX_LINE_PIXELS: usize = 2 * MAX_PIXELS as usize;
-/// Lines whose tops differ by less, in pixels of the image, are read from left to right.
+/// Lines whose tops differ by less than this, in pixels of the image, are ordered from left to right.
 const SAME_LINE: f64 = 10.0;
-/// A line that is so much taller than wide is turned.
+/// A line that is taller than its width by this factor is rotated.
 const UPRIGHT: f64 = 1.5;
 /// Red, green and blue.
 const DEPTH: usize = 3;
@@ -38,7 +38,7 @@ const DEPTH: usize = 3;
 struct Config {
     detect: Detect,
     recognise: Reading,
-    /// Lines that are read less surely are left out.
+    /// Lines with a lower score are left out.
     #[serde(default = "half")]
     min_confidence: f32,
 }
@@ -56,17 +56,17 @@ struct Detect {
     min_side: u32,
     /// The longer side is scaled down to this.
     max_side: u32,
-    /// From which value on a pixel of the map is text.
+    /// The value of the map from which a pixel is text.
     threshold: f32,
     /// The least mean of a line's pixels.
     min_score: f32,
-    /// How far a line goes beyond what the map shows of it.
+    /// The ratio by which a line is enlarged beyond its area in the map.
     unclip: f64,
 }
 
 /// A point, in pixels.
 type Point = [f64; 2];
-/// From the top on the left, clockwise.
+/// Four corners from the upper left, clockwise.
 type Corners = [Point; 4];
 
 /// A line that was found.
@@ -77,11 +77,11 @@ struct Found {
     crop: Picture,
 }
 
-/// What the adapter is at.
+/// The state of the adapter between two steps.
 #[derive(Default)]
 struct State {
     pictures: Vec<Picture>,
-    /// Of which picture the map is due, and the size of the detector's input.
+    /// The picture whose map comes next, and the size of the detector's input.
     detecting: Option<(usize, usize, usize)>,
     found: Vec<Found>,
     /// The lines still to be read, by number, the narrowest first.
@@ -107,10 +107,10 @@ struct Page<'a> {
 struct Line<'a> {
     text: &'a str,
     confidence: f32,
-    /// Its corners in pixels of the image, from the top on the left, clockwise.
+    /// Its corners in pixels of the image, from the upper left, clockwise.
     #[serde(rename = "box")]
     corners: Corners,
-    /// How surely there is text.
+    /// The score of the detector.
     score: f32,
 }
 
@@ -147,13 +147,13 @@ impl Adapter for Ocr {
         })
     }
 
-    fn prepare(&self, items: &[Item<'_>]) -> Result<Step, Refusal> {
+    fn prepare(&self, items: &[Item<'_>]) -> Result<Step, AdapterRefusal> {
         let mut allowance = Allowance::default();
         let mut pixels = 0u64;
         let pictures = each(items, |item| {
             let part = only_part(item, "an image")?;
             let picture = picture(&part, false, &mut allowance).map_err(|kind| (Some(0), kind))?;
-            // All images of the call are held until their lines are cut out.
+            // The images of the call stay in memory until their lines are cut out.
             pixels += (picture.width * picture.height) as u64;
             if pixels > MAX_PIXELS {
                 return Err((
@@ -169,7 +169,7 @@ impl Adapter for Ocr {
             pictures,
             ..State::default()
         };
-        let step = self.next(&mut state).map_err(|message| Refusal {
+        let step = self.next(&mut state).map_err(|message| AdapterRefusal {
             item: 0,
             part: None,
             kind: RefusalKind::InvalidContent(message),
@@ -198,7 +198,7 @@ impl Adapter for Ocr {
 }
 
 impl Ocr {
-    /// What is to be done next.
+    /// The next step.
     fn next(&self, state: &mut State) -> Result<Step, String> {
         let at = state
             .pictures
@@ -274,7 +274,7 @@ impl Ocr {
         let scaled = picture.scaled(area, width, height, Scaling::Linear);
         let mut numbers = Vec::with_capacity(DEPTH * width * height);
         for channel in 0..DEPTH {
-            // Blue, green, red, as OpenCV has it.
+            // Blue, green, red, as in OpenCV.
             let from = if picture.channels == 1 {
                 0
             } else {
@@ -373,7 +373,7 @@ impl Ocr {
         Ok(())
     }
 
-    fn answers(&self, state: &mut State) -> Result<Vec<Answer>, String> {
+    fn answers(&self, state: &mut State) -> Result<Vec<AdapterAnswer>, String> {
         let items = state.pictures.len();
         let answers = (0..items).map(|item| {
             let of_item = state
@@ -394,7 +394,7 @@ impl Ocr {
                 })
                 .collect();
             let text: Vec<&str> = lines.iter().map(|line| line.text).collect();
-            Ok(Answer {
+            Ok(AdapterAnswer {
                 text: json(&Page {
                     text: text.join("\n"),
                     lines,
@@ -424,9 +424,9 @@ fn in_reading_order(lines: &mut [(Corners, f32)]) {
     }
 }
 
-/// Connected pixels that are text; of each component the outermost of every row.
+/// Connected pixels of text; for each component the outermost pixels of every row.
 fn components(map: &[f32], width: usize, height: usize, threshold: f32) -> Vec<Vec<Point>> {
-    // Each pixel of text counts for its neighbours on the right and below too (a dilation by 2 by 2).
+    // Each pixel of text also marks its neighbours on the right and below (a dilation by 2 by 2).
     let is_text = |x: usize, y: usize| map[y * width + x] > threshold;
     let mut open: Vec<bool> = Vec::with_capacity(width * height);
     for y in 0..height {
@@ -442,7 +442,7 @@ fn components(map: &[f32], width: usize, height: usize, threshold: f32) -> Vec<V
         if !open[start] || found.len() == MAX_LINES {
             continue;
         }
-        // The least and the greatest column of each row: the hull needs no more.
+        // The hull needs only the least and the greatest column of each row.
         let mut rows: std::collections::BTreeMap<usize, (usize, usize)> = Default::default();
         open[start] = false;
         stack.push(start);
@@ -481,7 +481,7 @@ impl Rectangle {
         2.0 * self.half[0].min(self.half[1])
     }
 
-    /// The same with a border on all sides, as wide as its area to its length around, times `ratio`.
+    /// The rectangle with a border on all sides. Its width is the area divided by the perimeter, times `ratio`.
     fn widened(&self, ratio: f64) -> Self {
         let [a, b] = self.half;
         let border = if a + b > 0.0 {
@@ -495,7 +495,7 @@ impl Rectangle {
         }
     }
 
-    /// From the top on the left, clockwise: of the two corners on the left the upper one is the first.
+    /// The corners clockwise. The first is the upper one of the two corners on the left.
     fn corners(&self) -> Corners {
         let ([x, y], [ax, ay], [a, b]) = (self.middle, self.axis, self.half);
         let corner = |s: f64, t: f64| [x + s * a * ax - t * b * ay, y + s * a * ay + t * b * ax];
@@ -588,7 +588,7 @@ fn mean(map: &[f32], (width, height): (usize, usize), corners: &Corners) -> f32 
         let most = values.fold(0.0, f64::max).ceil().min(length as f64 - 1.0) as usize;
         least..most + 1
     };
-    // Half a pixel of room: pixels that the border cuts belong to the line.
+    // With a margin of half a pixel: pixels on the border belong to the line.
     const ROOM: f64 = 0.5;
     let inside = |x: f64, y: f64| {
         (0..4).all(|at| {
@@ -613,7 +613,7 @@ fn mean(map: &[f32], (width, height): (usize, usize), corners: &Corners) -> f32 
     }
 }
 
-/// How wide and how high a line is, in whole pixels; `None` where nothing is left of it.
+/// The width and the height of a line in whole pixels; `None` if it is empty.
 fn extent(corners: &Corners) -> Option<(usize, usize)> {
     let [tl, tr, br, bl] = corners;
     let length = |a: &Point, b: &Point| (b[0] - a[0]).hypot(b[1] - a[1]);
@@ -622,7 +622,7 @@ fn extent(corners: &Corners) -> Option<(usize, usize)> {
     (width > 0 && height > 0).then_some((width, height))
 }
 
-/// Cuts a line out, straight, and turns it where it stands upright.
+/// Cuts a line out as a straight image, and rotates it if it is upright.
 fn cut_out(picture: &Picture, corners: &Corners, width: usize, height: usize) -> Picture {
     let [tl, tr, _, bl] = corners;
     let channels = picture.channels;
@@ -635,7 +635,7 @@ fn cut_out(picture: &Picture, corners: &Corners, width: usize, height: usize) ->
     let mut bytes = Vec::with_capacity(wide * high * channels);
     for y in 0..high {
         for x in 0..wide {
-            // Turned against the clock.
+            // Rotated counterclockwise.
             let (u, v) = if turned { (width - 1 - y, x) } else { (x, y) };
             let (s, t) = (u as f64 / width as f64, v as f64 / height as f64);
             let from_x = tl[0] + s * (tr[0] - tl[0]) + t * (bl[0] - tl[0]);
@@ -664,12 +664,12 @@ fn cut_out(picture: &Picture, corners: &Corners, width: usize, height: usize) ->
     }
 }
 
-/// A pixel's place, within the picture.
+/// The index of a pixel, clamped to the picture.
 fn edge(at: f64, length: usize) -> usize {
     (at.max(0.0) as usize).min(length - 1)
 }
 
-/// How much each of four neighbours counts at `t` behind the second of them (cubic convolution, as OpenCV has it).
+/// The weights of four neighbours at `t` after the second of them (cubic convolution, as in OpenCV).
 fn cubic(t: f64) -> [f64; 4] {
     const A: f64 = -0.75;
     let near = |t: f64| ((A + 2.0) * t - (A + 3.0)) * t * t + 1.0;

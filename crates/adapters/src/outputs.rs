@@ -1,15 +1,15 @@
-//! Decides whether what a model gave is what an adapter asked for, and how scores of classes are told. A
-//! model is the operator's, so what does not fit is a sentence for the operator.
+//! Reads a model's outputs for an adapter, and builds answers from the scores of classes. The operator chose the model, so
+//! an output that does not fit gives a sentence for the operator.
 
-use crate::{Answer, Step};
+use crate::{AdapterAnswer, Step};
 use penstock_tensor::{Datatype, Tensor};
 use serde::Serialize;
 use serde_json::value::Value;
 
-/// How many of the best classes an answer lists.
+/// The number of best classes in an answer.
 const MAX_LISTED: usize = 10;
 
-/// The numbers of an output: of the one with this name, or of the only one where no name is given.
+/// The numbers of the output of this name; without a name, of the only output.
 pub fn floats(outputs: &[Tensor], name: Option<&str>, shape: &[u64]) -> Result<Vec<f32>, String> {
     let output = match (name, outputs) {
         (None, [output]) => output,
@@ -51,7 +51,7 @@ pub fn tensor(name: &str, shape: Vec<u64>, numbers: &[f32]) -> Tensor {
     }
 }
 
-/// JSON text. What is written has only names as keys, so it can be written.
+/// Writes JSON text. It cannot fail, because all keys are names.
 pub fn json(value: &impl Serialize) -> Result<String, String> {
     serde_json::to_string(value).map_err(|e| format!("an answer cannot be written: {e}"))
 }
@@ -79,7 +79,7 @@ fn in_order<S: serde::Serializer>(
 /// An answer for each row of scores: the best label, its score, and the best few with theirs.
 pub fn classified(scores: &[f32], labels: &[String]) -> Result<Step, String> {
     let answers = scores.chunks_exact(labels.len().max(1)).map(|row| {
-        Ok(Answer {
+        Ok(AdapterAnswer {
             text: classes(row, labels, MAX_LISTED, false)?,
             units: 0,
         })
@@ -87,8 +87,7 @@ pub fn classified(scores: &[f32], labels: &[String]) -> Result<Step, String> {
     answers.collect::<Result<_, String>>().map(Step::Answers)
 }
 
-/// The answer for one row of scores, with the `most` best of them, and with all of them in the order of the labels where
-/// that is `wanted`.
+/// The answer for one row of scores, with the `most` best; and with all of them in the order of the labels if `wanted`.
 pub fn classes(
     row: &[f32],
     labels: &[String],
@@ -100,7 +99,7 @@ pub fn classes(
         .map(String::as_str)
         .zip(row.iter().copied())
         .collect();
-    // Stable, so that of equal scores the first class is the first.
+    // A stable sort, so that of equal scores the first class stays first.
     ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
     ranked.truncate(most);
     let (label, confidence) = ranked.first().copied().unwrap_or_default();
@@ -120,7 +119,7 @@ pub fn softmax(numbers: &[f32]) -> Vec<f32> {
     powers.map(|power| (power / sum) as f32).collect()
 }
 
-/// Reads an adapter's configuration; none at all is as good as an empty one.
+/// Parses an adapter's configuration. No configuration counts as an empty one.
 pub fn config<T: serde::de::DeserializeOwned>(adapter: &str, bytes: &[u8]) -> Result<T, String> {
     let read = match bytes.is_empty() {
         true => serde_json::from_value(Value::Object(Default::default())),

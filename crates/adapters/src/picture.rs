@@ -1,9 +1,7 @@
-//! Decides which images are taken and what their pixels are: PNG and JPEG, turned the way their EXIF data
-//! says, as grey or red, green and blue, what is transparent lying on white. Sizes are judged by the header,
-//! before anything is decoded or allocated.
+//! Decodes images: PNG and JPEG, rotated by their EXIF data, as grey or as red, green and blue. Transparent pixels get a white
+//! background. Sizes are checked by the header, before anything is decoded or allocated.
 //!
-//! An image that is not whole is refused. Decoders make up what is missing, and a classifier would
-//! answer about that.
+//! A truncated image is refused. Decoders invent the missing part, and a classifier would answer about that.
 
 use crate::{Blob, Part, RefusalKind};
 use png::Transformations;
@@ -14,24 +12,24 @@ use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 
-/// The most pixels of an image: what a telephone's camera makes. Decoding the worst of them, a progressive
-/// JPEG in four colours, takes 12 bytes a pixel, so that an instance of the usual size has room for it.
+/// The most pixels of an image: those of a phone's camera. The worst case, a progressive JPEG in four colours, takes 12 bytes
+/// per pixel while it is decoded, which fits into an instance of the usual size.
 pub const MAX_PIXELS: u64 = 12 << 20;
-/// The longest side in pixels: a strip this long is still scaled down within the memory that squares take.
+/// The longest side in pixels. A strip of this length is scaled down within the memory of a square image.
 pub const MAX_SIDE: u64 = 16_384;
-/// The most pixels of all images of one call: a few kilobytes can decode to a full image, and decoding them
-/// one after the other would take a minute for a body full of such.
+/// The most pixels of all images of one call. A few kilobytes can decode to a full image, and a body full of these would
+/// take a minute.
 pub const MAX_CALL_PIXELS: u64 = 4 * MAX_PIXELS;
-/// The most parts a progressive JPEG may come in; ten are usual, and each goes over the whole image.
+/// The most scans of a progressive JPEG. Ten are usual, and each covers the whole image.
 const MAX_JPEG_SCANS: usize = 64;
-/// The most pieces of extended metadata in a JPEG; the decoder sorts them all at each.
+/// The most pieces of extended metadata in a JPEG. The decoder sorts all of them for each.
 const MAX_JPEG_EXTENSIONS: usize = 256;
-/// The memory that the PNG decoder may take beside the pixels: a few rows and small chunks.
+/// The memory of the PNG decoder beside the pixels, in bytes: a few rows and small chunks.
 const PNG_BYTES: usize = 16 << 20;
-/// What is said of content that is neither.
+/// The message for content that is neither PNG nor JPEG.
 const TAKES: &str = "This model takes images, as image/png or image/jpeg.";
 
-/// Ones, with a zero behind each byte of them, as the data of a JPEG hold them: more than a decoder reads ahead.
+/// Bits of ones, with a zero byte after each byte, as in the data of a JPEG. They are more than a decoder reads ahead.
 const ONES: &[u8] = &[
     0xff, 0, 0xff, 0, 0xff, 0, 0xff, 0, 0xff, 0, 0xff, 0, 0xff, 0, 0xff, 0,
 ];
@@ -51,7 +49,7 @@ pub struct Picture {
     pub bytes: Vec<u8>,
 }
 
-/// How many pixels the images of a call may still have.
+/// The pixels that the images of a call may still have.
 pub struct Allowance(u64);
 
 impl Default for Allowance {
@@ -85,7 +83,7 @@ impl Format {
     }
 }
 
-/// The image of a part, decoded. `grey` asks for one channel; without it a grey image has one all the same.
+/// Decodes the image of a part. `grey` asks for one channel; a grey image always has one channel.
 pub fn picture(
     part: &Part<'_>,
     grey: bool,
@@ -111,7 +109,7 @@ pub fn picture(
     Ok(picture)
 }
 
-/// What the content is, where it is what the caller said.
+/// The type of the content, if it agrees with the caller's.
 fn format(blob: &Blob<'_>) -> Result<Format, RefusalKind> {
     let stated = blob
         .media_type
@@ -144,7 +142,7 @@ fn invalid(text: String) -> RefusalKind {
     RefusalKind::InvalidContent(text)
 }
 
-/// Takes an image of this size off the allowance, or says why not.
+/// Subtracts an image of this size from the allowance. The error says why it does not fit.
 fn admit(width: u64, height: u64, allowance: &mut Allowance) -> Result<(), RefusalKind> {
     let pixels = width.saturating_mul(height);
     if pixels == 0 {
@@ -176,7 +174,7 @@ fn png(body: &[u8], allowance: &mut Allowance) -> Result<Picture, RefusalKind> {
     admit(header.width.into(), header.height.into(), allowance)?;
     let indexed = header.color_type == png::ColorType::Indexed;
     if indexed {
-        // The decoder makes an index that the palette lacks black. `coloured` refuses it.
+        // The decoder turns an index outside the palette into black. `coloured` refuses it.
         decoder.set_transformations(Transformations::IDENTITY);
     }
     let mut reader = decoder.read_info().map_err(broken)?;
@@ -193,7 +191,7 @@ fn png(body: &[u8], allowance: &mut Allowance) -> Result<Picture, RefusalKind> {
         bytes = coloured(&bytes, &frame, info)?;
         channels = RGBA;
     }
-    // What is transparent lies on white; the bytes move towards the front of the same memory.
+    // Put transparent pixels on white. The bytes move towards the front of the same memory.
     let mut to = 0;
     if let 2 | 4 = channels {
         for from in (0..bytes.len() - bytes.len() % channels).step_by(channels) {
@@ -297,12 +295,12 @@ struct Guarded {
     file: Vec<u8>,
 }
 
-/// Copies a JPEG up to its end, with [`ONES`] behind the data.
+/// Copies a JPEG up to its end, with [`ONES`] after the data.
 ///
-/// The decoder takes an end or a restart that comes too early for zero bits, and makes up the rest of the image. No
-/// Huffman code consists of ones only, so a decoder that is not done when it meets them finds an invalid code. One that is
-/// done passes them over. Where data end without a restart or the end of the file, zune-jpeg 0.5 has to meet the next marker
-/// at once: behind each scan of a baseline image, and behind the first scan of a progressive one. So the scans are counted.
+/// The decoder treats an early end or restart as zero bits, and invents the rest of the image. No Huffman code consists of
+/// ones only. A decoder that is not finished at the ones therefore finds an invalid code; a finished one skips them. If data
+/// end without a restart or the end of the file, zune-jpeg 0.5 must meet the next marker immediately: after each scan of a
+/// baseline image, and after the first scan of a progressive one. So the scans are counted.
 fn guarded(body: &[u8]) -> Result<Guarded, RefusalKind> {
     const SEGMENT_HEADER: usize = 4;
     let cut = || invalid("The JPEG is cut short: its end marker is missing.".into());
@@ -399,7 +397,7 @@ fn orientation(tiff: &[u8]) -> Option<u8> {
     for entry in 0..usize::from(u16_at(directory)?) {
         let at = directory.checked_add(2 + entry * ENTRY_BYTES)?;
         if u16_at(at)? == ORIENTATION {
-            // A number of 16 bits as it should be, or one of 32, whose lower half comes last in the one order of bytes.
+            // A number of 16 bits as required, or one of 32 bits, whose lower half comes last in big-endian order.
             let value = match (u16_at(at.checked_add(2)?)?, little) {
                 (LONG, false) => u16_at(at.checked_add(10)?)?,
                 _ => u16_at(at.checked_add(8)?)?,
@@ -411,9 +409,9 @@ fn orientation(tiff: &[u8]) -> Option<u8> {
 }
 
 impl Picture {
-    /// The picture as EXIF's orientation says it is to be seen.
+    /// The picture, transformed by EXIF's orientation.
     fn turned(self, orientation: u8) -> Self {
-        // Whether rows and columns change places, and then which of the sides are mirrored.
+        // Whether rows and columns are swapped, and then which sides are mirrored.
         let (transposed, mirrored, flipped) = match orientation {
             2 => (false, true, false),
             3 => (false, true, true),
@@ -451,7 +449,7 @@ impl Picture {
         let columns = weights(part.x, part.width, self.width, width, scaling);
         let rows = weights(part.y, part.height, self.height, height, scaling);
         let channels = self.channels;
-        // The direction that leaves less to hold is taken first.
+        // Scale first in the direction that leaves fewer pixels.
         if width * self.height <= height * self.width {
             let mut narrow = Vec::with_capacity(width * self.height * channels);
             for row in self.bytes.chunks_exact(self.width * channels) {
@@ -497,14 +495,14 @@ impl Picture {
     }
 }
 
-/// What a new pixel is made of.
+/// The filter for a new pixel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scaling {
-    /// The mean of all it covers, weighted by a triangle: nothing is skipped where many become one. Pillow and torchvision do so.
+    /// The mean of all pixels that it covers, weighted by a triangle. Downscaling skips no pixel. Pillow and torchvision do this.
     Smooth,
-    /// The nearest two in each direction, also where it covers more. OpenCV does so by default, and models whose training
-    /// images were made by it find what its images show.
+    /// The nearest two pixels in each direction, even if it covers more. OpenCV does this by default, and some models were
+    /// trained with its images.
     Linear,
 }
 
@@ -515,9 +513,9 @@ pub struct Area {
     pub x: f64,
     /// Its upper edge.
     pub y: f64,
-    /// How wide it is.
+    /// Its width.
     pub width: f64,
-    /// How high it is.
+    /// Its height.
     pub height: f64,
 }
 
@@ -525,8 +523,8 @@ fn sum(weights: &[f32], values: impl Iterator<Item = f32>) -> f32 {
     weights.iter().zip(values).map(|(w, v)| w * v).sum()
 }
 
-/// For each of `to` new pixels, the first of the old ones it takes from and how much of each, when `length`
-/// of the old ones from `start` on become the new ones.
+/// For each of `to` new pixels, the first old pixel and the weights of the old pixels. The new pixels replace `length` old
+/// ones from `start` on.
 fn weights(
     start: f64,
     length: f64,
@@ -552,7 +550,7 @@ fn weights(
             let total: f32 = weights.iter().sum();
             match total > 0.0 {
                 true => weights.iter_mut().for_each(|weight| *weight /= total),
-                // Only where the centre lies outside: the nearest pixel stands for it.
+                // The centre lies outside, so use the nearest pixel.
                 false => weights[0] = 1.0,
             }
             (low, weights)
@@ -560,7 +558,7 @@ fn weights(
         .collect()
 }
 
-/// How light a colour is, by ITU-R BT.601.
+/// The luminance of a colour by ITU-R BT.601.
 fn luma(r: u8, g: u8, b: u8) -> u8 {
     ((299 * u32::from(r) + 587 * u32::from(g) + 114 * u32::from(b) + 500) / 1000) as u8
 }

@@ -1,30 +1,31 @@
-//! Decides what a sentence becomes for a model of BERT's kind, and what vector its outputs are: word pieces in
-//! a batch as long as its longest text, and the mean of the tokens' vectors, as long as 1.
+//! Turns sentences into the input of a model like BERT, and its outputs into vectors. The input is a batch of word pieces,
+//! padded to the longest text. A vector is the normalised mean of the tokens' vectors.
 //!
-//! A text that has more tokens than the model has places is refused: a vector of its beginning would pass for one
-//! of the whole. It is cut only where the caller or the model's contract asks for it. A text without any token is
-//! refused too.
+//! A text with more tokens than the model can read is refused: a vector of its beginning would look like one of the whole
+//! text. It is truncated only if the caller or the contract asks for it. A text without tokens is refused too.
 
 use crate::outputs::{config, floats, json};
 use crate::wordpiece::Vocabulary;
-use crate::{Adapter, Answer, Item, Part, Refusal, RefusalKind, Refused, Step, each, only_part};
+use crate::{
+    Adapter, AdapterAnswer, AdapterRefusal, ContentRefusal, Item, Part, RefusalKind, Step, each,
+    only_part,
+};
 use penstock_tensor::{Datatype, Tensor};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 
-/// The longest text a configuration may allow, in tokens; such models have 512 places.
+/// The largest `max_tokens`. Such models read 512 tokens.
 const MOST_TOKENS: usize = 8_192;
-/// The tokens that stand around a text.
+/// The special tokens around a text.
 const AROUND: usize = 2;
-/// The most vectors' numbers of one call, 64 MiB: the model gives one for each token and place that is
-/// filled up.
+/// The most numbers of the vectors of one call: 64 MiB. The model returns a vector for each token, padding included.
 const MAX_OUTPUT_NUMBERS: usize = 16 << 20;
-/// The least length that a vector is divided by.
+/// The smallest divisor in the normalisation of a vector.
 const LEAST: f64 = 1e-12;
 /// The name of the output with a vector for each token.
 const OUTPUT: &str = "last_hidden_state";
 
-/// Which of the tokens' vectors make the sentence's.
+/// How the tokens' vectors become the sentence's vector.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Pooling {
@@ -40,14 +41,14 @@ enum Pooling {
 struct Config {
     #[serde(default)]
     pooling: Pooling,
-    /// Whether vectors are made as long as 1.
+    /// Whether vectors are normalised to length 1.
     #[serde(default = "yes")]
     normalize: bool,
-    /// The most tokens of a text, with the two that stand around it.
+    /// The most tokens of a text, special tokens included.
     max_tokens: usize,
     /// Numbers of a vector.
     dimensions: usize,
-    /// One piece a line.
+    /// The vocabulary, one piece per line.
     vocabulary: String,
 }
 
@@ -62,7 +63,7 @@ pub struct Sentence {
     max_tokens: usize,
     dimensions: usize,
     vocabulary: Vocabulary,
-    /// How many tokens each item of the run that was asked for has.
+    /// The number of tokens of each item of the requested run.
     running: RefCell<Vec<usize>>,
 }
 
@@ -98,11 +99,11 @@ impl Adapter for Sentence {
         })
     }
 
-    fn prepare(&self, items: &[Item<'_>]) -> Result<Step, Refusal> {
+    fn prepare(&self, items: &[Item<'_>]) -> Result<Step, AdapterRefusal> {
         self.begin(items, None)
     }
 
-    fn prepare_cut(&self, items: &[Item<'_>], tokens: u32) -> Result<Step, Refusal> {
+    fn prepare_cut(&self, items: &[Item<'_>], tokens: u32) -> Result<Step, AdapterRefusal> {
         self.begin(items, Some(tokens as usize))
     }
 
@@ -118,7 +119,7 @@ impl Adapter for Sentence {
             .zip(running)
             .map(|(vectors, tokens)| {
                 let embedding = self.pooled(&vectors[..tokens * self.dimensions]);
-                Ok(Answer {
+                Ok(AdapterAnswer {
                     text: json(&Embedding {
                         embedding: &embedding,
                     })?,
@@ -130,8 +131,8 @@ impl Adapter for Sentence {
 }
 
 impl Sentence {
-    /// Makes tensors of items, of which longer ones are cut to `cut_to` tokens where that is given.
-    fn begin(&self, items: &[Item<'_>], cut_to: Option<usize>) -> Result<Step, Refusal> {
+    /// Turns items into tensors. Longer ones are truncated to `cut_to` tokens if it is given.
+    fn begin(&self, items: &[Item<'_>], cut_to: Option<usize>) -> Result<Step, AdapterRefusal> {
         let mut longest = 0;
         let texts = each(items, |item| {
             let tokens = self.tokens(item, cut_to)?;
@@ -143,7 +144,7 @@ impl Sentence {
         }
         let room = MAX_OUTPUT_NUMBERS / (longest * self.dimensions);
         if texts.len() > room {
-            return Err(Refusal {
+            return Err(AdapterRefusal {
                 item: room as u32,
                 part: None,
                 kind: RefusalKind::InvalidContent(format!(
@@ -178,8 +179,8 @@ impl Sentence {
         ]))
     }
 
-    /// The tokens of an item, with those that stand around them.
-    fn tokens(&self, item: &Item<'_>, cut_to: Option<usize>) -> Result<Vec<u32>, Refused> {
+    /// The tokens of an item, special tokens included.
+    fn tokens(&self, item: &Item<'_>, cut_to: Option<usize>) -> Result<Vec<u32>, ContentRefusal> {
         let refused = |text: String| (Some(0), RefusalKind::InvalidContent(text));
         let vocabulary = &self.vocabulary;
         let places = self.max_tokens - AROUND;
@@ -196,7 +197,7 @@ impl Sentence {
             tokens.push(vocabulary.end);
             tokens
         };
-        // Clients look for these words to tell that a text is too long.
+        // Clients search for these words to recognise a text that is too long.
         let too_long = |count: usize| {
             let text = format!(
                 "The text has {} tokens, including the 2 special tokens around it; this model's maximum context \
@@ -227,7 +228,7 @@ impl Sentence {
                         vocabulary.size() - 1
                     )));
                 }
-                // Who took the text apart may have put them there already.
+                // The client may have added the special tokens already.
                 let inner = match tokens {
                     [first, inner @ .., last]
                         if *first == vocabulary.begin && *last == vocabulary.end =>

@@ -1,53 +1,51 @@
-//! Decides where somebody speaks in a recording, from what Silero VAD says of each 32 ms of it.
+//! Finds the segments of speech in a recording, by the probability that Silero VAD gives for each 32 ms.
 //!
-//! The model looks at 512 samples and the 64 before them, and gives back a state that the next chunk wants, so
-//! a recording takes as many runs as it has chunks. The recordings of a call run side by side: a run has a row
-//! for each that has a chunk left. They are sorted by length, the longest first, so that those that ended are
-//! the last rows and are cut off. Running silence in their place would cost as much as speech: a long recording
-//! in a batch would make every short one as dear.
+//! The model reads 512 samples and the 64 before them, and returns a state for the next chunk. A recording therefore takes
+//! one run for each chunk. The recordings of a call run side by side: a run has a row for each recording with a chunk left.
+//! They are sorted by length, the longest first, so that recordings that ended are the last rows and are cut off. Running
+//! silence in their place would make every short recording of a batch as expensive as the longest.
 //!
 //! Which chunks make a segment follows the package `silero-vad` 6.2.3 with its defaults: speech begins where
 //! the probability reaches the threshold, and ends where it stays 0.15 below it for long enough.
 
 use crate::outputs::{config, floats, json, tensor};
 use crate::sound::{Recording, recording, resampled};
-use crate::{Adapter, Answer, Item, Refusal, RefusalKind, Step, each, only_part};
+use crate::{Adapter, AdapterAnswer, AdapterRefusal, Item, RefusalKind, Step, each, only_part};
 use penstock_tensor::{Datatype, Tensor};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 
-/// Samples a second that the model takes.
+/// The sample rate of the model, in samples per second.
 const RATE_HZ: u32 = 16_000;
 /// New samples of a run.
 const CHUNK: usize = 512;
-/// Samples of the chunk before that go with them.
+/// Samples of the previous chunk that precede them.
 const CONTEXT: usize = 64;
-/// Numbers of the state of one recording: two of these.
+/// Numbers of one layer of the state of a recording. It has two layers.
 const STATE: usize = 128;
-/// How far below the threshold speech ends.
+/// The distance below the threshold at which speech ends.
 const HYSTERESIS: f32 = 0.15;
-/// The longest the recordings of a call may be together, whatever a configuration says of one: they are held
-/// as samples of 4 bytes, 37 MiB, and take 18,750 chunks, side by side.
+/// The longest total length of the recordings of a call, in seconds. They take 37 MiB as samples of 4 bytes, and 18,750
+/// chunks.
 const MAX_CALL_SECONDS: u32 = 600;
 
-/// Runs that the gate lets an adapter ask for to answer one call (its `MAX_ADAPTER_RUNS`): a recording takes one for each
-/// of its chunks.
+/// The most runs of one call (`MAX_ADAPTER_RUNS` of the gate). A recording takes one for each of its chunks.
 const MAX_RUNS: u32 = 4_096;
-/// The longest a configuration may let one recording be: whole seconds of as many chunks.
+/// The largest `max_seconds`: the whole seconds of as many chunks.
 const MAX_RECORDING_SECONDS: u32 = MAX_RUNS * CHUNK as u32 / RATE_HZ;
 
 #[derive(Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Config {
-    /// From which probability on it is speech.
+    /// The probability from which a chunk is speech.
     threshold: f32,
-    /// Shorter speech is none.
+    /// Shorter segments of speech are dropped.
     min_speech_ms: u32,
     /// Shorter silence does not end speech.
     min_silence_ms: u32,
-    /// How much is added to both ends of a segment.
+    /// The margin at both ends of a segment.
     speech_pad_ms: u32,
-    /// The longest recording.
+    /// The length of the longest recording.
     max_seconds: u32,
 }
 
@@ -66,26 +64,26 @@ impl Default for Config {
 /// The adapter, opened with a configuration.
 pub struct SileroVad {
     config: Config,
-    call: RefCell<Option<Call>>,
+    recordings: RefCell<Option<Recordings>>,
 }
 
 /// The recordings of a call, the longest first.
-struct Call {
+struct Recordings {
     tracks: Vec<Track>,
-    /// Chunks that have run.
+    /// The number of chunks that have run.
     done: usize,
-    /// The state of those that the last run was for.
+    /// The state of the recordings of the last run.
     state: Vec<f32>,
 }
 
 /// One recording.
 struct Track {
-    /// Its place in the call.
+    /// Its index among the items.
     item: usize,
     /// Silence as long as the context, then the recording at the model's rate, then silence up to a whole
     /// number of chunks.
     samples: Vec<f32>,
-    /// How many of the samples are the recording's.
+    /// The number of samples of the recording itself.
     length: usize,
     duration_ms: u64,
     probabilities: Vec<f32>,
@@ -97,11 +95,11 @@ impl Track {
     }
 }
 
-/// What is told of a recording; times in seconds.
+/// The answer for a recording; times are in seconds.
 #[derive(Serialize)]
 struct Speech {
     segments: Vec<Segment>,
-    /// The highest of all chunks.
+    /// The highest probability of all chunks.
     probability: f32,
     duration: f64,
 }
@@ -128,11 +126,11 @@ impl Adapter for SileroVad {
         }
         Ok(Self {
             config,
-            call: RefCell::default(),
+            recordings: RefCell::default(),
         })
     }
 
-    fn prepare(&self, items: &[Item<'_>]) -> Result<Step, Refusal> {
+    fn prepare(&self, items: &[Item<'_>]) -> Result<Step, AdapterRefusal> {
         let most_ms = u64::from(self.config.max_seconds) * 1000;
         let mut left_ms = u64::from(MAX_CALL_SECONDS) * 1000;
         let mut tracks = each(items, |item| {
@@ -158,13 +156,13 @@ impl Adapter for SileroVad {
             track.item = item;
         }
         tracks.sort_by_key(|track| std::cmp::Reverse(track.samples.len()));
-        let mut call = Call {
+        let mut recordings = Recordings {
             tracks,
             done: 0,
             state: Vec::new(),
         };
-        call.state = vec![0.0; 2 * call.rows() * STATE];
-        self.next(call).map_err(|text| Refusal {
+        recordings.state = vec![0.0; 2 * recordings.rows() * STATE];
+        self.next(recordings).map_err(|text| AdapterRefusal {
             item: 0,
             part: None,
             kind: RefusalKind::InvalidContent(text),
@@ -172,24 +170,25 @@ impl Adapter for SileroVad {
     }
 
     fn advance(&self, outputs: Vec<Tensor>) -> Result<Step, String> {
-        let Some(mut call) = self.call.take() else {
+        let Some(mut recordings) = self.recordings.take() else {
             return Err("outputs were given, but the adapter requested no run".into());
         };
-        let rows = call.rows();
+        let rows = recordings.rows();
         let probabilities = floats(&outputs, Some("output"), &[rows as u64, 1])?;
-        call.state = floats(&outputs, Some("stateN"), &[2, rows as u64, STATE as u64])?;
-        for (track, probability) in call.tracks.iter_mut().zip(probabilities) {
+        recordings.state = floats(&outputs, Some("stateN"), &[2, rows as u64, STATE as u64])?;
+        for (track, probability) in recordings.tracks.iter_mut().zip(probabilities) {
             track.probabilities.push(probability);
         }
-        call.done += 1;
-        let left = call.rows();
+        recordings.done += 1;
+        let left = recordings.rows();
         if left < rows {
-            // The state lies in two layers; each loses the rows that have ended.
-            call.state
+            // The state has two layers. Each loses the rows that have ended.
+            recordings
+                .state
                 .copy_within(rows * STATE..(rows + left) * STATE, left * STATE);
-            call.state.truncate(2 * left * STATE);
+            recordings.state.truncate(2 * left * STATE);
         }
-        self.next(call)
+        self.next(recordings)
     }
 }
 
@@ -210,8 +209,8 @@ fn track(recording: &Recording<'_>) -> Result<Track, RefusalKind> {
     })
 }
 
-impl Call {
-    /// How many recordings have a chunk left: the first ones.
+impl Recordings {
+    /// The number of recordings with a chunk left. They are the first ones.
     fn rows(&self) -> usize {
         self.tracks
             .partition_point(|track| track.chunks() > self.done)
@@ -220,14 +219,14 @@ impl Call {
 
 impl SileroVad {
     /// The next run, or the answers.
-    fn next(&self, call: Call) -> Result<Step, String> {
-        let rows = call.rows();
+    fn next(&self, recordings: Recordings) -> Result<Step, String> {
+        let rows = recordings.rows();
         if rows == 0 {
-            return self.answers(call.tracks);
+            return self.answers(recordings.tracks);
         }
-        let at = call.done * CHUNK;
+        let at = recordings.done * CHUNK;
         let mut input = Vec::with_capacity(rows * (CONTEXT + CHUNK) * size_of::<f32>());
-        for track in &call.tracks[..rows] {
+        for track in &recordings.tracks[..rows] {
             for sample in &track.samples[at..at + CONTEXT + CHUNK] {
                 input.extend_from_slice(&sample.to_le_bytes());
             }
@@ -239,7 +238,11 @@ impl SileroVad {
                 shape: vec![rows as u64, (CONTEXT + CHUNK) as u64],
                 data: input,
             },
-            tensor("state", vec![2, rows as u64, STATE as u64], &call.state),
+            tensor(
+                "state",
+                vec![2, rows as u64, STATE as u64],
+                &recordings.state,
+            ),
             Tensor {
                 name: "sr".into(),
                 datatype: Datatype::Int64,
@@ -247,7 +250,7 @@ impl SileroVad {
                 data: i64::from(RATE_HZ).to_le_bytes().to_vec(),
             },
         ];
-        self.call.replace(Some(call));
+        self.recordings.replace(Some(recordings));
         Ok(Step::Tensors(tensors))
     }
 
@@ -259,7 +262,7 @@ impl SileroVad {
                 probability: track.probabilities.iter().copied().fold(0.0, f32::max),
                 duration: track.duration_ms as f64 / 1000.0,
             };
-            Ok(Answer {
+            Ok(AdapterAnswer {
                 text: json(&told)?,
                 units: track.duration_ms,
             })
@@ -268,7 +271,7 @@ impl SileroVad {
     }
 }
 
-/// Where there is speech in a recording of so many samples, by the probability of each chunk.
+/// The segments of speech in a recording of this many samples, by the probability of each chunk.
 fn segments(probabilities: &[f32], length: usize, config: &Config) -> Vec<Segment> {
     let samples = |ms: u32| ms as usize * (RATE_HZ as usize / 1000);
     let (min_speech, min_silence) = (
@@ -277,7 +280,7 @@ fn segments(probabilities: &[f32], length: usize, config: &Config) -> Vec<Segmen
     );
     let mut spoken: Vec<(usize, usize)> = Vec::new();
     let mut began: Option<usize> = None;
-    // Where it first fell silent, since it last was speech.
+    // The first silent sample since the last speech.
     let mut fell_silent: Option<usize> = None;
     let long_enough = |start: usize, end: usize| end - start > min_speech;
     for (chunk, probability) in probabilities.iter().enumerate() {
@@ -303,7 +306,7 @@ fn segments(probabilities: &[f32], length: usize, config: &Config) -> Vec<Segmen
     {
         spoken.push((start, length));
     }
-    // Two segments closer to each other than twice the margin share what is between them.
+    // Two segments closer than twice the margin share the gap between them.
     let pad = samples(config.speech_pad_ms);
     for at in 0..spoken.len() {
         if at == 0 {
@@ -375,7 +378,7 @@ mod tests {
             let tensors = match step {
                 Step::Tensors(tensors) => tensors,
                 Step::Answers(answers) => {
-                    let read = |a: &Answer| serde_json::from_str(&a.text).unwrap();
+                    let read = |a: &AdapterAnswer| serde_json::from_str(&a.text).unwrap();
                     return (rows, answers.iter().map(read).collect());
                 }
                 Step::Other(..) => panic!("there is no pipeline"),

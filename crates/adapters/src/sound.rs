@@ -1,18 +1,18 @@
-//! Decides which recordings are taken and what they are as samples: WAV with whole numbers of 8, 16, 24 or 32
-//! bits or floating-point numbers of 32, of one channel or two, which become one, at any usual rate, which
-//! becomes the one that is asked for. Nothing a header says is believed before the bytes are there.
+//! Decodes recordings: WAV with integers of 8, 16, 24 or 32 bits or 32-bit floating-point numbers, of one or two channels, at
+//! any usual rate. Two channels are mixed into one, and the rate is converted. A size in a header is used only if the bytes
+//! are present.
 //!
-//! A header that contradicts itself or the file is refused. Guessing would give a wrong answer that looks right:
-//! samples that a wrong size leaves out count as silence, and a wrong rate moves every segment. The one exception is the
-//! size that a program cannot know when it writes to a pipe. Such a recording is read to the end of the file.
+//! A header that contradicts itself or the file is refused. Guessing would give a wrong answer that looks right: samples
+//! outside a wrong size would count as silence, and a wrong rate would move every segment. The only exception is a size that
+//! a program cannot know when it writes to a pipe. Such a recording is read to the end of the file.
 
 use crate::{Blob, Part, RefusalKind};
 
-/// The slowest and fastest rates: below, there is no speech, and above there is no equipment.
+/// The lowest and highest rates: lower ones cannot carry speech, and no equipment has higher ones.
 pub const RATES_HZ: std::ops::RangeInclusive<u32> = 4_000..=192_000;
-/// What is said of content that is something else.
+/// The message for content of another type.
 const TAKES: &str = "This model takes recordings, as audio/wav.";
-/// A data size from here on stands for an unknown size: programs that write to a pipe cannot come back to fill it in.
+/// The data size from which a size counts as unknown: programs that write to a pipe cannot fill it in later.
 /// FFmpeg writes 0xFFFFFFFF, SoX and eSpeak NG 0x7FFFF000 rounded down to whole frames, arecord 0x80000000. No body is as
 /// long as the least of these.
 const UNKNOWN_BYTES: u32 = 0x7fff_0000;
@@ -20,13 +20,13 @@ const UNKNOWN_BYTES: u32 = 0x7fff_0000;
 const CHUNK_HEADER: usize = 8;
 /// The length of an ID3v1 tag, which some programs append to any kind of file.
 const ID3_BYTES: usize = 128;
-/// Zeros behind the last chunk are a filling up to this many, the block of a disk. More may be a part of the recording.
+/// The most zeros after the last chunk that count as padding: the block of a disk. More may be part of the recording.
 const MAX_FILLING: usize = 4_096;
 /// The highest floating-point sample that is taken, as a multiple of full scale (24 dB above it). Higher ones are whole numbers
 /// that were stored as floating point without being scaled.
 const MAX_FLOAT: f32 = 16.0;
 
-/// A recording, not read yet: what its header says of bytes that are there.
+/// A recording whose samples are not decoded yet: its header, with the bytes that are present.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Recording<'a> {
     encoding: Encoding,
@@ -49,7 +49,7 @@ fn invalid(text: impl Into<String>) -> RefusalKind {
     RefusalKind::InvalidContent(text.into())
 }
 
-/// The recording that a part is.
+/// Parses the recording of a part.
 pub fn recording<'a>(part: &Part<'a>) -> Result<Recording<'a>, RefusalKind> {
     let (Part::Audio(blob) | Part::Bytes(blob)) = part else {
         return Err(RefusalKind::UnsupportedMediaType(TAKES.into()));
@@ -112,12 +112,12 @@ fn chunk_header(bytes: &[u8]) -> Option<([u8; 4], u32, &[u8])> {
     Some(([*i, *j, *k, *l], u32::from_le_bytes(*size), after))
 }
 
-/// The first `stated` bytes and the rest, where there are as many.
+/// The first `stated` bytes and the rest, if there are as many.
 fn split(bytes: &[u8], stated: u32) -> Option<(&[u8], &[u8])> {
     bytes.split_at_checked(usize::try_from(stated).ok()?)
 }
 
-/// What follows a chunk of this size. Chunks begin at even places, so a zero fills up an odd one; some programs leave it out.
+/// The bytes after a chunk of this size. Chunks begin at even offsets, so a zero pads an odd one; some programs omit it.
 fn unpadded(stated: u32, after: &[u8]) -> &[u8] {
     match after {
         [0, rest @ ..] if !stated.is_multiple_of(2) => rest,
@@ -155,7 +155,7 @@ fn data(stated: u32, after: &[u8], frame_bytes: usize) -> Result<&[u8], RefusalK
 }
 
 /// Whether what follows the data cannot be samples: it is too short for a chunk, or consists of whole chunks, perhaps with a
-/// filling of zeros or an ID3v1 tag behind them. A second data chunk is an error, since its samples would be left out.
+/// padding of zeros or an ID3v1 tag after them. A second data chunk is an error, since its samples would be left out.
 fn tail_is_known(mut rest: &[u8], stated_data: u32) -> Result<bool, RefusalKind> {
     loop {
         let Some((id, stated, after)) = chunk_header(rest) else {
@@ -165,7 +165,7 @@ fn tail_is_known(mut rest: &[u8], stated_data: u32) -> Result<bool, RefusalKind>
             return Ok(true);
         }
         if !id.iter().all(|byte| (b' '..=b'~').contains(byte)) {
-            // Zeros behind no data at all are a silent recording, not a filling.
+            // Zeros without any data before them are a silent recording, not padding.
             let filling = stated_data > 0 && rest.len() < MAX_FILLING;
             return Ok(filling && rest.iter().all(|byte| *byte == 0));
         }
@@ -186,7 +186,7 @@ fn read_format(chunk: &[u8]) -> Result<(Encoding, usize, u32), RefusalKind> {
     const PCM: u16 = 1;
     const FLOAT: u16 = 3;
     const EXTENSIBLE: u16 = 0xfffe;
-    /// What follows the first two bytes of a sub-format that is one of the formats.
+    /// The bytes after the first two of a sub-format that is one of the formats.
     const SUBFORMAT: &[u8] = b"\x00\x00\x00\x00\x10\x00\x80\x00\x00\xaa\x00\x38\x9b\x71";
     let Some((fixed, extension)) = chunk.split_first_chunk::<16>() else {
         return Err(invalid("The WAV's format is cut short."));
@@ -244,7 +244,7 @@ fn read_format(chunk: &[u8]) -> Result<(Encoding, usize, u32), RefusalKind> {
             "The WAV's format contradicts itself: its blocks are not as long as its samples.",
         ));
     }
-    // Zero says nothing. Of two rates that differ neither can be trusted.
+    // Zero means unknown. If two rates differ, neither can be trusted.
     if bytes_per_second != 0 && u64::from(bytes_per_second) != u64::from(rate_hz) * u64::from(block)
     {
         return Err(invalid(format!(
@@ -270,7 +270,7 @@ impl Recording<'_> {
         self.data.len() / self.frame_bytes()
     }
 
-    /// How long it is, a part of a millisecond counting as one.
+    /// Its length in milliseconds, rounded up.
     pub fn duration_ms(&self) -> u64 {
         (self.frames() as u64 * 1000).div_ceil(self.rate_hz.into())
     }
@@ -281,7 +281,7 @@ impl Recording<'_> {
         let sample = |raw: &[u8]| match self.encoding {
             Encoding::Unsigned8 => (f32::from(raw[0]) - 128.0) / 128.0,
             Encoding::Signed(_) => {
-                // Into the upper bytes of 32 bits, so that the sign is where it belongs.
+                // Shift into the upper bytes of 32 bits, so that the sign bit is in its place.
                 let mut wide = [0; 4];
                 wide[4 - bytes..].copy_from_slice(raw);
                 (f64::from(i32::from_le_bytes(wide)) / 2_147_483_648.0) as f32
@@ -311,13 +311,13 @@ impl Recording<'_> {
     }
 }
 
-/// Zero crossings of the filter on each side: the more, the less is heard of what the new rate cannot hold.
+/// Zero crossings of the filter on each side. More crossings suppress aliases better.
 const CROSSINGS: usize = 16;
-/// Values of the filter between two crossings; what lies between them is interpolated.
+/// Values of the filter between two crossings. Values in between are interpolated.
 const STEPS: usize = 256;
-/// The highest tone that is kept, of the highest the lower of the rates could hold: the filter has room to fall.
+/// The highest frequency that passes, as a part of half the lower rate. The filter needs room to fall.
 const ROLLOFF: f64 = 0.945;
-/// How fast the window of the filter falls, as Kaiser's beta: about 80 dB.
+/// Kaiser's beta of the filter's window: about 80 dB of attenuation.
 const BETA: f64 = 8.0;
 
 /// Samples at another rate, by band-limited interpolation with a windowed sinc.
@@ -325,7 +325,7 @@ pub fn resampled(samples: Vec<f32>, from_hz: u32, to_hz: u32) -> Vec<f32> {
     if from_hz == to_hz || samples.is_empty() {
         return samples;
     }
-    // Half of the filter, from its middle, with a zero behind it to interpolate towards.
+    // Half of the filter, from its middle, with a zero after it for the interpolation.
     let filter: Vec<f32> = (0..=CROSSINGS * STEPS + 1)
         .map(|at| {
             let x = at as f64 / STEPS as f64;
@@ -345,7 +345,7 @@ pub fn resampled(samples: Vec<f32>, from_hz: u32, to_hz: u32) -> Vec<f32> {
     let reach = CROSSINGS as f64 / cutoff;
     (0..length)
         .map(|at| {
-            // The place among the old samples: whole and part, exact however long the recording is.
+            // The position among the old samples, as integer and fraction; exact for recordings of any length.
             let (whole, part) = (at * from / to, at * from % to);
             let part = part as f64 / to as f64;
             let whole = whole as i64;

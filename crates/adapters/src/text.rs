@@ -1,26 +1,28 @@
-//! Decides what texts and pairs of texts become for a model with a `tokenizer.json`, and what its outputs mean: a
-//! vector, classes, a score of how well two texts fit, or entities within the text.
+//! Turns texts and pairs of texts into the input of a model with a `tokenizer.json`, and its outputs into an answer: a vector,
+//! classes, a relevance score of two texts, or entities within the text.
 //!
-//! A text with more tokens than the model reads is refused, or cut where the caller or the contract asks for it.
+//! A text with more tokens than the model can read is refused. It is truncated if the caller or the contract asks for it.
 
 use crate::outputs::{classes, config, floats, json, softmax};
 use crate::tokenizer::{Row, Tokenizer, TokenizerFile, Truncation, Unencodable};
-use crate::{Adapter, Answer, Item, Part, Refusal, RefusalKind, Refused, Step, each};
+use crate::{
+    Adapter, AdapterAnswer, AdapterRefusal, ContentRefusal, Item, Part, RefusalKind, Step, each,
+};
 use penstock_tensor::{Datatype, Tensor};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-/// The longest text a configuration may allow, in tokens.
+/// The largest `max_tokens`.
 const MOST_TOKENS: usize = 32_768;
 /// The most numbers of one run's output, 64 MiB.
 const MAX_OUTPUT_NUMBERS: usize = 16 << 20;
-/// The most labels of a model; each is repeated in every answer.
+/// The most labels of a model. Every answer repeats them.
 const MAX_LABELS: usize = 1_024;
-/// The least length that a vector is divided by.
+/// The smallest divisor in the normalisation of a vector.
 const LEAST: f64 = 1e-12;
 
-/// What the adapters of this file are called.
+/// The names of the adapters in this file.
 pub const EMBEDDING: &str = "text-embedding";
 /// Classes of a text, or of a pair.
 pub const CLASSIFICATION: &str = "text-classification";
@@ -29,7 +31,7 @@ pub const CROSS_ENCODER: &str = "cross-encoder";
 /// Entities of a text.
 pub const TOKENS: &str = "token-classification";
 
-/// How the model's numbers become scores.
+/// How the model's outputs become scores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Function {
@@ -73,7 +75,7 @@ struct Config {
     /// The content of a `config.json` as transformers writes it.
     #[serde(default)]
     model_config: ModelConfig,
-    /// The most tokens of a text or pair, with those that stand around it.
+    /// The most tokens of a text or pair, special tokens included.
     max_tokens: usize,
     #[serde(default = "usual_inputs")]
     inputs: Vec<String>,
@@ -84,7 +86,7 @@ struct Config {
     truncation: Truncation,
     #[serde(default)]
     pooling: Pooling,
-    #[serde(default = "crate::tokenizer::yes")]
+    #[serde(default = "crate::tokenizer::chars::yes")]
     normalize: bool,
     dimensions: Option<usize>,
     #[serde(default)]
@@ -93,7 +95,7 @@ struct Config {
     ignore_labels: Vec<String>,
 }
 
-/// What is read of a `config.json`.
+/// The members of a `config.json` that are used.
 #[derive(Default, Deserialize)]
 struct ModelConfig {
     id2label: Option<BTreeMap<String, String>>,
@@ -130,10 +132,10 @@ enum Head {
     },
 }
 
-/// What an item of the run that was asked for was.
+/// An item of the requested run.
 struct Running {
     row: Row,
-    /// The text; only kept where an answer repeats parts of it.
+    /// The text; kept only if an answer repeats parts of it.
     text: String,
 }
 
@@ -163,7 +165,7 @@ struct Entities<'a> {
     entities: Vec<Entity<'a>>,
 }
 
-/// A part of a text: characters `start` to `end`, the latter not included.
+/// A part of a text: characters `start` to `end`, without `end`.
 #[derive(Serialize)]
 struct Entity<'a> {
     entity_group: &'a str,
@@ -173,7 +175,7 @@ struct Entity<'a> {
     end: u32,
 }
 
-/// The labels that the configuration or the model's own file gives.
+/// The labels of the configuration or of the model's own file.
 fn labels(own: Option<Vec<String>>, file: &ModelConfig) -> Result<Vec<String>, String> {
     let labels = match (own, &file.id2label) {
         (Some(labels), _) => labels,
@@ -214,7 +216,7 @@ impl Head {
             }
             CLASSIFICATION => {
                 let labels = labels(config.labels.take(), &config.model_config)?;
-                // As transformers has it: one number cannot be shared out.
+                // As in transformers: a softmax of a single number is meaningless.
                 let usual = if multi || labels.len() == 1 {
                     Function::Sigmoid
                 } else {
@@ -288,11 +290,11 @@ impl Adapter for Text {
         })
     }
 
-    fn prepare(&self, items: &[Item<'_>]) -> Result<Step, Refusal> {
+    fn prepare(&self, items: &[Item<'_>]) -> Result<Step, AdapterRefusal> {
         self.begin(items, None)
     }
 
-    fn prepare_cut(&self, items: &[Item<'_>], tokens: u32) -> Result<Step, Refusal> {
+    fn prepare_cut(&self, items: &[Item<'_>], tokens: u32) -> Result<Step, AdapterRefusal> {
         self.begin(items, Some(tokens as usize))
     }
 
@@ -306,7 +308,7 @@ impl Adapter for Text {
         let output = self.output.as_deref();
         let numbers = match each_token {
             true => floats(&outputs, output, &[rows, longest as u64, width as u64])?,
-            // Some models leave out an axis of one.
+            // Some models omit an axis of length 1.
             false => match floats(&outputs, output, &[rows, width as u64]) {
                 Err(_) if width == 1 => floats(&outputs, output, &[rows])?,
                 numbers => numbers?,
@@ -318,7 +320,7 @@ impl Adapter for Text {
             .zip(&running)
             .map(|(numbers, running)| {
                 let tokens = running.row.ids.len();
-                Ok(Answer {
+                Ok(AdapterAnswer {
                     text: self.answer(
                         if each_token {
                             &numbers[..tokens * width]
@@ -334,7 +336,7 @@ impl Adapter for Text {
     }
 }
 
-/// The inputs of such models, in the order a configuration names them.
+/// The inputs of such models, in the order of the configuration.
 const INPUTS: [&str; 3] = [
     "the numbers",
     "which of them count",
@@ -342,7 +344,7 @@ const INPUTS: [&str; 3] = [
 ];
 
 impl Text {
-    fn begin(&self, items: &[Item<'_>], cut_to: Option<usize>) -> Result<Step, Refusal> {
+    fn begin(&self, items: &[Item<'_>], cut_to: Option<usize>) -> Result<Step, AdapterRefusal> {
         let keeps_text = matches!(self.head, Head::Entities { .. });
         let running = each(items, |item| {
             let (row, text) = self.row(item, cut_to)?;
@@ -364,7 +366,7 @@ impl Text {
         };
         let room = (MAX_OUTPUT_NUMBERS / per_row.max(1)).max(1);
         if running.len() > room {
-            return Err(Refusal {
+            return Err(AdapterRefusal {
                 item: room as u32,
                 part: None,
                 kind: RefusalKind::InvalidContent(format!(
@@ -402,7 +404,11 @@ impl Text {
     }
 
     /// The row of an item, and its first text.
-    fn row<'i>(&self, item: &Item<'i>, cut_to: Option<usize>) -> Result<(Row, &'i str), Refused> {
+    fn row<'i>(
+        &self,
+        item: &Item<'i>,
+        cut_to: Option<usize>,
+    ) -> Result<(Row, &'i str), ContentRefusal> {
         let takes_pairs = matches!(self.head, Head::Classes { .. } | Head::Score { .. });
         let invalid =
             |part: u32, text: &str| (Some(part), RefusalKind::InvalidContent(text.to_owned()));
@@ -441,7 +447,7 @@ impl Text {
             self.tokenizer.encode(text).map_err(|e| match e {
                 Unencodable::TooLarge => (Some(part), RefusalKind::TooLong(format!(
                     "The text has more than {} characters; this model's maximum context length is {} tokens. Send it in pieces.",
-                    crate::tokenizer::MAX_TEXT_CHARS, self.max_tokens
+                    crate::tokenizer::chars::MAX_TEXT_CHARS, self.max_tokens
                 ))),
                 Unencodable::Unknown(message) => invalid(part, &format!("The text cannot be read: {message}.")),
             })
@@ -460,8 +466,8 @@ impl Text {
         Ok((self.tokenizer.row(&a, b.as_deref()), first))
     }
 
-    /// The row of a text that was taken apart already.
-    fn tokens(&self, ids: &[u32], cut_to: Option<usize>) -> Result<Row, Refused> {
+    /// The row of a text that came as token ids.
+    fn tokens(&self, ids: &[u32], cut_to: Option<usize>) -> Result<Row, ContentRefusal> {
         let invalid = |text: String| (Some(0), RefusalKind::InvalidContent(text));
         let size = self.tokenizer.size();
         if let Some(at) = ids.iter().position(|id| *id >= size) {
@@ -482,13 +488,13 @@ impl Text {
         Ok(self.tokenizer.row(&pieces, None))
     }
 
-    /// To how many tokens something of `count` is cut; `None` where it is short enough.
+    /// The number of tokens to which `count` tokens are truncated; `None` if they are few enough.
     fn most(
         &self,
         count: usize,
         around: usize,
         cut_to: Option<usize>,
-    ) -> Result<Option<usize>, Refused> {
+    ) -> Result<Option<usize>, ContentRefusal> {
         let most = cut_to.unwrap_or(usize::MAX).min(self.max_tokens);
         if most <= around {
             return Err((
@@ -501,7 +507,7 @@ impl Text {
         match cut_to {
             _ if count <= most => Ok(None),
             Some(_) => Ok(Some(most)),
-            // Clients look for these words to tell that a text is too long.
+            // Clients search for these words to recognise a text that is too long.
             None => Err((
                 Some(0),
                 RefusalKind::TooLong(format!(
@@ -580,7 +586,7 @@ struct Tagged<'l> {
     range: (u32, u32),
 }
 
-/// Takes `B-PER` apart; tags of other schemes that begin an entity (`S-`, `U-`) or go on with one (`E-`, `L-`) too.
+/// Splits a tag such as `B-PER`. It knows other schemes too: tags that begin an entity (`S-`, `U-`) or continue one (`E-`, `L-`).
 fn tag(label: &str) -> (&str, bool) {
     match label.split_once('-') {
         Some(("B" | "S" | "U", kind)) => (kind, true),
@@ -598,7 +604,7 @@ fn entities<'l>(
     let tokens = numbers
         .chunks_exact(labels.len().max(1))
         .zip(&running.row.ranges);
-    // Tokens that stand around the text have no range, and belong to nothing.
+    // Special tokens have no range, and belong to no entity.
     let tagged = tokens.filter_map(|(numbers, range)| {
         let scores = softmax(numbers);
         // Of equal scores the first.

@@ -1,9 +1,9 @@
-//! Decides which numbers of a vocabulary a text becomes: BERT's uncased WordPiece. Control characters go,
-//! ideographs stand alone, accents and capitals go, punctuation stands alone, and each word becomes the
-//! longest pieces that the vocabulary has, from its beginning on, or the unknown piece.
+//! Tokenizes a text with BERT's uncased WordPiece. It removes control characters and accents, and turns capitals into small
+//! letters. Ideographs and punctuation are words of their own. Each word becomes the longest pieces of the vocabulary, from
+//! its beginning on, or the unknown piece.
 //!
-//! Follows the package `tokenizers` 0.22 (`BertNormalizer`, `BertPreTokenizer`, `WordPiece`), but that a text
-//! never becomes the pieces that stand for no text: `[SEP]` typed by somebody is three words.
+//! Follows the package `tokenizers` 0.22 (`BertNormalizer`, `BertPreTokenizer`, `WordPiece`) with one difference: a text never
+//! becomes a special token. `[SEP]` in a caller's text is three words.
 //! docs/decisions/0016 says why this is not that package.
 
 use crate::tokenizer::normalize::{is_dropped, is_ideograph, is_punctuation};
@@ -13,41 +13,41 @@ use unicode_properties::{GeneralCategory as Category, UnicodeGeneralCategory};
 
 /// A word with more characters is unknown as a whole.
 const MAX_WORD_CHARS: usize = 100;
-/// The most pieces of a vocabulary; the configuration has no room for more.
+/// The most pieces of a vocabulary. The configuration has no room for more.
 const MAX_PIECES: usize = 1 << 20;
-/// What pieces that go on with a word begin with.
+/// The prefix of pieces that continue a word.
 const CONTINUES: &str = "##";
 
-/// A vocabulary: one piece a line, and its number is its line, from 0.
+/// A vocabulary: one piece per line. The id of a piece is its line, from 0.
 pub struct Vocabulary {
     text: String,
-    /// Where each piece is in the text.
+    /// The place of each piece in the text.
     pieces: Vec<Range<u32>>,
     /// The numbers of the pieces that begin a word, in the order of their bytes.
     first: Vec<u32>,
-    /// And of those that go on with one.
+    /// The numbers of the pieces that continue a word, in the order of their bytes.
     later: Vec<u32>,
-    /// What fills a batch up.
+    /// The id for padding.
     pub padding: u32,
-    /// What stands for a word that cannot be written.
+    /// The id of unknown words.
     unknown: u32,
-    /// What a text begins with.
+    /// The id at the beginning of a text.
     pub begin: u32,
-    /// What a text ends with.
+    /// The id at the end of a text.
     pub end: u32,
 }
 
-/// A text as numbers.
+/// A text as ids.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Encoded {
-    /// The first of them.
+    /// The first ids.
     pub ids: Vec<u32>,
-    /// How many there are.
+    /// The number of all ids.
     pub count: usize,
 }
 
 impl Vocabulary {
-    /// Reads a vocabulary; the error is about the text.
+    /// Parses a vocabulary. The error is about the text.
     pub fn new(text: String) -> Result<Self, String> {
         let mut pieces = Vec::new();
         let (mut first, mut later) = (Vec::new(), Vec::new());
@@ -102,7 +102,7 @@ impl Vocabulary {
         Ok(vocabulary)
     }
 
-    /// How many pieces there are.
+    /// The number of pieces.
     pub fn size(&self) -> usize {
         self.pieces.len()
     }
@@ -138,8 +138,7 @@ impl Vocabulary {
         found
     }
 
-    /// The pieces of a text, at most so many of them, and how many it has. What is not kept is counted all the
-    /// same, so that a text that is too long can be told how much.
+    /// The first pieces of a text, and the number of all its pieces, so that a message can say how much too long it is.
     pub fn encode(&self, text: &str, most: usize) -> Encoded {
         let mut encoder = Encoder {
             vocabulary: self,
@@ -182,7 +181,7 @@ impl Vocabulary {
 struct Encoder<'v> {
     vocabulary: &'v Vocabulary,
     most: usize,
-    /// The word so far, without what makes it too long.
+    /// The word so far, without the characters that make it too long.
     word: String,
     chars: usize,
     /// The pieces of one word.
@@ -215,7 +214,7 @@ impl Encoder<'_> {
         self.chars = 0;
     }
 
-    /// Splits the word into pieces; false where the vocabulary has none for a part of it.
+    /// Splits the word into pieces; false if the vocabulary lacks a piece for a part of it.
     fn split(&mut self) -> bool {
         let mut rest = self.word.as_bytes();
         while !rest.is_empty() {

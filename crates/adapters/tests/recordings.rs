@@ -9,7 +9,7 @@ use proptest::prelude::*;
 const FRAMES: usize = 4_000;
 const RATE_HZ: u32 = 16_000;
 
-/// What each part of a WAV's header says.
+/// The parts of a WAV's header.
 #[derive(Clone)]
 struct Wav {
     riff: u32,
@@ -19,13 +19,13 @@ struct Wav {
     bytes_per_second: u32,
     block: u16,
     bits: u16,
-    /// What follows the first 16 bytes of the format.
+    /// The bytes after the first 16 of the format.
     extension: Vec<u8>,
     /// Chunks before the data, as they are.
     before: Vec<u8>,
     stated: u32,
     data: Vec<u8>,
-    /// What follows the data, as it is.
+    /// The bytes after the data.
     after: Vec<u8>,
 }
 
@@ -117,7 +117,7 @@ fn chunk(name: &[u8; 4], content: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_recording_that_was_written_to_a_pipe_is_read_to_its_end() {
-    // What each program writes was read off its output.
+    // The headers are those in the output of each program.
     for (program, riff, stated) in [
         ("FFmpeg 7", u32::MAX, u32::MAX),
         ("SoX 14.4, eSpeak NG 1.51", 0x7fff_f024, 0x7fff_f000),

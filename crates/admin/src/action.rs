@@ -6,7 +6,9 @@ use super::store::StoreKv;
 use penstock_core::{Code, Kv, Problem};
 use penstock_policy::auth::api_key::{self, Pepper};
 use penstock_policy::auth::record::TenantRecord;
-use penstock_policy::auth::registry::{self, Made, NewKey, NewTenant, PageToken, Refused, Shown};
+use penstock_policy::auth::registry::{
+    self, CreatedKey, ListedKey, NewKey, NewTenant, PageToken, RegistryError,
+};
 use penstock_policy::auth::settings::is_name;
 use rand::RngCore;
 use serde_json::{Value, json};
@@ -261,7 +263,7 @@ impl Action {
         Ok(done)
     }
 
-    async fn act<K: Kv>(self, kv: &K, pepper: &Pepper, now_ms: u64) -> Result<Done, Refused> {
+    async fn act<K: Kv>(self, kv: &K, pepper: &Pepper, now_ms: u64) -> Result<Done, RegistryError> {
         let random = |bytes: &mut [u8]| rand::rng().fill_bytes(bytes);
         let ok = |body: Value, said: String| Done {
             status: 200,
@@ -355,12 +357,12 @@ fn listed(name: &str, entries: Vec<Value>, next: Option<PageToken>) -> Value {
 }
 
 /// A key that was made, with its secrets.
-pub fn made_json(made: Made, now_ms: u64) -> Value {
+pub fn made_json(made: CreatedKey, now_ms: u64) -> Value {
     let mut body = json!({ "api_key": made.api_key });
     if let Some(secret) = made.signing_secret {
         body["signing_secret"] = json!(secret);
     }
-    let shown = Shown {
+    let shown = ListedKey {
         record: made.record,
         revoked_ms: None,
         last_used_ms: None,
@@ -369,8 +371,8 @@ pub fn made_json(made: Made, now_ms: u64) -> Value {
     body
 }
 
-fn key_json(key: &Shown, now_ms: u64) -> Value {
-    let Shown {
+fn key_json(key: &ListedKey, now_ms: u64) -> Value {
+    let ListedKey {
         record,
         revoked_ms,
         last_used_ms,

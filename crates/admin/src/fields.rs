@@ -2,7 +2,7 @@
 
 use penstock_core::violation::Violation;
 use penstock_core::{Code, Problem};
-use penstock_policy::auth::registry::{PageToken, Refused};
+use penstock_policy::auth::registry::{PageToken, RegistryError};
 use penstock_policy::auth::scopes::Scope;
 use penstock_policy::auth::settings::is_name;
 use penstock_tensor::json::whole_number;
@@ -17,7 +17,7 @@ pub(crate) const MAX_ECHO_CHARS: usize = 64;
 pub(crate) const RETRY_AFTER_S: u32 = 1;
 
 /// A refusal as an error of the catalogue.
-pub fn problem(refused: Refused) -> Problem {
+pub fn problem(refused: RegistryError) -> Problem {
     let echo = |name: &str| -> String {
         name.chars()
             .take(MAX_ECHO_CHARS)
@@ -25,20 +25,20 @@ pub fn problem(refused: Refused) -> Problem {
             .collect()
     };
     match refused {
-        Refused::Invalid(faults) => invalid(faults),
-        Refused::NoSuchTenant(tenant) => Problem::new(
+        RegistryError::Invalid(faults) => invalid(faults),
+        RegistryError::NoSuchTenant(tenant) => Problem::new(
             Code::UnknownResource,
             format!("there is no tenant `{}`", echo(&tenant)),
         ),
-        Refused::NoSuchKey(id) => Problem::new(
+        RegistryError::NoSuchKey(id) => Problem::new(
             Code::UnknownResource,
             format!("there is no API key with the id `{}`", echo(&id)),
         ),
-        Refused::TenantExists(tenant) => Problem::new(
+        RegistryError::TenantExists(tenant) => Problem::new(
             Code::AlreadyExists,
             format!("there is a tenant `{}` already", echo(&tenant)),
         ),
-        Refused::Busy {
+        RegistryError::Busy {
             doing,
             retry_after_s,
         } => Problem::new(
@@ -46,8 +46,10 @@ pub fn problem(refused: Refused) -> Problem {
             format!("{doing} by another request, or was when that failed; try again after a while"),
         )
         .retry_after(retry_after_s),
-        Refused::Ended(why) | Refused::Full(why) => Problem::new(Code::FailedPrecondition, why),
-        Refused::Store(why) => Problem::new(
+        RegistryError::Ended(why) | RegistryError::Full(why) => {
+            Problem::new(Code::FailedPrecondition, why)
+        }
+        RegistryError::Store(why) => Problem::new(
             Code::StoreUnavailable,
             format!("it may or may not have been done: {why}"),
         )

@@ -6,8 +6,8 @@ use super::fields::{Body, Query, RETRY_AFTER_S, invalid};
 use super::store::StoreKv;
 use penstock_core::{Code, ModelName, ModelVersion, Problem, Violation};
 use penstock_nn::Repository;
-use penstock_policy::rollout::edit::{self, Change, Surroundings};
-use penstock_policy::rollout::store::{self, Refused};
+use penstock_policy::rollout::edit::{self, Change, EditError, Environment};
+use penstock_policy::rollout::store::{self, UpdateError};
 use penstock_policy::rollout::{
     ALIAS_RULE, Alias, Bounds, BoundsPatch, ByHeader, Deprecated, Percent, Rollouts, Shadow,
     SplitArm, Target, Version, judge,
@@ -523,10 +523,10 @@ async fn change(
             means.counters,
             model,
             now_ms,
-            |rollouts: &mut Rollouts, tripped: Option<&str>| {
-                let around = Surroundings {
+            |rollouts: &mut Rollouts, rolled_back: Option<&str>| {
+                let around = Environment {
                     versions: &numbers,
-                    tripped,
+                    rolled_back,
                     now_ms,
                     random: rand::random(),
                 };
@@ -535,7 +535,7 @@ async fn change(
         );
         match changed.await {
             Ok(rollouts) => return Ok(rollouts),
-            Err(Refused::Busy { .. }) if tries < TRIES => {
+            Err(UpdateError::Busy { .. }) if tries < TRIES => {
                 tokio::time::sleep(TRY_AGAIN.mul_f64(0.5 + rand::random::<f64>())).await;
             }
             Err(refused) => return Err(problem(refused)),
@@ -549,21 +549,21 @@ async fn read(means: &Means<'_>) -> Result<Rollouts, Problem> {
 }
 
 /// A refusal as an error of the catalogue.
-fn problem(refused: Refused) -> Problem {
+fn problem(refused: UpdateError) -> Problem {
     match refused {
-        Refused::Change(edit::Refused::Invalid(faults)) => invalid(faults),
-        Refused::Change(edit::Refused::NotFound { message, available }) => {
+        UpdateError::Change(EditError::Invalid(faults)) => invalid(faults),
+        UpdateError::Change(EditError::NotFound { message, available }) => {
             Problem::new(Code::UnknownResource, message).with_available(available)
         }
-        Refused::Change(edit::Refused::Conflict(message)) => {
+        UpdateError::Change(EditError::Conflict(message)) => {
             Problem::new(Code::FailedPrecondition, message)
         }
-        Refused::Busy { retry_after_s } => Problem::new(
+        UpdateError::Busy { retry_after_s } => Problem::new(
             Code::FailedPrecondition,
             "the rollouts are being changed by another request, or were when that failed; try again after a while",
         )
         .retry_after(retry_after_s),
-        Refused::Store(why) => Problem::new(
+        UpdateError::Store(why) => Problem::new(
             Code::StoreUnavailable,
             format!("it may or may not have been done: {why}"),
         )
@@ -596,7 +596,7 @@ async fn show(
         return Ok(body);
     };
     let failed = |error: penstock_core::KvError| problem(error.into());
-    if let Some(why) = store::tripped(means.kv, model, canary.id)
+    if let Some(why) = store::rolled_back(means.kv, model, canary.id)
         .await
         .map_err(failed)?
     {

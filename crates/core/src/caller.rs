@@ -1,36 +1,34 @@
-//! Who is calling, as every policy sees it.
+//! The caller of a request, as every policy sees it.
 
 use serde::{Deserialize, Serialize};
 
-/// The tenant and tier of callers when nothing says otherwise.
+/// The default tenant and tier of callers.
 pub const ANONYMOUS: &str = "anonymous";
 
 /// The scope that allows everything.
 pub const ANY: &str = "*";
 
-/// A caller, as authentication found it. Every policy takes who is calling from here and from nowhere
-/// else.
+/// A caller, as authentication recognised it. It is the only source of the caller's identity for all policies.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Caller {
-    /// Whose models, records and usage these are.
+    /// The tenant, to which models, records and usage belong.
     pub tenant: String,
-    /// The id (never the secret) of the API key that was shown or signed with; `None` without one.
+    /// The id (never the secret) of the API key that the caller used; `None` without one.
     pub api_key_id: Option<String>,
-    /// Who within the tenant, where the credential says so: a token's `sub`, a certificate's name.
+    /// The caller within the tenant, if the credential names it: a token's `sub`, or a certificate's name.
     pub subject: Option<String>,
-    /// What the caller may cost.
+    /// The tier, which decides priority and limits.
     pub tier: String,
-    /// What the caller may do: a kind of route, or `route:model`, with `*` for any.
+    /// The scopes: a kind of route, or `route:model`, with `*` for any.
     pub scopes: Vec<String>,
-    /// Whether nothing was shown.
+    /// Whether the request has no credential.
     pub anonymous: bool,
-    /// The client's network address without its port, as the server saw it; `None` when the host does
-    /// not say.
+    /// The client's network address without its port, as the server saw it; `None` if the host does not tell.
     pub address: Option<String>,
 }
 
 impl Caller {
-    /// A caller who showed nothing, and may do everything.
+    /// A caller without a credential, with all scopes.
     pub fn anonymous(address: Option<String>) -> Self {
         Self {
             tenant: ANONYMOUS.to_owned(),

@@ -1,8 +1,8 @@
-//! Time as a parameter: decisions never read a clock, they are given `now`.
+//! Time as a parameter: decisions get `now` and never read a clock.
 
 /// A source of time, implemented by adapters (the operating system, a WASI clock, a test's fake).
 pub trait Clock {
-    /// Milliseconds since the Unix epoch. May jump; use it for what people and other machines read.
+    /// Milliseconds since the Unix epoch. May jump; use it for times that people and other machines read.
     fn unix_ms(&self) -> u64;
     /// Nanoseconds since an arbitrary start. Never goes back; use it for durations.
     fn monotonic_ns(&self) -> u64;
@@ -21,7 +21,7 @@ pub fn rfc3339(unix_ms: u64) -> String {
     )
 }
 
-/// Days from 1970-01-01 to a date written `YYYY-MM-DD`; `None` when it is not one, or earlier.
+/// Days from 1970-01-01 to a date written `YYYY-MM-DD`; `None` for other texts and earlier dates.
 pub fn days_from_date(text: &str) -> Option<u64> {
     let bytes = text.as_bytes();
     let shape = bytes.len() == 10 && bytes[4] == b'-' && bytes[7] == b'-';
@@ -35,7 +35,7 @@ pub fn days_from_date(text: &str) -> Option<u64> {
     else {
         return None;
     };
-    // The inverse of `civil_from_days`, checked by it: a date that does not come back is none.
+    // The inverse of `civil_from_days`. A date that it does not reproduce is not valid.
     let (shifted_year, shifted_month) = if month > 2 {
         (year, month - 3)
     } else {
@@ -48,9 +48,9 @@ pub fn days_from_date(text: &str) -> Option<u64> {
     (civil_from_days(days) == (year, month, day)).then_some(days)
 }
 
-/// Proleptic Gregorian date of a day count since 1970-01-01. Written here because the date crates
-/// would be the largest thing in a component that formats one timestamp per error; the algorithm
-/// counts 400-year eras from March so that leap days fall at a year's end.
+/// Proleptic Gregorian date of a day count since 1970-01-01. Written by hand, because a date crate would be the largest part
+/// of a component that formats one timestamp per error. The algorithm counts 400-year eras from March, so that leap days are
+/// at the end of a year.
 fn civil_from_days(days: u64) -> (u64, u64, u64) {
     let z = days + 719_468;
     let (era, day_of_era) = (z / 146_097, z % 146_097);

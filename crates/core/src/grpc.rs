@@ -1,23 +1,23 @@
-//! Decides how a call over gRPC is framed and ended: which status each error has, where one message of a body ends and
-//! the next begins, and how long a caller waits. The server frames and unframes, the gate knows what messages mean.
+//! The framing and the statuses of gRPC: the status of each error, the bounds of messages in a body, and the timeout of a
+//! caller. The server frames and unframes messages; the gate interprets them.
 //!
-//! The form is gRPC's "over HTTP/2" specification: each message behind one byte that says whether it is compressed and
-//! four with its length; the status in trailers.
+//! The format is gRPC's "over HTTP/2" specification. One byte before each message says whether it is compressed, and four
+//! bytes give its length. The status is in the trailers.
 
 use crate::problem::Code;
 use std::fmt;
 use std::time::Duration;
 
-/// The content type of calls, and what those of other codecs begin with.
+/// The content type of calls, and the prefix of the content types of other codecs.
 pub const CONTENT_TYPE: &str = "application/grpc";
 
 /// The header or trailer with a call's status.
 pub const STATUS: &str = "grpc-status";
-/// What was wrong, percent-encoded.
+/// The header or trailer with the message, percent-encoded.
 pub const MESSAGE: &str = "grpc-message";
-/// A `google.rpc.Status`, in base64.
+/// The header or trailer with a `google.rpc.Status` in base64.
 pub const DETAILS: &str = "grpc-status-details-bin";
-/// Milliseconds after which a retry has a chance, as gRPC's retry design names them.
+/// The header or trailer with the milliseconds after which a retry can pass, from gRPC's retry design.
 pub const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
 /// A status code of gRPC.
@@ -26,37 +26,37 @@ pub const PUSHBACK: &str = "grpc-retry-pushback-ms";
 pub enum GrpcStatus {
     /// It succeeded.
     Ok = 0,
-    /// The caller gave up.
+    /// The caller cancelled the call.
     Cancelled = 1,
-    /// Nobody knows what went wrong.
+    /// The cause of the error is unknown.
     Unknown = 2,
-    /// The caller sent something that is wrong whatever the state of the server.
+    /// The request is not valid, whatever the state of the server.
     InvalidArgument = 3,
-    /// The time was over.
+    /// The deadline passed.
     DeadlineExceeded = 4,
-    /// What was named does not exist.
+    /// The named object does not exist.
     NotFound = 5,
-    /// What is to be made is there.
+    /// The object to be created exists already.
     AlreadyExists = 6,
-    /// The caller is known and may not do this.
+    /// The caller has no right to this call.
     PermissionDenied = 7,
     /// A limit is used up.
     ResourceExhausted = 8,
-    /// It cannot be done as things are.
+    /// The current state does not allow the call.
     FailedPrecondition = 9,
     /// It collided with another call.
     Aborted = 10,
-    /// Past what there is.
+    /// A position is out of range.
     OutOfRange = 11,
-    /// There is no such method.
+    /// The method does not exist.
     Unimplemented = 12,
-    /// Something inside failed.
+    /// The server failed internally.
     Internal = 13,
-    /// It cannot be done now; trying again may help.
+    /// The service is unavailable now; a retry may succeed.
     Unavailable = 14,
-    /// Something was lost for good.
+    /// Data was lost.
     DataLoss = 15,
-    /// The caller is not known.
+    /// The request has no valid credential.
     Unauthenticated = 16,
 }
 
@@ -110,7 +110,7 @@ impl GrpcStatus {
         }
     }
 
-    /// The HTTP status that says the same, for who counts those.
+    /// The corresponding HTTP status, for logs and metrics.
     pub const fn to_http(self) -> u16 {
         match self {
             Self::Ok => 200,
@@ -128,8 +128,7 @@ impl GrpcStatus {
         }
     }
 
-    /// What an HTTP status means to a caller of gRPC where nobody said a status of its own, after the specification's
-    /// mapping.
+    /// The gRPC status for an HTTP status without `grpc-status`, by the mapping of the specification.
     pub const fn of_http(status: u16) -> Self {
         match status {
             400 => Self::Internal,
@@ -149,8 +148,8 @@ impl fmt::Display for GrpcStatus {
 }
 
 impl Code {
-    /// The status it is answered with over gRPC. No error of ours is OUT_OF_RANGE, which tells a caller to stop where a
-    /// list ends, nor CANCELLED, UNKNOWN or DATA_LOSS.
+    /// The gRPC status of the error. No error of this server is OUT_OF_RANGE, which tells a client to stop at the end of a
+    /// list, nor CANCELLED, UNKNOWN or DATA_LOSS.
     pub const fn grpc_status(self) -> GrpcStatus {
         use GrpcStatus as G;
         match self {
@@ -179,7 +178,7 @@ impl Code {
             | Code::UnknownVersion
             | Code::VersionGone
             | Code::UnknownResource => G::NotFound,
-            // A path is a method there.
+            // In gRPC a path is a method.
             Code::UnknownPath
             | Code::MethodNotAllowed
             | Code::NotAcceptable
@@ -202,11 +201,11 @@ impl Code {
     }
 }
 
-/// The longest message of an error: with its escapes it has to fit what clients take of headers, 8 KiB by default.
+/// The longest message of an error, in bytes. With its escapes it must fit the headers that clients accept, 8 KiB by default.
 pub const MAX_MESSAGE_BYTES: usize = 1024;
 
-/// A message as `grpc-message` carries it: visible ASCII and spaces as they are, everything else and `%` as `%XX` of its
-/// UTF-8, cut at [`MAX_MESSAGE_BYTES`].
+/// Encodes a message for `grpc-message`: visible ASCII and spaces unchanged, everything else and `%` as `%XX` of its UTF-8.
+/// Cuts it at [`MAX_MESSAGE_BYTES`].
 pub fn encode_message(message: &str) -> String {
     let end = message.floor_char_boundary(MAX_MESSAGE_BYTES);
     let cut = message.get(..end).unwrap_or_default();
@@ -220,16 +219,16 @@ pub fn encode_message(message: &str) -> String {
     encoded
 }
 
-/// Which form of gRPC a content type asks for.
+/// The codec of a gRPC content type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Codec {
-    /// Protobuf, the one that is spoken here.
+    /// Protobuf, the only supported one.
     Protobuf,
-    /// Another, or gRPC for browsers, which has another framing.
+    /// Another codec, or gRPC-Web, which has another framing.
     Other,
 }
 
-/// The codec a content type names; `None` where it is not gRPC's.
+/// The codec of a content type; `None` if it is not gRPC.
 pub fn codec(content_type: &[u8]) -> Option<Codec> {
     let essence = content_type
         .split(|byte| *byte == b';')
@@ -247,7 +246,7 @@ pub fn codec(content_type: &[u8]) -> Option<Codec> {
 /// The most digits of a `grpc-timeout`.
 const MAX_TIMEOUT_DIGITS: usize = 8;
 
-/// How long a caller waits, as `grpc-timeout` has it: up to eight digits and a unit. `None` where it is not of this form.
+/// Parses `grpc-timeout`: up to eight digits and a unit. `None` for another form.
 pub fn timeout(value: &[u8]) -> Option<Duration> {
     let (unit, digits) = value.split_last()?;
     if digits.is_empty()
@@ -268,10 +267,10 @@ pub fn timeout(value: &[u8]) -> Option<Duration> {
     })
 }
 
-/// Bytes before each message.
+/// The number of bytes before each message.
 pub const FRAME_HEAD_BYTES: usize = 5;
 
-/// What stands before a message that is not compressed. `None` where its length does not fit, beyond any body's limit.
+/// The prefix of an uncompressed message. `None` if its length does not fit, which is beyond any body's limit.
 pub fn frame_head(message_bytes: usize) -> Option<[u8; FRAME_HEAD_BYTES]> {
     let [a, b, c, d] = u32::try_from(message_bytes).ok()?.to_be_bytes();
     Some([0, a, b, c, d])
@@ -286,16 +285,16 @@ pub struct Message {
     pub bytes: Vec<u8>,
 }
 
-/// Why a body is no sequence of messages.
+/// Why a body is not a sequence of messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameFault {
     /// The byte before a message is neither 0 nor 1.
     Flag(u8),
-    /// A message is announced that is larger than the limit.
+    /// A message is larger than the limit.
     TooLarge {
-        /// What is announced.
+        /// Its length in bytes.
         bytes: u64,
-        /// What is taken.
+        /// The limit in bytes.
         limit: u64,
     },
 }
@@ -316,7 +315,7 @@ impl fmt::Display for FrameFault {
 }
 
 impl FrameFault {
-    /// The error it is answered with.
+    /// The error of the answer.
     pub const fn code(&self) -> Code {
         match self {
             Self::Flag(_) => Code::MalformedRequest,
@@ -325,8 +324,8 @@ impl FrameFault {
     }
 }
 
-/// Takes a body apart into messages, however it is cut into pieces. It holds what has arrived of one message and nothing
-/// on the word of a length.
+/// Splits a body into messages, whatever its pieces. It holds only the bytes of one message that have arrived, and allocates
+/// nothing for a claimed length.
 #[derive(Debug)]
 pub struct Deframer {
     limit: u64,
@@ -337,7 +336,7 @@ pub struct Deframer {
 }
 
 impl Deframer {
-    /// One that takes messages of at most `limit` bytes.
+    /// A splitter for messages of at most `limit` bytes.
     pub fn new(limit: u64) -> Self {
         Self {
             limit,
@@ -348,7 +347,7 @@ impl Deframer {
         }
     }
 
-    /// Bytes held of a message that is not whole yet.
+    /// The bytes that it holds of an incomplete message.
     pub fn held_bytes(&self) -> usize {
         self.message.len()
     }
@@ -358,8 +357,8 @@ impl Deframer {
         self.head_bytes == 0
     }
 
-    /// Takes from the front of `piece` up to the end of a message, and gives the message when it is whole. Without one
-    /// all of the piece was taken. After a fault it is of no more use.
+    /// Consumes `piece` up to the end of a message, and returns the message if it is complete. Otherwise the whole piece was
+    /// consumed. After a fault it must not be used again.
     pub fn next(&mut self, piece: &mut &[u8]) -> Result<Option<Message>, FrameFault> {
         while self.head_bytes < FRAME_HEAD_BYTES {
             let Some((byte, rest)) = piece.split_first() else {
@@ -385,7 +384,7 @@ impl Deframer {
         *piece = rest;
         if !taken.is_empty() {
             self.pieces += 1;
-            // A length that nothing followed reserves nothing.
+            // A length without following bytes reserves no memory.
             if self.pieces == 2 {
                 self.message.reserve_exact(missing);
             }

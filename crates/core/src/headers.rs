@@ -1,19 +1,19 @@
-//! Names of headers that several rooms act upon, in lower case.
+//! Names of headers that several crates use, in lower case.
 
 /// Headers for an answer: names in lower case, and values.
 pub type Headers = Vec<(String, String)>;
 
-/// Those that carry a credential whole.
+/// Headers that contain a whole credential.
 pub const CREDENTIALS: [&str; 3] = ["authorization", "x-api-key", "api-key"];
 
-/// Those that say a request is signed (RFC 9421).
+/// Headers of a signed request (RFC 9421).
 pub const SIGNATURE: [&str; 2] = ["signature", "signature-input"];
 
-/// Where doors put the authority of the request's target: `:authority` of HTTP/2, or the one in an absolute-form target.
-/// No client can send a header of this name.
+/// The pseudo-header with the authority of the request's target: `:authority` of HTTP/2, or that of an absolute-form target.
+/// The server sets it; no client can send a header of this name.
 pub const AUTHORITY: &str = ":authority";
 
-/// Those by which proxies say that they passed a request on.
+/// Headers by which proxies report that they forwarded a request.
 pub const FORWARDING: [&str; 9] = [
     "forwarded",
     "x-forwarded-for",

@@ -1,22 +1,22 @@
-//! Newtypes for names and ids. A value of one of these types has passed its check, so the rooms
-//! behind the gate never see a name that could leave its folder or break a header.
+//! Newtypes for names and ids. A value of one of these types has passed its check. The crates behind the gate therefore never
+//! see a name that could leave its folder or break a header.
 
 use serde::Serialize;
 use std::fmt;
 
-/// Longest model name: it is a folder name, a path segment, and part of keys in the store, which have 512 bytes.
+/// Longest model name, in bytes. It is a folder name, a path segment, and part of keys in the store, which have 512 bytes.
 pub const MAX_MODEL_NAME_BYTES: usize = 128;
 /// Longest version: a decimal number that fits `u64` has at most 20 digits.
 pub const MAX_MODEL_VERSION_DIGITS: usize = 20;
-/// Longest `x-request-id` taken from a caller; it is copied to every log line of the request.
+/// Longest `x-request-id` that is accepted from a caller. Every log line of the request repeats it.
 pub const MAX_REQUEST_ID_BYTES: usize = 128;
 
 /// A model's name: 1 to 128 of `A-Z a-z 0-9 - _ .`, not beginning with a dot.
 ///
-/// Triton and KServe take these names too. The rule keeps a name to one step of a path and hides no file (no `/`, no leading
-/// dot, so neither `.` nor `..`), and out of what our own notations mark: `@ # ~ !` in graphs' names, `:` in paths and in the
-/// store's keys. Names are compared byte by byte: `Cls` and `cls` are two models. Where a file system takes them for one, the
-/// listing of the folder decides which there is.
+/// Triton and KServe accept these names too. A name is one segment of a path and no hidden file: it has no `/` and no leading
+/// dot, so it is neither `.` nor `..`. It has none of the characters with a meaning here: `@ # ~ !` in names of graphs, `:` in
+/// paths and in keys of the store. Names are compared byte by byte, so `Cls` and `cls` are two models. If a file system
+/// treats them as one, the listing of the folder decides which name exists.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct ModelName(String);
 
@@ -25,7 +25,7 @@ impl ModelName {
     pub const RULE: &str =
         "1 to 128 letters (A-Z, a-z), digits, '-', '_' and '.', not beginning with '.'";
 
-    /// Checks and wraps a name; `None` when it breaks the rule above.
+    /// Checks and wraps a name; `None` if it breaks the rule above.
     pub fn parse(text: &str) -> Option<Self> {
         let bytes = text.as_bytes();
         let fits = (1..=MAX_MODEL_NAME_BYTES).contains(&bytes.len())
@@ -53,8 +53,7 @@ impl fmt::Display for ModelName {
 pub struct ModelVersion(u64);
 
 impl ModelVersion {
-    /// Checks and wraps a version; `None` when it is not a positive decimal `u64` in its one
-    /// spelling.
+    /// Checks and wraps a version; `None` if it is not a positive decimal `u64` in canonical form.
     pub fn parse(text: &str) -> Option<Self> {
         let canonical = !text.is_empty()
             && text.len() <= MAX_MODEL_VERSION_DIGITS
@@ -78,13 +77,12 @@ impl fmt::Display for ModelVersion {
     }
 }
 
-/// Names one request in every log line and answer; the caller's own when it sent a usable one.
+/// The id of a request in every log line and answer. It is the caller's, if the caller sent a valid one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct RequestId(String);
 
 impl RequestId {
-    /// Takes over a caller's id when it is 1 to 128 visible ASCII characters; `None` otherwise, and
-    /// the server makes its own.
+    /// Accepts a caller's id of 1 to 128 visible ASCII characters. `None` for others; then the server makes its own.
     pub fn from_header(value: &[u8]) -> Option<Self> {
         let usable = (1..=MAX_REQUEST_ID_BYTES).contains(&value.len())
             && value.iter().all(|b| b.is_ascii_graphic());
@@ -108,7 +106,7 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// Names one prediction for good: feedback and replays refer to it.
+/// The permanent id of a prediction. Feedback and replays refer to it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct PredictionId(String);
 

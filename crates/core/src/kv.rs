@@ -1,27 +1,26 @@
 //! Storage as a parameter: the key-value operations a policy may use.
 //!
-//! Policies are written once as asynchronous functions over [`Kv`]. In a component every operation
-//! answers at once and [`run_ready`] runs the whole; in a simulation each is a point where other
-//! callers run, replies get lost and callers die.
+//! Policies are asynchronous functions over [`Kv`]. In a component every operation completes immediately, and [`run_ready`]
+//! runs the whole function. In a simulation each operation is a point at which other callers run, replies get lost and
+//! callers die.
 
 use std::fmt;
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-/// Seconds a caller is told to wait for a store that does not answer: it reconnects within seconds.
+/// Seconds for `Retry-After` while a store does not answer. It reconnects within seconds.
 pub const RETRY_STORE_S: u32 = 2;
 
-/// A store did not answer, or refused. Whether a write was applied is not known, so no policy may
-/// assume either.
+/// A store did not answer, or refused. A write may or may not have been applied, and no policy may assume either.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KvError {
-    /// What the store said, for the operator.
+    /// The store's message, for the operator.
     pub message: String,
 }
 
 impl KvError {
-    /// An error with the store's words.
+    /// An error with the store's message.
     pub fn new(message: impl Into<String>) -> Self {
         Self {
             message: message.into(),
@@ -35,25 +34,23 @@ impl fmt::Display for KvError {
     }
 }
 
-/// One opened store. What must hold on every host uses `get`, `exists`, `set`, `delete` and
-/// `increment` only; [`Kv::set_many`] is those in one trip, and [`Kv::read_to_swap`] is for stores whose
-/// compare-and-swap was found sound.
+/// An open store. A policy that must be correct on every host uses only `get`, `exists`, `set`, `delete` and `increment`.
+/// [`Kv::set_many`] makes several writes in one operation. [`Kv::read_to_swap`] is for stores whose compare-and-swap is sound.
 ///
-/// A counter is read with `increment(name, 0)` and never `set`: how it is stored differs between
-/// stores. On some stores that read creates the counter and costs a write, so ask `exists` first where
-/// absence is the common case.
+/// Read a counter with `increment(name, 0)`, and never `set` it: stores differ in how they store it. On some stores this read
+/// creates the counter and costs a write, so call `exists` first if the counter is usually absent.
 #[allow(async_fn_in_trait)]
 pub trait Kv {
-    /// What a compare-and-swap begun by [`Kv::read_to_swap`] is ended with.
+    /// The handle by which [`Kv::read_to_swap`] is completed.
     type Swap;
 
     /// The value of an entry that `set` wrote.
     async fn get(&self, kv_key: &str) -> Result<Option<Vec<u8>>, KvError>;
-    /// Whether there is such an entry, a counter or not.
+    /// Whether an entry exists; counters included.
     async fn exists(&self, kv_key: &str) -> Result<bool, KvError>;
     /// Writes an entry.
     async fn set(&self, kv_key: &str, value: &[u8]) -> Result<(), KvError>;
-    /// Writes several entries in their order, in one trip where the store can. Not atomic.
+    /// Writes several entries in order, in one operation if the store can. It is not atomic.
     async fn set_many(&self, entries: &[(String, Vec<u8>)]) -> Result<(), KvError> {
         for (kv_key, value) in entries {
             self.set(kv_key, value).await?;
@@ -62,19 +59,19 @@ pub trait Kv {
     }
     /// Removes an entry, which need not exist.
     async fn delete(&self, kv_key: &str) -> Result<(), KvError>;
-    /// Adds to a counter, 0 when absent, and gives the sum. Atomic on every store.
+    /// Adds to a counter, 0 if absent, and returns the sum. Atomic on every store.
     async fn increment(&self, kv_key: &str, delta: i64) -> Result<i64, KvError>;
-    /// Begins a compare-and-swap: the value now, and what to end it with.
+    /// Begins a compare-and-swap: returns the current value, and the handle for [`Kv::swap`].
     async fn read_to_swap(&self, kv_key: &str) -> Result<(Option<Vec<u8>>, Self::Swap), KvError>;
-    /// Writes if the entry is still as it was read; whether it was.
+    /// Writes if the entry is unchanged since it was read. Returns whether it was.
     async fn swap(&self, swap: Self::Swap, value: &[u8]) -> Result<bool, KvError>;
 }
 
-/// Runs a policy over a store that answers at once.
+/// Runs a policy over a store whose operations complete immediately.
 ///
 /// # Panics
 ///
-/// When something in it waits; no store a component is given does.
+/// If the future waits. No store of a component does.
 pub fn run_ready<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     match future

@@ -1,16 +1,16 @@
-//! The nouns every room shares, and nothing that decides.
+//! The types that all crates share. Nothing here makes decisions of a policy.
 //!
 //! * [`problem`]: the one catalogue of errors and how each is rendered;
 //! * [`route_kind`]: the kinds of routes, as policies name them;
-//! * [`violation`]: one thing wrong with a request's body, with its place;
+//! * [`violation`]: one fault of a request's body, with its place;
 //! * [`negotiate`]: which representation an `Accept` header asks for;
 //! * [`grpc`]: statuses and framing of gRPC;
-//! * [`headers`]: names of headers that several rooms act upon;
-//! * [`ids`]: newtypes for the names and ids that travel between rooms;
-//! * [`caller`]: who is calling;
+//! * [`headers`]: names of headers that several crates use;
+//! * [`ids`]: newtypes for names and ids;
+//! * [`caller`]: the caller of a request;
 //! * [`clock`]: time as a parameter;
 //! * [`kv`]: storage as a parameter;
-//! * [`nn_data`]: what components and our host tell each other through `wasi:nn`;
+//! * [`nn_data`]: the data that components and our host exchange through `wasi:nn`;
 //! * [`model_store`]: the models of our host, as components see them through `wasi:keyvalue`.
 //!
 //! This crate compiles for the host and for WebAssembly and does no input or output.

@@ -1,20 +1,20 @@
-//! The models of our host, as components see them: a store of `wasi:keyvalue` under the label [`LABEL`] whose entries are
-//! not kept but asked for and done. How they are named, and how failures are told. Written and read here and nowhere else.
+//! The models of our host as a store of `wasi:keyvalue` under the label [`LABEL`]. Reading an entry queries the models, and
+//! writing one performs an operation. This module is the only place that formats and parses its names and failures.
 //!
 //! ```text
-//! get  index                        JSON: every version, as the Open Inference Protocol's repository index has it
-//! get  index/ready                  the same of those that answer
-//! get  statistics                   JSON: every version's statistics, as the protocol has them
+//! get  index                        JSON: every version, as in the repository index of the Open Inference Protocol
+//! get  index/ready                  the same for versions that are ready
+//! get  statistics                   JSON: the statistics of every version, as in the protocol
 //! get  statistics/<model>           of one model's versions; absent where there is no such model
 //! get  statistics/<model>/<version> of one version; absent where there is no such version
-//! set  load/<model>                 loads it, or loads it again where its files changed; done when it is back
-//! set  unload/<model>               unloads it; done when it is back
+//! set  load/<model>                 loads it, or reloads it if its files changed; returns when done
+//! set  unload/<model>               unloads it; returns when done
 //!
 //! failure = word ": " message
 //! word    = "not_found" / "failed_precondition" / "failed"
 //! ```
 //!
-//! `exists` answers as `get` does. Everything else fails.
+//! `exists` works like `get`. Every other operation fails.
 
 use std::fmt;
 
@@ -32,24 +32,24 @@ const UNLOAD: &str = "unload";
 pub enum ModelEntry<'a> {
     /// The index of the repository.
     Index {
-        /// Only of versions that answer.
+        /// Whether only of versions that are ready.
         ready: bool,
     },
     /// Statistics.
     Statistics {
-        /// Of this model alone.
+        /// Only of this model.
         model: Option<&'a str>,
-        /// Of this version alone, as text; only with a model.
+        /// Only of this version, as text; requires a model.
         version: Option<&'a str>,
     },
-    /// Setting it loads a model.
+    /// Writing it loads a model.
     Load(&'a str),
-    /// Setting it unloads a model.
+    /// Writing it unloads a model.
     Unload(&'a str),
 }
 
 impl<'a> ModelEntry<'a> {
-    /// Reads an entry's name; `None` where there is no such entry.
+    /// Parses an entry's name; `None` for an unknown name.
     pub fn parse(kv_key: &'a str) -> Option<Self> {
         let mut steps = kv_key.split('/');
         let first = steps.next()?;
@@ -89,12 +89,12 @@ impl fmt::Display for ModelEntry<'_> {
     }
 }
 
-/// Which kind of failure it is.
+/// The kind of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ModelFault {
-    /// There is no such model or version.
+    /// The model or version does not exist.
     NotFound,
-    /// It cannot be done as things are: its files are no model, or the operator does not allow it.
+    /// The current state does not allow it: the files are not a model, or the operator does not permit it.
     FailedPrecondition,
     /// The host failed.
     Failed,
@@ -104,7 +104,7 @@ impl ModelFault {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::NotFound, Self::FailedPrecondition, Self::Failed];
 
-    /// As it is written.
+    /// The word in the failure.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::NotFound => "not_found",
@@ -113,7 +113,7 @@ impl ModelFault {
         }
     }
 
-    /// A store's error in words, with its kind. Words of no form of ours are a failure of the store.
+    /// Parses the message of a store's error. A message of another form is a failure of the store.
     pub fn parse(words: &str) -> (Self, &str) {
         let of = |fault: &Self| {
             let message = words.strip_prefix(fault.as_str())?.strip_prefix(": ")?;
@@ -125,7 +125,7 @@ impl ModelFault {
             .unwrap_or((Self::Failed, words))
     }
 
-    /// The words of a failure.
+    /// Formats a failure.
     pub fn say(self, message: impl fmt::Display) -> String {
         format!("{}: {message}", self.as_str())
     }

@@ -1,9 +1,8 @@
-//! Decides which representation a request asks for: its media type by `Accept` (RFC 9110 §12.5.1) and its content
-//! coding by `Accept-Encoding` (§12.5.3).
+//! Content negotiation: the media type by `Accept` (RFC 9110 §12.5.1) and the content coding by `Accept-Encoding` (§12.5.3).
 
 use std::borrow::Cow;
 
-/// How an error is written.
+/// The format of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorStyle {
     /// `{"error":{…}}`: Penstock's own form, the default outside `/v2`.
@@ -16,11 +15,11 @@ pub enum ErrorStyle {
     OpenInference,
 }
 
-/// Only this many media ranges of an `Accept` header are read; browsers send fewer than ten.
+/// The most media ranges of an `Accept` header that are read. Browsers send fewer than ten.
 const MAX_MEDIA_RANGES: usize = 32;
 
-/// The quality (0 to 1000) an `Accept` header gives `type/subtype`; the most specific range wins.
-/// No header means everything is acceptable.
+/// The quality (0 to 1000) of `type/subtype` in an `Accept` header; the most specific range wins. Without the header every
+/// type is acceptable.
 pub fn quality(accept: Option<&str>, media_type: &str) -> u16 {
     match accept.filter(|accept| !accept.trim().is_empty()) {
         None => 1000,
@@ -28,7 +27,7 @@ pub fn quality(accept: Option<&str>, media_type: &str) -> u16 {
     }
 }
 
-/// The quality that the most specific matching range gives `type/subtype`; `None` where no range matches it.
+/// The quality of the most specific range that matches `type/subtype`; `None` if no range matches.
 fn range_quality(accept: &str, media_type: &str) -> Option<u16> {
     let main = media_type.split('/').next().unwrap_or_default();
     let (mut best, mut best_specificity) = (None, 0);
@@ -55,8 +54,7 @@ fn range_quality(accept: &str, media_type: &str) -> Option<u16> {
     best
 }
 
-/// Which of the media types that can be answered a caller wants most: the one of the highest quality, the earlier of two
-/// that are equally welcome. None where `Accept` rules them all out.
+/// The available media type with the highest quality; the earlier one of two equals. `None` if `Accept` excludes all.
 pub fn choose<'a>(accept: Option<&str>, offered: &[&'a str]) -> Option<&'a str> {
     let mut best = None;
     for media_type in offered {
@@ -68,10 +66,10 @@ pub fn choose<'a>(accept: Option<&str>, offered: &[&'a str]) -> Option<&'a str> 
     best.map(|(_, media_type)| media_type)
 }
 
-/// How the bytes of an answer are coded.
+/// The content coding of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContentCoding {
-    /// As they are.
+    /// No coding.
     Identity,
     /// `gzip` (RFC 1952).
     Gzip,
@@ -82,7 +80,7 @@ pub enum ContentCoding {
 }
 
 impl ContentCoding {
-    /// As `Content-Encoding` names it; nothing is said of bytes as they are.
+    /// The value of `Content-Encoding`; `None` without a coding.
     pub const fn name(self) -> Option<&'static str> {
         match self {
             Self::Identity => None,
@@ -93,12 +91,12 @@ impl ContentCoding {
     }
 }
 
-/// Only this many codings of an `Accept-Encoding` header are read; there are ten in the registry.
+/// The most codings of an `Accept-Encoding` header that are read. The registry has ten.
 const MAX_CODINGS: usize = 32;
 
-/// The coding an `Accept-Encoding` header wants most. No header means that none was asked for, and bytes as they are stay
-/// the answer where everything is ruled out: whoever cannot read them is helped no more by an error. `zstd` goes before
-/// `gzip` where both are as welcome, because it takes less time for fewer bytes.
+/// The preferred coding of an `Accept-Encoding` header. Without the header, no coding is used. If the header excludes every
+/// coding, the answer is sent without one, because an error would not help the client. `zstd` comes before `gzip` at equal
+/// quality, because it takes less time for fewer bytes.
 pub fn content_coding(accept_encoding: Option<&str>) -> ContentCoding {
     let Some(list) = accept_encoding else {
         return ContentCoding::Identity;
@@ -121,12 +119,12 @@ pub fn content_coding(accept_encoding: Option<&str>) -> ContentCoding {
         *weight = Some(weight_of(parts));
     }
     let weight = |named: Option<u16>| named.or(others).unwrap_or(0);
-    // Where it is not named, anything that is asked for is wanted more.
+    // If `identity` is not named, every named coding is preferred.
     let mut best = (identity.unwrap_or(0), ContentCoding::Identity);
     for (q, coding) in [
         (weight(zstd), ContentCoding::Zstd),
         (weight(gzip), ContentCoding::Gzip),
-        // Only where it is named: some clients mean another format by it, and none wants it most.
+        // Only if it is named explicitly: some clients mean another format by it, and no client prefers it.
         (deflate.unwrap_or(0), ContentCoding::Deflate),
     ] {
         let wins = match best.1 {
@@ -140,7 +138,7 @@ pub fn content_coding(accept_encoding: Option<&str>) -> ContentCoding {
     best.1
 }
 
-/// The weight among the parameters of a range or a coding; none is 1.
+/// The weight among the parameters of a range or coding; 1 by default.
 fn weight_of<'a>(parameters: impl Iterator<Item = &'a str>) -> u16 {
     parameters
         .filter_map(|p| p.split_once('='))
@@ -148,7 +146,7 @@ fn weight_of<'a>(parameters: impl Iterator<Item = &'a str>) -> u16 {
         .map_or(1000, |(_, value)| qvalue(value.trim()))
 }
 
-/// A weight in thousandths; an unreadable one counts as 1, as if it had not been sent.
+/// A weight in thousandths; an invalid one counts as 1, as if it were absent.
 fn qvalue(text: &str) -> u16 {
     match text.parse::<f32>() {
         Ok(q) if (0.0..=1.0).contains(&q) => (q * 1000.0).round() as u16,
@@ -159,8 +157,8 @@ fn qvalue(text: &str) -> u16 {
 const JSON: &str = "application/json";
 const PROBLEM: &str = "application/problem+json";
 
-/// Whether the caller accepts a JSON answer at all. A range that matches `application/json` decides. Without one, a named
-/// `application/problem+json` counts: a caller that reads errors in that form reads JSON.
+/// Whether the caller accepts JSON. A range that matches `application/json` decides. Without one, a named
+/// `application/problem+json` counts, because a client that reads errors in that form reads JSON.
 pub fn accepts_json(accept: Option<&str>) -> bool {
     let Some(accept) = accept.filter(|accept| !accept.trim().is_empty()) else {
         return true;
@@ -179,9 +177,8 @@ pub fn is_json(media_type: &str) -> bool {
         || suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case("json"))
 }
 
-/// The style of an error for a request to `path` with this `Accept` header. An error is always
-/// answered, in JSON, even where `Accept` rules JSON out: RFC 9110 §15.5.7 allows it and a caller
-/// is helped more by a body than by none.
+/// The style of an error for a request to `path` with this `Accept` header. Errors are always JSON, even if `Accept` excludes
+/// JSON. RFC 9110 §15.5.7 allows it, and a body helps a client more than none.
 pub fn error_style(path: &str, accept: Option<&str>) -> ErrorStyle {
     let named = accept.is_some_and(|a| a.to_ascii_lowercase().contains("application/problem+json"));
     let problem = if named {
@@ -195,7 +192,7 @@ pub fn error_style(path: &str, accept: Option<&str>) -> ErrorStyle {
         let path = spelt_plainly(path);
         match &*path {
             "/v2" => ErrorStyle::OpenInference,
-            // Cohere's path, and none of the protocol's.
+            // The path of Cohere's API, which is not part of the Open Inference Protocol.
             "/v2/rerank" => ErrorStyle::Penstock,
             path if path.starts_with("/v2/") => ErrorStyle::OpenInference,
             "/v1/embeddings" | "/v1/moderations" => ErrorStyle::OpenAi,
@@ -204,8 +201,8 @@ pub fn error_style(path: &str, accept: Option<&str>) -> ErrorStyle {
     }
 }
 
-/// A path with its percent-encoded ASCII characters decoded, all but `/`: however a client spells a path, it is the same
-/// one (RFC 3986 §6.2.2.2).
+/// A path with its percent-encoded ASCII characters decoded, except `/`, so that equal paths compare equal (RFC 3986
+/// §6.2.2.2).
 fn spelt_plainly(path: &str) -> Cow<'_, str> {
     if !path.contains('%') {
         return Cow::Borrowed(path);
@@ -231,8 +228,7 @@ fn spelt_plainly(path: &str) -> Cow<'_, str> {
     Cow::Owned(plain)
 }
 
-/// The weight of `application/json` where it is named; a wildcard beside a named
-/// `application/problem+json` does not outweigh it.
+/// The weight of `application/json` if it is named. A wildcard does not outweigh a named `application/problem+json`.
 fn explicit_json_quality(accept: Option<&str>) -> u16 {
     match accept {
         Some(a)

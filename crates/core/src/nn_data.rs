@@ -1,7 +1,7 @@
-//! What our components and our host tell each other through `wasi:nn` beyond what it has a place for: in an error's data,
-//! in a graph's name, and in the names of a shadow call's tensors. Written and read here and nowhere else.
+//! Data that our components and our host exchange through `wasi:nn` where it has no field: in an error's data, in a graph's
+//! name, and in the names of a shadow call's tensors. This module is the only place that formats and parses them.
 //!
-//! What our host puts into the data of an error where `wasi:nn` has no code for the case:
+//! The data of an error for which `wasi:nn` has no code:
 //!
 //! ```text
 //! data    = word [ " retry_after_ms=" digits ] ": " message
@@ -9,18 +9,17 @@
 //! digits  = "0" / ( %x31-39 *9DIGIT )
 //! ```
 //!
-//! `queue_full` is a refusal for load: the call was not run, because the line before it is full or too long for its
-//! deadline. `not_ready` is a version that exists and cannot run now. `rows_depend` refuses a call of items that were put
-//! together to save runs: the answer to each would depend on the others, so each has to be run by itself. `retry_after_ms` says when to come back, where
-//! the engine can tell; hosts before it existed leave it out. Data of any other form is a message and nothing more:
-//! another host's words are never taken for these by halves.
+//! `queue_full` refuses a call because of load: the queue is full, or too long for the call's deadline. `not_ready` is a
+//! version that exists and cannot run now. `rows_depend` refuses a call of several requests' items: the answer to each would
+//! depend on the others, so each must run alone. `retry_after_ms` gives the time until a retry can pass, if the engine knows
+//! it; older hosts omit it. Data of any other form is only a message, because it may come from another host.
 
 use std::fmt;
 
-/// The cases `wasi:nn` has no code for.
+/// The errors for which `wasi:nn` has no code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NnWord {
-    /// Refused for load; not run.
+    /// Refused because of load; not run.
     QueueFull,
     /// The version exists and is not ready; not run.
     NotReady,
@@ -32,7 +31,7 @@ impl NnWord {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::QueueFull, Self::NotReady, Self::RowsDepend];
 
-    /// As it is written.
+    /// The word in the data.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::QueueFull => "queue_full",
@@ -44,7 +43,7 @@ impl NnWord {
 
 const RETRY_AFTER: &str = " retry_after_ms=";
 
-/// More digits than any wait has (317 years of milliseconds would take one more), few enough never to overflow.
+/// The most digits of a wait: 317 years in milliseconds. They never overflow.
 const MAX_DIGITS: usize = 10;
 
 /// The longest wait that can be written.
@@ -55,14 +54,14 @@ pub const MAX_RETRY_AFTER_MS: u64 = 9_999_999_999;
 pub struct NnData<'a> {
     /// The case.
     pub word: NnWord,
-    /// Milliseconds after which a retry has a chance.
+    /// Milliseconds after which a retry can pass.
     pub retry_after_ms: Option<u64>,
-    /// What happened, in words.
+    /// The message.
     pub message: &'a str,
 }
 
 impl<'a> NnData<'a> {
-    /// Reads data; `None` when it is not of our form, and so all message.
+    /// Parses data; `None` for another form, which is only a message.
     pub fn parse(data: &'a str) -> Option<Self> {
         let (word, rest) = NnWord::ALL
             .into_iter()
@@ -96,23 +95,23 @@ impl fmt::Display for NnData<'_> {
     }
 }
 
-/// How calls of a graph are treated. `wasi:nn` has no place for it, so it is part of the graph's name, and only where it is
-/// asked for: other hosts know no such names.
+/// The options of a graph's calls. `wasi:nn` has no field for them, so they are part of the graph's name, and only if they
+/// differ from the defaults, because other hosts do not know such names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GraphOptions {
-    /// Which of the model's lines calls wait in, 1 the first to run.
+    /// The priority in the model's queue; 1 runs first.
     pub priority: Option<u8>,
-    /// Milliseconds a call may take, where that is less than its request may.
+    /// The timeout of a call in milliseconds, if it is shorter than that of its request.
     pub timeout_ms: Option<u32>,
-    /// Calls are runs beside the served ones: each is given inputs and what was answered to them, comes back at once with no
-    /// outputs, and is compared and counted by the host. See [`ShadowTensor`].
+    /// Whether calls are shadow runs. A shadow call gets inputs and the returned outputs, and returns immediately without
+    /// outputs. The host compares and counts it. See [`ShadowTensor`].
     pub shadow: bool,
-    /// The rows of each call are items of their own, put together to save runs. Where rows depend on each other such a call
-    /// is not run, and fails with [`NnWord::RowsDepend`].
+    /// Whether the rows of a call are items of several requests. If rows depend on each other, such a call fails with
+    /// [`NnWord::RowsDepend`] without a run.
     pub joined: bool,
 }
 
-/// A graph as `load-by-name` is asked for it.
+/// The name of a graph for `load-by-name`.
 ///
 /// ```text
 /// name       = model [ "@" version [ "#" priority ] [ "~" timeout-ms ] [ "!shadow" ] [ "!joined" ] ]
@@ -124,21 +123,21 @@ pub struct GraphOptions {
 pub struct GraphName<'a> {
     /// The model.
     pub model: &'a str,
-    /// Its version; the highest that is ready where there is none.
+    /// Its version; `None` for the highest that is ready.
     pub version: Option<&'a str>,
-    /// How its calls are treated.
+    /// The options of its calls.
     pub terms: GraphOptions,
 }
 
-/// What stands before each of the terms, in their order.
+/// The prefixes of the options, in their order.
 const PRIORITY: char = '#';
 const TIMEOUT: char = '~';
 const SHADOW: &str = "!shadow";
 const JOINED: &str = "!joined";
 
 impl<'a> GraphName<'a> {
-    /// Takes a name apart. What is behind a version and no terms in their form and order is left in the version, which then
-    /// nobody has: terms are never taken by halves.
+    /// Parses a name. If the text after a version is not exactly options in their order, it stays part of the version, which
+    /// then does not exist. Options are never applied in part.
     pub fn parse(name: &'a str) -> Self {
         let Some((model, rest)) = name.split_once('@') else {
             return Self {
@@ -155,7 +154,7 @@ impl<'a> GraphName<'a> {
         }
     }
 
-    /// Puts a name together.
+    /// Formats a name.
     pub fn write(model: &str, version: u64, terms: GraphOptions) -> String {
         let mut name = format!("{model}@{version}");
         let GraphOptions {
@@ -182,7 +181,7 @@ impl<'a> GraphName<'a> {
     }
 }
 
-/// A version and the terms behind it; `None` where something is behind it that is no terms.
+/// A version and its options; `None` if the text after the version is not options.
 fn terms(text: &str) -> Option<(&str, GraphOptions)> {
     let (text, joined) = match text.strip_suffix(JOINED) {
         Some(text) => (text, true),
@@ -209,19 +208,19 @@ fn terms(text: &str) -> Option<(&str, GraphOptions)> {
     Some((version, terms))
 }
 
-/// A number as it is written: digits alone, and no zero before others.
+/// Parses a number in canonical form: only digits, without leading zeros.
 fn plain_number<N: std::str::FromStr>(text: &str) -> Option<N> {
     let plain = text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     plain.then(|| text.parse().ok()).flatten()
 }
 
-/// A tensor of a shadow call: the inputs of a run and the outputs that were answered travel together, told apart by what
-/// their names begin with.
+/// A tensor of a shadow call. Such a call contains the inputs and the returned outputs, distinguished by the prefix of their
+/// names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShadowTensor<'a> {
     /// An input of the model, by its name.
     Input(&'a str),
-    /// An output that was answered, by its name.
+    /// A returned output, by its name.
     Expected(&'a str),
 }
 
@@ -229,7 +228,7 @@ const INPUT: &str = "input/";
 const EXPECTED: &str = "expected/";
 
 impl<'a> ShadowTensor<'a> {
-    /// Reads a tensor's name; `None` where it is neither.
+    /// Parses a tensor's name; `None` if it is neither.
     pub fn parse(name: &'a str) -> Option<Self> {
         let input = name.strip_prefix(INPUT).map(Self::Input);
         input.or_else(|| name.strip_prefix(EXPECTED).map(Self::Expected))
@@ -349,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_nearly_a_graph_s_terms_is_a_version_that_nobody_has() {
+    fn a_name_with_malformed_options_is_a_version_that_does_not_exist() {
         for rest in [
             "3#",
             "3#x",

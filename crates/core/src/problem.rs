@@ -1,5 +1,5 @@
-//! The one catalogue of errors: what each is called, its status, what to do about it, and how it is
-//! written in each style. Host and gate render from here, so a refusal reads the same whoever gave it.
+//! The catalogue of errors: the code, status, title and remedy of each, and its rendering in each style. Host and gate both
+//! render from here, so their errors look the same.
 
 use crate::clock::rfc3339;
 use crate::ids::RequestId;
@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 macro_rules! catalogue {
     ($($(#[$doc:meta])* $variant:ident = $code:literal, $status:literal, $title:literal, $remedy:literal;)*) => {
-        /// Every error Penstock can answer with. The word, not the number, is the stable part.
+        /// Every error of Penstock. The word is stable; the number is not.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Code { $($(#[$doc])* $variant,)* }
 
@@ -22,17 +22,17 @@ macro_rules! catalogue {
                 match self { $(Code::$variant => $code,)* }
             }
 
-            /// The HTTP status it is answered with.
+            /// The HTTP status of the answer.
             pub const fn status(self) -> u16 {
                 match self { $(Code::$variant => $status,)* }
             }
 
-            /// A short name for people; the same for every occurrence (RFC 9457 `title`).
+            /// A short title, the same for every occurrence (RFC 9457 `title`).
             pub const fn title(self) -> &'static str {
                 match self { $(Code::$variant => $title,)* }
             }
 
-            /// What a caller or an operator does about it.
+            /// The remedy for a caller or an operator.
             pub const fn remedy(self) -> &'static str {
                 match self { $(Code::$variant => $remedy,)* }
             }
@@ -41,16 +41,16 @@ macro_rules! catalogue {
 }
 
 catalogue! {
-    /// The request is not HTTP we can act on (bad target, bad header, bad percent-encoding).
+    /// The request is not valid HTTP (target, header or percent-encoding).
     MalformedRequest = "malformed_request", 400, "Malformed request",
         "Send a well-formed HTTP request; the message names the part that is not.";
     /// The body is not JSON (RFC 8259), repeats a member name, or nests too deep.
     MalformedJson = "malformed_json", 400, "Malformed JSON",
         "Send a JSON text; the details name the byte offset and what was expected there.";
-    /// A gRPC message is not the protobuf message its method takes.
+    /// A gRPC message is not the protobuf message of its method.
     MalformedProtobuf = "malformed_protobuf", 400, "Malformed protobuf message",
         "Send the message that the method's definition names, whole; the message says at which byte it breaks.";
-    /// The body is JSON, but not of the form this method takes.
+    /// The body is JSON, but not of the form of this method.
     InvalidBody = "invalid_body", 400, "Wrong form of body",
         "Send the members the method documents, with their types; the details list each that is wrong.";
     /// A text has more tokens than the model can read.
@@ -59,43 +59,43 @@ catalogue! {
     /// The body ended before its announced length.
     IncompleteBody = "incomplete_body", 400, "Incomplete body",
         "Send as many bytes as Content-Length announces, or end the last chunk.";
-    /// The body is not what its `Content-Encoding` says.
+    /// The body does not match its `Content-Encoding`.
     InvalidContentCoding = "invalid_content_coding", 400, "Body not in its content coding",
         "Send the body whole and in the coding that Content-Encoding names, or uncompressed without it; the message says where it breaks.";
-    /// A call that must carry an idempotency key has none.
+    /// A call that needs an idempotency key has none.
     IdempotencyKeyMissing = "idempotency_key_missing", 400, "Idempotency key missing",
         "Send an Idempotency-Key header: a value you choose once for each call and repeat with each retry, e.g. a UUID.";
-    /// The `Idempotency-Key` header is not one.
+    /// The `Idempotency-Key` header is not valid.
     IdempotencyKeyInvalid = "idempotency_key_invalid", 400, "Invalid idempotency key",
         "Send one Idempotency-Key header of 1 to 255 visible ASCII characters, in double quotes or bare.";
-    /// A parameter of the query is not of its form.
+    /// A parameter of the query is not valid.
     InvalidParameter = "invalid_parameter", 400, "Invalid parameter",
         "Correct the query parameter the message names.";
     /// The call needs credentials and has none.
     CredentialsMissing = "credentials_missing", 401, "Credentials missing",
         "Send an API key as `Authorization: Bearer`, `X-API-Key` or `api-key`, or a token of an issuer the operator trusts.";
-    /// The credentials are none that can be checked.
+    /// The credentials are malformed.
     CredentialsMalformed = "credentials_malformed", 401, "Credentials malformed",
         "Copy the API key or token whole; the message says what it lacks.";
     /// One request has several different credentials.
     CredentialsAmbiguous = "credentials_ambiguous", 401, "Several credentials",
         "Send one credential; the message names the headers that carry different ones.";
-    /// Nobody has these credentials, or their secret is wrong.
+    /// The credentials do not exist, or their secret is wrong.
     CredentialsInvalid = "credentials_invalid", 401, "Credentials not valid",
         "Use credentials the operator gave you; a key that was never shown to you whole cannot be restored, only rotated.";
-    /// The credentials were good until a time that is over, or are not good yet.
+    /// The credentials have expired, or are not valid yet.
     CredentialsExpired = "credentials_expired", 401, "Credentials out of their time",
         "Get a new token, or ask the operator to rotate the API key; for signatures and tokens also check your clock.";
-    /// The credentials were taken back.
+    /// The credentials were revoked.
     CredentialsRevoked = "credentials_revoked", 401, "Credentials revoked",
         "Ask the operator for a new API key.";
-    /// A signed request came a second time.
+    /// A signed request was sent a second time.
     SignatureReplayed = "signature_replayed", 401, "Signed request replayed",
         "Sign each request again, with a new nonce; to repeat a call safely, send the same Idempotency-Key.";
-    /// The caller is known and may not do this.
+    /// The caller has no right to this call.
     PermissionDenied = "permission_denied", 403, "Not permitted",
         "Ask the operator for the scope that the message names.";
-    /// The caller's tenant is closed.
+    /// The caller's tenant is disabled.
     TenantDisabled = "tenant_disabled", 403, "Tenant disabled",
         "Ask the operator to enable the tenant again.";
     /// No route has this path.
@@ -107,13 +107,13 @@ catalogue! {
     /// The model has no such version.
     UnknownVersion = "unknown_version", 404, "No such model version",
         "Use one of the versions that exist, or leave the version out; the details list them.";
-    /// What an administrator named does not exist.
+    /// The object that an administrator named does not exist.
     UnknownResource = "unknown_resource", 404, "No such resource",
         "Use a name or id that a list shows: GET /admin/v1/tenants, GET /admin/v1/keys, GET /admin/v1/models.";
     /// The path exists, but not with this method.
     MethodNotAllowed = "method_not_allowed", 405, "Method not allowed",
         "Use a method the Allow header names.";
-    /// `Accept` rules out everything this path can answer with.
+    /// `Accept` excludes every representation of this path.
     NotAcceptable = "not_acceptable", 406, "Not acceptable",
         "Accept application/json, or leave the Accept header out.";
     /// The body did not arrive in time.
@@ -122,19 +122,19 @@ catalogue! {
     /// The same call is running, sent by another request with the same idempotency key.
     IdempotencyInFlight = "idempotency_in_flight", 409, "The same call is in flight",
         "Repeat the call after Retry-After seconds to get its result.";
-    /// What is to be made is there.
+    /// The object to be created exists already.
     AlreadyExists = "already_exists", 409, "It exists already",
         "Use another name, or use the existing one.";
-    /// What is there is not in a state in which this can be done.
+    /// The state of the object does not allow the operation.
     FailedPrecondition = "failed_precondition", 409, "Not possible as things are",
         "Do what the message says first; where there is a Retry-After, wait that long and try again.";
-    /// The key's call was begun too often without an end.
+    /// The call of the key was started too often without finishing.
     IdempotencyKeyExhausted = "idempotency_key_exhausted", 409, "Idempotency key exhausted",
         "Use a new idempotency key; this one was begun as often as one may be.";
-    /// The call was made and its answer was too large to keep.
+    /// The call was completed, and its answer was too large to store.
     ReplayUnavailable = "replay_unavailable", 409, "The result was not kept",
         "The call was made; its answer was larger than max_record_bytes. Make it again with a new idempotency key, or ask for less.";
-    /// The model's version was answered until its sunset, and is no longer.
+    /// The model's version is past its sunset.
     VersionGone = "version_gone", 410, "Model version gone",
         "Use the version the message names as its successor, or leave the version out.";
     /// The body is larger than the limit.
@@ -143,7 +143,7 @@ catalogue! {
     /// The request target is longer than the limit.
     TargetTooLong = "target_too_long", 414, "Request target too long",
         "Shorten the path or the query.";
-    /// The body's content type is not one this method takes.
+    /// The method does not support the body's content type.
     UnsupportedMediaType = "unsupported_media_type", 415, "Unsupported media type",
         "Send the body with a content type the message names.";
     /// The body is well formed but does not meet the model's contract.
@@ -161,16 +161,16 @@ catalogue! {
     /// The header block is larger than the limit.
     HeadersTooLarge = "headers_too_large", 431, "Headers too large",
         "Send fewer or shorter headers.";
-    /// Something inside failed: ours to mend, never the caller's fault.
+    /// The server failed internally; never the caller's fault.
     Internal = "internal", 500, "Internal error",
         "Try again; if it persists, report the request id to the operator.";
     /// The model's runtime failed on inputs that meet its contract.
     InferenceFailed = "inference_failed", 500, "The model failed",
         "Try again; if it persists, report the request id to the operator.";
-    /// What came out of the model is not what its contract says.
+    /// The model's outputs do not meet its contract.
     ModelContractBroken = "model_contract_broken", 500, "The model broke its contract",
         "Report the message to the operator: it names the output that is not what model.toml says, and what to write there.";
-    /// This host does not do what was asked for.
+    /// This host does not support the request.
     NotSupported = "not_supported", 501, "Not supported here",
         "Leave out the part that the message names, or use a host that supports it. Penstock's own host supports \
          everything in the API's documentation.";
@@ -180,11 +180,11 @@ catalogue! {
     /// A queue or a pool is full; the request was not run.
     Overloaded = "overloaded", 503, "Overloaded",
         "Try again after Retry-After seconds, with backoff; the request was not run.";
-    /// The store that a policy needs does not answer, or could not make durable what the answer rests on.
+    /// The store that a policy needs does not answer, or could not make the data of the answer durable.
     StoreUnavailable = "store_unavailable", 503, "Store not available",
         "Try again after Retry-After seconds, with the same idempotency key if you sent one; the effects of the call \
          may be lost.";
-    /// The call was not to run anything, and nothing was kept that answers it.
+    /// The call forbids a run, and the cache has no result for it.
     NotCached = "not_cached", 504, "Not kept in the cache",
         "Leave only-if-cached out of Cache-Control to have the model run.";
     /// The request took longer than its deadline.
@@ -192,8 +192,8 @@ catalogue! {
         "Send fewer items, or raise the deadline; the message names the limit.";
 }
 
-/// The OpenAI and Anthropic clients take a `Retry-After` of this many seconds or more for nonsense, and come back within
-/// a second instead. `x-should-retry: false` stops them. openai-python honours 60 s itself and openai-node does not.
+/// The OpenAI and Anthropic clients ignore a `Retry-After` of this many seconds or more, and retry within a second instead.
+/// `x-should-retry: false` stops them. openai-python accepts 60 s itself; openai-node does not.
 pub const LONGEST_HONOURED_WAIT_S: u32 = 60;
 
 /// One error on its way to a caller.
@@ -212,26 +212,26 @@ pub const LONGEST_HONOURED_WAIT_S: u32 = 60;
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Problem {
-    /// Which error.
+    /// The error code.
     pub code: Code,
-    /// What was wrong, where, and what to do, for this occurrence.
+    /// The message of this occurrence: what is wrong, where, and what to do.
     pub message: String,
-    /// One entry for each thing wrong in the body.
+    /// One entry for each fault of the body.
     pub violations: Vec<Violation>,
     /// Violations found beyond those listed.
     pub violations_omitted: u64,
-    /// What exists instead (models, versions), or nothing.
+    /// The names that exist instead (models, versions), if any.
     pub available: Vec<String>,
-    /// Seconds after which a retry has a chance, sent as `Retry-After`.
+    /// Seconds after which a retry can pass, sent as `Retry-After`.
     pub retry_after_s: Option<u32>,
-    /// The methods the path takes, sent as `Allow`.
+    /// The methods of the path, sent as `Allow`.
     pub allow: Option<&'static str>,
-    /// What credentials would do, sent as `WWW-Authenticate`.
+    /// The challenge, sent as `WWW-Authenticate`.
     pub challenge: Option<String>,
 }
 
 impl Problem {
-    /// A problem with a message and nothing else.
+    /// A problem with only a message.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self {
             code,
@@ -245,7 +245,7 @@ impl Problem {
         }
     }
 
-    /// Adds the violations, and how many more there were.
+    /// Adds the violations, and the number of those that are not listed.
     #[must_use]
     pub fn with_violations(mut self, violations: Vec<Violation>, omitted: u64) -> Self {
         self.violations = violations;
@@ -253,7 +253,7 @@ impl Problem {
         self
     }
 
-    /// Adds what exists instead.
+    /// Adds the names that exist instead.
     #[must_use]
     pub fn with_available(mut self, available: Vec<String>) -> Self {
         self.available = available;
@@ -297,14 +297,14 @@ impl Problem {
         if let Some(challenge) = &self.challenge {
             headers.push(("www-authenticate", challenge.clone()));
         }
-        // What one caller is refused must not be what a cache tells the next.
+        // A shared cache must not return one caller's refusal to another caller.
         if matches!(self.code.status(), 401 | 403 | 429) {
             headers.push(("cache-control", "no-store".to_owned()));
         }
         headers
     }
 
-    /// What OpenAI calls the kind of error.
+    /// The `type` of the error in OpenAI's form.
     fn openai_type(&self) -> &'static str {
         match self.code.status() {
             429 => "rate_limit_error",

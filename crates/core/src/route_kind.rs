@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A kind of route, as policies name it.
+/// A kind of route in policies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RouteKind {
     /// Calls of `:predict` and `:batchPredict`.
@@ -25,7 +25,7 @@ pub enum RouteKind {
     Models,
     /// Loading and unloading a model.
     Repository,
-    /// Reading one's own use.
+    /// Reading the caller's own usage.
     Usage,
     /// Reading the details of the server's readiness.
     Ready,
@@ -48,7 +48,7 @@ impl RouteKind {
         Self::Ready,
     ];
 
-    /// The word for it in policy files and in the audit log.
+    /// The word in policy files and in the audit log.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Predict => "predict",
@@ -71,7 +71,7 @@ impl RouteKind {
         Self::ALL.into_iter().find(|kind| kind.as_str() == word)
     }
 
-    /// Whether a call of this kind runs a model. Such a call may carry an idempotency key, and is counted.
+    /// Whether a call of this kind runs a model. Such a call may have an idempotency key, and is counted.
     pub const fn runs_model(self) -> bool {
         !matches!(
             self,
@@ -79,7 +79,7 @@ impl RouteKind {
         )
     }
 
-    /// The words for some kinds, separated by commas, for messages.
+    /// The words of some kinds, separated by commas, for messages.
     pub fn list(kinds: impl IntoIterator<Item = Self>) -> String {
         let words: Vec<&str> = kinds.into_iter().map(Self::as_str).collect();
         words.join(", ")

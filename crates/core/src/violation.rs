@@ -1,21 +1,21 @@
-//! One thing wrong with a request's body, with its place. A request is answered with all of them.
+//! A violation: one fault of a request's body, with its place. An answer lists all of them.
 
 use serde::Serialize;
 
-/// How many violations one answer lists; the rest are counted, not listed, so that a body with a
-/// million bad numbers cannot produce an answer of a million lines.
+/// The most violations that an answer lists. The others are only counted, so that a body with a million faults does not
+/// produce an answer of a million lines.
 pub const MAX_VIOLATIONS: usize = 32;
 
-/// One thing wrong with a body.
+/// One fault of a body.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Violation {
-    /// Where: a JSON pointer (RFC 6901) into the body, `""` for the whole body.
+    /// The place: a JSON pointer (RFC 6901) into the body, `""` for the whole body.
     pub pointer: String,
-    /// Which rule: a stable `snake_case` word a program can match on, e.g. `wrong_shape`.
+    /// The rule: a stable `snake_case` word for programs, e.g. `wrong_shape`.
     pub rule: String,
-    /// What was expected, in words and units.
+    /// The expected value, in words and units.
     pub expected: String,
-    /// What was found and what to do about it.
+    /// The value that was found, and what to do.
     pub message: String,
 }
 

@@ -150,14 +150,14 @@ pub fn usage_row(row: &Row) -> Value {
     let date = rfc3339(row.day.saturating_mul(86_400_000));
     let mut value = json!({
         "date": date.get(..10),
-        "tenant": row.who.tenant,
-        "model": row.who.model,
+        "tenant": row.subject.tenant,
+        "model": row.subject.model,
         "requests": row.requests,
         "items": row.items,
         "bytes": row.bytes,
         "compute_ms": row.compute_us as f64 / 1_000.0,
     });
-    if let Some(id) = &row.who.api_key_id {
+    if let Some(id) = &row.subject.api_key_id {
         value["api_key_id"] = json!(id);
     }
     if !row.alerts.is_empty() {

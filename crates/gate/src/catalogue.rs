@@ -246,7 +246,7 @@ impl<P: Ports> Catalogue<P> {
             header: &|name| request.and_then(|request| rollout::header(request, name)),
             versions: &model.versions,
             ready: &ready,
-            tripped: &|id| state.is_rolled_back(name, id),
+            rolled_back: &|id| state.is_rolled_back(name, id),
             now_ms,
             random: query.random,
         };

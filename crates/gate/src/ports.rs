@@ -6,7 +6,7 @@ use penstock_core::ModelVersion;
 pub use penstock_core::headers::Headers;
 pub use penstock_policy::services::Services;
 pub use penstock_tensor::content::{
-    Answer as AdapterAnswer, Blob, Item, Part, Refusal, RefusalKind, Step,
+    AdapterAnswer, AdapterRefusal, Blob, Item, Part, RefusalKind, Step,
 };
 use penstock_tensor::{InferRequest, Rejection, Tensor, Unknown};
 
@@ -151,7 +151,7 @@ pub trait ContractPort {
 pub trait AdapterPort {
     /// Starts on one or more items and discards the previous state. A text with more tokens than `cut_to`, or than
     /// the model can read, is cut if `cut_to` is set; otherwise it is refused.
-    fn prepare(&self, items: &[Item<'_>], cut_to: Option<u32>) -> Result<Step, Refusal>;
+    fn prepare(&self, items: &[Item<'_>], cut_to: Option<u32>) -> Result<Step, AdapterRefusal>;
     /// Continues with the outputs of the run that the adapter requested. The error is a sentence for the operator.
     fn advance(&self, outputs: Vec<Tensor>) -> Result<Step, String>;
 }

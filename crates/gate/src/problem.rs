@@ -1,7 +1,7 @@
 //! Renders problems, and defines the problems that several files need.
 
 use crate::grpc::{serve, service};
-use crate::ports::{Failure, FailureKind, Refusal, RefusalKind};
+use crate::ports::{AdapterRefusal, Failure, FailureKind, RefusalKind};
 use crate::record::{Request, Response};
 use penstock_core::{Code, Problem, RequestId, Violation, negotiate};
 use penstock_tensor::contract::Dim;
@@ -123,8 +123,8 @@ pub(crate) fn broken_adapter(model: &str, message: &str) -> Problem {
 }
 
 /// Returns the problem of content that an adapter refused.
-pub(crate) fn content_refused(refusal: Refusal) -> Problem {
-    let Refusal { item, part, kind } = refusal;
+pub(crate) fn content_refused(refusal: AdapterRefusal) -> Problem {
+    let AdapterRefusal { item, part, kind } = refusal;
     match kind {
         RefusalKind::UnsupportedMediaType(message) => {
             Problem::new(Code::UnsupportedMediaType, message)

@@ -273,7 +273,7 @@ pub(crate) fn count<P: Ports>(
     for (sum, more) in sums.iter_mut().zip(earlier) {
         *sum = sum.saturating_add(more);
     }
-    if let Verdict::Trip(why) = judge(&sums, bounds) {
+    if let Verdict::RollBack(why) = judge(&sums, bounds) {
         match rollouts.roll_back(model, *id, &why) {
             Ok(true) => ports.log(&format!("model {model}: the canary was ended, run {id}: {why}")),
             Ok(false) => {}

@@ -8,7 +8,9 @@ pub use component::*;
 #[cfg(feature = "adapter")]
 mod component {
     use crate::types::{bulk_bytes, tensors, tensors_from_wit, tensors_to_wit};
-    pub use penstock_adapters::{Adapter, Answer, Blob, Item, Part, Refusal, RefusalKind, Step};
+    pub use penstock_adapters::{
+        Adapter, AdapterAnswer, AdapterRefusal, Blob, Item, Part, RefusalKind, Step,
+    };
 
     #[allow(missing_docs)]
     #[doc(hidden)]
@@ -99,7 +101,7 @@ mod component {
         }
     }
 
-    fn refusal(refusal: Refusal) -> wit::Refusal {
+    fn refusal(refusal: AdapterRefusal) -> wit::Refusal {
         wit::Refusal {
             item: refusal.item,
             part: refusal.part,
@@ -127,7 +129,7 @@ mod gate {
             &self,
             items: &[ports::Item<'_>],
             cut_to: Option<u32>,
-        ) -> Result<ports::Step, ports::Refusal> {
+        ) -> Result<ports::Step, ports::AdapterRefusal> {
             let items: Vec<wit::Item> = items
                 .iter()
                 .map(|item| wit::Item {
@@ -136,7 +138,7 @@ mod gate {
                 .collect();
             self.prepare(&items, cut_to)
                 .map(step)
-                .map_err(|refusal| ports::Refusal {
+                .map_err(|refusal| ports::AdapterRefusal {
                     item: refusal.item,
                     part: refusal.part,
                     kind: match refusal.kind {

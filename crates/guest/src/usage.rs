@@ -75,9 +75,9 @@ mod component {
             let report = UsageService::read(self, days, tenant.as_deref(), start)?;
             let rows = report.rows.into_iter().map(|row| wit::Row {
                 day: row.day,
-                tenant: row.who.tenant,
-                api_key_id: row.who.api_key_id,
-                model: row.who.model,
+                tenant: row.subject.tenant,
+                api_key_id: row.subject.api_key_id,
+                model: row.subject.model,
                 amounts: wit::Amounts {
                     requests: row.requests,
                     items: row.items,
@@ -138,7 +138,7 @@ mod gate {
             let report = self.read(first_day, last_day, tenant, start)?;
             let rows = report.rows.into_iter().map(|row| usage::Row {
                 day: row.day,
-                who: usage::Who {
+                subject: usage::UsageSubject {
                     tenant: row.tenant,
                     api_key_id: row.api_key_id,
                     model: row.model,

@@ -6,8 +6,8 @@
 use penstock_core::{Kv, KvError};
 use penstock_kv::{EmbeddedSettings, EmbeddedStore, Store, StoreError, Swap};
 use penstock_policy::idempotency::{
-    Call, Claimed, Completed, Fingerprint, Idempotency, IdempotencyKey, IdempotencySettings,
-    Looked, Outcome, Scope,
+    CallParts, ClaimResult, CompleteResult, Fingerprint, Idempotency, IdempotencyKey,
+    IdempotencySettings, Outcome, RecordState, Scope,
 };
 use std::io::Write;
 use std::path::Path;
@@ -72,7 +72,7 @@ async fn caller(number: u64, store: Arc<EmbeddedStore>, completed: bool, end: In
     let mut count = 0;
     while Instant::now() < end {
         let key = format!("{completed}-{number}-{count}");
-        let call = Call {
+        let call = CallParts {
             tenant: "bench",
             method: "POST",
             route: "/v1/models/identity:predict",
@@ -82,7 +82,7 @@ async fn caller(number: u64, store: Arc<EmbeddedStore>, completed: bool, end: In
         };
         let key = IdempotencyKey::parse(key.as_bytes()).expect("a key");
         let (scope, print) = (Scope::of(&call, &key), Fingerprint::of(&call));
-        let Ok(Looked::Free(slot)) = policy.look(&kv, &scope, &print, unix_ms()).await else {
+        let Ok(RecordState::Free(slot)) = policy.look(&kv, &scope, &print, unix_ms()).await else {
             panic!("a new key is free");
         };
         let random = number
@@ -91,7 +91,7 @@ async fn caller(number: u64, store: Arc<EmbeddedStore>, completed: bool, end: In
         let claimed = policy
             .claim(&kv, &scope, &print, &slot, unix_ms(), random)
             .await;
-        let Ok(Claimed::Granted(lease)) = claimed else {
+        let Ok(ClaimResult::Granted(lease)) = claimed else {
             panic!("nobody else wants it");
         };
         if completed {
@@ -100,7 +100,7 @@ async fn caller(number: u64, store: Arc<EmbeddedStore>, completed: bool, end: In
             let published = policy
                 .complete(&kv, &scope, &lease, &outcome, unix_ms())
                 .await;
-            assert_eq!(published, Ok(Completed::Published));
+            assert_eq!(published, Ok(CompleteResult::Published));
         }
         store
             .durable(store.position())

@@ -1,33 +1,31 @@
-//! Decides which pages of other origins a browser lets read the answers, as the Fetch standard has it
-//! (§3.2, "CORS protocol"). Without `[cors]` there are none: no answer has a header of CORS, so the browser
-//! refuses the page the preflight and the answer.
+//! Decides which pages of other origins may read answers in a browser (Fetch standard, §3.2, "CORS protocol"). Without
+//! `[cors]` there are none: answers have no CORS headers, so the browser refuses the preflight and the answer.
 //!
-//! The lists that a preflight is answered with are whole and do not depend on what it asks for: the browser
-//! compares, and its console then names the method or header that is missing. An origin that is not allowed
-//! is told nothing.
+//! A preflight gets complete lists, whatever it asks for. The browser compares them, and its console then names the missing
+//! method or header. An origin that is not allowed gets no lists.
 //!
-//! CORS binds browsers alone. It keeps no program out, and is no substitute for credentials.
+//! CORS binds only browsers. It keeps no other program out, and does not replace credentials.
 //!
-//! `Access-Control-Allow-Private-Network` is left out on purpose: it would let pages of the public internet
-//! reach a server on somebody's own network, and browsers have given up asking for it.
+//! `Access-Control-Allow-Private-Network` is left out on purpose: it would let pages of the public internet reach a
+//! server in a private network, and browsers no longer ask for it.
 
 use serde::Deserialize;
 use std::net::Ipv6Addr;
 
-/// The most origins: they are looked through for a request that has one.
+/// The most origins. A request with an origin walks through all of them.
 pub const MAX_ORIGINS: usize = 64;
-/// The longest origin: a scheme, the longest name DNS has, and a port.
+/// The longest origin, in bytes: a scheme, the longest DNS name, and a port.
 pub const MAX_ORIGIN_BYTES: usize = 300;
-/// The most headers in a list: each is sent with every answer to a page.
+/// The most headers in a list. Every answer to a page contains all of them.
 pub const MAX_HEADERS: usize = 64;
 /// The longest name of a header.
 pub const MAX_HEADER_NAME_BYTES: usize = 64;
-/// Seconds a browser may keep what a preflight was told.
+/// Default time for which a browser may cache a preflight, in seconds.
 pub const DEFAULT_MAX_AGE_S: u32 = 600;
-/// The most: a day, beyond which no browser goes.
+/// Longest time for which a browser may cache a preflight: a day. No browser caches longer.
 pub const MAX_MAX_AGE_S: u32 = 86_400;
 
-/// What callers of this API send.
+/// Request headers of this API.
 const REQUEST_HEADERS: [&str; 15] = [
     "accept",
     "api-key",
@@ -46,7 +44,7 @@ const REQUEST_HEADERS: [&str; 15] = [
     "x-request-id",
 ];
 
-/// What answers of this API say in headers.
+/// Answer headers of this API.
 const ANSWER_HEADERS: [&str; 22] = [
     "accept-encoding",
     "age",
@@ -75,20 +73,20 @@ const ANSWER_HEADERS: [&str; 22] = [
 /// Headers of an answer.
 pub type Headers = Vec<(&'static str, String)>;
 
-/// `[cors]`. Without it no page of another origin may read anything.
+/// `[cors]`. Without it no page of another origin may read answers.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CorsSettings {
     /// Origins whose pages may read answers, as browsers write them; or `*` alone, for all.
     pub allowed_origins: Vec<String>,
-    /// Headers such a page may send.
+    /// Headers that such a page may send.
     pub allowed_headers: Vec<String>,
-    /// Headers of an answer such a page may read.
+    /// Headers of an answer that such a page may read.
     pub exposed_headers: Vec<String>,
-    /// Seconds a browser may keep the answer to a preflight.
+    /// Seconds for which a browser may cache the answer to a preflight.
     pub max_age_s: u32,
-    /// Whether the browser may add credentials of its own: cookies, a client certificate. A key that the page
-    /// itself sends in a header needs none of it.
+    /// Whether the browser may add its own credentials: cookies or a client certificate. A key that the page sends in a
+    /// header does not need this.
     pub allow_credentials: bool,
 }
 
@@ -106,7 +104,7 @@ impl Default for CorsSettings {
 }
 
 impl CorsSettings {
-    /// What is wrong with the settings: each with what to do about it.
+    /// All faults of the settings, each with its remedy.
     pub fn faults(&self) -> Vec<(&'static str, String)> {
         let mut faults = Vec::new();
         let origins = &self.allowed_origins;
@@ -175,8 +173,8 @@ impl CorsSettings {
     }
 }
 
-/// What an answer carries for a page of `origin`; without an origin, what caches must know of it. Errors carry
-/// the same, or a page could not read why it was refused.
+/// The headers of an answer for a page of `origin`; without an origin, the headers for caches. Errors carry the same
+/// headers, so that a page can read the reason.
 pub fn answer_headers(settings: &CorsSettings, origin: Option<&[u8]>) -> Headers {
     let mut headers = allow_origin(settings, origin);
     if is_allowed(&headers) && !settings.exposed_headers.is_empty() {
@@ -188,7 +186,7 @@ pub fn answer_headers(settings: &CorsSettings, origin: Option<&[u8]>) -> Headers
     headers
 }
 
-/// What a preflight is answered with. `methods` are those of the path, as `Allow` lists them.
+/// The headers of the answer to a preflight. `methods` are those of the path, as `Allow` lists them.
 pub fn preflight_headers(settings: &CorsSettings, origin: Option<&[u8]>, methods: &str) -> Headers {
     let mut headers = allow_origin(settings, origin);
     if is_allowed(&headers) {
@@ -211,7 +209,7 @@ fn is_allowed(headers: &Headers) -> bool {
         .any(|(name, _)| *name == "access-control-allow-origin")
 }
 
-/// Who may read an answer. Where that depends on the origin a cache is told so, whatever came of it.
+/// Whether the origin may read an answer. If that depends on the origin, `Vary` tells caches so in every case.
 fn allow_origin(settings: &CorsSettings, origin: Option<&[u8]>) -> Headers {
     let mut headers = Headers::new();
     if settings.allowed_origins.is_empty() {
@@ -221,7 +219,7 @@ fn allow_origin(settings: &CorsSettings, origin: Option<&[u8]>) -> Headers {
         headers.push(("access-control-allow-origin", "*".to_owned()));
         return headers;
     }
-    // `null`, which every sandboxed page and every file has, is none that could be in the list.
+    // `null`, the origin of sandboxed pages and files, cannot be in the list.
     let mut known = settings.allowed_origins.iter();
     if let Some(allowed) = known.find(|allowed| Some(allowed.as_bytes()) == origin) {
         headers.push(("access-control-allow-origin", allowed.clone()));
@@ -233,7 +231,7 @@ fn allow_origin(settings: &CorsSettings, origin: Option<&[u8]>) -> Headers {
     headers
 }
 
-/// Whether a text is an origin as browsers write it (RFC 6454 §6.2), so that comparing bytes is enough.
+/// Whether a text is an origin in the form of browsers (RFC 6454 §6.2), so that bytes can be compared.
 fn check_origin(origin: &str) -> Result<(), String> {
     const FORM: &str = "write scheme://host or scheme://host:port, as in https://app.example";
     if origin == "null" {
@@ -293,7 +291,7 @@ fn check_origin(origin: &str) -> Result<(), String> {
 
 fn is_host(host: &str) -> bool {
     if let Some(address) = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
-        // In the one form browsers write it.
+        // The only form that browsers write.
         return address
             .parse::<Ipv6Addr>()
             .is_ok_and(|parsed| parsed.to_string() == address);
@@ -307,7 +305,7 @@ fn is_host(host: &str) -> bool {
     host.split('.').all(is_label)
 }
 
-/// A token (RFC 9110 §5.6.2), except `*`, which means something else in these lists.
+/// A token (RFC 9110 §5.6.2) other than `*`, which has another meaning in these lists.
 fn is_header_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= MAX_HEADER_NAME_BYTES
@@ -316,7 +314,7 @@ fn is_header_name(name: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'+-.^_`|~".contains(&b))
 }
 
-/// An operator's text as a message repeats it.
+/// A text of the operator for a message.
 fn shown(text: &str) -> String {
     let short: String = text.chars().take(MAX_HEADER_NAME_BYTES).collect();
     short.escape_debug().to_string()
@@ -341,7 +339,7 @@ mod tests {
     const APP: &[u8] = b"https://app.example";
 
     #[test]
-    fn without_settings_nothing_is_said_to_anybody() {
+    fn without_settings_no_answer_has_a_cors_header() {
         let none = CorsSettings::default();
         for origin in [None, Some(APP), Some(&b"null"[..])] {
             assert_eq!(answer_headers(&none, origin), Headers::new());

@@ -1,12 +1,12 @@
-//! Decides how much of a model's scores goes out, by model and tier. Exact scores are what inverting a model,
-//! copying it and finding out what it was trained on live on; labels most callers can do with.
+//! Decides how exact the returned scores are, by model and tier. Model inversion, extraction and membership inference
+//! attacks need exact scores; labels are enough for most callers.
 //!
-//! All entries that match a call apply, and of each rule the strictest. An entry without outputs is about every
-//! output of floating-point numbers. In a tensor the rules act along the last axis, whose elements are taken for
-//! the scores of classes; equal scores rank by their index. NaN stays NaN: it says that the model failed there
-//! and nothing of how sure it was. Integers, truth values and strings are left as they are.
+//! All entries that match a call apply, and the strictest value of each rule. An entry without outputs applies to every
+//! output of floating-point numbers. In a tensor the rules act along the last axis, whose elements are the scores of
+//! classes; equal scores rank by their index. NaN stays NaN: it shows that the model failed, and reveals no confidence.
+//! Integers, booleans and strings are not changed.
 //!
-//! Nothing here makes a number more precise, and nothing is decided by chance, so asking again tells no more.
+//! No rule makes a number more precise, and none is random, so repeated calls reveal nothing more.
 
 use crate::pattern::Pattern;
 use penstock_tensor::fp8::Fp8;
@@ -16,22 +16,22 @@ use serde_json::{Map, Number, Value};
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
-/// The most entries: all are looked through for a call.
+/// The most entries. A call walks through all of them.
 pub const MAX_ENTRIES: usize = 64;
 /// The most names in a list of an entry.
 pub const MAX_NAMES: usize = 64;
 /// The longest name of a tier or an output.
 pub const MAX_NAME_BYTES: usize = 256;
-/// The most decimals to round to: single precision has no more of a number near 1.
+/// The most decimals: single precision has no more for a number near 1.
 pub const MAX_DECIMALS: u8 = 6;
-/// How many buckets there may be: one would tell nothing, and more than these hide nothing.
+/// The fewest buckets. A single one would return no information.
 pub const MIN_BUCKETS: u16 = 2;
-/// The most buckets.
+/// The most buckets. More would hide nothing.
 pub const MAX_BUCKETS: u16 = 1_000;
-/// The most classes to keep: so many are remembered of each row.
+/// The most classes to return. This many are held in memory for each row.
 pub const MAX_TOP: u32 = 1_000;
 
-/// Members of an adapter's answer that are scores, whatever the case of their letters.
+/// Members of an adapter's answer that are scores, without regard to case.
 const SCORE_NAMES: [&str; 10] = [
     "confidence",
     "confidences",
@@ -49,23 +49,23 @@ const SCORE_NAMES: [&str; 10] = [
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Disclosure {
-    /// Which models; empty for all.
+    /// The models; empty for all.
     pub models: Vec<Pattern>,
-    /// Callers of which tiers; empty for all.
+    /// The tiers of callers; empty for all.
     pub tiers: Vec<String>,
-    /// Which outputs; empty for every one of floating-point numbers.
+    /// The outputs; empty for all of floating-point numbers.
     pub outputs: Vec<String>,
-    /// Decimals that numbers are rounded to.
+    /// The decimals to which numbers are rounded.
     pub round_decimals: Option<u8>,
-    /// Into how many equal parts 0 to 1 is cut; a number becomes the middle of its part.
+    /// The number of equal parts of the range 0 to 1. A number becomes the middle of its part.
     pub buckets: Option<u16>,
-    /// How many of the greatest scores go out; the others become 0.
+    /// The number of greatest scores that are returned; the others become 0.
     pub top: Option<u32>,
-    /// Whether only the winner goes out, without its score.
+    /// Whether only the winner is returned, without its score.
     pub withhold_scores: bool,
 }
 
-/// What is wrong with the entries: each with what to do about it.
+/// All faults of the entries, each with its remedy.
 pub fn faults(entries: &[Disclosure]) -> Vec<(String, String)> {
     let mut faults = Vec::new();
     if entries.len() > MAX_ENTRIES {
@@ -147,7 +147,7 @@ pub fn faults(entries: &[Disclosure]) -> Vec<(String, String)> {
     faults
 }
 
-/// How scores are told: of each rule the strictest that applies.
+/// The rules for scores: the strictest value of each rule that applies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Measure {
     decimals: Option<u8>,
@@ -170,7 +170,7 @@ impl Measure {
         }
     }
 
-    /// How many entries of a ranking are told.
+    /// The number of entries of a ranking that are returned.
     fn listed(&self) -> usize {
         match self.withheld {
             true => 1,
@@ -178,7 +178,7 @@ impl Measure {
         }
     }
 
-    /// A score as it is told.
+    /// A score under the rules.
     fn score(&self, value: f64) -> f64 {
         let value = match self.buckets {
             Some(buckets) => bucketed(value, buckets),
@@ -201,7 +201,7 @@ pub struct Rules<'e> {
     entries: Vec<&'e Disclosure>,
 }
 
-/// What applies to a call of a model by a caller of a tier; `None` when nothing does.
+/// The entries for a call of a model by a caller of a tier; `None` if there are none.
 pub fn rules<'e>(entries: &'e [Disclosure], model: &str, tier: &str) -> Option<Rules<'e>> {
     let applies = |entry: &&Disclosure| {
         (entry.models.is_empty() || entry.models.iter().any(|pattern| pattern.matches(model)))
@@ -212,7 +212,7 @@ pub fn rules<'e>(entries: &'e [Disclosure], model: &str, tier: &str) -> Option<R
 }
 
 impl Rules<'_> {
-    /// What applies to an output; `None` when nothing does.
+    /// The rules for an output; `None` if there are none.
     fn measure(&self, output: &str) -> Option<Measure> {
         let about = |entry: &&&Disclosure| {
             entry.outputs.is_empty() || entry.outputs.iter().any(|name| name == output)
@@ -222,7 +222,7 @@ impl Rules<'_> {
         Some(entries.fold(Measure::default(), |measure, entry| measure.with(entry)))
     }
 
-    /// How many classes of an output may be listed, and whether with their scores.
+    /// The number of classes of an output that may be listed, and whether with their scores.
     pub fn classes(&self, output: &str) -> (usize, bool) {
         match self.measure(output) {
             Some(measure) => (measure.listed(), !measure.withheld),
@@ -230,7 +230,7 @@ impl Rules<'_> {
         }
     }
 
-    /// Leaves in a tensor what may go out.
+    /// Applies the rules to a tensor.
     pub fn tensor(&self, tensor: &mut Tensor) {
         if !tensor.datatype.is_float() || !tensor.is_consistent() {
             return;
@@ -273,9 +273,9 @@ impl Rules<'_> {
         }
     }
 
-    /// Leaves in an adapter's answer, which is JSON, what may go out. Members that are called like scores, or
-    /// like an output of an entry, are scores. Other numbers with a fraction are rounded where an entry is
-    /// about every output. The error is a sentence for the operator.
+    /// Applies the rules to an adapter's answer, which is JSON. Members with a name of scores, or of an entry's output, are
+    /// scores. Other numbers with a fraction are rounded if an entry applies to every output. The error is a sentence for
+    /// the operator.
     pub fn answer(&self, text: &str) -> Result<String, String> {
         let mut value: Value =
             serde_json::from_str(text).map_err(|e| format!("its answer is not JSON: {e}"))?;
@@ -296,10 +296,10 @@ impl Rules<'_> {
     }
 }
 
-/// What is done to an adapter's answer. What it walks is as deep as serde_json reads: 128 levels.
+/// Applies the rules to an adapter's answer. Its recursion is as deep as serde_json parses: 128 levels.
 struct About<'e> {
     measure: Measure,
-    /// Names of outputs, which members may have.
+    /// Names of outputs that members may have.
     outputs: Vec<&'e str>,
     rounds_all: bool,
 }
@@ -328,7 +328,7 @@ impl About<'_> {
             false if self.rounds_all && number.is_f64() => self.measure.rounded(value),
             false => return,
         };
-        // What does not change is written as it was.
+        // An unchanged answer is returned as it was.
         if told != value
             && let Some(told) = Number::from_f64(told)
         {
@@ -388,7 +388,7 @@ impl About<'_> {
     }
 }
 
-/// A score with its place; the greater score is the greater, and of equal ones the earlier.
+/// A score with its index, ordered by score; of equal scores the earlier is greater.
 #[derive(PartialEq)]
 struct Ranked(f64, Reverse<usize>);
 
@@ -396,7 +396,7 @@ impl Eq for Ranked {}
 
 impl Ord for Ranked {
     fn cmp(&self, other: &Self) -> Ordering {
-        // NaN is left out before, and -0 made 0.
+        // NaN was left out before, and -0 became 0.
         self.0.total_cmp(&other.0).then(self.1.cmp(&other.1))
     }
 }
@@ -407,7 +407,7 @@ impl PartialOrd for Ranked {
     }
 }
 
-/// The places of the `most` greatest, in rising order of the places. What is no number is not among them.
+/// The indices of the `most` greatest scores, ascending. NaN is not among them.
 fn greatest(values: impl Iterator<Item = Option<f64>>, most: usize) -> Vec<usize> {
     let ranked = values.enumerate().filter_map(|(index, value)| {
         let value = value.filter(|value| !value.is_nan())?;
@@ -432,7 +432,7 @@ fn greatest(values: impl Iterator<Item = Option<f64>>, most: usize) -> Vec<usize
     kept
 }
 
-/// Leaves in one row of elements what may go out.
+/// Applies the rules to one row of elements.
 fn disclose_row<const N: usize>(
     measure: &Measure,
     row: &mut [[u8; N]],
@@ -460,7 +460,7 @@ fn disclose_row<const N: usize>(
     }
 }
 
-/// The middle of the part of 0 to 1 that a number is in, or is nearest to.
+/// The middle of the part of 0 to 1 that contains a number, or is nearest to it.
 fn bucketed(value: f64, buckets: u16) -> f64 {
     if value.is_nan() {
         return value;
@@ -470,7 +470,7 @@ fn bucketed(value: f64, buckets: u16) -> f64 {
     (index + 0.5) / buckets
 }
 
-/// A number with so many decimals, halves away from zero. Numbers too large to have decimals stay.
+/// Rounds a number to decimals, halves away from zero. Numbers too large for decimals stay.
 fn rounded(value: f64, decimals: u8) -> f64 {
     let scale = 10f64.powi(i32::from(decimals));
     let told = (value * scale).round() / scale;

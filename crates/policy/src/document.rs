@@ -1,5 +1,5 @@
-//! Decides how a policy finds its section in the operator's `penstock.toml`. Each policy reads its own
-//! and passes over the others; the host reads all of them at start and refuses what nobody reads.
+//! Finds the section of each policy in the operator's `penstock.toml`. A policy reads its own section and ignores the
+//! others. The host reads all of them at start and refuses unknown sections.
 
 #[cfg(feature = "auth")]
 use crate::auth::settings::AuthSettings;
@@ -70,7 +70,7 @@ pub fn key_set_files(text: &str) -> Result<Vec<(String, String)>, String> {
     Ok(auth.issuers.into_iter().filter_map(named).collect())
 }
 
-/// Faults of settings, each with what is wrong, as one sentence.
+/// Joins faults of settings into one sentence.
 pub fn sentence(faults: Vec<(String, String)>) -> String {
     let faults: Vec<String> = faults
         .into_iter()
@@ -112,15 +112,15 @@ pub fn validation(text: &str) -> Result<ValidationSettings, String> {
     Ok(validation)
 }
 
-/// Bytes of a body where `[server]` says nothing.
+/// The default of `[server] max_body_bytes`.
 pub const DEFAULT_MAX_BODY_BYTES: u64 = 16 << 20;
-/// Bytes of each memory of an instance where `[instances]` says nothing.
+/// The default of an instance's memory in `[instances]`.
 pub const DEFAULT_MEMORY_BYTES: u64 = 256 << 20;
-/// How many times a body must fit into a memory of an instance: the gate holds it as it came, as tensors of up to
-/// eight bytes for each two of JSON, and those tensors a second time as blocks.
+/// Copies of a body that must fit into an instance's memory. The gate holds the body, its tensors with up to eight bytes
+/// for each two of JSON, and those tensors a second time as blocks.
 pub const MEMORY_PER_BODY: u64 = 16;
 
-/// Whether some tier of the policy has a priority.
+/// Whether a tier of the policy has a priority.
 pub fn ranks_tiers(text: &str) -> Result<bool, String> {
     let document: toml::Table = toml::from_str(text).map_err(|e| e.to_string())?;
     let tiers = document.get("auth").and_then(|auth| auth.get("tiers"));
@@ -128,8 +128,8 @@ pub fn ranks_tiers(text: &str) -> Result<bool, String> {
     Ok(tiers.is_some_and(|tiers| tiers.values().any(|tier| tier.get("priority").is_some())))
 }
 
-/// The largest body that is taken, before and after it is decoded: what `[server]` allows, and no more than an
-/// instance has the memory for. The host reads both sections whole; here the rest of them is passed over.
+/// The largest accepted body, before and after decoding: the bound of `[server]`, but no more than an instance's memory
+/// allows. The host reads both sections completely; other members are ignored here.
 pub fn body_limit(text: &str) -> Result<u64, String> {
     #[derive(Deserialize)]
     #[serde(default)]
@@ -167,7 +167,7 @@ pub fn body_limit(text: &str) -> Result<u64, String> {
     Ok(server.max_body_bytes.min(holdable))
 }
 
-/// The models that `/ready` waits for: `[models] required`. The host reads the section whole and judges the names.
+/// The models that `/ready` waits for: `[models] required`. The host reads the section completely and checks the names.
 pub fn required_models(text: &str) -> Result<Vec<String>, String> {
     #[derive(Deserialize)]
     struct Document {

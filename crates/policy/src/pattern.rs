@@ -1,18 +1,18 @@
-//! Decides which names an operator's pattern stands for: `*` is any characters, and nothing else is special.
+//! Patterns for names in settings: `*` matches any characters, and nothing else is special.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// The longest pattern: no name of a model is longer.
+/// The longest pattern, in bytes. No name of a model is longer.
 pub const MAX_PATTERN_BYTES: usize = 128;
 
-/// A name in which `*` stands for any characters.
+/// A name in which `*` matches any characters.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Pattern(String);
 
 impl Pattern {
-    /// Whether a name fits. Linear in both: only the last star is ever gone back to.
+    /// Whether a name matches. It only ever backtracks to the last star, so the time is bounded.
     pub fn matches(&self, name: &str) -> bool {
         let (pattern, name) = (self.0.as_bytes(), name.as_bytes());
         let (mut p, mut n) = (0, 0);

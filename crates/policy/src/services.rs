@@ -1,4 +1,4 @@
-//! The services of all policies, as the gate is given them. A new policy adds its service here, and its step to the gate's
+//! The services of all policies, as the gate gets them. A new policy adds its service here, and its step to the gate's
 //! pipeline.
 
 use crate::auth::service::AuthService;
@@ -12,7 +12,7 @@ use crate::usage::service::UsageService;
 
 /// Opens the policies. An error is a sentence for the operator.
 pub trait Services {
-    /// Who may call, by the policy.
+    /// The authentication of the policy.
     type Auth: AuthService;
     /// The limits of the policy.
     type Quota: QuotaService;
@@ -22,12 +22,12 @@ pub trait Services {
     type Usage: UsageService;
     /// The policy of the operator's own.
     type Custom: CustomService;
-    /// The results that are kept.
+    /// The cache of results.
     type Cache: CacheService;
-    /// How calls are spread over versions.
+    /// The rollouts of model versions.
     type Rollouts: RolloutService;
 
-    /// Opens who may call.
+    /// Opens the authentication of a policy.
     fn open_auth(&self, policy: &str, environment: Environment) -> Result<Self::Auth, String>;
     /// Opens the limits of a policy.
     fn open_quota(&self, policy: &str) -> Result<Self::Quota, String>;
@@ -37,8 +37,8 @@ pub trait Services {
     fn open_usage(&self, policy: &str) -> Result<Self::Usage, String>;
     /// Opens the policy of the operator's own.
     fn open_custom(&self, policy: &str) -> Result<Self::Custom, String>;
-    /// Opens the cache. Which models have one is the gate's to know.
+    /// Opens the cache. The gate knows which models have one.
     fn open_cache(&self) -> Self::Cache;
-    /// Opens the rollouts. What they say changes while the server runs.
+    /// Opens the rollouts. They change while the server runs.
     fn open_rollouts(&self) -> Self::Rollouts;
 }

@@ -1,41 +1,39 @@
-//! Decides when entries nobody needs any more are deleted, on stores that have no time-to-live.
+//! Deletes entries that are no longer needed, on stores without a time to live.
 //!
-//! Time is cut into buckets. Whoever creates entries writes their common name into the index of the
-//! current bucket. A bucket is *due* when it has been over for as long as its entries are needed. Whoever
-//! adds to the index also deletes twice as much from a due bucket, so the store stays bounded by what is
-//! created in that time and two widths, without any task of its own and without listing.
+//! Time is divided into buckets. A caller that creates entries writes their common name into the index of the current
+//! bucket. A bucket is *due* once it has been over for as long as its entries are needed. A caller that adds to the index
+//! also deletes twice as many entries from a due bucket. So the store holds at most the entries created in that time and
+//! two widths. This needs neither a background task nor a listing of the store.
 //!
-//! The width is part of the names' meaning: where entries outlive the process, it must not change with a
-//! setting. How long entries are needed may.
+//! The width is part of the names. If entries outlive the process, it must not depend on a setting. The time for which
+//! entries are needed may.
 //!
-//! Deleting is idempotent and the cursor is moved after it, so a crash, a lost reply or two sweepers at
-//! once repeat work and leave nothing behind. The index is cut into shards so that busy callers rarely
-//! meet on one.
+//! Deleting is idempotent, and the cursor moves afterwards. A crash, a lost reply or two concurrent sweeps therefore repeat
+//! work and leave nothing behind. The index has shards, so that busy callers rarely use the same one.
 
 use penstock_core::{Kv, KvError};
 
-/// How long after a bucket's end it is left alone, for clocks that differ and callers that are slow.
+/// Time after a bucket's end before it is swept, in milliseconds, because clocks differ and callers may be slow.
 pub const MARGIN_MS: u64 = 60_000;
 
-/// Slots an instance takes at once after its first: fewer trips, and an instance that goes away leaves
-/// fewer than this many empty.
+/// Slots that an instance takes at once after its first one. This saves operations of the store. An instance that ends
+/// leaves fewer than this many slots empty.
 const SLOTS_AT_ONCE: u64 = 16;
 
-/// Empty buckets passed over in one sweep, so that a store left alone for a year is caught up with
-/// step by step.
+/// Most empty buckets that one sweep skips, so that a store unused for a year is swept step by step.
 const MAX_EMPTY_BUCKETS: u32 = 64;
 
-/// The index of one family of entries, as one instance sees it.
+/// The index of one family of entries, with the memory of one instance.
 #[derive(Debug)]
 pub struct Index {
-    /// What the names of the index begin with.
+    /// The prefix of the names of the index.
     prefix: String,
     width_ms: u64,
     keep_ms: u64,
     shards: u32,
     lease: Option<Lease>,
     leased_before: bool,
-    /// For each shard, the time before which nothing in it is due, as far as this instance knows.
+    /// For each shard, the time before which nothing in it is due, as far as known.
     quiet_until_ms: Vec<u64>,
 }
 
@@ -47,22 +45,20 @@ struct Lease {
     end: u64,
 }
 
-/// What one sweep did.
+/// The result of one sweep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// Entries of the index dealt with.
+    /// Entries of the index that were removed.
     pub entries: u64,
 }
 
 impl Index {
-    /// An index whose names begin with `prefix`, for entries needed for `width_ms` after the bucket
-    /// they were made in.
+    /// An index whose names begin with `prefix`. Entries are needed for `width_ms` after the bucket of their creation.
     pub fn new(prefix: impl Into<String>, width_ms: u64, shards: u32) -> Self {
         Self::keeping(prefix, width_ms, width_ms, shards)
     }
 
-    /// An index with buckets of `width_ms`, for entries needed for `keep_ms` after the end of the bucket
-    /// they were made in.
+    /// An index with buckets of `width_ms`. Entries are needed for `keep_ms` after the end of the bucket of their creation.
     pub fn keeping(prefix: impl Into<String>, width_ms: u64, keep_ms: u64, shards: u32) -> Self {
         Self {
             prefix: prefix.into(),
@@ -80,7 +76,7 @@ impl Index {
         unix_ms / self.width_ms
     }
 
-    /// When everything in a bucket may be deleted.
+    /// The time from which all entries of a bucket may be deleted.
     pub fn due_ms(&self, bucket: u64) -> u64 {
         (bucket + 1)
             .saturating_mul(self.width_ms)
@@ -100,8 +96,8 @@ impl Index {
         format!("{}/x/{shard}", self.prefix)
     }
 
-    /// A free place in the index of `bucket`: the name to write the entry under, together with what it
-    /// stands for. Sweeps first when it takes new places; `remove` deletes what an entry stands for.
+    /// Returns the name of a free place in the index of `bucket`, under which the caller writes the entry. Sweeps first if
+    /// it takes new places; `remove` deletes the entries that belong to an index entry.
     pub async fn place<K: Kv>(
         &mut self,
         kv: &K,
@@ -111,7 +107,7 @@ impl Index {
         remove: &mut impl Removal<K>,
     ) -> Result<String, KvError> {
         if !matches!(&self.lease, Some(l) if l.bucket == bucket && l.next < l.end) {
-            // A new instance may live for one request only.
+            // A new instance may serve only one request.
             let slots = if self.leased_before { SLOTS_AT_ONCE } else { 1 };
             let shard = (random % u64::from(self.shards)) as u32;
             self.sweep(kv, shard, unix_ms, 2 * slots, remove).await?;
@@ -151,12 +147,11 @@ impl Index {
         let cursor_name = self.cursor_name(shard);
         let now = self.bucket(unix_ms);
         let cursor = kv.get(&cursor_name).await?.and_then(|v| parse_cursor(&v));
-        // A cursor ahead of the clock was written by a clock that was wrong; the present is kept.
+        // A wrong clock wrote a cursor ahead of the present. Do not sweep the present.
         let (mut bucket, mut slot) = match cursor {
             Some((bucket, slot)) if bucket <= now + 1 => (bucket, slot),
             _ => {
-                // Nothing is older than the first entry of all, which is being made now; one bucket
-                // earlier for clocks that differ.
+                // This creates the first entry of all, so nothing is older. Begin one bucket earlier, because clocks differ.
                 let start = (now.saturating_sub(1), 0);
                 kv.set(&cursor_name, &write_cursor(start)).await?;
                 start
@@ -198,14 +193,14 @@ impl Index {
     }
 }
 
-/// How what an index entry stands for is deleted. Must be idempotent.
+/// Deletes the entries that belong to an index entry. Must be idempotent.
 #[allow(async_fn_in_trait)]
 pub trait Removal<K: Kv> {
-    /// Deletes what `value`, registered in `bucket`, stands for.
+    /// Deletes the entries that belong to `value`, registered in `bucket`.
     async fn remove(&mut self, kv: &K, bucket: u64, value: &[u8]) -> Result<(), KvError>;
 }
 
-/// A removal for entries whose value is the one name to delete.
+/// A removal for index entries whose value is the only name to delete.
 #[derive(Debug)]
 pub struct DeleteNamed;
 
@@ -213,7 +208,7 @@ impl<K: Kv> Removal<K> for DeleteNamed {
     async fn remove(&mut self, kv: &K, _bucket: u64, value: &[u8]) -> Result<(), KvError> {
         match std::str::from_utf8(value) {
             Ok(name) => kv.delete(name).await,
-            // Nobody writes such an entry; leaving it is all that can be done.
+            // No release writes such an entry, so it cannot be interpreted.
             Err(_) => Ok(()),
         }
     }
@@ -225,6 +220,6 @@ fn parse_cursor(value: &[u8]) -> Option<(u64, u64)> {
 }
 
 fn write_cursor((bucket, slot): (u64, u64)) -> Vec<u8> {
-    // Always as long: a full store takes no entry that grows, and this one must move to make room.
+    // Always of the same length: a full store rejects a larger value, and this one must change to make room.
     format!("{bucket:020} {slot:020}").into_bytes()
 }

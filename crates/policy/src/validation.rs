@@ -1,4 +1,4 @@
-//! What the operator decides about the bodies of the Open Inference Protocol.
+//! `[validation]` in `penstock.toml`: the treatment of bodies of the Open Inference Protocol.
 
 use penstock_tensor::Unknown;
 use serde::Deserialize;
@@ -7,23 +7,23 @@ use serde::Deserialize;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ValidationSettings {
-    /// What happens to members and parameters that the server knows nothing of.
+    /// The treatment of unknown members and parameters.
     pub unknown_members: UnknownMembers,
 }
 
-/// What happens to them.
+/// The treatment of unknown members and parameters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UnknownMembers {
-    /// They are ignored: KServe's, MLServer's and Triton's clients send some.
+    /// They are ignored, because the clients of KServe, MLServer and Triton send some.
     #[default]
     Ignore,
-    /// They are refused: most of them are misspelt.
+    /// They are refused, because most of them are misspelt.
     Refuse,
 }
 
 impl ValidationSettings {
-    /// As the parsers take it.
+    /// The value for the parsers.
     pub fn unknown(self) -> Unknown {
         match self.unknown_members {
             UnknownMembers::Ignore => Unknown::Ignore,

@@ -1,4 +1,4 @@
-//! Who calls and whether they may: API keys, callers who show nothing, certificates, tenants, tiers, scopes, and a store
+//! Which caller a request is from, and whether it is allowed: API keys, callers without credentials, certificates, tenants, tiers, scopes, and a store
 //! that fails. Tokens and signatures have tables of their own.
 
 use penstock_core::kv::run_ready;
@@ -7,8 +7,8 @@ use penstock_policy::auth::api_key::{self, Pepper, hex};
 use penstock_policy::auth::record::{self, KeyRecord, TenantRecord, VERSION};
 use penstock_policy::auth::scopes::Scope;
 use penstock_policy::auth::{
-    Admitted, Authenticator, CertificateShown, CredentialKind, Presented, Refusal, RefusalKind,
-    Secrets,
+    Admitted, Authenticator, CertificateShown, CheckRefusal, CredentialKind, Presented,
+    RefusalKind, Secrets,
 };
 use penstock_policy::document;
 use penstock_testkit::MemoryKv;
@@ -119,7 +119,11 @@ impl Default for Call<'_> {
     }
 }
 
-fn admit(auth: &mut Authenticator, kv: &MemoryKv, call: &Call<'_>) -> Result<Admitted, Refusal> {
+fn admit(
+    auth: &mut Authenticator,
+    kv: &MemoryKv,
+    call: &Call<'_>,
+) -> Result<Admitted, CheckRefusal> {
     let value = call.bearer.map(|text| format!("Bearer {text}"));
     let headers: Vec<(&str, &[u8])> = value
         .iter()
@@ -139,7 +143,7 @@ fn admit(auth: &mut Authenticator, kv: &MemoryKv, call: &Call<'_>) -> Result<Adm
     run_ready(auth.admit(kv, &shown, call.now_ms, 0))
 }
 
-fn kind(outcome: &Result<Admitted, Refusal>) -> Option<RefusalKind> {
+fn kind(outcome: &Result<Admitted, CheckRefusal>) -> Option<RefusalKind> {
     outcome.as_ref().err().map(|refusal| refusal.kind)
 }
 

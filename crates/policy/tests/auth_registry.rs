@@ -65,7 +65,12 @@ fn with_acme() -> MemoryKv {
     kv
 }
 
-fn create(kv: &MemoryKv, new: &NewKey, now_ms: u64, seed: u64) -> Result<Made, Refused> {
+fn create(
+    kv: &MemoryKv,
+    new: &NewKey,
+    now_ms: u64,
+    seed: u64,
+) -> Result<CreatedKey, RegistryError> {
     run_ready(create_key(kv, &pepper(), new, now_ms, random(seed)))
 }
 
@@ -75,13 +80,13 @@ fn rotate(
     overlap_ms: u64,
     now_ms: u64,
     seed: u64,
-) -> Result<(Made, Shown), Refused> {
+) -> Result<(CreatedKey, ListedKey), RegistryError> {
     let pepper = pepper();
     let rotated = rotate_key(kv, &pepper, id, overlap_ms, now_ms, random(seed));
     run_ready(rotated)
 }
 
-fn all_keys(kv: &MemoryKv, tenant: Option<&str>) -> Vec<Shown> {
+fn all_keys(kv: &MemoryKv, tenant: Option<&str>) -> Vec<ListedKey> {
     let (mut from, mut keys) = (None, Vec::new());
     loop {
         let page = run_ready(list_keys(kv, tenant, from)).unwrap();
@@ -142,7 +147,7 @@ fn everything_wrong_with_a_new_key_is_named_at_once_and_nothing_is_kept() {
         expires_ms: Some(NOON_MS),
         signs: false,
     };
-    let Err(Refused::Invalid(faults)) = create(&kv, &new, NOON_MS, 1) else {
+    let Err(RegistryError::Invalid(faults)) = create(&kv, &new, NOON_MS, 1) else {
         panic!("refused")
     };
     let places: Vec<&str> = faults.iter().map(|fault| fault.pointer.as_str()).collect();
@@ -168,13 +173,13 @@ fn everything_wrong_with_a_new_key_is_named_at_once_and_nothing_is_kept() {
     ] {
         let refused = create(&kv, &wrong, NOON_MS, 1);
         assert!(
-            matches!(&refused, Err(Refused::Invalid(f)) if f.len() == 1),
+            matches!(&refused, Err(RegistryError::Invalid(f)) if f.len() == 1),
             "{refused:?}"
         );
     }
     assert_eq!(
         create(&kv, &new_key_of("nobody"), NOON_MS, 1),
-        Err(Refused::NoSuchTenant("nobody".into()))
+        Err(RegistryError::NoSuchTenant("nobody".into()))
     );
     assert_eq!(kv.names(), before);
 }
@@ -223,7 +228,7 @@ fn lists_have_every_key_and_tenant_once_in_pages_of_bounded_work() {
     assert!(kv.operations() - before <= 5 * PAGE_STEPS);
     assert!(matches!(
         run_ready(list_keys(&kv, Some("nobody"), None)),
-        Err(Refused::NoSuchTenant(_))
+        Err(RegistryError::NoSuchTenant(_))
     ));
 }
 
@@ -263,9 +268,9 @@ fn revoking_is_for_good_and_can_be_repeated() {
     assert_eq!(entry, (NOON_MS + 5).to_string().into_bytes());
     assert_eq!(
         run_ready(revoke_key(&kv, "7Kx0aQ2mBv9Z", NOON_MS)),
-        Err(Refused::NoSuchKey("7Kx0aQ2mBv9Z".into()))
+        Err(RegistryError::NoSuchKey("7Kx0aQ2mBv9Z".into()))
     );
-    // What is no id is not looked for.
+    // A text that is not an id is not looked up.
     let before = kv.operations();
     assert!(run_ready(show_key(&kv, "../x")).is_err());
     assert_eq!(kv.operations(), before);
@@ -315,7 +320,7 @@ fn a_rotated_key_ends_with_the_overlap_and_its_successor_is_like_it() {
 #[test]
 fn what_came_to_its_end_or_has_a_successor_is_not_rotated() {
     let kv = with_acme();
-    let id = |made: &Made| made.record.id.clone();
+    let id = |made: &CreatedKey| made.record.id.clone();
     let revoked = id(&create(&kv, &new_key_of("acme"), NOON_MS, 1).unwrap());
     run_ready(revoke_key(&kv, &revoked, NOON_MS)).unwrap();
     let expiring = NewKey {
@@ -332,15 +337,18 @@ fn what_came_to_its_end_or_has_a_successor_is_not_rotated() {
         (&rotated, id(&next).as_str()),
     ] {
         match rotate(&kv, id, 0, NOON_MS + 1, 5) {
-            Err(Refused::Ended(why)) => assert!(why.contains(word), "{why}"),
+            Err(RegistryError::Ended(why)) => assert!(why.contains(word), "{why}"),
             other => panic!("{other:?}"),
         }
     }
     let too_long = rotate(&kv, &id(&next), MAX_OVERLAP_MS + 1, NOON_MS, 6);
-    assert!(matches!(too_long, Err(Refused::Invalid(_))), "{too_long:?}");
+    assert!(
+        matches!(too_long, Err(RegistryError::Invalid(_))),
+        "{too_long:?}"
+    );
     assert!(matches!(
         rotate(&kv, "7Kx0aQ2mBv9Z", 0, NOON_MS, 7),
-        Err(Refused::NoSuchKey(_))
+        Err(RegistryError::NoSuchKey(_))
     ));
     assert_eq!(kv.names(), names);
 }
@@ -349,7 +357,7 @@ fn what_came_to_its_end_or_has_a_successor_is_not_rotated() {
 fn a_tenant_is_made_once_and_closed_and_opened_as_often_as_one_likes() {
     let kv = with_acme();
     let again = run_ready(create_tenant(&kv, &new_tenant("acme"), NOON_MS));
-    assert_eq!(again, Err(Refused::TenantExists("acme".into())));
+    assert_eq!(again, Err(RegistryError::TenantExists("acme".into())));
     let closed = run_ready(set_tenant(&kv, "acme", false, NOON_MS + 1)).unwrap();
     assert_eq!(closed.disabled_ms, Some(NOON_MS + 1));
     let closed = run_ready(set_tenant(&kv, "acme", false, NOON_MS + 2)).unwrap();
@@ -359,18 +367,18 @@ fn a_tenant_is_made_once_and_closed_and_opened_as_often_as_one_likes() {
     assert_eq!(run_ready(show_tenant(&kv, "acme")), Ok(open));
     for missing in ["nobody", "a:b", ""] {
         let shown = run_ready(show_tenant(&kv, missing));
-        assert_eq!(shown, Err(Refused::NoSuchTenant(missing.into())));
+        assert_eq!(shown, Err(RegistryError::NoSuchTenant(missing.into())));
     }
     for wrong in ["", "a b", "anonymous", "-a"] {
         let made = run_ready(create_tenant(&kv, &new_tenant(wrong), NOON_MS));
-        assert!(matches!(made, Err(Refused::Invalid(_))), "{wrong}");
+        assert!(matches!(made, Err(RegistryError::Invalid(_))), "{wrong}");
     }
     let long = NewTenant {
         tenant: "t".into(),
         description: "d".repeat(129),
     };
     let made = run_ready(create_tenant(&kv, &long, NOON_MS));
-    assert!(matches!(made, Err(Refused::Invalid(_))));
+    assert!(matches!(made, Err(RegistryError::Invalid(_))));
 }
 
 #[test]
@@ -383,7 +391,10 @@ fn a_full_tenant_gets_the_slots_of_keys_that_ended_long_ago_and_no_others() {
     }
     let full = |now_ms, seed| {
         let refused = create(&kv, &new_key_of("acme"), now_ms, seed);
-        assert!(matches!(refused, Err(Refused::Full(_))), "{refused:?}");
+        assert!(
+            matches!(refused, Err(RegistryError::Full(_))),
+            "{refused:?}"
+        );
     };
     full(NOON_MS, 5_000);
     let entries = kv.names().len();
@@ -398,10 +409,10 @@ fn a_full_tenant_gets_the_slots_of_keys_that_ended_long_ago_and_no_others() {
     let made = create(&kv, &new_key_of("acme"), later, 5_003).unwrap();
     assert_eq!(
         run_ready(show_key(&kv, &ids[7])),
-        Err(Refused::NoSuchKey(ids[7].clone()))
+        Err(RegistryError::NoSuchKey(ids[7].clone()))
     );
     full(later, 5_004);
-    // Who read the record just before it went still finds that it was taken back.
+    // A reader that read the record just before its deletion still finds the revocation.
     let is_revoked = |id: &str| run_ready(kv.exists(&revoked_name(id))).unwrap();
     assert!(is_revoked(&ids[7]));
     // The same slot, a second time.
@@ -422,13 +433,13 @@ fn a_store_that_fails_or_is_full_is_told() {
         kv.set_failing(failing);
         kv.set_full(!failing);
         let made = create(&kv, &new_key_of("acme"), NOON_MS, 1);
-        assert!(matches!(made, Err(Refused::Store(_))), "{made:?}");
+        assert!(matches!(made, Err(RegistryError::Store(_))), "{made:?}");
         let tenant = run_ready(create_tenant(&kv, &new_tenant("b"), NOON_MS));
-        assert!(matches!(tenant, Err(Refused::Store(_))), "{tenant:?}");
+        assert!(matches!(tenant, Err(RegistryError::Store(_))), "{tenant:?}");
     }
 }
 
-/// What administrators of a simulation were told.
+/// The results that the administrators of a simulation got.
 #[derive(Default)]
 struct Told {
     made: Vec<KeyRecord>,
@@ -449,7 +460,7 @@ fn values(sim: &Sim, prefix: &str) -> Vec<(String, Vec<u8>)> {
         .collect()
 }
 
-/// What must hold at any time, whatever happened.
+/// Checks the invariants that hold at any time.
 fn check(sim: &Sim, told: &Told) {
     let slots: Vec<Slot> = values(sim, "auth:index:keys:")
         .iter()
@@ -557,7 +568,7 @@ fn schedule(seed: u64) -> (usize, usize, usize) {
         sim.spawn(NOON_MS, administrate(sim.clone(), sim.kv(), told.clone()));
     }
     sim.run(|sim| check(sim, &told.borrow()));
-    // Whoever died at what: later, everything can be done.
+    // Whatever died, all operations work later.
     sim.set_faults(Faults::NONE);
     let done = Rc::new(RefCell::new(false));
     sim.spawn(sim.now_ms() + 180_000, {
@@ -566,7 +577,7 @@ fn schedule(seed: u64) -> (usize, usize, usize) {
             for tenant in ["a", "b"] {
                 let made = create_tenant(&kv, &new_tenant(tenant), sim.now_ms()).await;
                 assert!(
-                    matches!(made, Ok(_) | Err(Refused::TenantExists(_))),
+                    matches!(made, Ok(_) | Err(RegistryError::TenantExists(_))),
                     "{made:?}"
                 );
                 let bytes = random(sim.below(u64::MAX));
@@ -651,13 +662,13 @@ fn of_two_who_do_the_same_at_once_one_wins() {
                 let now_ms = sim_.now_ms();
                 match create_tenant(&kv, &new_tenant("b"), now_ms).await {
                     Ok(_) => told.borrow_mut().0 += 1,
-                    Err(Refused::Busy { .. } | Refused::TenantExists(_)) => {}
+                    Err(RegistryError::Busy { .. } | RegistryError::TenantExists(_)) => {}
                     Err(other) => panic!("{other:?}"),
                 }
                 let bytes = random(seed * 8 + n);
                 match rotate_key(&kv, &pepper(), &id, 0, now_ms, bytes).await {
                     Ok(_) => told.borrow_mut().1 += 1,
-                    Err(Refused::Busy { .. } | Refused::Ended(_)) => {}
+                    Err(RegistryError::Busy { .. } | RegistryError::Ended(_)) => {}
                     Err(other) => panic!("{other:?}"),
                 }
             });

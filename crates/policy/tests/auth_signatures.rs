@@ -5,8 +5,8 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use penstock_policy::auth::signature::{
-    Fault, MAX_BASE_BYTES, MAX_COVERED, MAX_INPUT_BYTES, Refusal, Signed, good_until_ms, is_meant,
-    mac, parse, replay_name, signature_base, verify,
+    MAX_BASE_BYTES, MAX_COVERED, MAX_INPUT_BYTES, SignatureFault, SignatureRefusal, Signed,
+    good_until_ms, is_meant, mac, parse, replay_name, signature_base, verify,
 };
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
@@ -48,11 +48,11 @@ impl Request {
             .push((name.to_owned(), value.as_ref().to_vec()));
     }
 
-    fn parsed(&self) -> Result<Signed, Refusal> {
+    fn parsed(&self) -> Result<Signed, SignatureRefusal> {
         parse(&self.method, &self.target, &self.headers())
     }
 
-    fn judged_at(&self, now_s: u64) -> Result<Signed, Refusal> {
+    fn judged_at(&self, now_s: u64) -> Result<Signed, SignatureRefusal> {
         let signed = self.parsed()?;
         verify(
             &signed,
@@ -64,7 +64,7 @@ impl Request {
         Ok(signed)
     }
 
-    fn judged(&self) -> Result<Signed, Refusal> {
+    fn judged(&self) -> Result<Signed, SignatureRefusal> {
         let verdict = self.judged_at(NOW_S);
         if let Err(refusal) = &verdict {
             let message = &refusal.message;
@@ -162,14 +162,19 @@ fn unsigned() -> Request {
     request
 }
 
-fn fault(verdict: Result<Signed, Refusal>) -> Option<Fault> {
+fn fault(verdict: Result<Signed, SignatureRefusal>) -> Option<SignatureFault> {
     verdict.err().map(|refusal| refusal.fault)
 }
 
 #[track_caller]
 fn malformed(request: &Request, reason: &str) {
     let refusal = request.judged().expect_err(reason);
-    assert_eq!(refusal.fault, Fault::Malformed, "{}", refusal.message);
+    assert_eq!(
+        refusal.fault,
+        SignatureFault::Malformed,
+        "{}",
+        refusal.message
+    );
     assert!(refusal.message.contains(reason), "{}", refusal.message);
 }
 
@@ -580,7 +585,11 @@ fn a_signature_that_is_shorter_or_longer_or_nothing_is_invalid() {
             "signature",
             format!("sig=:{}:", STANDARD.encode(vec![0; length])),
         );
-        assert_eq!(fault(request.judged()), Some(Fault::Invalid), "{length}");
+        assert_eq!(
+            fault(request.judged()),
+            Some(SignatureFault::Invalid),
+            "{length}"
+        );
     }
     let mut cut = Plan::usual().signed();
     let whole = cut.parsed().unwrap().signature;
@@ -588,7 +597,7 @@ fn a_signature_that_is_shorter_or_longer_or_nothing_is_invalid() {
         "signature",
         format!("sig=:{}:", STANDARD.encode(&whole[..31])),
     );
-    assert_eq!(fault(cut.judged()), Some(Fault::Invalid));
+    assert_eq!(fault(cut.judged()), Some(SignatureFault::Invalid));
 }
 
 #[test]
@@ -598,21 +607,21 @@ fn times_are_held_against_the_clock() {
         fault(Plan::params(&params).signed().judged())
     };
     assert_eq!(at(NOW_S - WINDOW_S, ""), None);
-    assert_eq!(at(NOW_S - WINDOW_S - 1, ""), Some(Fault::Expired));
+    assert_eq!(at(NOW_S - WINDOW_S - 1, ""), Some(SignatureFault::Expired));
     assert_eq!(at(NOW_S + WINDOW_S, ""), None);
-    assert_eq!(at(NOW_S + WINDOW_S + 1, ""), Some(Fault::Expired));
-    assert_eq!(at(0, ""), Some(Fault::Expired));
-    assert_eq!(at(999_999_999_999_999, ""), Some(Fault::Expired));
+    assert_eq!(at(NOW_S + WINDOW_S + 1, ""), Some(SignatureFault::Expired));
+    assert_eq!(at(0, ""), Some(SignatureFault::Expired));
+    assert_eq!(at(999_999_999_999_999, ""), Some(SignatureFault::Expired));
     assert_eq!(at(NOW_S, &format!(";expires={NOW_S}")), None);
     assert_eq!(
         at(NOW_S - 2, &format!(";expires={}", NOW_S - 1)),
-        Some(Fault::Expired)
+        Some(SignatureFault::Expired)
     );
-    assert_eq!(at(NOW_S, ";expires=0"), Some(Fault::Expired));
+    assert_eq!(at(NOW_S, ";expires=0"), Some(SignatureFault::Expired));
     // `expires` never makes it good for longer.
     assert_eq!(
         at(NOW_S - 301, ";expires=999999999999999"),
-        Some(Fault::Expired)
+        Some(SignatureFault::Expired)
     );
     let signed = Plan::usual().signed().parsed().unwrap();
     let body = sha256(&unsigned().body);
@@ -634,7 +643,7 @@ fn a_signature_is_remembered_for_as_long_as_it_would_pass() {
         let until_ms = good_until_ms(&signed, WINDOW_S);
         let at = |now_ms| verify(&signed, SECRET, &body, WINDOW_S, now_ms);
         assert_eq!(at(until_ms), Ok(()));
-        assert_eq!(at(until_ms + 1).unwrap_err().fault, Fault::Expired);
+        assert_eq!(at(until_ms + 1).unwrap_err().fault, SignatureFault::Expired);
     }
 }
 

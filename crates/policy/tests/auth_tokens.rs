@@ -1,11 +1,11 @@
-//! What tokens prove and what they do not: a table for every rule, and the attacks of RFC 8725.
+//! Tokens: a table for every rule, and the attacks of RFC 8725.
 
 #![cfg(feature = "auth")]
 
 use jsonwebtoken::EncodingKey;
 use jsonwebtoken::jwk::Jwk;
 use penstock_policy::auth::settings::AuthSettings;
-use penstock_policy::auth::token::{Fault, Issuers, MAX_TOKEN_BYTES, Refusal, Verified};
+use penstock_policy::auth::token::{Issuers, MAX_TOKEN_BYTES, TokenFault, TokenRefusal, Verified};
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -65,7 +65,7 @@ fn b64(bytes: &[u8]) -> String {
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Made anew for each run of the tests from one seed.
+/// Keys of this run of the tests, generated from one seed.
 struct Keys {
     rsa: Signer,
     pss: Signer,
@@ -202,7 +202,7 @@ fn merged(mut base: Value, changes: Value) -> Value {
     base
 }
 
-fn verify(token: &str) -> Result<Verified, Refusal> {
+fn verify(token: &str) -> Result<Verified, TokenRefusal> {
     let verdict = ISSUERS.verify(token, NOW_MS);
     if let Err(refusal) = &verdict {
         let message = &refusal.message;
@@ -215,23 +215,23 @@ fn verify(token: &str) -> Result<Verified, Refusal> {
     verdict
 }
 
-/// What comes of the usual token with other claims.
-fn claiming(changes: Value) -> Result<Verified, Refusal> {
+/// Verifies the usual token with other claims.
+fn claiming(changes: Value) -> Result<Verified, TokenRefusal> {
     let ed = &KEYS.ed;
     verify(&ed.token(&ed.header(), &with(changes)))
 }
 
-/// What comes of the usual token with another header.
-fn headed(changes: Value) -> Result<Verified, Refusal> {
+/// Verifies the usual token with another header.
+fn headed(changes: Value) -> Result<Verified, TokenRefusal> {
     let ed = &KEYS.ed;
     verify(&ed.token(&merged(ed.header(), changes), &claims()))
 }
 
-fn fault(verdict: Result<Verified, Refusal>) -> Option<Fault> {
+fn fault(verdict: Result<Verified, TokenRefusal>) -> Option<TokenFault> {
     verdict.err().map(|refusal| refusal.fault)
 }
 
-fn scopes(verdict: Result<Verified, Refusal>) -> Vec<String> {
+fn scopes(verdict: Result<Verified, TokenRefusal>) -> Vec<String> {
     let verified = verdict.unwrap();
     verified.scopes.iter().map(ToString::to_string).collect()
 }
@@ -304,7 +304,11 @@ fn what_is_no_token_is_malformed() {
         // The JSON forms of RFC 7515, 7.2 are not taken.
         json!({"protected": header, "payload": claims_part, "signature": signature}).to_string(),
     ] {
-        assert_eq!(fault(verify(&wrong)), Some(Fault::Malformed), "{wrong}");
+        assert_eq!(
+            fault(verify(&wrong)),
+            Some(TokenFault::Malformed),
+            "{wrong}"
+        );
     }
 }
 
@@ -320,7 +324,7 @@ fn a_token_may_be_as_long_as_stated_and_no_longer() {
     assert!(fitting.len() > MAX_TOKEN_BYTES - 8);
     assert!(verify(&fitting).is_ok());
     let longer = sized((MAX_TOKEN_BYTES - least) / 4 * 3 + 9);
-    assert_eq!(fault(verify(&longer)), Some(Fault::Malformed));
+    assert_eq!(fault(verify(&longer)), Some(TokenFault::Malformed));
     // It is still meant to be one, so that its caller is told what is wrong.
     assert!(Issuers::is_meant(&longer));
     assert_eq!(ISSUERS.issuer_of(&longer), None);
@@ -342,7 +346,7 @@ fn claims_as_deep_or_as_many_as_nobody_has_are_malformed() {
             format!("{base},\"m\":{more}}}").as_bytes(),
         );
         assert!(token.len() <= MAX_TOKEN_BYTES);
-        assert_eq!(fault(verify(&token)), Some(Fault::Malformed));
+        assert_eq!(fault(verify(&token)), Some(TokenFault::Malformed));
     }
 }
 
@@ -369,14 +373,17 @@ fn only_what_looks_like_a_token_is_meant_to_be_one() {
 fn the_issuer_is_compared_byte_by_byte() {
     for (issuer, expected) in [
         (json!("https://login.example"), None),
-        (json!("https://login.example/"), Some(Fault::Invalid)),
-        (json!("https://LOGIN.example"), Some(Fault::Invalid)),
-        (json!("https://login.exampl"), Some(Fault::Invalid)),
-        (json!("main"), Some(Fault::Invalid)),
-        (json!(""), Some(Fault::Invalid)),
-        (json!(null), Some(Fault::Invalid)),
-        (json!(["https://login.example"]), Some(Fault::Malformed)),
-        (json!("\u{1b}[2J\r\nx"), Some(Fault::Invalid)),
+        (json!("https://login.example/"), Some(TokenFault::Invalid)),
+        (json!("https://LOGIN.example"), Some(TokenFault::Invalid)),
+        (json!("https://login.exampl"), Some(TokenFault::Invalid)),
+        (json!("main"), Some(TokenFault::Invalid)),
+        (json!(""), Some(TokenFault::Invalid)),
+        (json!(null), Some(TokenFault::Invalid)),
+        (
+            json!(["https://login.example"]),
+            Some(TokenFault::Malformed),
+        ),
+        (json!("\u{1b}[2J\r\nx"), Some(TokenFault::Invalid)),
     ] {
         let verdict = claiming(json!({ "iss": issuer }));
         assert_eq!(fault(verdict), expected, "{issuer}");
@@ -390,16 +397,16 @@ fn the_audience_holds_one_of_ours() {
         (json!("https://api.example"), None),
         (json!(["x", "penstock"]), None),
         (json!(["penstock"]), None),
-        (json!("Penstock"), Some(Fault::Invalid)),
-        (json!("penstock "), Some(Fault::Invalid)),
-        (json!("penstock x"), Some(Fault::Invalid)),
-        (json!(["x", "y"]), Some(Fault::Invalid)),
-        (json!([]), Some(Fault::Invalid)),
-        (json!(""), Some(Fault::Invalid)),
-        (json!(null), Some(Fault::Invalid)),
-        (json!(["penstock", 1]), Some(Fault::Malformed)),
-        (json!({"penstock": true}), Some(Fault::Malformed)),
-        (json!(1), Some(Fault::Malformed)),
+        (json!("Penstock"), Some(TokenFault::Invalid)),
+        (json!("penstock "), Some(TokenFault::Invalid)),
+        (json!("penstock x"), Some(TokenFault::Invalid)),
+        (json!(["x", "y"]), Some(TokenFault::Invalid)),
+        (json!([]), Some(TokenFault::Invalid)),
+        (json!(""), Some(TokenFault::Invalid)),
+        (json!(null), Some(TokenFault::Invalid)),
+        (json!(["penstock", 1]), Some(TokenFault::Malformed)),
+        (json!({"penstock": true}), Some(TokenFault::Malformed)),
+        (json!(1), Some(TokenFault::Malformed)),
     ] {
         let verdict = claiming(json!({ "aud": audience }));
         assert_eq!(fault(verdict), expected, "{audience}");
@@ -408,8 +415,8 @@ fn the_audience_holds_one_of_ours() {
 
 #[test]
 fn times_are_held_against_the_clock_with_the_stated_leeway() {
-    let expired = Some(Fault::Expired);
-    let malformed = Some(Fault::Malformed);
+    let expired = Some(TokenFault::Expired);
+    let malformed = Some(TokenFault::Malformed);
     for (changes, expected) in [
         (json!({"exp": NOW_S + 1}), None),
         (json!({"exp": NOW_S}), None),
@@ -424,7 +431,7 @@ fn times_are_held_against_the_clock_with_the_stated_leeway() {
         (json!({"exp": u64::MAX}), None),
         (json!({"exp": i64::MAX}), None),
         (json!({"exp": i64::MIN}), expired.clone()),
-        (json!({"exp": null}), Some(Fault::Invalid)),
+        (json!({"exp": null}), Some(TokenFault::Invalid)),
         (json!({"exp": (NOW_S + 600).to_string()}), malformed.clone()),
         (json!({"exp": true}), malformed.clone()),
         (json!({"exp": [NOW_S + 600]}), malformed.clone()),
@@ -450,7 +457,7 @@ fn times_are_held_against_the_clock_with_the_stated_leeway() {
         .to_string()
         .replace(&format!("\"nbf\":{NOW_S}"), "\"nbf\":null");
     let token = ed.raw(ed.header().to_string().as_bytes(), text.as_bytes());
-    assert_eq!(fault(verify(&token)), Some(Fault::Malformed));
+    assert_eq!(fault(verify(&token)), Some(TokenFault::Malformed));
 }
 
 #[test]
@@ -460,12 +467,12 @@ fn a_token_ends_when_it_says_and_no_clock_overflows() {
     let last = NOW_MS + 630_000;
     assert!(ISSUERS.verify(&token, last - 1).is_ok());
     let after = ISSUERS.verify(&token, last);
-    assert_eq!(fault(after), Some(Fault::Expired));
+    assert_eq!(fault(after), Some(TokenFault::Expired));
     assert_eq!(
         fault(ISSUERS.verify(&token, u64::MAX)),
-        Some(Fault::Expired)
+        Some(TokenFault::Expired)
     );
-    assert_eq!(fault(ISSUERS.verify(&token, 0)), Some(Fault::Expired));
+    assert_eq!(fault(ISSUERS.verify(&token, 0)), Some(TokenFault::Expired));
     let forever = ed.token(&ed.header(), &with(json!({"exp": 1e300})));
     let verified = ISSUERS.verify(&forever, NOW_MS).unwrap();
     assert_eq!(verified.expires_ms, u64::MAX);
@@ -480,14 +487,14 @@ fn the_subject_is_bounded_and_has_no_control_characters() {
     );
     assert_eq!(claiming(json!({"sub": null})).unwrap().subject, None);
     for (subject, expected) in [
-        (json!("s".repeat(256)), Fault::Invalid),
-        (json!("\u{e4}".repeat(128)), Fault::Invalid),
-        (json!(""), Fault::Invalid),
-        (json!("a\nb"), Fault::Invalid),
-        (json!("a\u{0}"), Fault::Invalid),
-        (json!("a\u{9b}b"), Fault::Invalid),
-        (json!(7), Fault::Malformed),
-        (json!(["a"]), Fault::Malformed),
+        (json!("s".repeat(256)), TokenFault::Invalid),
+        (json!("\u{e4}".repeat(128)), TokenFault::Invalid),
+        (json!(""), TokenFault::Invalid),
+        (json!("a\nb"), TokenFault::Invalid),
+        (json!("a\u{0}"), TokenFault::Invalid),
+        (json!("a\u{9b}b"), TokenFault::Invalid),
+        (json!(7), TokenFault::Malformed),
+        (json!(["a"]), TokenFault::Malformed),
     ] {
         let verdict = claiming(json!({ "sub": subject }));
         assert_eq!(fault(verdict), Some(expected), "{subject}");
@@ -500,20 +507,20 @@ fn tenant_and_tier_are_names_there_are_here() {
         (json!({"tenant": "a.b-c_9"}), Ok(("a.b-c_9", "premium"))),
         (json!({"tier": "free"}), Ok(("acme", "free"))),
         (json!({"tier": null}), Ok(("acme", "free"))),
-        (json!({"tenant": null}), Err(Fault::Denied)),
-        (json!({"tenant": ""}), Err(Fault::Denied)),
-        (json!({"tenant": "anonymous"}), Err(Fault::Denied)),
-        (json!({"tenant": "../acme"}), Err(Fault::Denied)),
-        (json!({"tenant": "acme:x"}), Err(Fault::Denied)),
-        (json!({"tenant": "t".repeat(65)}), Err(Fault::Denied)),
-        (json!({"tenant": ["acme"]}), Err(Fault::Denied)),
-        (json!({"tenant": 1}), Err(Fault::Denied)),
-        (json!({"tier": "gold"}), Err(Fault::Denied)),
-        (json!({"tier": "anonymous"}), Err(Fault::Denied)),
-        (json!({"tier": "Premium"}), Err(Fault::Denied)),
-        (json!({"tier": ""}), Err(Fault::Denied)),
-        (json!({"tier": ["premium"]}), Err(Fault::Denied)),
-        (json!({"tier": false}), Err(Fault::Denied)),
+        (json!({"tenant": null}), Err(TokenFault::Denied)),
+        (json!({"tenant": ""}), Err(TokenFault::Denied)),
+        (json!({"tenant": "anonymous"}), Err(TokenFault::Denied)),
+        (json!({"tenant": "../acme"}), Err(TokenFault::Denied)),
+        (json!({"tenant": "acme:x"}), Err(TokenFault::Denied)),
+        (json!({"tenant": "t".repeat(65)}), Err(TokenFault::Denied)),
+        (json!({"tenant": ["acme"]}), Err(TokenFault::Denied)),
+        (json!({"tenant": 1}), Err(TokenFault::Denied)),
+        (json!({"tier": "gold"}), Err(TokenFault::Denied)),
+        (json!({"tier": "anonymous"}), Err(TokenFault::Denied)),
+        (json!({"tier": "Premium"}), Err(TokenFault::Denied)),
+        (json!({"tier": ""}), Err(TokenFault::Denied)),
+        (json!({"tier": ["premium"]}), Err(TokenFault::Denied)),
+        (json!({"tier": false}), Err(TokenFault::Denied)),
     ] {
         let verdict = claiming(changes.clone());
         let verdict = verdict.map(|v| (v.tenant, v.tier)).map_err(|r| r.fault);
@@ -538,7 +545,10 @@ fn without_a_tier_of_its_own_a_token_needs_the_issuers() {
     ));
     let ed = &KEYS.ed;
     let token = ed.token(&ed.header(), &with(json!({"tier": null})));
-    assert_eq!(fault(issuers.verify(&token, NOW_MS)), Some(Fault::Denied));
+    assert_eq!(
+        fault(issuers.verify(&token, NOW_MS)),
+        Some(TokenFault::Denied)
+    );
 }
 
 #[test]
@@ -567,14 +577,14 @@ fn scopes_are_text_with_spaces_or_a_list_and_what_is_not_ours_is_passed_over() {
         json!(["predict", 1]),
     ] {
         let verdict = claiming(json!({ "scope": wrong }));
-        assert_eq!(fault(verdict), Some(Fault::Denied), "{wrong}");
+        assert_eq!(fault(verdict), Some(TokenFault::Denied), "{wrong}");
     }
     let many = |count: usize| {
         let list: Vec<String> = (0..count).map(|n| format!("predict:m{n}")).collect();
         claiming(json!({ "scope": list }))
     };
     assert_eq!(many(64).unwrap().scopes.len(), 64);
-    assert_eq!(fault(many(65)), Some(Fault::Denied));
+    assert_eq!(fault(many(65)), Some(TokenFault::Denied));
 }
 
 #[test]
@@ -613,12 +623,15 @@ fn scopes_that_are_mapped_mean_what_the_operator_says_and_nothing_else() {
 
 #[test]
 fn the_kid_chooses_the_key_and_without_one_there_must_be_no_choice() {
-    let unknown = |issuer: &str| Fault::UnknownKey {
+    let unknown = |issuer: &str| TokenFault::UnknownKey {
         issuer: issuer.to_owned(),
     };
     assert_eq!(fault(headed(json!({"kid": "new"}))), Some(unknown("main")));
     assert_eq!(fault(headed(json!({"kid": ""}))), Some(unknown("main")));
-    assert_eq!(fault(headed(json!({"kid": "rsa"}))), Some(Fault::Invalid));
+    assert_eq!(
+        fault(headed(json!({"kid": "rsa"}))),
+        Some(TokenFault::Invalid)
+    );
     assert_eq!(fault(headed(json!({"kid": null}))), None);
     let mut issuers = opened(POLICY);
     let (ed, stray) = (&KEYS.ed, &KEYS.stray_ed);
@@ -628,7 +641,7 @@ fn the_kid_chooses_the_key_and_without_one_there_must_be_no_choice() {
     let nameless = ed.token(&json!({"alg": "EdDSA"}), &claims());
     assert_eq!(
         fault(issuers.verify(&nameless, NOW_MS)),
-        Some(Fault::Invalid)
+        Some(TokenFault::Invalid)
     );
     let named = ed.token(&ed.header(), &claims());
     assert!(issuers.verify(&named, NOW_MS).is_ok());
@@ -647,7 +660,7 @@ fn before_the_first_set_there_are_no_keys_and_a_bad_set_changes_nothing() {
         Issuers::new(&auth.issuers, &auth.tiers, |_| Some(SECRET.to_owned())).unwrap();
     let ed = &KEYS.ed;
     let token = ed.token(&ed.header(), &claims());
-    let none = Some(Fault::NoKeys {
+    let none = Some(TokenFault::NoKeys {
         issuer: "main".to_owned(),
     });
     assert_eq!(issuers.key_count("main"), None);
@@ -699,16 +712,16 @@ fn rfc_8725_2_1_a_token_of_algorithm_none_is_refused() {
         "null",
     ] {
         let token = unsigned(alg);
-        assert_eq!(fault(verify(&token)), Some(Fault::Invalid), "{alg:?}");
+        assert_eq!(fault(verify(&token)), Some(TokenFault::Invalid), "{alg:?}");
         let signed = KEYS.ed.token(&json!({"alg": alg, "kid": "ed"}), &claims());
-        assert_eq!(fault(verify(&signed)), Some(Fault::Invalid), "{alg:?}");
+        assert_eq!(fault(verify(&signed)), Some(TokenFault::Invalid), "{alg:?}");
     }
-    assert_eq!(fault(verify(&unsigned("EdDSA"))), Some(Fault::Invalid));
+    assert_eq!(fault(verify(&unsigned("EdDSA"))), Some(TokenFault::Invalid));
     for secret_kept in ["HS256", "HS512"] {
         let header = json!({"alg": secret_kept}).to_string();
         let claims = with(json!({"iss": "shared.example"})).to_string();
         let token = format!("{}.{}.", b64(header.as_bytes()), b64(claims.as_bytes()));
-        assert_eq!(fault(verify(&token)), Some(Fault::Invalid));
+        assert_eq!(fault(verify(&token)), Some(TokenFault::Invalid));
     }
 }
 
@@ -727,7 +740,7 @@ fn rfc_8725_2_1_a_public_key_is_never_taken_for_a_shared_secret() {
             for alg in ["HS256", "HS384", "HS512"] {
                 let forged = Signer::new(alg, signer.kid(), EncodingKey::from_secret(&bytes));
                 let token = forged.token(&forged.header(), &claims());
-                assert_eq!(fault(verify(&token)), Some(Fault::Invalid));
+                assert_eq!(fault(verify(&token)), Some(TokenFault::Invalid));
             }
         }
     }
@@ -735,13 +748,13 @@ fn rfc_8725_2_1_a_public_key_is_never_taken_for_a_shared_secret() {
     let claims = with(json!({"iss": "shared.example"}));
     for signer in [&keys.rsa, &keys.ed] {
         let token = signer.token(&signer.header(), &claims);
-        assert_eq!(fault(verify(&token)), Some(Fault::Invalid));
+        assert_eq!(fault(verify(&token)), Some(TokenFault::Invalid));
     }
     assert_eq!(
         fault(verify(
             &keys.secret.token(&json!({"alg": "HS384"}), &claims)
         )),
-        Some(Fault::Invalid)
+        Some(TokenFault::Invalid)
     );
 }
 
@@ -775,17 +788,20 @@ fn rfc_8725_2_3_and_2_5_encrypted_tokens_are_not_taken() {
     let part = b64(b"{\"alg\":\"ECDH-ES\",\"enc\":\"A128GCM\",\"epk\":{}}");
     assert_eq!(
         fault(verify(&format!("{part}..AAAA.AAAA.AAAA"))),
-        Some(Fault::Malformed)
+        Some(TokenFault::Malformed)
     );
     for alg in ["RSA-OAEP", "RSA1_5", "ECDH-ES", "dir", "A128KW"] {
         let token = KEYS.ed.token(&json!({"alg": alg, "kid": "ed"}), &claims());
-        assert_eq!(fault(verify(&token)), Some(Fault::Invalid), "{alg}");
+        assert_eq!(fault(verify(&token)), Some(TokenFault::Invalid), "{alg}");
     }
 }
 
 #[test]
 fn rfc_8725_2_4_and_3_6_compressed_tokens_are_not_taken() {
-    assert_eq!(fault(headed(json!({"zip": "DEF"}))), Some(Fault::Invalid));
+    assert_eq!(
+        fault(headed(json!({"zip": "DEF"}))),
+        Some(TokenFault::Invalid)
+    );
 }
 
 #[test]
@@ -813,14 +829,14 @@ fn rfc_8725_2_6_and_3_7_json_that_can_be_read_two_ways_is_refused() {
         latin,
     ] {
         let token = ed.raw(header.as_bytes(), &claims);
-        assert_eq!(fault(verify(&token)), Some(Fault::Malformed));
+        assert_eq!(fault(verify(&token)), Some(TokenFault::Malformed));
         assert_eq!(ISSUERS.issuer_of(&token), None);
     }
     let token = ed.raw(
         twice(&header, "\"alg\":\"none\"").as_bytes(),
         text.as_bytes(),
     );
-    assert_eq!(fault(verify(&token)), Some(Fault::Malformed));
+    assert_eq!(fault(verify(&token)), Some(TokenFault::Malformed));
     // Members whose names differ in case are different members.
     let token = ed.raw(
         header.as_bytes(),
@@ -833,14 +849,17 @@ fn rfc_8725_2_6_and_3_7_json_that_can_be_read_two_ways_is_refused() {
 fn rfc_8725_2_7_and_3_9_a_token_for_another_service_is_refused() {
     assert_eq!(
         fault(claiming(json!({"aud": "billing"}))),
-        Some(Fault::Invalid)
+        Some(TokenFault::Invalid)
     );
-    assert_eq!(fault(claiming(json!({"aud": null}))), Some(Fault::Invalid));
+    assert_eq!(
+        fault(claiming(json!({"aud": null}))),
+        Some(TokenFault::Invalid)
+    );
     // A name that is one issuer's is not another's.
     let other = &KEYS.other_ed;
     let claims = with(json!({"iss": "https://other.example", "aud": "https://api.example"}));
     let token = other.token(&other.header(), &claims);
-    assert_eq!(fault(verify(&token)), Some(Fault::Invalid));
+    assert_eq!(fault(verify(&token)), Some(TokenFault::Invalid));
 }
 
 #[test]
@@ -848,9 +867,9 @@ fn rfc_8725_2_7_and_3_8_a_key_counts_only_for_the_issuer_whose_it_is() {
     let (ed, other) = (&KEYS.ed, &KEYS.other_ed);
     assert_eq!(ed.kid(), other.kid());
     let token = other.token(&other.header(), &claims());
-    assert_eq!(fault(verify(&token)), Some(Fault::Invalid));
+    assert_eq!(fault(verify(&token)), Some(TokenFault::Invalid));
     let token = ed.token(&ed.header(), &with(json!({"iss": "https://other.example"})));
-    assert_eq!(fault(verify(&token)), Some(Fault::Invalid));
+    assert_eq!(fault(verify(&token)), Some(TokenFault::Invalid));
 }
 
 #[test]
@@ -876,7 +895,7 @@ fn rfc_8725_2_8_and_3_11_a_token_of_another_type_is_refused() {
     ] {
         let header = merged(ed.header(), json!({ "typ": typ }));
         let verdict = issuers.verify(&ed.token(&header, &claims()), NOW_MS);
-        let expected = (!taken).then_some(Fault::Invalid);
+        let expected = (!taken).then_some(TokenFault::Invalid);
         assert_eq!(fault(verdict), expected, "{typ}");
     }
     // An issuer whose tokens have no stated type.
@@ -897,11 +916,11 @@ fn rfc_8725_2_9_and_3_10_a_token_brings_no_key_and_sends_nobody_anywhere() {
         let mut header = stray.header();
         header[name] = value;
         let token = stray.token(&header, &claims());
-        assert_eq!(fault(verify(&token)), Some(Fault::Invalid), "{name}");
+        assert_eq!(fault(verify(&token)), Some(TokenFault::Invalid), "{name}");
         // Not even where the signature is the issuer's.
         let token = KEYS.ed.token(&header, &claims());
         let refusal = verify(&token).unwrap_err();
-        assert_eq!(refusal.fault, Fault::Invalid);
+        assert_eq!(refusal.fault, TokenFault::Invalid);
         assert!(refusal.message.contains(name), "{}", refusal.message);
     }
     for kid in [
@@ -912,7 +931,7 @@ fn rfc_8725_2_9_and_3_10_a_token_brings_no_key_and_sends_nobody_anywhere() {
         "*",
         "\r\nevil",
     ] {
-        let unknown = Some(Fault::UnknownKey {
+        let unknown = Some(TokenFault::UnknownKey {
             issuer: "main".to_owned(),
         });
         assert_eq!(fault(headed(json!({ "kid": kid }))), unknown, "{kid:?}");
@@ -929,7 +948,7 @@ fn rfc_8725_3_1_the_algorithm_is_one_the_issuer_uses_and_its_key_is_for() {
         jwk: keys.rsa.jwk.clone(),
     };
     let token = rs384.token(&json!({"alg": "RS384", "kid": "rsa"}), &claims());
-    assert_eq!(fault(verify(&token)), Some(Fault::Invalid));
+    assert_eq!(fault(verify(&token)), Some(TokenFault::Invalid));
     // One the issuer uses, with a key that its set has for another.
     let ps512 = Signer {
         alg: "PS512",
@@ -937,7 +956,7 @@ fn rfc_8725_3_1_the_algorithm_is_one_the_issuer_uses_and_its_key_is_for() {
         jwk: keys.rsa.jwk.clone(),
     };
     let token = ps512.token(&ps512.header(), &claims());
-    assert_eq!(fault(verify(&token)), Some(Fault::Invalid));
+    assert_eq!(fault(verify(&token)), Some(TokenFault::Invalid));
     // The same key and algorithm pass where the set does not tie them.
     let mut issuers = opened(POLICY);
     let mut free = serde_json::from_str::<Value>(&set(&[&keys.rsa])).unwrap();
@@ -947,7 +966,7 @@ fn rfc_8725_3_1_the_algorithm_is_one_the_issuer_uses_and_its_key_is_for() {
     for alg in ["eddsa", "EDDSA", "Ed25519", "ES256K", "ES512", "rs256"] {
         assert_eq!(
             fault(headed(json!({ "alg": alg }))),
-            Some(Fault::Invalid),
+            Some(TokenFault::Invalid),
             "{alg}"
         );
     }
@@ -962,7 +981,7 @@ fn rfc_8725_3_3_every_signature_is_checked_whatever_it_looks_like() {
         for length in [0, 1, 31, 32, 63, 64, 65, 96, 255, 256, 257, 512] {
             for byte in [0_u8, 0xff] {
                 let forged = format!("{message}.{}", b64(&vec![byte; length]));
-                assert_eq!(fault(verify(&forged)), Some(Fault::Invalid));
+                assert_eq!(fault(verify(&forged)), Some(TokenFault::Invalid));
             }
         }
         for longer in [format!("{signature}AA"), format!("AAAA{signature}")] {
@@ -973,12 +992,12 @@ fn rfc_8725_3_3_every_signature_is_checked_whatever_it_looks_like() {
         let (second, _) = second.rsplit_once('.').unwrap();
         assert_eq!(
             fault(verify(&format!("{second}.{signature}"))),
-            Some(Fault::Invalid)
+            Some(TokenFault::Invalid)
         );
     }
     let stray = &keys.stray_ed;
     let token = stray.token(&stray.header(), &claims());
-    assert_eq!(fault(verify(&token)), Some(Fault::Invalid));
+    assert_eq!(fault(verify(&token)), Some(TokenFault::Invalid));
 }
 
 #[test]
@@ -1003,11 +1022,11 @@ fn extensions_that_are_not_understood_are_refused() {
     ] {
         assert_eq!(
             fault(headed(header.clone())),
-            Some(Fault::Invalid),
+            Some(TokenFault::Invalid),
             "{header}"
         );
     }
-    // What is not critical may be passed over.
+    // A member that is not critical may be ignored.
     assert!(headed(json!({"x5t": "AAAA", "cty": "x", "more": {"a": [1]}})).is_ok());
 }
 

@@ -55,7 +55,7 @@ fn a_result_is_found_until_it_is_too_old_for_who_asks() {
     let younger = |waiting| run_ready(at.look(&kv, later - 9_999, waiting, later));
     assert!(matches!(younger(None), Ok(Looked::Run(_))));
     assert_eq!(younger(None), Ok(Looked::Wait));
-    // Who does not mind its age has it meanwhile.
+    // A caller that accepts its age gets it meanwhile.
     assert_eq!(look(&kv, &at, later), hit(b"one", kept_ms));
 }
 
@@ -67,7 +67,7 @@ fn another_question_is_never_answered_and_its_caller_never_held_up() {
     assert_eq!(look(&kv, &one, NOON_MS), Looked::Wait);
     assert_eq!(look(&kv, &other, NOON_MS), Looked::Bypass);
     run_ready(one.keep(&kv, ticket, b"one", NOON_MS)).unwrap();
-    // It takes the place over, and the first is asked anew.
+    // It overwrites the place, so the first call runs again.
     let ticket = begin(&kv, &other, NOON_MS);
     assert_eq!(look(&kv, &one, NOON_MS), hit(b"one", NOON_MS));
     run_ready(other.keep(&kv, ticket, b"other", NOON_MS)).unwrap();
@@ -186,7 +186,7 @@ fn a_hit_is_one_operation_of_the_store() {
 // ---------------------------------------------------------------------------------------------------
 // Simulation
 
-/// A run that somebody was told to make.
+/// A run that a caller was told to make.
 struct Running {
     place: u8,
     /// The time its claim carries.
@@ -316,7 +316,7 @@ async fn one_call(
             Ok(Looked::Bypass) | Err(_) => {
                 ledger.borrow_mut().beside += 1;
                 sim.sleep(sim.below(pace.run_ms + 1)).await;
-                // Who asked for a run keeps what it got.
+                // A caller that asked for a run stores its result.
                 if sim.below(8) == 0 {
                     let _ = at.keep(kv, NO_TICKET, &[of, 0], clock()).await;
                 }
@@ -331,7 +331,7 @@ async fn one_call(
     }
 }
 
-/// What happened in one schedule.
+/// The events of one schedule.
 struct Told {
     runs: u64,
     hits: u64,
@@ -433,7 +433,7 @@ fn simulate(seed: u64) -> Told {
             );
         }
     }
-    // Whatever happened, a place is usable again: who has no trouble is answered from what was kept.
+    // Whatever happened, a place is usable again: a caller without faults is answered from the cache.
     sim.set_faults(Faults::NONE);
     let usable = Rc::new(Cell::new(0));
     for of in 0..digests {

@@ -4,8 +4,8 @@
 use penstock_core::Kv;
 use penstock_core::kv::run_ready;
 use penstock_policy::idempotency::{
-    Call, Claimed, Completed, Fingerprint, Idempotency, IdempotencyKey, IdempotencySettings, Lease,
-    Looked, Outcome, Scope,
+    CallParts, ClaimResult, CompleteResult, Fingerprint, Idempotency, IdempotencyKey,
+    IdempotencySettings, Lease, Outcome, RecordState, Scope,
 };
 use penstock_testkit::{Faults, MemoryKv, Sim, SimKv};
 use std::cell::RefCell;
@@ -22,8 +22,8 @@ fn settings() -> IdempotencySettings {
     }
 }
 
-fn call(body: &[u8]) -> Call<'_> {
-    Call {
+fn call(body: &[u8]) -> CallParts<'_> {
+    CallParts {
         tenant: "t",
         method: "POST",
         route: "/v1/models/m:predict",
@@ -79,7 +79,7 @@ async fn grant(
     scope: &Scope,
     print: &Fingerprint,
 ) -> Lease {
-    let Looked::Free(slot) = policy.look(kv, scope, print, sim.now_ms()).await.unwrap() else {
+    let RecordState::Free(slot) = policy.look(kv, scope, print, sim.now_ms()).await.unwrap() else {
         panic!("not free");
     };
     match policy
@@ -87,7 +87,7 @@ async fn grant(
         .await
         .unwrap()
     {
-        Claimed::Granted(lease) => lease,
+        ClaimResult::Granted(lease) => lease,
         other => panic!("{other:?}"),
     }
 }
@@ -103,30 +103,30 @@ fn a_finished_call_is_replayed_until_its_time_is_over_and_then_runs_again() {
             policy
                 .complete(&kv, &scope, &lease, &kept, sim.now_ms())
                 .await,
-            Ok(Completed::Published)
+            Ok(CompleteResult::Published)
         );
         for hours in [0, 1, 12, 23] {
             let at = kept.completed_ms + hours * 3_600_000;
             assert_eq!(
                 policy.look(&kv, &scope, &print, at).await,
-                Ok(Looked::Done(kept.clone())),
+                Ok(RecordState::Done(kept.clone())),
                 "{hours} h"
             );
             assert_eq!(
                 policy
                     .look(&kv, &scope, &Fingerprint::of(&call(b"2")), at)
                     .await,
-                Ok(Looked::Mismatch)
+                Ok(RecordState::Mismatch)
             );
         }
         let later = kept.completed_ms + 86_400_000;
         let looked = policy.look(&kv, &scope, &print, later).await.unwrap();
-        let Looked::Free(slot) = looked else {
+        let RecordState::Free(slot) = looked else {
             panic!("{looked:?}")
         };
         assert!(matches!(
             policy.claim(&kv, &scope, &print, &slot, later, 0).await,
-            Ok(Claimed::Granted(_))
+            Ok(ClaimResult::Granted(_))
         ));
     });
 }
@@ -139,12 +139,12 @@ fn a_call_in_flight_is_refused_and_another_call_with_its_key_too() {
         grant(&mut policy, &sim, &kv, &scope, &print).await;
         assert_eq!(
             policy.look(&kv, &scope, &print, sim.now_ms()).await,
-            Ok(Looked::InFlight { retry_after_s: 1 })
+            Ok(RecordState::InFlight { retry_after_s: 1 })
         );
         let other = Fingerprint::of(&call(b"2"));
         assert_eq!(
             policy.look(&kv, &scope, &other, sim.now_ms()).await,
-            Ok(Looked::Mismatch)
+            Ok(RecordState::Mismatch)
         );
     });
 }
@@ -166,7 +166,7 @@ fn a_released_call_can_be_claimed_at_once_up_to_the_last_epoch() {
         }
         assert_eq!(
             policy.look(&kv, &scope, &print, sim.now_ms()).await,
-            Ok(Looked::Exhausted)
+            Ok(RecordState::Exhausted)
         );
     });
 }
@@ -180,7 +180,7 @@ fn a_dead_owners_call_is_free_after_its_lease_and_its_late_outcome_does_not_coun
         sim.sleep(29_000).await;
         assert!(matches!(
             policy.look(&kv, &scope, &print, sim.now_ms()).await,
-            Ok(Looked::InFlight { .. })
+            Ok(RecordState::InFlight { .. })
         ));
         sim.sleep(1_001).await;
         let lease = grant(&mut policy, &sim, &kv, &scope, &print).await;
@@ -190,20 +190,22 @@ fn a_dead_owners_call_is_free_after_its_lease_and_its_late_outcome_does_not_coun
             policy
                 .complete(&kv, &scope, &dead, &late, sim.now_ms())
                 .await,
-            Ok(Completed::Superseded(Looked::InFlight { retry_after_s: 1 }))
+            Ok(CompleteResult::Superseded(RecordState::InFlight {
+                retry_after_s: 1
+            }))
         );
         let kept = outcome(&print, sim.now_ms(), "kept");
         assert_eq!(
             policy
                 .complete(&kv, &scope, &lease, &kept, sim.now_ms())
                 .await,
-            Ok(Completed::Published)
+            Ok(CompleteResult::Published)
         );
         assert_eq!(
             policy
                 .complete(&kv, &scope, &dead, &late, sim.now_ms())
                 .await,
-            Ok(Completed::Superseded(Looked::Done(kept)))
+            Ok(CompleteResult::Superseded(RecordState::Done(kept)))
         );
     });
 }
@@ -215,7 +217,8 @@ fn an_owner_that_finished_just_before_it_was_replaced_is_believed() {
         let (scope, print) = (scope("k"), Fingerprint::of(&call(b"1")));
         let slow = grant(&mut policy, &sim, &kv, &scope, &print).await;
         sim.sleep(31_000).await;
-        let Ok(Looked::Free(slot)) = policy.look(&kv, &scope, &print, sim.now_ms()).await else {
+        let Ok(RecordState::Free(slot)) = policy.look(&kv, &scope, &print, sim.now_ms()).await
+        else {
             panic!("the lease is over")
         };
         let kept = outcome(&print, sim.now_ms(), "kept");
@@ -223,17 +226,17 @@ fn an_owner_that_finished_just_before_it_was_replaced_is_believed() {
             policy
                 .complete(&kv, &scope, &slow, &kept, sim.now_ms())
                 .await,
-            Ok(Completed::Published)
+            Ok(CompleteResult::Published)
         );
         assert_eq!(
             policy
                 .claim(&kv, &scope, &print, &slot, sim.now_ms(), 0)
                 .await,
-            Ok(Claimed::Done(kept.clone()))
+            Ok(ClaimResult::Done(kept.clone()))
         );
         assert_eq!(
             policy.look(&kv, &scope, &print, sim.now_ms()).await,
-            Ok(Looked::Done(kept))
+            Ok(RecordState::Done(kept))
         );
     });
 }
@@ -242,7 +245,7 @@ fn an_owner_that_finished_just_before_it_was_replaced_is_believed() {
 fn a_result_is_replayed_for_its_whole_time_also_when_the_time_to_live_was_changed() {
     let midnight = NOON_MS / 86_400_000 * 86_400_000 + 86_400_000;
     for ttl_s in [60, 3_600, 86_400, 7 * 86_400] {
-        // Claimed just before a day's end and completed after it.
+        // ClaimResult just before a day's end and completed after it.
         alone(midnight - 1, move |sim, kv| async move {
             let with = |ttl_s| {
                 Idempotency::new(IdempotencySettings {
@@ -258,15 +261,15 @@ fn a_result_is_replayed_for_its_whole_time_also_when_the_time_to_live_was_change
             let done = policy
                 .complete(&kv, &scope, &lease, &kept, sim.now_ms())
                 .await;
-            assert_eq!(done, Ok(Completed::Published));
+            assert_eq!(done, Ok(CompleteResult::Published));
             let last = kept.completed_ms + ttl_s * 1_000;
             for at in [kept.completed_ms, last - 1_000, last - 1] {
                 let looked = policy.look(&kv, &scope, &print, at).await;
-                assert_eq!(looked, Ok(Looked::Done(kept.clone())), "ttl {ttl_s}");
+                assert_eq!(looked, Ok(RecordState::Done(kept.clone())), "ttl {ttl_s}");
             }
             let looked = policy.look(&kv, &scope, &print, last).await;
             assert!(
-                matches!(looked, Ok(Looked::Free(_))),
+                matches!(looked, Ok(RecordState::Free(_))),
                 "ttl {ttl_s}: {looked:?}"
             );
             for other in [ttl_s + 3_600, 2 * ttl_s] {
@@ -275,7 +278,7 @@ fn a_result_is_replayed_for_its_whole_time_also_when_the_time_to_live_was_change
                     .await;
                 assert_eq!(
                     looked,
-                    Ok(Looked::Done(kept.clone())),
+                    Ok(RecordState::Done(kept.clone())),
                     "ttl {ttl_s}, then {other}"
                 );
             }
@@ -289,7 +292,8 @@ fn a_store_that_is_full_is_swept_nevertheless() {
     let mut policy = Idempotency::new(settings());
     for n in 0..400 {
         let (scope, print) = (scope(&format!("{n}")), Fingerprint::of(&call(b"1")));
-        let Ok(Looked::Free(slot)) = run_ready(policy.look(&kv, &scope, &print, NOON_MS)) else {
+        let Ok(RecordState::Free(slot)) = run_ready(policy.look(&kv, &scope, &print, NOON_MS))
+        else {
             panic!("a new key is free")
         };
         run_ready(policy.claim(&kv, &scope, &print, &slot, NOON_MS, 3)).unwrap();
@@ -312,7 +316,8 @@ fn an_owner_whose_store_fails_leaves_the_key_free() {
     alone(NOON_MS, |sim, kv| async move {
         let mut policy = Idempotency::new(settings());
         let (scope, print) = (scope("k"), Fingerprint::of(&call(b"1")));
-        let Ok(Looked::Free(slot)) = policy.look(&kv, &scope, &print, sim.now_ms()).await else {
+        let Ok(RecordState::Free(slot)) = policy.look(&kv, &scope, &print, sim.now_ms()).await
+        else {
             panic!("a new key is free")
         };
         // The claim is won, and then the intent is lost.
@@ -372,7 +377,7 @@ fn what_is_stored_does_not_grow_with_time() {
 // ---------------------------------------------------------------------------------------------------
 // Simulation
 
-/// What callers did and were told, by period of a key's life.
+/// The actions and results of callers, by period of a key's life.
 #[derive(Default)]
 struct Ledger {
     executed: BTreeSet<(usize, u64, u64)>,
@@ -407,9 +412,9 @@ async fn one_call(
     let (scope, print) = (scope(&format!("key-{key}")), Fingerprint::of(&call(b"1")));
     let clock = || sim.now_ms().saturating_add_signed(skew);
     let slot = match policy.look(kv, &scope, &print, clock()).await {
-        Ok(Looked::Free(slot)) => slot,
-        Ok(Looked::Done(outcome)) => return Ended::Told(text(&outcome)),
-        Ok(Looked::InFlight { .. }) | Err(_) => return Ended::Retry,
+        Ok(RecordState::Free(slot)) => slot,
+        Ok(RecordState::Done(outcome)) => return Ended::Told(text(&outcome)),
+        Ok(RecordState::InFlight { .. }) | Err(_) => return Ended::Retry,
         Ok(other) => panic!("{other:?}"),
     };
     let random = sim.below(u64::MAX);
@@ -417,9 +422,9 @@ async fn one_call(
         .claim(kv, &scope, &print, &slot, clock(), random)
         .await
     {
-        Ok(Claimed::Granted(lease)) => lease,
-        Ok(Claimed::Done(outcome)) => return Ended::Told(text(&outcome)),
-        Ok(Claimed::InFlight { .. }) | Err(_) => return Ended::Retry,
+        Ok(ClaimResult::Granted(lease)) => lease,
+        Ok(ClaimResult::Done(outcome)) => return Ended::Told(text(&outcome)),
+        Ok(ClaimResult::InFlight { .. }) | Err(_) => return Ended::Retry,
     };
     {
         let mut ledger = ledger.borrow_mut();
@@ -444,9 +449,9 @@ async fn one_call(
     let body = format!("{caller}/{}/{}", lease.period, lease.epoch);
     let outcome = outcome(&print, clock(), &body);
     match policy.complete(kv, &scope, &lease, &outcome, clock()).await {
-        Ok(Completed::Published) => Ended::Told(body),
-        Ok(Completed::Superseded(Looked::Done(outcome))) => Ended::Told(text(&outcome)),
-        Ok(Completed::Superseded(_)) | Err(_) => Ended::Retry,
+        Ok(CompleteResult::Published) => Ended::Told(body),
+        Ok(CompleteResult::Superseded(RecordState::Done(outcome))) => Ended::Told(text(&outcome)),
+        Ok(CompleteResult::Superseded(_)) | Err(_) => Ended::Retry,
     }
 }
 
@@ -635,11 +640,11 @@ fn sixty_four_racers_run_a_call_once() {
                 let mut policy = Idempotency::new(settings());
                 let (scope, print) = (scope("k"), Fingerprint::of(&call(b"1")));
                 let looked = policy.look(&kv, &scope, &print, sim_.now_ms()).await;
-                if let Ok(Looked::Free(slot)) = looked {
+                if let Ok(RecordState::Free(slot)) = looked {
                     let claimed = policy
                         .claim(&kv, &scope, &print, &slot, sim_.now_ms(), sim_.below(99))
                         .await;
-                    if let Ok(Claimed::Granted(_)) = claimed {
+                    if let Ok(ClaimResult::Granted(_)) = claimed {
                         *granted.borrow_mut() += 1;
                     }
                 }

@@ -1,4 +1,4 @@
-//! What strangers send to the policies: no bytes do harm, and every spelling means one thing.
+//! Untrusted input of the policies: no bytes cause a panic, and every text has one meaning.
 
 use penstock_policy::document;
 use penstock_policy::idempotency::{IdempotencyKey, Outcome};

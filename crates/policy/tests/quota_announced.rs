@@ -1,16 +1,18 @@
-//! What a caller is told is true: a call that waits as long as was announced passes, and a call of what remains passes
+//! Announcements to callers are true: a call that waits as long as was announced passes, and a call of what remains passes
 //! while one of more does not. For every algorithm and unit, by the clock of one caller that is alone.
 
 mod quota_common;
 
 use penstock_core::kv::run_ready;
 use penstock_policy::quota::swap::Verdict;
-use penstock_policy::quota::{Admission, Ask, Cost, Quota, Refusal, RefusalKind, Status};
+use penstock_policy::quota::{
+    Admission, Cost, Quota, QuotaRefusal, RefusalKind, Status, StoreAccess,
+};
 use penstock_testkit::MemoryKv;
 use proptest::prelude::*;
 use quota_common::{START_MS, call, quota, tenant};
 
-/// What is counted.
+/// The unit that is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unit {
     Requests,
@@ -59,13 +61,13 @@ impl World {
     }
 
     /// Makes a call that costs so much: how the limits stand after it.
-    fn call(&mut self, cost: u64) -> Result<Vec<Status>, Refusal> {
+    fn call(&mut self, cost: u64) -> Result<Vec<Status>, QuotaRefusal> {
         self.admit(cost).map(|admission| admission.statuses)
     }
 
-    fn admit(&mut self, cost: u64) -> Result<Admission, Refusal> {
+    fn admit(&mut self, cost: u64) -> Result<Admission, QuotaRefusal> {
         let caller = tenant("a");
-        let ask = Ask::new(&self.kv, self.now_ms, 7);
+        let store = StoreAccess::new(&self.kv, self.now_ms, 7);
         let known = match self.unit {
             Unit::Requests => Cost {
                 requests: cost,
@@ -80,19 +82,19 @@ impl World {
                 bytes: 0,
             },
         };
-        let mut admission = run_ready(self.quota.admit(ask, &call(&caller), known))?;
+        let mut admission = run_ready(self.quota.admit(store, &call(&caller), known))?;
         if self.unit == Unit::Items {
-            run_ready(self.quota.charge_items(ask, &mut admission, cost))?;
+            run_ready(self.quota.charge_items(store, &mut admission, cost))?;
         }
         Ok(admission)
     }
 }
 
-/// What a caller does next.
+/// The next action of a caller.
 #[derive(Clone, Debug)]
 enum Step {
     /// Calls, and goes on at once.
-    Call(u64),
+    CallAttributes(u64),
     /// Waits some time.
     Sleep(u64),
     /// Calls; waits for what `Retry-After`, or after a call that passed `t`, says; and calls again.
@@ -108,7 +110,7 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let cost = 1_u64..12;
     let step = prop_oneof![
-        cost.clone().prop_map(Step::Call),
+        cost.clone().prop_map(Step::CallAttributes),
         (0_u64..3_000).prop_map(Step::Sleep),
         (0_u64..12_000).prop_map(Step::Sleep),
         cost.clone().prop_map(Step::Obey),
@@ -119,7 +121,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..30)
 }
 
-fn told(outcome: &Result<Vec<Status>, Refusal>) -> Option<Status> {
+fn told(outcome: &Result<Vec<Status>, QuotaRefusal>) -> Option<Status> {
     let statuses = match outcome {
         Ok(statuses) => statuses,
         Err(refusal) => &refusal.statuses,
@@ -137,7 +139,7 @@ fn check(text: &str, unit: Unit, steps: &[Step]) -> Result<(), TestCaseError> {
     for step in steps {
         match *step {
             Step::Sleep(ms) => world.now_ms += ms,
-            Step::Call(cost) => {
+            Step::CallAttributes(cost) => {
                 let _ = world.call(cost);
             }
             Step::Refund(cost) => {
@@ -146,8 +148,8 @@ fn check(text: &str, unit: Unit, steps: &[Step]) -> Result<(), TestCaseError> {
                 }
                 let caller_items = world.admit(cost);
                 if let Ok(mut admission) = caller_items {
-                    let ask = Ask::new(&world.kv, world.now_ms, 7);
-                    run_ready(world.quota.refund_items(ask, &mut admission));
+                    let store = StoreAccess::new(&world.kv, world.now_ms, 7);
+                    run_ready(world.quota.refund_items(store, &mut admission));
                     let status = admission.statuses.last().cloned();
                     let left = status.map_or(0, |status| status.remaining);
                     if !is_leaky {
@@ -286,8 +288,8 @@ proptest! {
             match world.admit(1) {
                 Ok(admission) => {
                     prop_assert!(admission.statuses[0].remaining > 0);
-                    let ask = Ask::new(&world.kv, world.now_ms, 7);
-                    run_ready(world.quota.settle(ask, admission, used_ms));
+                    let store = StoreAccess::new(&world.kv, world.now_ms, 7);
+                    run_ready(world.quota.settle(store, admission, used_ms));
                 }
                 Err(refusal) => {
                     prop_assert_eq!(refusal.statuses[0].remaining, 0);

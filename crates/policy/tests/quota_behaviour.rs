@@ -4,7 +4,7 @@ mod quota_common;
 
 use penstock_policy::quota::limits::Algorithm;
 use penstock_policy::quota::swap::Verdict;
-use penstock_policy::quota::{Ask, Call, Cost, RefusalKind, headers};
+use penstock_policy::quota::{CallAttributes, Cost, RefusalKind, StoreAccess, headers};
 use penstock_testkit::sim::Entry;
 use penstock_testkit::{Faults, Sim};
 use quota_common::*;
@@ -25,7 +25,7 @@ const WINDOWS: [(&str, &str); 3] = [
     ),
 ];
 
-/// All callers at once, each on an instance of its own; how many are admitted. Nobody settles.
+/// All callers at once, each on an instance of its own; how many are admitted. No call is settled.
 fn race(seed: u64, text: &str, racers: usize) -> (usize, Sim) {
     let sim = Sim::new(seed, START_MS + 10_000, Faults::NONE);
     let admitted = shared(0);
@@ -266,13 +266,13 @@ fn a_refused_call_uses_up_nothing() {
         // The items of this call are too many for good; what it was charged before comes back too.
         let kv = sim.kv();
         let refusal = quota
-            .charge_items(Ask::new(&kv, sim.now_ms(), 1), &mut first, 11)
+            .charge_items(StoreAccess::new(&kv, sim.now_ms(), 1), &mut first, 11)
             .await
             .unwrap_err();
         assert_eq!(refusal.kind, RefusalKind::TooLarge);
         assert!(refusal.message.contains("11 items"), "{}", refusal.message);
         quota
-            .settle(Ask::new(&kv, sim.now_ms(), 1), first, 50)
+            .settle(StoreAccess::new(&kv, sim.now_ms(), 1), first, 50)
             .await;
         sim.sleep(1_100).await;
         let all = Cost {
@@ -280,8 +280,8 @@ fn a_refused_call_uses_up_nothing() {
             bytes: 1000,
         };
         let mut last = admit(&mut quota, &sim, &tenant("a"), all).await.unwrap();
-        let ask = Ask::new(&kv, sim.now_ms(), 1);
-        assert!(quota.charge_items(ask, &mut last, 11).await.is_err());
+        let store = StoreAccess::new(&kv, sim.now_ms(), 1);
+        assert!(quota.charge_items(store, &mut last, 11).await.is_err());
     });
     for limit in ["window", "bytes", "gpu", "tight", "items"] {
         assert!(
@@ -302,7 +302,7 @@ fn items_are_charged_refused_and_refunded() {
         let a = tenant("a");
         let mut first = admit(&mut quota, &sim, &a, ONE).await.unwrap();
         quota
-            .charge_items(Ask::new(&kv, sim.now_ms(), 1), &mut first, 6)
+            .charge_items(StoreAccess::new(&kv, sim.now_ms(), 1), &mut first, 6)
             .await
             .unwrap();
         assert_eq!(
@@ -315,7 +315,7 @@ fn items_are_charged_refused_and_refunded() {
         );
         let mut second = admit(&mut quota, &sim, &a, ONE).await.unwrap();
         let refusal = quota
-            .charge_items(Ask::new(&kv, sim.now_ms(), 1), &mut second, 5)
+            .charge_items(StoreAccess::new(&kv, sim.now_ms(), 1), &mut second, 5)
             .await
             .unwrap_err();
         assert_eq!(refusal.limit.as_deref(), Some("items"));
@@ -329,14 +329,16 @@ fn items_are_charged_refused_and_refunded() {
         );
         // The model did not run for the first: its items are free again, its request is not.
         quota
-            .refund_items(Ask::new(&kv, sim.now_ms(), 1), &mut first)
+            .refund_items(StoreAccess::new(&kv, sim.now_ms(), 1), &mut first)
             .await;
         assert_eq!(first.statuses[1].remaining, 10);
-        quota.settle(Ask::new(&kv, sim.now_ms(), 1), first, 0).await;
+        quota
+            .settle(StoreAccess::new(&kv, sim.now_ms(), 1), first, 0)
+            .await;
         sim.sleep(1_100).await;
         let mut third = admit(&mut quota, &sim, &a, ONE).await.unwrap();
         quota
-            .charge_items(Ask::new(&kv, sim.now_ms(), 1), &mut third, 10)
+            .charge_items(StoreAccess::new(&kv, sim.now_ms(), 1), &mut third, 10)
             .await
             .unwrap();
         assert_eq!(
@@ -365,7 +367,7 @@ fn compute_time_overshoots_by_what_runs_at_once() {
                     if let Ok(admission) = admitted {
                         let kv = sim2.kv();
                         quota
-                            .settle(Ask::new(&kv, sim2.now_ms(), 3), admission, 50)
+                            .settle(StoreAccess::new(&kv, sim2.now_ms(), 3), admission, 50)
                             .await;
                     }
                 }
@@ -395,7 +397,9 @@ fn places_are_given_back_or_forgotten() {
             // Into the next lease bucket: the places are still taken.
             sim.sleep(30_000).await;
             assert!(admit(&mut quota, &sim, &a, ONE).await.is_err());
-            quota.settle(Ask::new(&kv, sim.now_ms(), 1), one, 0).await;
+            quota
+                .settle(StoreAccess::new(&kv, sim.now_ms(), 1), one, 0)
+                .await;
             let three = admit(&mut quota, &sim, &a, ONE).await.unwrap();
             // These two are never settled, and forgotten after two leases.
             drop((two, three));
@@ -405,7 +409,9 @@ fn places_are_given_back_or_forgotten() {
         let late = admit(&mut quota, &sim, &a, ONE).await.unwrap();
         sim.sleep(600_000).await;
         let entries = sim.live_entries();
-        quota.settle(Ask::new(&kv, sim.now_ms(), 1), late, 0).await;
+        quota
+            .settle(StoreAccess::new(&kv, sim.now_ms(), 1), late, 0)
+            .await;
         assert_eq!(sim.live_entries(), entries);
         assert_eq!(quota.tally().store_failures, Default::default());
     });
@@ -481,13 +487,13 @@ fn limits_apply_to_whom_they_name_and_count_them_apart() {
             (&paid, "predict", Some("m"), true),
             (&paid, "predict", Some("m"), true),
         ] {
-            let call = Call {
+            let call = CallAttributes {
                 caller,
                 route,
                 model,
             };
             let result = quota
-                .admit(Ask::new(&kv, sim.now_ms(), 1), &call, ONE)
+                .admit(StoreAccess::new(&kv, sim.now_ms(), 1), &call, ONE)
                 .await;
             assert_eq!(result.is_ok(), fits, "{call:?}");
         }
@@ -505,7 +511,7 @@ fn buckets_fall_back_where_swaps_lie() {
         let mut passed = 0;
         for _ in 0..20 {
             let result = quota1
-                .admit(Ask::new(&kv, sim.now_ms(), 7), &call(&a), ONE)
+                .admit(StoreAccess::new(&kv, sim.now_ms(), 7), &call(&a), ONE)
                 .await;
             passed += u32::from(result.is_ok());
         }
@@ -524,7 +530,7 @@ fn buckets_fall_back_where_swaps_lie() {
         let mut quota2 = quota(text);
         let operations = sim.operations();
         quota2
-            .probe_swap(Ask::new(&kv, sim.now_ms(), 8))
+            .probe_swap(StoreAccess::new(&kv, sim.now_ms(), 8))
             .await
             .unwrap();
         assert_eq!(sim.operations(), operations + 1);
@@ -539,7 +545,7 @@ fn buckets_fall_back_where_swaps_lie() {
         let kv = NoSwap(sim.kv());
         let mut quota = quota(text);
         quota
-            .probe_swap(Ask::new(&kv, sim.now_ms(), 7))
+            .probe_swap(StoreAccess::new(&kv, sim.now_ms(), 7))
             .await
             .unwrap();
         assert!(quota.fallbacks()[0].reason.contains("not supported"));
@@ -547,7 +553,7 @@ fn buckets_fall_back_where_swaps_lie() {
     alone(|sim| async move {
         let mut quota = quota(text);
         quota
-            .probe_swap(Ask::new(&sim.kv(), sim.now_ms(), 7))
+            .probe_swap(StoreAccess::new(&sim.kv(), sim.now_ms(), 7))
             .await
             .unwrap();
         assert!(quota.fallbacks().is_empty());
@@ -571,7 +577,7 @@ fn a_bucket_survives_the_turn_of_its_generation() {
                 let now = sim2.now_ms() - 2_000 + racer % 5 * 1_000;
                 let a = tenant("a");
                 let result = quota
-                    .admit(Ask::new(&kv, now, sim2.below(99)), &call(&a), ONE)
+                    .admit(StoreAccess::new(&kv, now, sim2.below(99)), &call(&a), ONE)
                     .await;
                 *admitted.borrow_mut() += u32::from(result.is_ok());
             });
@@ -640,7 +646,7 @@ fn a_refused_flood_costs_no_trips() {
             admit(&mut quota, &sim, &b, ONE).await.is_ok(),
             "others are not meant"
         );
-        // The block ends by itself, although the caller never paused.
+        // The block ends, although the caller never paused.
         let ends = (sim.now_ms() / 60_000 + 2) * 60_000;
         sim.sleep(ends - sim.now_ms()).await;
         let refusal = admit(&mut quota, &sim, &a, ONE).await.unwrap_err();
@@ -758,7 +764,7 @@ fn live_entries_stay_bounded_over_weeks() {
                 let admitted = admit(quota, &sim2, &caller, ONE).await;
                 if let Ok(admission) = admitted {
                     quota
-                        .settle(Ask::new(&kv, sim2.now_ms(), 1), admission, 0)
+                        .settle(StoreAccess::new(&kv, sim2.now_ms(), 1), admission, 0)
                         .await;
                 }
             }

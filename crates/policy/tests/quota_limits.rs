@@ -1,4 +1,4 @@
-//! What an operator may write, and what is said about the rest.
+//! The settings of quota that are accepted, and the messages for the others.
 
 mod quota_common;
 

@@ -8,7 +8,7 @@ mod quota_common;
 use penstock_policy::quota::gcra;
 use penstock_policy::quota::limits::{Algorithm, Unit};
 use penstock_policy::quota::swap::Verdict;
-use penstock_policy::quota::{Ask, Cost, Limit, Quota, QuotaDocument, RefusalKind};
+use penstock_policy::quota::{Cost, Limit, Quota, QuotaDocument, RefusalKind, StoreAccess};
 use penstock_testkit::sim::Entry;
 use penstock_testkit::{Faults, Random, Sim};
 use quota_common::*;
@@ -38,7 +38,7 @@ struct Log {
     ended: u64,
 }
 
-/// What one schedule is about.
+/// The parameters of one schedule.
 #[derive(Clone, Debug)]
 struct Plan {
     text: String,
@@ -189,7 +189,11 @@ async fn one_call(
         }
     };
     let admitted = quota
-        .admit(Ask::new(&kv, now, random.bits()), &call(&caller), cost)
+        .admit(
+            StoreAccess::new(&kv, now, random.bits()),
+            &call(&caller),
+            cost,
+        )
         .await;
     match admitted {
         Err(refusal) => {
@@ -201,9 +205,9 @@ async fn one_call(
             note(Unit::Requests, cost.requests, now);
             note(Unit::Bytes, cost.bytes, now);
             let now = clock(&sim);
-            let ask = Ask::new(&kv, now, random.bits());
+            let store = StoreAccess::new(&kv, now, random.bits());
             if quota
-                .charge_items(ask, &mut admission, items)
+                .charge_items(store, &mut admission, items)
                 .await
                 .is_err()
             {
@@ -218,11 +222,11 @@ async fn one_call(
                 log.borrow_mut().used.append(&mut used);
                 sim.sleep(random.below(4_000)).await;
                 drop(running);
-                let ask = Ask::new(&kv, clock(&sim), random.bits());
+                let store = StoreAccess::new(&kv, clock(&sim), random.bits());
                 if !ran {
-                    quota.refund_items(ask, &mut admission).await;
+                    quota.refund_items(store, &mut admission).await;
                 }
-                quota.settle(ask, admission, 0).await;
+                quota.settle(store, admission, 0).await;
             }
         }
     }
@@ -283,7 +287,7 @@ fn bucket_of(limit: &Limit) -> Option<gcra::Bucket> {
     })
 }
 
-/// What was used under each limit and by each subject is within what the limit promises.
+/// Checks that the use of each limit by each subject stays within the bound of the limit.
 fn check_use(plan: &Plan, log: &Log) -> Result<(), String> {
     for (at, limit) in plan.limits.iter().enumerate() {
         for tenant in 0..=plan.tenants {
@@ -431,7 +435,7 @@ fn schedule(seed: u64, totals: &mut Totals) {
             } else {
                 1
             };
-            // Each limit by itself, so that none stands in the way of another.
+            // Each limit alone, so that none hides another.
             let mut quota = Quota::new(QuotaDocument {
                 limits: vec![limit.clone()],
                 ..QuotaDocument::default()
@@ -493,8 +497,8 @@ fn what_is_promised_holds_whatever_fails() {
     );
 }
 
-/// Whoever tries the store at the same time as others, and whatever gets lost, trusts a sound swap or
-/// nobody's; a store that lies is never trusted.
+/// Instances that try the store at the same time, with losses, trust a sound swap or none. A store that lies is never
+/// trusted.
 #[test]
 fn a_lying_store_is_never_trusted() {
     let text = "[[limits]]\nname = \"t\"\nalgorithm = \"token-bucket\"\nlimit = 5\nwindow_s = 60";
@@ -517,10 +521,10 @@ fn a_lying_store_is_never_trusted() {
                     let now = sim2.now_ms();
                     let probed = if lying {
                         let kv = LyingSwap(sim2.kv());
-                        quota.probe_swap(Ask::new(&kv, now, random)).await
+                        quota.probe_swap(StoreAccess::new(&kv, now, random)).await
                     } else {
                         let kv = sim2.kv();
-                        quota.probe_swap(Ask::new(&kv, now, random)).await
+                        quota.probe_swap(StoreAccess::new(&kv, now, random)).await
                     };
                     if probed.is_ok() {
                         let mut asked = asked.borrow_mut();

@@ -3,7 +3,7 @@
 #![allow(missing_docs)]
 
 use penstock_core::ModelVersion;
-use penstock_policy::rollout::edit::{Change, Refused as EditRefused, Surroundings};
+use penstock_policy::rollout::edit::{Change, EditError, Environment};
 use penstock_policy::rollout::{
     Alias, Arm, Bounds, BoundsPatch, ByHeader, Chosen, Deprecated, NoVersion, Percent,
     RolloutQuery, Rollouts, Shadow, SplitArm, Target, Version, Why,
@@ -38,7 +38,7 @@ struct Model {
     rollouts: Rollouts,
     versions: Vec<ModelVersion>,
     ready: Vec<u64>,
-    tripped: Option<String>,
+    rolled_back: Option<String>,
     now_ms: u64,
 }
 
@@ -48,15 +48,15 @@ impl Model {
             rollouts: Rollouts::new(),
             versions: versions(&[1, 2, 3]),
             ready: vec![1, 2, 3],
-            tripped: None,
+            rolled_back: None,
             now_ms: NOW_MS,
         }
     }
 
-    fn try_change(&mut self, change: Change) -> Result<(), EditRefused> {
-        let around = Surroundings {
+    fn try_change(&mut self, change: Change) -> Result<(), EditError> {
+        let around = Environment {
             versions: &self.versions,
-            tripped: self.tripped.as_deref(),
+            rolled_back: self.rolled_back.as_deref(),
             now_ms: self.now_ms,
             random: 0x1234_5678_9abc_def0,
         };
@@ -84,7 +84,7 @@ impl Model {
         });
     }
 
-    fn start(&mut self, number: u64, percentage: f64) -> Result<(), EditRefused> {
+    fn start(&mut self, number: u64, percentage: f64) -> Result<(), EditError> {
         self.try_change(Change::StartCanary {
             version: version(number),
             percent: percent(percentage),
@@ -106,7 +106,7 @@ impl Model {
                 header: &|name| header.filter(|_| name == "x-plan"),
                 versions: &self.versions,
                 ready: &|version| self.ready.contains(&version.get()),
-                tripped: &|_| self.tripped.is_some(),
+                rolled_back: &|_| self.rolled_back.is_some(),
                 now_ms: self.now_ms,
                 random: 7,
             },
@@ -178,8 +178,8 @@ fn what_others_rest_on_is_not_taken_away() {
     let mut model = Model::new();
     model.set_alias("stable", 1);
     model.set_default("stable");
-    let conflict = |refused: Result<(), EditRefused>, word: &str| match refused {
-        Err(EditRefused::Conflict(why)) => assert!(why.contains(word), "{why}"),
+    let conflict = |refused: Result<(), EditError>, word: &str| match refused {
+        Err(EditError::Conflict(why)) => assert!(why.contains(word), "{why}"),
         other => panic!("{other:?}"),
     };
     let remove = |name: &str| Change::RemoveAlias { alias: alias(name) };
@@ -211,13 +211,13 @@ fn what_others_rest_on_is_not_taken_away() {
     );
     assert!(matches!(
         model.try_change(remove("beta")),
-        Err(EditRefused::NotFound { available, .. }) if available == ["stable"]
+        Err(EditError::NotFound { available, .. }) if available == ["stable"]
     ));
     let unknown = model.try_change(Change::SetAlias {
         alias: alias("beta"),
         version: version(9),
     });
-    assert!(matches!(unknown, Err(EditRefused::Invalid(v)) if v[0].pointer == "/version"));
+    assert!(matches!(unknown, Err(EditError::Invalid(v)) if v[0].pointer == "/version"));
     model.change(Change::SetDefault { to: None });
     model.change(remove("stable"));
     model.change(Change::Undeprecate {
@@ -236,17 +236,17 @@ fn what_others_rest_on_is_not_taken_away() {
     ] {
         let refused = model.try_change(change.clone());
         assert!(
-            matches!(refused, Err(EditRefused::NotFound { .. })),
+            matches!(refused, Err(EditError::NotFound { .. })),
             "{change:?}"
         );
     }
 }
 
 #[test]
-fn a_canary_gets_its_callers_until_it_trips_and_is_promoted_or_rolled_back() {
+fn a_canary_gets_its_callers_until_it_is_promoted_or_rolled_back() {
     let mut model = Model::new();
     assert!(
-        matches!(model.start(3, 10.0), Err(EditRefused::Conflict(why)) if why.contains("set the default")),
+        matches!(model.start(3, 10.0), Err(EditError::Conflict(why)) if why.contains("set the default")),
         "everybody gets it already"
     );
     model.set_alias("stable", 1);
@@ -273,12 +273,12 @@ fn a_canary_gets_its_callers_until_it_trips_and_is_promoted_or_rolled_back() {
             }
             None => panic!("it belongs to the run"),
         }
-        // Who names a version gets that, and is not counted.
+        // A caller that names a version gets it, and is not counted.
         let pinned = model.ask(Some("stable"), &caller, None).unwrap();
         assert_eq!((pinned.version.get(), pinned.canary), (1, None));
     }
     assert!((180..320).contains(&arms[1]), "{arms:?}");
-    model.tripped = Some("it failed".into());
+    model.rolled_back = Some("it failed".into());
     for n in 0..100 {
         let chosen = model.ask(None, &format!("{n}"), None).unwrap();
         assert_eq!((chosen.version.get(), chosen.canary), (1, None));
@@ -291,13 +291,13 @@ fn a_canary_gets_its_callers_until_it_trips_and_is_promoted_or_rolled_back() {
         },
     ] {
         let refused = model.try_change(change);
-        assert!(matches!(refused, Err(EditRefused::Conflict(why)) if why.contains("it failed")));
+        assert!(matches!(refused, Err(EditError::Conflict(why)) if why.contains("it failed")));
     }
     model.change(Change::StopCanary);
     let ended = model.rollouts.of("m").unwrap().ended.clone().unwrap();
-    assert_eq!(ended.how, "ended by itself: it failed");
+    assert_eq!(ended.how, "rolled back automatically: it failed");
     assert_eq!(model.rollouts.retired.len(), 1);
-    model.tripped = None;
+    model.rolled_back = None;
     model.start(2, 1.0).unwrap();
     model.change(Change::SetCanary {
         percent: Some(percent(100.0)),
@@ -355,9 +355,7 @@ fn a_change_of_one_bound_leaves_the_others_and_never_has_a_canary_end_that_must_
     (expected.max_error_rate_increase, expected.max_latency_ratio) = (None, Some(3.5));
     assert_eq!(bounds(&model), Some(expected.clone()));
     let refused = model.try_change(patch(r#"{"quantile":2}"#));
-    assert!(
-        matches!(refused, Err(EditRefused::Invalid(v)) if v[0].pointer == "/rollback/quantile")
-    );
+    assert!(matches!(refused, Err(EditError::Invalid(v)) if v[0].pointer == "/rollback/quantile"));
     assert_eq!(bounds(&model), Some(expected));
     for text in [
         r#"{"quantile":null}"#,
@@ -383,7 +381,7 @@ fn a_change_of_one_bound_leaves_the_others_and_never_has_a_canary_end_that_must_
     ] {
         let refused = model.try_change(patch(text));
         assert!(
-            matches!(&refused, Err(EditRefused::Conflict(why)) if why.contains("automatic rollback is off")),
+            matches!(&refused, Err(EditError::Conflict(why)) if why.contains("automatic rollback is off")),
             "{text}: {refused:?}"
         );
         assert_eq!(bounds(&model), None, "{text}");
@@ -437,7 +435,7 @@ fn of_a_model_that_is_gone_everything_can_be_taken_back_and_nothing_is_left() {
     ] {
         let refused = model.try_change(change);
         assert!(
-            matches!(&refused, Err(EditRefused::Invalid(v)) if v[0].expected.contains("has none")),
+            matches!(&refused, Err(EditError::Invalid(v)) if v[0].expected.contains("has none")),
             "{refused:?}"
         );
     }
@@ -497,7 +495,7 @@ fn a_split_is_by_header_first_and_then_by_caller() {
     }
     assert!((900..1_100).contains(&counts["split:1"]), "{counts:?}");
     assert_eq!(counts["split:1"] + counts["split:beta"], 4_000);
-    assert!(matches!(model.start(2, 1.0), Err(EditRefused::Conflict(_))));
+    assert!(matches!(model.start(2, 1.0), Err(EditError::Conflict(_))));
     // By header alone there may be a canary beside it.
     model.change(split(Vec::new(), Some(header)));
     assert_eq!(model.says(None), said(1, "default:1"));
@@ -505,7 +503,7 @@ fn a_split_is_by_header_first_and_then_by_caller() {
     assert_eq!(model.says(None).0, 2);
     let refused = model.try_change(split(arms(&[("1", 1), ("2", 1)]), None));
     assert!(
-        matches!(refused, Err(EditRefused::Conflict(_))),
+        matches!(refused, Err(EditError::Conflict(_))),
         "there is a canary"
     );
     model.change(Change::StopCanary);
@@ -521,10 +519,7 @@ fn a_split_is_by_header_first_and_then_by_caller() {
         ),
     ] {
         let refused = model.try_change(wrong);
-        assert!(
-            matches!(refused, Err(EditRefused::Invalid(_))),
-            "{refused:?}"
-        );
+        assert!(matches!(refused, Err(EditError::Invalid(_))), "{refused:?}");
     }
 }
 
@@ -583,7 +578,7 @@ fn a_deprecated_version_says_so_and_after_its_sunset_names_its_successor() {
             since_ms: NOW_MS + 10,
         })
     );
-    // Who named none goes on being answered.
+    // Callers that name no version still get answers.
     assert_eq!(model.says(None), said(2, "latest"));
     assert_eq!(model.ask(None, "", None).unwrap().notice, None);
     let Err(NoVersion::Unknown { available }) = model.ask(Some("9"), "", None) else {
@@ -601,7 +596,7 @@ fn a_deprecated_version_says_so_and_after_its_sunset_names_its_successor() {
     };
     assert!(matches!(
         model.try_change(own(2, "stable")),
-        Err(EditRefused::Invalid(_))
+        Err(EditError::Invalid(_))
     ));
     let backwards = Change::Deprecate {
         version: version(1),
@@ -612,7 +607,7 @@ fn a_deprecated_version_says_so_and_after_its_sunset_names_its_successor() {
             successor: None,
         },
     };
-    assert!(matches!(model.try_change(backwards), Err(EditRefused::Invalid(v)) if v.len() == 2));
+    assert!(matches!(model.try_change(backwards), Err(EditError::Invalid(v)) if v.len() == 2));
 }
 
 #[test]

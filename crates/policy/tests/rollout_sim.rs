@@ -7,7 +7,7 @@
 #![allow(missing_docs)]
 
 use penstock_core::ModelVersion;
-use penstock_policy::rollout::edit::{Change, Surroundings};
+use penstock_policy::rollout::edit::{Change, Environment};
 use penstock_policy::rollout::judge::{
     self, Outcome, Verdict, counter, is_to_judge, judge, numbers,
 };
@@ -40,9 +40,9 @@ fn alias(text: &str) -> Alias {
 }
 
 fn change(rollouts: &mut Rollouts, change: Change, random: u64) {
-    let around = Surroundings {
+    let around = Environment {
         versions: &versions(),
-        tripped: None,
+        rolled_back: None,
         now_ms: NOON_MS,
         random,
     };
@@ -69,7 +69,7 @@ fn ask(rollouts: &Rollouts, caller: &str) -> Chosen {
         header: &|_| None,
         versions: &versions(),
         ready: &|_| true,
-        tripped: &|_| false,
+        rolled_back: &|_| false,
         now_ms: NOON_MS,
         random: 0,
     };
@@ -216,8 +216,8 @@ impl Does {
     }
 }
 
-/// Calls of a run until it trips, all and those of the canary; `None` where it does not within `most` calls.
-fn until_trip(
+/// Calls of a run until it is rolled back, all and those of the canary; `None` where it does not within `most` calls.
+fn until_rollback(
     seed: u64,
     percentage: u64,
     stable: Does,
@@ -237,7 +237,7 @@ fn until_trip(
         let (outcome, latency_ns) = does.call(&mut random);
         tallies[counter(arm, outcome, latency_ns) as usize] += 1;
         if is_to_judge(arm, outcome, random.bits())
-            && let Verdict::Trip(_) = judge(&tallies, &bounds)
+            && let Verdict::RollBack(_) = judge(&tallies, &bounds)
         {
             return Some((n, tried));
         }
@@ -245,9 +245,9 @@ fn until_trip(
     None
 }
 
-/// A canary that does as well trips hardly ever, however often it is judged; one that exceeds its bound does soon.
+/// A canary that does as well is hardly ever rolled back, however often it is judged; one that exceeds its bound does soon.
 #[test]
-fn noise_trips_no_canary_and_a_bad_one_trips_within_its_bound() {
+fn noise_rolls_no_canary_back_and_a_bad_one_is_rolled_back_within_its_bound() {
     let well = Does {
         failed_permille: 10,
         latency_ns: 3 * MS,
@@ -276,14 +276,17 @@ fn noise_trips_no_canary_and_a_bad_one_trips_within_its_bound() {
         ("better", failing(200), well),
     ] {
         for percentage in [2, 10, 50] {
-            let mut tripped = 0;
+            let mut rolled_back = 0;
             let count = schedules(50, |seed| {
-                tripped += u64::from(until_trip(seed, percentage, stable, canary, CALLS).is_some());
+                rolled_back +=
+                    u64::from(until_rollback(seed, percentage, stable, canary, CALLS).is_some());
             });
-            println!("{name}, {percentage} %: {tripped} of {count} runs of {CALLS} calls trip");
+            println!(
+                "{name}, {percentage} %: {rolled_back} of {count} runs of {CALLS} calls are rolled back"
+            );
             assert!(
-                tripped * 100 <= count,
-                "{tripped} of {count} runs trip for nothing"
+                rolled_back * 100 <= count,
+                "{rolled_back} of {count} runs are rolled back for nothing"
             );
         }
     }
@@ -298,8 +301,8 @@ fn noise_trips_no_canary_and_a_bad_one_trips_within_its_bound() {
         for percentage in [2, 10, 50] {
             let mut took = Vec::new();
             let count = schedules(50, |seed| {
-                let (_, tried) = until_trip(seed, percentage, well, canary, 20 * CALLS)
-                    .expect("a bad canary trips");
+                let (_, tried) = until_rollback(seed, percentage, well, canary, 20 * CALLS)
+                    .expect("a bad canary is rolled back");
                 took.push(tried);
             });
             took.sort_unstable();
@@ -315,17 +318,17 @@ fn noise_trips_no_canary_and_a_bad_one_trips_within_its_bound() {
     }
 }
 
-/// What several instances do at once with one run.
+/// The state of several instances that count for one run.
 struct Instances {
     sim: Sim,
     id: u64,
     canary_calls: Rc<RefCell<u64>>,
-    calls_after_trip: Rc<RefCell<u64>>,
-    tripped_ms: Rc<RefCell<Option<u64>>>,
+    calls_after_rollback: Rc<RefCell<u64>>,
+    rolled_back_ms: Rc<RefCell<Option<u64>>>,
     firsts: Rc<RefCell<u64>>,
 }
 
-/// What an instance believes for how long.
+/// The document that an instance caches, and until when.
 const REFRESH_MS: u64 = 1_000;
 
 impl Instances {
@@ -347,7 +350,7 @@ impl Instances {
             sim.sleep(5 + sim.below(20)).await;
             let now_ms = sim.now_ms();
             if known.0 + REFRESH_MS <= now_ms {
-                match store::tripped(&kv, "m", id).await {
+                match store::rolled_back(&kv, "m", id).await {
                     Ok(why) => known = (now_ms, why.is_some()),
                     Err(_) => continue,
                 }
@@ -361,10 +364,10 @@ impl Instances {
             };
             if arm == Arm::Canary {
                 *self.canary_calls.borrow_mut() += 1;
-                if let Some(tripped_ms) = *self.tripped_ms.borrow()
-                    && sim.now_ms() > tripped_ms + REFRESH_MS
+                if let Some(rolled_back_ms) = *self.rolled_back_ms.borrow()
+                    && sim.now_ms() > rolled_back_ms + REFRESH_MS
                 {
-                    *self.calls_after_trip.borrow_mut() += 1;
+                    *self.calls_after_rollback.borrow_mut() += 1;
                 }
             }
             let (outcome, latency_ns) = does.call(&mut random);
@@ -386,8 +389,8 @@ impl Instances {
             for (sum, more) in sums.iter_mut().zip(earlier) {
                 *sum += more;
             }
-            if let Verdict::Trip(why) = judge(&sums, &bounds)
-                && let Ok(first) = store::trip(&kv, "m", id, &why).await
+            if let Verdict::RollBack(why) = judge(&sums, &bounds)
+                && let Ok(first) = store::roll_back(&kv, "m", id, &why).await
             {
                 *self.firsts.borrow_mut() += u64::from(first);
                 known = (sim.now_ms(), true);
@@ -411,8 +414,8 @@ fn instances(seed: u64, failed_permille: u64) -> (bool, u64) {
         sim: sim.clone(),
         id: 64,
         canary_calls: Rc::default(),
-        calls_after_trip: Rc::default(),
-        tripped_ms: Rc::default(),
+        calls_after_rollback: Rc::default(),
+        rolled_back_ms: Rc::default(),
         firsts: Rc::default(),
     });
     let canary = Does {
@@ -420,7 +423,7 @@ fn instances(seed: u64, failed_permille: u64) -> (bool, u64) {
         latency_ns: 3 * MS,
     };
     let until_ms = NOON_MS + 120_000;
-    // Whoever dies, another has begun already.
+    // If one dies, another has begun already.
     for n in 0..48 {
         let at_ms = NOON_MS + (n / 4) * 10_000;
         sim.spawn(
@@ -431,13 +434,13 @@ fn instances(seed: u64, failed_permille: u64) -> (bool, u64) {
     }
     let name = format!("rollouts:tripped:m:{}", all.id);
     sim.run(|sim| {
-        if all.tripped_ms.borrow().is_none() && sim.entries().contains_key(&name) {
-            *all.tripped_ms.borrow_mut() = Some(sim.now_ms());
+        if all.rolled_back_ms.borrow().is_none() && sim.entries().contains_key(&name) {
+            *all.rolled_back_ms.borrow_mut() = Some(sim.now_ms());
         }
     });
     assert!(*all.firsts.borrow() <= 1, "ended twice");
     // A reply may be under way for a while, and a call begun before.
-    let late = *all.calls_after_trip.borrow();
+    let late = *all.calls_after_rollback.borrow();
     assert!(
         late <= 8,
         "{late} calls of the canary long after it was ended"
@@ -447,19 +450,19 @@ fn instances(seed: u64, failed_permille: u64) -> (bool, u64) {
         entries <= 3 * judge::COUNTERS as usize + 2,
         "{entries} entries"
     );
-    let tripped = all.tripped_ms.borrow().is_some();
-    (tripped, *all.canary_calls.borrow())
+    let rolled_back = all.rolled_back_ms.borrow().is_some();
+    (rolled_back, *all.canary_calls.borrow())
 }
 
 #[test]
 fn instances_that_read_late_and_die_end_a_bad_canary_once_and_a_good_one_never() {
     let mut took = Vec::new();
     let count = schedules(8, |seed| {
-        let (tripped, calls) = instances(seed, 500);
-        assert!(tripped, "a canary that fails half its calls goes on");
+        let (rolled_back, calls) = instances(seed, 500);
+        assert!(rolled_back, "a canary that fails half its calls goes on");
         took.push(calls);
-        let (tripped, _) = instances(seed, 10);
-        assert!(!tripped, "a good canary was ended");
+        let (rolled_back, _) = instances(seed, 10);
+        assert!(!rolled_back, "a good canary was ended");
     });
     took.sort_unstable();
     let (middle, most) = (took[took.len() / 2], took[took.len() - 1]);
@@ -469,7 +472,7 @@ fn instances_that_read_late_and_die_end_a_bad_canary_once_and_a_good_one_never()
     assert!(most <= 400, "{most} calls");
 }
 
-/// What administrators were told.
+/// The results that administrators got.
 #[derive(Default)]
 struct Told {
     /// By generation, what was done.
@@ -491,9 +494,9 @@ async fn administrate(sim: Sim, kv: SimKv, told: Rc<RefCell<Told>>, skew_ms: u64
             "m",
             now_ms,
             |rollouts: &mut Rollouts, _: Option<&str>| {
-                let around = Surroundings {
+                let around = Environment {
                     versions: &versions(),
-                    tripped: None,
+                    rolled_back: None,
                     now_ms,
                     random: 0,
                 };
@@ -524,8 +527,8 @@ fn document(sim: &Sim) -> Rollouts {
     }
 }
 
-/// Every change that was told of is in the document, until a later one of the same alias; readers see only documents that
-/// somebody wrote, each after the one before.
+/// Every confirmed change is in the document, until a later change of the same alias. Readers see only documents that were
+/// written, in their order.
 #[test]
 fn of_several_administrators_none_undoes_what_another_was_told_of() {
     let mut all = (0, 0);
@@ -574,7 +577,7 @@ fn of_several_administrators_none_undoes_what_another_was_told_of() {
         }
         all.0 += told.done.len();
         all.1 += told.asked;
-        // Whoever died at what: two minutes later everything can be done.
+        // Whatever died, all operations work two minutes later.
         sim.set_faults(Faults::NONE);
         let last = Rc::new(RefCell::new(Told::default()));
         let caller = administrate(sim.clone(), sim.kv(), last.clone(), 0);
@@ -588,8 +591,8 @@ fn of_several_administrators_none_undoes_what_another_was_told_of() {
     );
 }
 
-/// Who asks by an alias gets the version it named when the document was last read, and never one that it never named; the
-/// moment it moved is the same for everybody who reads then.
+/// A call by an alias gets the version that the alias named when the document was last read, and never another one. All
+/// readers see the alias move at the same moment.
 #[test]
 fn no_call_gets_a_wrong_version_after_an_alias_moved() {
     let mut calls = 0;
@@ -650,7 +653,7 @@ fn no_call_gets_a_wrong_version_after_an_alias_moved() {
                         header: &|_| None,
                         versions: &versions(),
                         ready: &|_| true,
-                        tripped: &|_| false,
+                        rolled_back: &|_| false,
                         now_ms: asked_ms,
                         random: 0,
                     };
@@ -673,7 +676,7 @@ fn no_call_gets_a_wrong_version_after_an_alias_moved() {
         });
         let named = named.borrow();
         for (read_ms, served_ms, got) in served.borrow().iter() {
-            // What it named at some moment since the reading was sent.
+            // A version that the alias named at some moment since the read was sent.
             let fits = named.iter().enumerate().any(|(n, (from_ms, version))| {
                 let until_ms = named.get(n + 1).map_or(u64::MAX, |(at, _)| *at);
                 version == got && *from_ms <= *served_ms && until_ms >= *read_ms

@@ -2,7 +2,7 @@
 
 use penstock_core::caller::Caller;
 use penstock_core::kv::run_ready;
-use penstock_policy::usage::{Alert, Amounts, MAX_ROWS, Unit, Usage, UsageSettings, Who};
+use penstock_policy::usage::{Alert, Amounts, MAX_ROWS, Unit, Usage, UsageSettings, UsageSubject};
 use penstock_testkit::{Faults, MemoryKv, Sim};
 use std::cell::Cell;
 use std::rc::Rc;
@@ -25,8 +25,8 @@ fn settings() -> UsageSettings {
     }
 }
 
-fn who(model: &str) -> Who {
-    Who::new(&Caller::anonymous(None), model)
+fn subject(model: &str) -> UsageSubject {
+    UsageSubject::new(&Caller::anonymous(None), model)
 }
 
 fn amounts(items: u64) -> Amounts {
@@ -44,17 +44,17 @@ fn counts_add_up_by_day_and_model_and_are_read_page_by_page() {
     for day in 0..2 {
         for n in 0..MAX_ROWS + 5 {
             let at = NOON_MS + day * DAY_MS;
-            run_ready(usage.record(&kv, &who(&format!("m{n}")), &amounts(2), at, 7)).unwrap();
+            run_ready(usage.record(&kv, &subject(&format!("m{n}")), &amounts(2), at, 7)).unwrap();
         }
     }
-    run_ready(usage.record(&kv, &who("m0"), &amounts(9), NOON_MS, 7)).unwrap();
+    run_ready(usage.record(&kv, &subject("m0"), &amounts(9), NOON_MS, 7)).unwrap();
     let page = |from| run_ready(usage.report(&kv, (DAY - 1, DAY + 1), None, from)).unwrap();
     let first = page(None);
     assert_eq!(first.rows.len(), MAX_ROWS);
     let row = &first.rows[0];
     assert_eq!(
         (
-            row.who.model.as_str(),
+            row.subject.model.as_str(),
             row.requests,
             row.items,
             row.bytes,
@@ -97,7 +97,7 @@ fn a_count_that_was_acknowledged_is_in_the_report_whatever_is_lost_or_dies() {
                     let (said, tried) = acknowledged.get();
                     acknowledged.set((said, tried + 2));
                     if usage
-                        .record(&kv, &who("m"), &amounts(2), now, random)
+                        .record(&kv, &subject("m"), &amounts(2), now, random)
                         .await
                         .is_ok()
                     {
@@ -133,8 +133,8 @@ fn what_is_older_than_its_retention_is_deleted_as_others_are_counted() {
     for day in 0..400 {
         let mut usage = Usage::new(settings());
         for model in 0..5 {
-            let (who, at) = (who(&format!("m{model}")), NOON_MS + day * DAY_MS);
-            run_ready(usage.record(&kv, &who, &amounts(20), at, day)).unwrap();
+            let (subject, at) = (subject(&format!("m{model}")), NOON_MS + day * DAY_MS);
+            run_ready(usage.record(&kv, &subject, &amounts(20), at, day)).unwrap();
         }
         most = most.max(kv.names().len());
     }
@@ -147,14 +147,14 @@ fn what_is_older_than_its_retention_is_deleted_as_others_are_counted() {
 fn a_page_looks_at_a_bounded_number_of_entries_whoever_they_are_of() {
     let (kv, mut usage) = (MemoryKv::default(), Usage::new(settings()));
     for n in 0..5_000 {
-        let who = Who {
+        let subject = UsageSubject {
             tenant: "other".into(),
             api_key_id: None,
             model: format!("m{n}"),
         };
-        run_ready(usage.record(&kv, &who, &amounts(1), NOON_MS, 7)).unwrap();
+        run_ready(usage.record(&kv, &subject, &amounts(1), NOON_MS, 7)).unwrap();
     }
-    run_ready(usage.record(&kv, &who("mine"), &amounts(1), NOON_MS, 7)).unwrap();
+    run_ready(usage.record(&kv, &subject("mine"), &amounts(1), NOON_MS, 7)).unwrap();
     let (mut next, mut rows, mut pages) = (None, 0, 0);
     loop {
         let before = kv.operations();
@@ -173,13 +173,13 @@ fn a_page_looks_at_a_bounded_number_of_entries_whoever_they_are_of() {
 #[test]
 fn a_store_that_takes_nothing_new_does_not_make_the_directory_grow() {
     let (kv, mut usage) = (MemoryKv::default(), Usage::new(settings()));
-    run_ready(usage.record(&kv, &who("first"), &amounts(1), NOON_MS, 7)).unwrap();
+    run_ready(usage.record(&kv, &subject("first"), &amounts(1), NOON_MS, 7)).unwrap();
     kv.set_full(true);
     for _ in 0..1_000 {
-        assert!(run_ready(usage.record(&kv, &who("late"), &amounts(1), NOON_MS, 7)).is_err());
+        assert!(run_ready(usage.record(&kv, &subject("late"), &amounts(1), NOON_MS, 7)).is_err());
     }
     kv.set_full(false);
-    run_ready(usage.record(&kv, &who("late"), &amounts(1), NOON_MS, 7)).unwrap();
+    run_ready(usage.record(&kv, &subject("late"), &amounts(1), NOON_MS, 7)).unwrap();
     let before = kv.operations();
     let report = run_ready(usage.report(&kv, (DAY, DAY), None, None)).unwrap();
     assert_eq!(report.rows.len(), 2);

@@ -1,13 +1,13 @@
-//! Decides how the tensors of several requests become one batch, and how a batch's outputs are taken apart again. Both
-//! along the first axis; that they fit each other is the caller's to know.
+//! Joins the tensors of several requests into one batch, and splits a batch's outputs. Both work along the first axis. The
+//! caller must make sure that the tensors fit each other.
 
 use crate::tensor::{ByteStrings, Tensor};
 
-/// Puts the tensors of several requests together, which have the same names in the same order.
+/// Joins the tensors of several requests, which have the same names in the same order.
 ///
 /// # Panics
 ///
-/// When there are no requests, or not the same number of tensors in each.
+/// If there are no requests, or if they differ in their number of tensors.
 pub fn join(requests: &[&[Tensor]]) -> Vec<Tensor> {
     let first = requests[0];
     (0..first.len())
@@ -32,7 +32,7 @@ pub fn join(requests: &[&[Tensor]]) -> Vec<Tensor> {
         .collect()
 }
 
-/// Takes outputs apart into as many rows each as `sizes` say; `None` where some output has other than all of the rows.
+/// Splits outputs into parts of `sizes` rows; `None` if an output does not have exactly all these rows.
 pub fn split(outputs: Vec<Tensor>, sizes: &[u64]) -> Option<Vec<Vec<Tensor>>> {
     let rows = sizes
         .iter()
@@ -64,7 +64,7 @@ pub fn split(outputs: Vec<Tensor>, sizes: &[u64]) -> Option<Vec<Vec<Tensor>>> {
     Some(parts)
 }
 
-/// How many bytes each row has.
+/// The number of bytes of each row.
 fn row_bytes(tensor: &Tensor, rows: u64) -> Option<Vec<usize>> {
     let rows = usize::try_from(rows).ok()?;
     if rows == 0 {

@@ -1,38 +1,39 @@
-//! Decides how a body of JSON and bytes is cut (Triton's binary tensor data extension): the JSON has the length
-//! that `Inference-Header-Content-Length` gives, and the bytes behind it are the inputs that say so, one after
-//! another. Where that length is 0 there is no JSON, and the whole body is the model's one input.
+//! Splits a body of JSON and bytes (Triton's binary tensor data extension). `Inference-Header-Content-Length` gives the
+//! length of the JSON. The bytes after it are the binary inputs, one after the other. If the length is 0 there is no JSON,
+//! and the whole body is the model's only input.
 //!
-//! The bytes of a tensor are what [`Tensor::data`] holds, so they are copied as they are and then checked: truth
-//! values, the lengths of byte strings, the contract's range, and that numbers are finite, unless the contract has
+//! The bytes have the format of [`Tensor::data`], so they are copied unchanged and then checked: booleans, the lengths of
+//! byte strings, the contract's range, and that numbers are finite. The last check is skipped if the contract has
 //! `allow_non_finite = true` for the input.
 
 use crate::check::{self, Role};
 use crate::contract::{Contract, Dim, TensorSpec};
 use crate::datatype::Datatype;
+use crate::excerpt::excerpt;
 use crate::infer::{BinaryInput, InferRequest};
-use crate::rejection::{Rejection, Violations, excerpt};
+use crate::rejection::{Rejection, Violations};
 use crate::tensor::{Tensor, elements, push_byte_string};
 use penstock_core::{Code, Violation};
 
 /// The header that gives the length of the JSON, in lower case.
 pub const HEADER: &str = "inference-header-content-length";
 
-/// A body, cut.
+/// The parts of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framed<'b> {
     /// A request as JSON, and the bytes of its binary inputs.
     Json {
         /// The JSON.
         json: &'b [u8],
-        /// What stands behind it.
+        /// The bytes after it.
         tail: &'b [u8],
     },
-    /// The one input's bytes and no JSON.
+    /// The bytes of the only input, without JSON.
     Raw(&'b [u8]),
 }
 
-/// Cuts a body where the value of `Inference-Header-Content-Length` says; without one the body is JSON and
-/// nothing else. Errors with `MalformedRequest`.
+/// Splits a body at the length in `Inference-Header-Content-Length`. Without the header the whole body is JSON. Errors with
+/// `MalformedRequest`.
 pub fn frame<'b>(length: Option<&str>, body: &'b [u8]) -> Result<Framed<'b>, Rejection> {
     let Some(text) = length.map(str::trim) else {
         return Ok(Framed::Json {
@@ -50,7 +51,7 @@ pub fn frame<'b>(length: Option<&str>, body: &'b [u8]) -> Result<Framed<'b>, Rej
             ),
         ));
     }
-    // More digits than a number can have are more than any body has bytes.
+    // A number with too many digits exceeds the length of any body.
     let length = text.parse::<usize>().ok();
     match length.and_then(|length| Some((length, body.split_at_checked(length)?))) {
         Some((0, _)) => Ok(Framed::Raw(body)),
@@ -76,8 +77,8 @@ fn misframed(expected: impl Into<String>, message: String) -> Rejection {
     }
 }
 
-/// Gives the inputs of a request their bytes: `binary` is what [`InferRequest::binary`] is, and `tail` what stands
-/// behind the JSON. What was filled is held against the contract; the rest was when it was parsed.
+/// Fills the inputs of a request: `binary` is [`InferRequest::binary`], and `tail` the bytes after the JSON. Checks the
+/// filled inputs against the contract; the others were checked while they were parsed.
 pub fn fill(
     inputs: &mut [Tensor],
     binary: &[BinaryInput],
@@ -108,7 +109,7 @@ pub fn fill(
     sink.finish()
 }
 
-/// Parsing has compared the sizes, so this says that another tail was parsed for.
+/// The error for a tail that differs from the one that was parsed; parsing compared the sizes already.
 fn misplaced(left: usize) -> Rejection {
     let message = format!(
         "the bytes after the JSON do not match the inputs' binary_data_size: {left} bytes are left over; send the \
@@ -127,9 +128,9 @@ fn misplaced(left: usize) -> Rejection {
     }
 }
 
-/// The request a body is that has no JSON. It is taken for a model with one input, whose shape the number of bytes
-/// must tell: every axis is fixed, or one is open, or the batch axis and one other are; then it is one item. An
-/// input of `BYTES` has the body as its one element, without a length before it. The outputs go back as bytes.
+/// The request of a body without JSON, for a model with one input. The number of bytes must determine the shape: at most
+/// one axis is symbolic; or the batch axis and another are, and then the body is one item. For an input of `BYTES` the body
+/// is the only element, without a length before it. The outputs are returned as bytes.
 ///
 /// Errors with `InvalidInputs`.
 pub fn raw(body: &[u8], contract: &Contract) -> Result<InferRequest, Rejection> {
@@ -196,8 +197,8 @@ fn not_raw(rule: &str, expected: &str, message: String) -> Rejection {
     }
 }
 
-/// The shape that so many elements have where nobody says it. Where the batch axis and another are open, there is one
-/// item. The error is what would have been right, and a sentence.
+/// The shape of this many elements if the request does not state it. If the batch axis and another are symbolic, there is
+/// one item. The error is the expected value, and a sentence.
 pub(crate) fn deduce(
     spec: &TensorSpec,
     count: u64,
@@ -210,7 +211,7 @@ pub(crate) fn deduce(
         (0 | 1, _) => spec.shape.iter().position(is_open),
         // The batch axis is the first.
         (2, true) => spec.shape.iter().rposition(is_open),
-        // A single element leaves no choice.
+        // A single element determines the shape.
         _ if count == 1 => None,
         _ => {
             let message = format!(

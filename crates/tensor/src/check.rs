@@ -1,12 +1,12 @@
-//! Decides whether finished tensors meet a contract: shapes, axes shared between tensors, and the
-//! values' range. Requests are held to it while they are parsed; tensors from an adapter and from a
-//! model are held to it here.
+//! Checks tensors against a contract: shapes, axes shared between tensors, and the range of values. Requests are checked
+//! while they are parsed. This module also checks the tensors of adapters and models.
 
 use crate::contract::{Bound, Contract, Dim, TensorSpec, round_to};
 use crate::datatype::Datatype;
+use crate::excerpt::excerpt;
 use crate::finite;
 use crate::fp8::Fp8;
-use crate::rejection::{Rejection, Violations, excerpt};
+use crate::rejection::{Rejection, Violations};
 use crate::tensor::Tensor;
 use penstock_core::Violation;
 use penstock_core::violation::escape_pointer_token;
@@ -18,8 +18,8 @@ pub fn check_tensors(tensors: &[Tensor], contract: &Contract) -> Result<(), Reje
     check(tensors, contract, Role::Input, None)
 }
 
-/// Checks the inputs of a call like [`check_tensors`], where the client sent each as bytes. `place` points to a tensor in what
-/// the client sent, by its place in `tensors`. A pointer ends there, and the message says which element is wrong.
+/// Checks the inputs of a call like [`check_tensors`], if the client sent them as bytes. `place` gives the pointer to the
+/// tensor of an index in `tensors`. The pointer ends there, and the message names the wrong element.
 pub fn check_tensors_at(
     tensors: &[Tensor],
     contract: &Contract,
@@ -28,8 +28,8 @@ pub fn check_tensors_at(
     check(tensors, contract, Role::Input, Some(place))
 }
 
-/// Checks a model's outputs like [`check_tensors`] does inputs. An axis may be empty (a detector may
-/// find nothing), and neither `[axes]` nor `limits.max_items` applies: those bound what callers send.
+/// Checks a model's outputs like [`check_tensors`] does inputs. An axis may be empty, because a
+/// detector may find nothing. `[axes]` and `limits.max_items` do not apply: they bound requests.
 /// Pointers are `/outputs/<name>/…`.
 pub fn check_outputs(tensors: &[Tensor], contract: &Contract) -> Result<(), Rejection> {
     check(tensors, contract, Role::Output, None)
@@ -115,7 +115,7 @@ fn check(
     sink.finish()
 }
 
-/// Checks that a tensor holds as many well-formed elements as its shape asks for.
+/// Checks that a tensor has as many well-formed elements as its shape requires.
 pub(crate) fn consistent(
     tensor: &Tensor,
     role: Role,
@@ -149,10 +149,10 @@ pub(crate) fn consistent(
     consistent
 }
 
-/// Where an element stands in what the client sent.
+/// The place of an element in the request.
 pub(crate) struct At {
     pointer: String,
-    /// Which element it is, where it is one of many bytes that the pointer leads to: ` at [0, 3]`.
+    /// The element, if the pointer leads to bytes with many elements: ` at [0, 3]`.
     element: String,
 }
 
@@ -247,17 +247,17 @@ pub const NOT_FINITE: &str = "not_finite";
 pub(crate) struct Shaped<'c> {
     pub(crate) spec: &'c TensorSpec,
     pub(crate) shape: Vec<u64>,
-    /// Where a violation about its axes points.
+    /// The pointer for violations of its axes.
     pub(crate) pointer: String,
 }
 
-/// A shape as people write it.
+/// A shape as text.
 pub(crate) fn shape_text(shape: &[u64]) -> String {
     let axes: Vec<String> = shape.iter().map(u64::to_string).collect();
     format!("[{}]", axes.join(", "))
 }
 
-/// `/i/j/k` for the element at `index` in row-major order; a flat `/index` where that cannot be.
+/// `/i/j/k` for the element at `index` in row-major order; a flat `/index` if the shape does not allow it.
 pub(crate) fn nested_index(index: u64, shape: &[u64]) -> String {
     let (mut rest, mut tokens) = (index, Vec::new());
     for axis in shape.iter().rev() {
@@ -418,7 +418,7 @@ pub(crate) fn axes(contract: &Contract, tensors: &[Shaped<'_>], role: Role, sink
 
 /// Checks every element against `minimum` and `maximum`. The bounds are rounded to the datatype
 /// first, so that an FP32 element written as `0.1` meets `maximum = 0.1`. NaN and infinity in an input are
-/// [`finite`]'s affair; in an output, NaN meets no bound.
+/// checked by [`finite`]; in an output, NaN meets no bound.
 pub(crate) fn range(
     spec: &TensorSpec,
     data: &[u8],
@@ -513,12 +513,12 @@ pub(crate) fn range(
     }
 }
 
-/// Elements that are judged before the result is asked for: enough for long vector loops, and few enough that one element
-/// outside costs little.
+/// Elements that are compared before the result is evaluated: enough for long vector loops, and few enough that an early
+/// violation costs little.
 const BLOCK_ELEMENTS: usize = 1024;
 
-/// Hands on each element that is `outside`, with its place. The usual case, that none is, takes one pass without
-/// branches, which compilers turn into vector instructions.
+/// Reports each element that is `outside`, with its place. If none is, which is usual, it takes one pass without branches,
+/// which compilers turn into vector instructions.
 fn in_doubt<const N: usize>(
     data: &[u8],
     outside: impl Fn(&[u8; N]) -> bool,
@@ -535,7 +535,7 @@ fn in_doubt<const N: usize>(
     }
 }
 
-/// The range of values in words.
+/// The range of values as text.
 pub(crate) fn range_text(spec: &TensorSpec) -> String {
     match (spec.minimum, spec.maximum) {
         (Some(least), Some(greatest)) => format!("a value from {least} to {greatest}"),
@@ -570,8 +570,7 @@ fn real_bounds(spec: &TensorSpec) -> (f64, f64) {
     )
 }
 
-/// A value within the range, which stands in for one that could not be read so that it is not
-/// reported twice.
+/// A value within the range. It replaces an element that could not be parsed, so that it is not reported twice.
 pub(crate) fn placeholder(spec: &TensorSpec) -> Vec<u8> {
     let real = || {
         let (least, greatest) = real_bounds(spec);

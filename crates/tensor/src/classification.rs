@@ -1,9 +1,7 @@
-//! Decides how an output's numbers are told as classes (Triton's classification extension): for each item the
-//! greatest elements, in falling order, each as a string of its value, its index and, where the contract names the
-//! classes, its label.
+//! Returns an output's numbers as classes (Triton's classification extension): for each item the greatest elements,
+//! descending. Each is a string of its value, its index and, if the contract names the classes, its label.
 //!
-//! Elements are compared in their own datatype. Of equal ones the earlier is the greater, and NaN is less than
-//! every number.
+//! Elements are compared in their own datatype. Of equal elements the earlier is greater. NaN is less than every number.
 
 use crate::contract::Contract;
 use crate::datatype::Datatype;
@@ -11,25 +9,25 @@ use crate::fp8::Fp8;
 use crate::tensor::{BYTES_PREFIX_BYTES, Tensor, elements, push_byte_string};
 use std::cmp::Reverse;
 
-/// Most classes one output may be asked for: more than the largest sets of labels in use have, and twice as many
-/// are held while they are ranked.
+/// Most classes that a request may ask for. It is more than the largest sets of labels have. Twice as many are held while
+/// they are ranked.
 pub const MAX_CLASSES: u32 = 65_536;
 
-/// The longest a value is written, with the colon after it: an FP64 with its exponent.
+/// The longest text of a value with a colon: an FP64 with its exponent.
 const MAX_VALUE_BYTES: usize = 26;
-/// The longest an index is written, with the colon after it.
+/// The longest text of an index with a colon.
 const MAX_INDEX_BYTES: usize = 21;
 
-/// Whether there are greatest ones among elements of a type.
+/// Whether elements of a type can be ranked.
 pub const fn has_classes(datatype: Datatype) -> bool {
     !matches!(datatype, Datatype::Bool | Datatype::Bytes)
 }
 
 /// The strings of an output's greatest elements: a tensor of `BYTES` with shape `[items, classes]`, or `[classes]`
-/// where the contract has no batch axis. There are as many classes as asked for, or as many as there are elements of
-/// one item where that is fewer. A tensor that has no classes is given back as it is.
+/// if the contract has no batch axis. There are as many classes as requested, or as
+/// one item has elements if these are fewer. A tensor without classes is returned unchanged.
 ///
-/// Errors with the bytes that would be needed where the memory has no room for them.
+/// Errors with the needed bytes if memory has no room for them.
 pub fn classify(tensor: Tensor, contract: &Contract, classes: u32) -> Result<Tensor, usize> {
     let Some(size) = tensor.datatype.size_bytes() else {
         return Ok(tensor);
@@ -42,7 +40,7 @@ pub fn classify(tensor: Tensor, contract: &Contract, classes: u32) -> Result<Ten
         Some((items, rest)) if batched => (*items, elements(rest)),
         _ => (1, elements(&tensor.shape)),
     };
-    // A consistent tensor's elements can be counted; those of its items too, unless it has none.
+    // The elements of a consistent tensor can be counted, and so can those of its items, unless it has none.
     let row = row.unwrap_or(0);
     let kept = row.min(u64::from(classes.min(MAX_CLASSES)));
     let labels = contract
@@ -88,12 +86,12 @@ pub fn classify(tensor: Tensor, contract: &Contract, classes: u32) -> Result<Ten
     })
 }
 
-/// Keeps the greatest of what it is offered. Twice as many as are wanted are held, and the lesser half is let go
-/// whenever there is no room, so that each offer costs a few comparisons however many are wanted.
+/// Keeps the greatest of the offered elements. It holds twice as many as requested, and drops the lesser half when it is full.
+/// So each offer costs a few comparisons, however many are requested.
 struct Ranking {
     kept: usize,
     held: Vec<(Reverse<u64>, usize)>,
-    /// What a newcomer must be less than, once enough are held.
+    /// The bound that a new element must pass, once enough are held.
     bar: Option<(Reverse<u64>, usize)>,
 }
 
@@ -127,7 +125,7 @@ impl Ranking {
         }
     }
 
-    /// The indexes of the greatest, in falling order, and begins anew.
+    /// Returns the indices of the greatest elements, descending, and starts again.
     fn take(&mut self) -> Vec<usize> {
         self.cut();
         self.held.sort_unstable();
@@ -136,12 +134,12 @@ impl Ranking {
     }
 }
 
-/// A number that orders elements of one type as their values are; 0 for NaN.
+/// A number with the same order as the values of a type; 0 for NaN.
 fn rank(datatype: Datatype, bytes: &[u8]) -> u64 {
     const SIGN: u64 = 1 << 63;
     let signed = |value: i64| value as u64 ^ SIGN;
     let float = |value: f64| {
-        // Minus zero becomes zero, which it equals.
+        // Minus zero becomes zero, because they are equal.
         let bits = (value + 0.0).to_bits();
         match (value.is_nan(), bits & SIGN) {
             (true, _) => 0,
@@ -179,7 +177,7 @@ fn rank(datatype: Datatype, bytes: &[u8]) -> u64 {
     }
 }
 
-/// `value:index`, and `:label` where there is one.
+/// Formats `value:index`, and `:label` if there is one.
 fn class_text(datatype: Datatype, bytes: &[u8], index: usize, labels: &[String]) -> String {
     macro_rules! read {
         ($type:ty) => {

@@ -1,12 +1,12 @@
-//! Content that an adapter makes tensors of, and what the adapter wants done with them. The adapters and the gate share
-//! these types; the WIT package `penstock:adapter` says the same for components.
+//! The content that an adapter turns into tensors, and the adapter's next step. The adapters and the gate share these
+//! types; the WIT package `penstock:adapter` has the same types for components.
 
 use crate::Tensor;
 
-/// A file, an image or a recording as it came.
+/// A file, an image or a recording, as it was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Blob<'a> {
-    /// The media type the caller stated.
+    /// The media type that the caller stated.
     pub media_type: Option<&'a str>,
     /// Its bytes.
     pub body: &'a [u8],
@@ -17,17 +17,17 @@ pub struct Blob<'a> {
 pub enum Part<'a> {
     /// Text.
     Text(&'a str),
-    /// Text that was taken apart already: numbers in the model's vocabulary.
+    /// Text as token ids of the model's vocabulary.
     Tokens(&'a [u32]),
     /// An image.
     Image(Blob<'a>),
     /// A recording.
     Audio(Blob<'a>),
-    /// What the caller said nothing of but its media type.
+    /// Bytes of which only the media type is known.
     Bytes(Blob<'a>),
 }
 
-/// What one answer is wanted for: its parts, in the caller's order.
+/// The content for one answer: its parts, in the caller's order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Item<'a> {
     /// The parts.
@@ -36,44 +36,43 @@ pub struct Item<'a> {
 
 /// One item's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct AdapterAnswer {
     /// JSON text.
     pub text: String,
-    /// What the item had of what such models count: tokens, milliseconds of sound; 0 where nothing is
-    /// counted.
+    /// The units that the model counts in the item, such as tokens or milliseconds of sound; 0 if it counts none.
     pub units: u64,
 }
 
-/// What is to be done next.
+/// The next step of an adapter.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// Run the model on these tensors, and hand its outputs to the adapter's `advance`.
+    /// Run the model on these tensors, and pass its outputs to the adapter's `advance`.
     Tensors(Vec<Tensor>),
-    /// Run another model on these tensors, the step of this name in the pipeline of the contract, and hand its outputs to
-    /// the adapter's `advance`.
+    /// Run another model on these tensors: the step of this name in the contract's pipeline. Pass its outputs to the
+    /// adapter's `advance`.
     Other(String, Vec<Tensor>),
-    /// These are the answers, one for each item.
-    Answers(Vec<Answer>),
+    /// Return these answers, one for each item.
+    Answers(Vec<AdapterAnswer>),
 }
 
-/// Why an item is refused; each is the caller's to mend.
+/// Why an item is refused. The caller can correct each of these.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RefusalKind {
-    /// The adapter does not take such content; the text names what it takes.
+    /// The adapter does not support such content; the text names the supported content.
     UnsupportedMediaType(String),
-    /// The content is not what its type says, or the model cannot use it.
+    /// The content does not match its type, or the model cannot use it.
     InvalidContent(String),
     /// The content is longer than the model can read.
     TooLong(String),
 }
 
-/// A refusal, with its place.
+/// The refusal of an item by an adapter.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// Which of the items, from 0.
+pub struct AdapterRefusal {
+    /// The index of the item, from 0.
     pub item: u32,
-    /// Which of its parts, where it is one of them.
+    /// The index of the part, if the refusal concerns one part.
     pub part: Option<u32>,
-    /// Why.
+    /// The reason.
     pub kind: RefusalKind,
 }

@@ -1,6 +1,6 @@
-//! Decides which element types exist and what they are called: the tensor data types of the Open
-//! Inference Protocol v2 ("Tensor Data Types" in its REST specification), plus `BF16`, which the
-//! common servers add, and ONNX's types of a byte and less, which no server has a name for (decisions/0048).
+//! The element types and their names: the tensor data types of the Open Inference Protocol v2 ("Tensor Data Types" in its REST
+//! specification); `BF16`, which common servers add; and ONNX's types of at most a byte, for which no server has names
+//! (decisions/0048).
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
@@ -35,15 +35,15 @@ pub enum Datatype {
     Fp32,
     /// IEEE 754 binary64.
     Fp64,
-    /// Byte strings of any length, each with a length of its own.
+    /// Byte strings, each with its own length.
     Bytes,
-    /// Two's complement of 2 bits, −2 to 1, in a byte of its own.
+    /// Two's complement of 2 bits, −2 to 1, in its own byte.
     Int2,
-    /// Unsigned, 2 bits, 0 to 3, in a byte of its own.
+    /// Unsigned, 2 bits, 0 to 3, in its own byte.
     Uint2,
-    /// Two's complement of 4 bits, −8 to 7, in a byte of its own.
+    /// Two's complement of 4 bits, −8 to 7, in its own byte.
     Int4,
-    /// Unsigned, 4 bits, 0 to 15, in a byte of its own.
+    /// Unsigned, 4 bits, 0 to 15, in its own byte.
     Uint4,
     /// 1 byte: 4 bits of exponent, 3 of mantissa, no infinity ([`Fp8::E4m3fn`](crate::fp8::Fp8::E4m3fn)).
     Fp8E4m3fn,
@@ -56,8 +56,8 @@ pub enum Datatype {
 }
 
 impl Datatype {
-    /// Every datatype, in the order of the protocol's table, and then those beyond it. Stored results name a datatype by its
-    /// place, so new ones go to the end.
+    /// All datatypes, first those of the protocol's table in its order. Stored results contain the index of a datatype, so add
+    /// new ones at the end.
     pub const ALL: &'static [Datatype] = &[
         Datatype::Bool,
         Datatype::Uint8,
@@ -111,7 +111,7 @@ impl Datatype {
         }
     }
 
-    /// The datatype of this exact name; `None` for anything else, other cases of letters included.
+    /// The datatype of this exact name; case matters. `None` for other texts.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL
             .iter()
@@ -150,7 +150,7 @@ impl Datatype {
         )
     }
 
-    /// The least and the greatest value of an integer datatype that leaves bits of its byte unused; `None` for every other.
+    /// The least and the greatest value of an integer datatype that does not use all bits of its byte; `None` for others.
     pub const fn narrow_range(self) -> Option<(i8, i8)> {
         match self {
             Datatype::Int2 => Some((-2, 1)),
@@ -161,7 +161,7 @@ impl Datatype {
         }
     }
 
-    /// The least and the greatest value of an integer datatype; `None` for every other.
+    /// The least and the greatest value of an integer datatype; `None` for others.
     pub const fn integer_range(self) -> Option<(i128, i128)> {
         match self {
             Datatype::Uint8 => Some((0, u8::MAX as i128)),

@@ -1,38 +1,38 @@
-//! Decides what a model is asked so that one answer of it is explained, and what follows from the answers.
+//! Explains one answer of a model: decides the runs, and computes the explanation from their outputs.
 //!
-//! The method is occlusion: each group of features is hidden in turn, by a baseline in place of its elements, and the group's
-//! attribution is by how much the value of the explained class falls. For a linear model that is weight times (value less
-//! baseline), exactly. The item itself and those with something hidden are items of a batch, so they run together.
+//! The method is occlusion. Each group of features is hidden in turn: a baseline replaces its elements. The attribution of
+//! the group is the fall of the explained class's value. For a linear model this is exactly weight times (value minus
+//! baseline). The item and its variants with hidden groups are items of a batch, so they run together.
 //!
-//! What is held at a time is one batch, within `limits.max_items` and the bytes of one body; what is asked altogether is at
-//! most [`MAX_TOTAL_BYTES`].
+//! Memory holds one batch at a time, within `limits.max_items` and the bytes of one body. All batches together have at most
+//! [`MAX_TOTAL_BYTES`].
 
 use crate::contract::{Baseline, Bound, Contract, Dim, Explain, TensorSpec};
 use crate::datatype::Datatype;
+use crate::excerpt::excerpt;
 use crate::fp8::Fp8;
-use crate::rejection::{Rejection, Violations, excerpt};
+use crate::rejection::{Rejection, Violations};
 use crate::render::{as_f64, write_name, write_string};
 use crate::tensor::Tensor;
 use penstock_core::Violation;
 use penstock_core::violation::escape_pointer_token;
 use std::ops::Range;
 
-/// The most bytes of inputs that one explanation hands to the model altogether: copying more takes longer than callers
-/// wait.
+/// The most bytes of inputs of one explanation. Copying more takes longer than callers wait.
 pub const MAX_TOTAL_BYTES: u64 = 1 << 30;
 
-/// Labels listed where one is asked for that there is none of.
+/// Most labels that the error for an unknown label lists.
 const MAX_LABELS_LISTED: usize = 16;
 
-/// What a model is asked for one explanation.
+/// The runs of one explanation.
 #[derive(Debug)]
 pub struct Plan<'a> {
     inputs: &'a [Tensor],
     output: &'a TensorSpec,
-    /// What stands in place of what is hidden, for each input that something is hidden in.
+    /// The baselines, for each input with hidden elements.
     baselines: Vec<Standin<'a>>,
     groups: Vec<Hidden>,
-    /// The class that is asked for, if one is.
+    /// The requested class, if any.
     asked: Option<usize>,
     items_per_batch: u64,
 }
@@ -67,13 +67,13 @@ enum Place {
     },
 }
 
-/// How much of a class's value each group accounts for.
+/// The attribution of each group to the value of a class.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Explanation {
     output: String,
     class: usize,
     label: Option<String>,
-    /// The value of the class with nothing hidden.
+    /// The value of the class without hidden elements.
     pub base: f64,
     single: bool,
     baselines: Vec<(String, &'static str, f64)>,
@@ -111,10 +111,10 @@ fn item_elements(tensor: &Tensor) -> u64 {
 }
 
 impl<'a> Plan<'a> {
-    /// What to ask about inputs that meet the contract. `target` names the class whose value is explained: a label where
-    /// the output has labels, else an index; without it, the class with the greatest value.
+    /// Plans the runs for inputs that meet the contract. `target` names the explained class: a label if the output has
+    /// labels, else an index. `None` explains the class with the greatest value.
     ///
-    /// `None` where the contract explains nothing.
+    /// `None` if the contract has no `[explain]`.
     pub fn new(
         contract: &'a Contract,
         inputs: &'a [Tensor],
@@ -174,18 +174,18 @@ impl<'a> Plan<'a> {
         })
     }
 
-    /// Items the model is asked about: the item as it is, and one for each group.
+    /// The number of items: the original item, and one for each group.
     pub fn items(&self) -> u64 {
         1 + self.groups.len() as u64
     }
 
-    /// The output that is explained. The other outputs need not be asked for, except of the first batch where
-    /// the prediction itself is wanted too: its first item is the one as it is.
+    /// The explained output. The other outputs are needed only from the first batch, if the prediction is returned too: its
+    /// first item is the original item.
     pub fn output(&self) -> &'a str {
         &self.output.name
     }
 
-    /// The batches to run, in order, made as they are asked for.
+    /// The batches to run, in order. Each is built when it is requested.
     pub fn batches(&self) -> impl Iterator<Item = Vec<Tensor>> + '_ {
         let items = self.items();
         let step = self.items_per_batch;
@@ -224,8 +224,7 @@ impl<'a> Plan<'a> {
         self.inputs.iter().enumerate().map(one).collect()
     }
 
-    /// The class that is explained, from the outputs of the first batch as the model gave them. Rejects a class that is
-    /// asked for and not there.
+    /// The explained class, from the outputs of the first batch. Rejects a requested class that does not exist.
     pub fn class(&self, first: &[Tensor]) -> Result<usize, Rejection> {
         let values = self.rows(first).and_then(|mut rows| rows.next());
         let values: Vec<f64> = values.into_iter().flatten().collect();
@@ -247,7 +246,7 @@ impl<'a> Plan<'a> {
                         best = Some((class, value));
                     }
                 }
-                // Where there are no numbers, nothing is explained of the first.
+                // Without numbers, nothing of the first class is explained.
                 Ok(best.map_or(0, |(class, _)| class))
             }
         }
@@ -274,7 +273,7 @@ impl<'a> Plan<'a> {
         }))
     }
 
-    /// What follows from the outputs of all batches, in their order. `None` where they are not those of the batches.
+    /// The explanation from the outputs of all batches, in their order. `None` if they do not fit the batches.
     pub fn attribute(&self, class: usize, outputs: &[Vec<Tensor>]) -> Option<Explanation> {
         let mut values = Vec::with_capacity(self.groups.len() + 1);
         for outputs in outputs {
@@ -320,7 +319,7 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// The class that a caller asks for.
+/// The class that a caller requests.
 fn class_of(output: &TensorSpec, target: &str) -> Result<usize, Rejection> {
     let unknown = |expected: String, known: String| {
         let message = format!(
@@ -365,7 +364,8 @@ fn class_of(output: &TensorSpec, target: &str) -> Result<usize, Rejection> {
     }
 }
 
-/// What is hidden in turn. Elements that an item does not have are in no group, and a group without elements is none.
+/// The groups that are hidden in turn. Elements that an item lacks belong to no group. Groups without elements are left
+/// out.
 fn groups(contract: &Contract, explain: &Explain, inputs: &[Tensor]) -> Vec<Hidden> {
     let mut groups = Vec::new();
     let index = |name: &str| inputs.iter().position(|tensor| tensor.name == name);
@@ -393,7 +393,7 @@ fn groups(contract: &Contract, explain: &Explain, inputs: &[Tensor]) -> Vec<Hidd
         };
         // More cells than elements would leave some empty.
         let (down, across) = (grid.rows.min(height), grid.columns.min(width));
-        // Neither product overflows: both are at most the elements of a tensor that is there, times 256.
+        // Neither product overflows: both are at most the elements of an existing tensor, times 256.
         let part = |at: u64, of: u64, length: u64| at * length / of..(at + 1) * length / of;
         for row in 0..down {
             for column in 0..across {
@@ -431,7 +431,7 @@ fn groups(contract: &Contract, explain: &Explain, inputs: &[Tensor]) -> Vec<Hidd
 }
 
 impl Place {
-    /// Puts a baseline in place of what is hidden of an item.
+    /// Replaces the hidden elements of an item by a baseline.
     fn hide(&self, item: &mut [u8], baseline: &[u8]) {
         let size = baseline.len();
         let elements = (item.len() / size.max(1)) as u64;
@@ -469,7 +469,7 @@ impl Place {
     }
 }
 
-/// What stands in place of what is hidden in an input.
+/// The baseline of an input in its datatype.
 fn standin(tensor: &Tensor, baseline: Baseline) -> Result<Standin<'_>, Rejection> {
     let size = tensor.datatype.size_bytes().unwrap_or(1);
     let (kind, value) = match baseline {
@@ -546,18 +546,18 @@ fn write_range(out: &mut Vec<u8>, range: &Range<u64>) {
 }
 
 impl Explanation {
-    /// What all groups account for together. It is the whole difference to the baseline where groups do not act on each
-    /// other.
+    /// The sum of all attributions. It equals the difference to the baseline if the groups do not interact.
     pub fn sum(&self) -> f64 {
         self.groups.iter().map(|group| group.attribution).sum()
     }
 
-    /// The name of each group, and what it accounts for.
+    /// The name and the attribution of each group.
     pub fn attributions(&self) -> impl Iterator<Item = (&str, f64)> {
         self.groups.iter().map(|g| (g.name.as_str(), g.attribution))
     }
 
-    /// Writes the explanation as a JSON object. Ranges end before their second number; what is not finite is `null`.
+    /// Writes the explanation as a JSON object. Ranges end before their second number; numbers that are not finite become
+    /// `null`.
     pub fn write_json(&self, out: &mut Vec<u8>) {
         out.push(b'{');
         write_name(out, "method");
@@ -573,7 +573,7 @@ impl Explanation {
         out.extend_from_slice(self.class.to_string().as_bytes());
         write_name(out, "base_score");
         match self.single && self.base.is_finite() {
-            // As short as the model's own type is written.
+            // Written with the precision of the model's own type.
             true => {
                 let text = zmij::Buffer::new()
                     .format_finite(self.base as f32)

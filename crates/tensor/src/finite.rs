@@ -1,4 +1,4 @@
-//! Decides whether the numbers of a tensor are finite. JSON cannot say NaN or infinity; bytes can.
+//! Checks that the numbers of a tensor are finite. JSON cannot express NaN or infinity; bytes can.
 //!
 //! A number is NaN or infinite exactly where all bits of its exponent are set. Adding one to the lowest bit of the
 //! exponent then carries into the sign's place, so one `and`, one `add` and one `or` for each element decide for a
@@ -7,11 +7,11 @@
 use crate::datatype::Datatype;
 use crate::fp8::Fp8;
 
-/// Bytes that are looked at before the result is asked for: large enough for long vector loops, small enough that an
-/// early NaN ends the pass early.
+/// Bytes that are checked before the result is evaluated: enough for long vector loops, and few enough that an early NaN
+/// ends the pass early.
 const BLOCK_BYTES: usize = 4096;
 
-/// Whether an element is NaN or infinite. False for types that are no floating-point numbers.
+/// Whether an element is NaN or infinite. False for types other than floating-point numbers.
 pub fn any_non_finite(datatype: Datatype, data: &[u8]) -> bool {
     macro_rules! any {
         ($bits:ty, $exponent:expr) => {{

@@ -1,4 +1,4 @@
-//! Decides what a byte means in each 8-bit floating-point format, and which byte is nearest to a number.
+//! The 8-bit floating-point formats: the value of a byte, and the byte nearest to a number.
 //!
 //! The formats are those of ONNX ("Float stored in 8 bits"); E4M3FN and E5M2 are also those of the Open Compute Project's OFP8
 //! specification. Why own code: no maintained crate has the two FNUZ formats and rounds decimal numbers correctly.
@@ -21,20 +21,20 @@ pub enum Fp8 {
 /// The bit of the sign.
 const SIGN: u8 = 0x80;
 
-/// How a magnitude lies to two neighbouring values of a format.
+/// The position of a magnitude between two neighbouring values of a format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Nearest {
-    /// The nearer of the two, or the even one of two that are equally near; one more than the greatest where that is nearer.
+    /// The bits of the nearer value; of two equally near ones the even one. One more than the greatest if that is nearer.
     code: u8,
     /// Whether both are equally near.
     pub(crate) is_midpoint: bool,
 }
 
 impl Fp8 {
-    /// Every format.
+    /// All formats.
     pub const ALL: [Self; 4] = [Self::E4m3fn, Self::E4m3fnuz, Self::E5m2, Self::E5m2fnuz];
 
-    /// The format of a datatype; `None` for every other datatype.
+    /// The format of a datatype; `None` for other datatypes.
     pub const fn of(datatype: Datatype) -> Option<Self> {
         match datatype {
             Datatype::Fp8E4m3fn => Some(Self::E4m3fn),
@@ -55,12 +55,12 @@ impl Fp8 {
         }
     }
 
-    /// Whether the pattern of the negative zero stands for NaN.
+    /// Whether the bits of the negative zero mean NaN.
     const fn is_unsigned_zero(self) -> bool {
         matches!(self, Self::E4m3fnuz | Self::E5m2fnuz)
     }
 
-    /// The value of a magnitude's bits, as if no bits stood for NaN and infinity.
+    /// The value of a magnitude's bits, without regard to NaN and infinity.
     fn magnitude(self, code: u8) -> f64 {
         let (mantissa_bits, bias, _) = self.layout();
         let mantissa = f64::from(code & ((1 << mantissa_bits) - 1));
@@ -94,7 +94,7 @@ impl Fp8 {
         self.magnitude(self.layout().2)
     }
 
-    /// How a magnitude, at least zero, lies to the values of the format.
+    /// The position of a magnitude, at least zero, among the values of the format.
     pub(crate) fn round(self, magnitude: f64) -> Nearest {
         let (_, _, greatest) = self.layout();
         // Values grow with their bits: bisect.
@@ -115,7 +115,7 @@ impl Fp8 {
         }
     }
 
-    /// The byte of a rounded magnitude; `None` where the nearest value would be beyond the greatest.
+    /// The byte of a rounded magnitude; `None` if the nearest value exceeds the greatest.
     pub(crate) fn byte(self, nearest: Nearest, negative: bool) -> Option<u8> {
         let Nearest { code, .. } = nearest;
         let has_sign = negative && !(code == 0 && self.is_unsigned_zero());
@@ -123,7 +123,7 @@ impl Fp8 {
         (code <= self.layout().2).then_some(code | sign)
     }
 
-    /// The value nearest to a number; infinite where that would be beyond the greatest.
+    /// The value nearest to a number; infinite if that exceeds the greatest.
     pub fn nearest(self, value: f64) -> f64 {
         match self.byte(self.round(value.abs()), value.is_sign_negative()) {
             Some(byte) => self.to_f64(byte),
@@ -131,7 +131,7 @@ impl Fp8 {
         }
     }
 
-    /// The byte nearest to a number, of two that are equally near the even one. Numbers beyond the greatest value become it.
+    /// The byte nearest to a number; of two equally near ones the even one. Numbers beyond the greatest value become the greatest.
     pub fn saturated(self, value: f64) -> u8 {
         if value.is_nan() {
             return match self.is_unsigned_zero() {

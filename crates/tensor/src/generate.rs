@@ -1,19 +1,19 @@
-//! Decides what a body of Triton's generate extension means, and what is answered: one JSON object whose members
-//! are the model's inputs, and one whose members are its outputs.
+//! Triton's generate extension: parses a JSON object whose members are the model's inputs, and writes one whose members are
+//! its outputs.
 //!
-//! An input's value is nested as the contract's shape; or without the batch axis, for one item; or it is one flat
-//! array, or a bare value, where that tells the shape (as for [`crate::binary::raw`]). Members named `id` and
-//! `parameters` are never inputs. Inputs may also stand in `parameters`, beside those that a request has. A member that is
-//! neither counts as a parameter, as in Triton.
+//! An input's value is nested as the contract's shape, or without the batch axis for one item. It may also be one flat array
+//! or a bare value, if that determines the shape (as for [`crate::binary::raw`]). Members named `id` and `parameters` are
+//! never inputs. Inputs may also be members of `parameters`. Any other member counts as a parameter, as in Triton.
 
 use crate::binary;
 use crate::check::{self, Role};
 use crate::contract::{Contract, TensorSpec};
-use crate::infer::{Asked, InferRequest, taken};
+use crate::excerpt::excerpt;
+use crate::infer::{InferRequest, RequestOptions, taken};
 use crate::json::{Kind, Names, Scan, Scanner};
 use crate::parameters::{self, Of, Unknown};
-use crate::predict::{Read, assemble};
-use crate::rejection::{Rejection, Violations, excerpt};
+use crate::predict::{NamedInput, assemble};
+use crate::rejection::{Rejection, Violations};
 use crate::render::{write_name, write_string, write_value};
 use crate::tensor::Tensor;
 use crate::values::{self, Place, Values, read_id, read_model_name, read_version, wrong_type};
@@ -51,8 +51,8 @@ fn read_body(
         scanner.finish()?;
         return Ok(request);
     }
-    let mut read: Vec<Read<'_>> = Vec::new();
-    let mut asked = Asked::default();
+    let mut read: Vec<NamedInput<'_>> = Vec::new();
+    let mut asked = RequestOptions::default();
     let mut names = Names::default();
     let mut member = scanner.open_object(&mut names)?;
     while let Some(name) = member {
@@ -78,7 +78,7 @@ fn read_body(
                 None if name == "model_version" => {
                     request.model_version = read_version(&mut scanner, sink)?;
                 }
-                // A member that nobody knows may be an input that is misspelt, and strict callers are told which there are.
+                // An unknown member may be a misspelt input. In strict mode the message lists the inputs.
                 None if unknown == Unknown::Refuse && !parameters::is_known(&name) => {
                     sink.contract(|| {
                         let pointer = Place::Member(&excerpt(&name)).pointer();
@@ -111,8 +111,8 @@ fn read_body(
 fn read_parameters<'c>(
     scanner: &mut Scanner<'_>,
     (contract, unknown): (&'c Contract, Unknown),
-    asked: &mut Asked,
-    read: &mut Vec<Read<'c>>,
+    asked: &mut RequestOptions,
+    read: &mut Vec<NamedInput<'c>>,
     sink: &mut Violations,
 ) -> Scan<()> {
     if scanner.skip_null()? {
@@ -128,7 +128,7 @@ fn read_parameters<'c>(
     let mut member = scanner.open_object(&mut names)?;
     while let Some(name) = member {
         match contract.input(&name) {
-            // A parameter may be left out, and so may be null; the input then stands beside `parameters`.
+            // A parameter may be absent or null; then the input is a member of the body.
             Some(_) if scanner.skip_null()? => {}
             Some(spec) => {
                 let place = Place::Parameter(&name);
@@ -145,7 +145,7 @@ fn read_parameter(
     scanner: &mut Scanner<'_>,
     (contract, unknown): (&Contract, Unknown),
     name: &str,
-    asked: &mut Asked,
+    asked: &mut RequestOptions,
     at: impl Fn() -> String + Copy,
     sink: &mut Violations,
 ) -> Scan<()> {
@@ -156,13 +156,13 @@ fn read_parameter(
     Ok(())
 }
 
-/// Reads an input that was not read before.
+/// Parses an input that was not parsed before.
 fn read_once<'c>(
     scanner: &mut Scanner<'_>,
     contract: &Contract,
     spec: &'c TensorSpec,
     place: Place<'_>,
-    read: &mut Vec<Read<'c>>,
+    read: &mut Vec<NamedInput<'c>>,
     sink: &mut Violations,
 ) -> Scan<()> {
     if read.iter().any(|one| one.spec.name == spec.name) {
@@ -189,7 +189,7 @@ fn read_once<'c>(
     check::range(spec, &values.data, Role::Input, sink, |index| {
         format!("{pointer}{}", check::nested_index(index, &as_sent)).into()
     });
-    read.push(Read {
+    read.push(NamedInput {
         spec,
         values,
         pointer,
@@ -198,7 +198,7 @@ fn read_once<'c>(
     Ok(())
 }
 
-/// Reads a value in any of its forms: its elements with the contract's shape, and the shape it was sent in.
+/// Parses a value in any of its forms: its elements with the contract's shape, and the shape in which it was sent.
 fn read_values(
     scanner: &mut Scanner<'_>,
     contract: &Contract,
@@ -219,7 +219,7 @@ fn read_values(
         return Ok(with_shape(values));
     }
     if levels > 1 {
-        // One item, without the axis that counts them.
+        // One item, without the batch axis.
         let item = TensorSpec {
             shape: spec.shape.get(1..).unwrap_or_default().to_vec(),
             ..spec.clone()
@@ -260,9 +260,9 @@ fn read_values(
     Ok((values, as_sent))
 }
 
-/// The answer to `generate`: who answered, and each output by its name. An output of one element is that element;
-/// every other is nested by its shape, without the batch axis where there is one item. What JSON cannot say is
-/// `null`, and `non_finite` then says how often. Names of ours give way to an output's.
+/// Writes the answer to `generate`: the model and its version, and each output by its name. An output of one element is that
+/// element. Every other is nested by its shape, without the batch axis for one item. Numbers that JSON cannot express are
+/// `null`, and `non_finite` counts them. If an output has the name of another member, the output replaces it.
 pub fn render(
     model: &str,
     version: &str,
@@ -304,7 +304,7 @@ pub fn render(
     out
 }
 
-/// An answer or an error as a server-sent event: the JSON has no line breaks, so it is one line of data.
+/// Formats an answer or an error as a server-sent event. The JSON has no line breaks, so it is one line of data.
 pub fn event(json: &[u8]) -> Vec<u8> {
     let mut event = Vec::with_capacity(json.len() + 8);
     event.extend_from_slice(b"data: ");

@@ -1,34 +1,32 @@
-//! Decides what is JSON: a strict pull scanner by RFC 8259 over untrusted bytes.
+//! A strict pull scanner for untrusted JSON (RFC 8259).
 //!
-//! Stricter than the grammar in four places, because what passes here is trusted further in: member
-//! names may not repeat (§4 leaves their meaning open), escaped surrogates must pair (a lone one is
-//! no character), arrays and objects nest at most [`MAX_DEPTH`] deep, and an object has at most
-//! [`MAX_MEMBERS`] members. `NaN`, `Infinity`, leading zeros, `+1`, `.5` and `1.` are refused with a
-//! message that names them, since common encoders produce some of them.
+//! It is stricter than the grammar in four ways, because later code trusts its results. Member names must not repeat (§4
+//! leaves their meaning open). Escaped surrogates must be paired. Arrays and objects nest at most [`MAX_DEPTH`] deep. An
+//! object has at most [`MAX_MEMBERS`] members. `NaN`, `Infinity`, leading zeros, `+1`, `.5` and `1.` are refused with a
+//! message that names them, because common encoders produce some of them.
 
 use crate::number::{self, Decimal, Misspelt, Short};
 use std::borrow::Cow;
 use std::fmt;
 
-/// How deep arrays and objects may nest, together: deeper than any tensor, and shallow enough that
-/// the recursion in [`Scanner::skip_value`] fits the smallest stack.
+/// The deepest nesting of arrays and objects together. No tensor nests as deep, and the recursion of
+/// [`Scanner::skip_value`] fits the smallest stack.
 pub const MAX_DEPTH: usize = 64;
 
-/// How many members one object may have. No form of body needs a tenth of it, and it bounds the
-/// memory that finding repeated names takes.
+/// The most members of one object. No body needs a tenth of it. It bounds the memory for finding repeated names.
 pub const MAX_MEMBERS: usize = 1024;
 
-/// Where a body stops being JSON, and why.
+/// A syntax error, with its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyntaxError {
     /// Offset in bytes from the start of the body.
     pub offset: usize,
-    /// A stable word: `json_syntax`, `invalid_utf8`, `duplicate_member`, `too_deep` or
+    /// The rule, a stable word: `json_syntax`, `invalid_utf8`, `duplicate_member`, `too_deep` or
     /// `too_many_members`.
     pub rule: &'static str,
-    /// What would have been right there.
+    /// A description of valid text at this place.
     pub expected: Cow<'static, str>,
-    /// What was found.
+    /// A description of the text that was found.
     pub found: String,
 }
 
@@ -44,16 +42,10 @@ impl fmt::Display for SyntaxError {
 
 impl std::error::Error for SyntaxError {}
 
-/// Boxed so that a result costs the hot loop one word.
+/// The result of a scanner method. The error is boxed, so that a result takes one word in the hot loop.
 pub type Scan<T> = Result<T, Box<SyntaxError>>;
 
-impl From<Box<SyntaxError>> for crate::rejection::Rejection {
-    fn from(error: Box<SyntaxError>) -> Self {
-        (*error).into()
-    }
-}
-
-/// The type of a JSON value, as its first byte tells.
+/// The type of a JSON value, by its first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// `{…}`
@@ -83,8 +75,8 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Reads a text that is one JSON number and an integer from 0 on. `4`, `4.0` and `4e0` are the same integer, as they are
-/// everywhere a request holds one.
+/// Parses a text that is one JSON number with an integer value of at least 0. `4`, `4.0` and `4e0` are the same integer, as
+/// everywhere in requests.
 pub fn whole_number(text: &str) -> Option<u64> {
     let mut scanner = Scanner::new(text.as_bytes());
     let number = scanner.number().ok()?.to_u64().ok()?;
@@ -92,14 +84,14 @@ pub fn whole_number(text: &str) -> Option<u64> {
     Some(number)
 }
 
-/// The names of one object's members so far, to find one that repeats. They are sorted once at the
-/// object's end, so an object with many members costs n log n, whatever its names.
+/// The names of one object's members so far, to find a repeated one. They are sorted once at the object's end, so n
+/// members cost n log n, whatever their names.
 #[derive(Debug, Default)]
 pub struct Names<'a> {
     seen: Vec<(Cow<'a, str>, usize)>,
 }
 
-/// Reads one JSON text from front to back, value by value. Every method first skips white space.
+/// Scans one JSON text from front to back, value by value. Every method first skips white space.
 #[derive(Clone, Debug)]
 pub struct Scanner<'a> {
     bytes: &'a [u8],
@@ -117,7 +109,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Starts at `offset`, where a value begins that an earlier pass has skipped.
+    /// Starts at `offset`, the start of a value that an earlier pass skipped.
     pub fn at(bytes: &'a [u8], offset: usize) -> Self {
         Self {
             bytes,
@@ -141,7 +133,7 @@ impl<'a> Scanner<'a> {
         self.bytes.get(self.at).copied()
     }
 
-    /// Skips white space and gives the byte after it, not consumed.
+    /// Skips white space and returns the byte after it without consuming it.
     #[inline(always)]
     fn peek(&mut self) -> Option<u8> {
         match self.byte() {
@@ -181,8 +173,7 @@ impl<'a> Scanner<'a> {
         }))
     }
 
-    /// Like [`Self::unexpected`] where a value should begin, with more help for what encoders of
-    /// other languages write.
+    /// Like [`Self::unexpected`] at the start of a value, with help for the output of other languages' encoders.
     #[cold]
     #[inline(never)]
     fn no_value<T>(&self) -> Scan<T> {
@@ -221,7 +212,7 @@ impl<'a> Scanner<'a> {
         self.fault(misspelt.offset, expected)
     }
 
-    /// The type of the next value, not consumed.
+    /// The type of the next value, without consuming it.
     #[inline]
     pub fn kind(&mut self) -> Scan<Kind> {
         match self.peek() {
@@ -235,8 +226,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// How many `[` open one in another here, and whether the innermost is empty. Reads ahead and
-    /// consumes nothing.
+    /// The number of nested `[` here, and whether the innermost is empty. Reads ahead and consumes nothing.
     pub fn nesting(&self) -> (usize, bool) {
         let mut ahead = self.clone();
         let mut levels = 0;
@@ -268,7 +258,7 @@ impl<'a> Scanner<'a> {
         self.depth = self.depth.saturating_sub(1);
     }
 
-    /// Consumes `[`. True when an element follows, false when the array is empty and thereby ended.
+    /// Consumes `[`. True if an element follows; false if the array is empty, which ends it.
     #[inline]
     pub fn open_array(&mut self) -> Scan<bool> {
         if self.peek() != Some(b'[') {
@@ -282,7 +272,7 @@ impl<'a> Scanner<'a> {
         Ok(true)
     }
 
-    /// After an element: true when another follows, false when the array has ended.
+    /// After an element: true if another follows, false if the array has ended.
     #[inline(always)]
     pub fn next_element(&mut self) -> Scan<bool> {
         match self.peek() {
@@ -298,8 +288,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Consumes `{` and the first member's name and colon; `None` when the object is empty and
-    /// thereby ended.
+    /// Consumes `{` and the first member's name and colon. `None` if the object is empty, which ends it.
     pub fn open_object(&mut self, names: &mut Names<'a>) -> Scan<Option<Cow<'a, str>>> {
         if self.peek() != Some(b'{') {
             return self.unexpected("an object");
@@ -312,8 +301,8 @@ impl<'a> Scanner<'a> {
         self.member(names).map(Some)
     }
 
-    /// After a member's value: the next member's name, its colon consumed; `None` when the object
-    /// has ended. Errors with `duplicate_member` at the object's end if a name was repeated.
+    /// After a member's value: consumes the next member's name and colon. `None` if the object has ended. Errors with
+    /// `duplicate_member` at the object's end if a name was repeated.
     pub fn next_member(&mut self, names: &mut Names<'a>) -> Scan<Option<Cow<'a, str>>> {
         match self.peek() {
             Some(b',') => {
@@ -354,7 +343,7 @@ impl<'a> Scanner<'a> {
         Ok(name)
     }
 
-    /// Consumes a number. Errors where it breaks the grammar; its magnitude is the caller's matter.
+    /// Consumes a number. Errors if it breaks the grammar. The caller checks its magnitude.
     #[inline(always)]
     pub fn number(&mut self) -> Scan<Decimal<'a>> {
         if !matches!(self.peek(), Some(b'-' | b'0'..=b'9')) {
@@ -369,7 +358,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Like [`Self::number`], or `None` when the next value is no number.
+    /// Like [`Self::number`]; `None` if the next value is not a number.
     #[inline(always)]
     pub(crate) fn number_here(&mut self) -> Option<Scan<Decimal<'a>>> {
         match self.peek() {
@@ -378,9 +367,8 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Consumes elements of an array as long as they are short numbers that `take` accepts, each
-    /// with a comma after it; gives their number. What follows, a last element at least, is left to
-    /// the other methods.
+    /// Consumes elements of an array while they are short numbers that `take` accepts, each followed by a comma. Returns
+    /// their number. The other methods read the rest, which has at least one element.
     #[inline(always)]
     pub(crate) fn short_numbers(&mut self, mut take: impl FnMut(Short<'a>) -> bool) -> u64 {
         let (bytes, mut at, mut count) = (self.bytes, self.at, 0);
@@ -407,7 +395,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Whether the next value is `null`, which is then consumed. A member that may be left out may be `null` as well.
+    /// Consumes `null` if it is the next value. An optional member may be `null`.
     pub fn skip_null(&mut self) -> Scan<bool> {
         if self.peek() != Some(b'n') {
             return Ok(false);
@@ -431,7 +419,7 @@ impl<'a> Scanner<'a> {
         self.fault(self.at + common, expected)
     }
 
-    /// Consumes a string and gives its characters, borrowed where it has no escapes.
+    /// Consumes a string and returns its characters; borrowed if it has no escapes.
     pub fn string(&mut self) -> Scan<Cow<'a, str>> {
         if self.peek() != Some(b'"') {
             return self.unexpected("a string");
@@ -471,8 +459,8 @@ impl<'a> Scanner<'a> {
     fn skip_plain(&mut self) {
         const ONES: u64 = 0x0101_0101_0101_0101;
         const HIGHS: u64 = 0x8080_8080_8080_8080;
-        // Eight bytes at a time: a byte's high bit comes out set where it is one that stops. A byte
-        // after a true stop may come out set too; the loop below finds the first exactly.
+        // Eight bytes at a time: the high bit of a byte becomes set if the byte ends the run. It may also become set after
+        // a true end; the loop below finds the first one exactly.
         while let Some(chunk) = self
             .bytes
             .get(self.at..)
@@ -593,7 +581,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Errors unless only white space is left.
+    /// Errors if anything but white space is left.
     pub fn finish(&mut self) -> Scan<()> {
         match self.peek() {
             None => Ok(()),
@@ -613,7 +601,7 @@ impl Names<'_> {
                     offset: *offset,
                     rule: "duplicate_member",
                     expected: "each member name once".into(),
-                    found: format!("{:?} again", crate::rejection::excerpt(later)),
+                    found: format!("{:?} again", crate::excerpt::excerpt(later)),
                 }));
             }
         }

@@ -1,21 +1,21 @@
-//! Tensors, model contracts, and the JSON codecs between them and the outside: everything that
-//! decides whether what a stranger sent is what a model takes, and nothing about who the stranger is.
+//! Tensors, model contracts, and their JSON codecs. This crate decides whether the content of a request fits a model. It
+//! knows nothing of callers.
 //!
-//! * [`content`]: content that an adapter makes tensors of, and what the adapter wants done with them;
+//! * [`content`]: the content that an adapter turns into tensors, and the adapter's next step;
 //! * [`datatype`], [`tensor`]: the element types and tensors of the Open Inference Protocol (OIP v2);
-//! * [`contract`]: `models/<name>/model.toml`, parsed strictly and checked for sense;
-//! * [`json`]: a strict pull scanner over untrusted bytes, and [`number`], correctly rounded decimals;
+//! * [`contract`]: `models/<name>/model.toml`, parsed strictly and checked;
+//! * [`json`]: a strict pull scanner for untrusted bytes, and [`number`]: correctly rounded decimals;
 //! * [`predict`], [`infer`]: the two request forms, parsed in one pass into tensors;
-//! * [`batch`]: requests put together, and outputs taken apart;
-//! * [`check`]: the contract checks on finished tensors, for those that come from an adapter or a model;
-//! * [`finite`]: whether numbers are finite; [`outputs`]: whether a run's outputs are what the contract says;
-//! * [`explain`]: what a model is asked so that one answer of it is explained, and what follows from the answers;
-//! * [`rejection`]: what a refused request is answered with;
+//! * [`batch`]: joins the tensors of requests, and splits outputs;
+//! * [`check`]: the contract checks on finished tensors, which come from an adapter or a model;
+//! * [`finite`]: whether numbers are finite; [`outputs`]: whether a run's outputs meet the contract;
+//! * [`explain`]: the runs that explain one answer, and the explanation;
+//! * [`rejection`]: the report of a refused request;
 //! * [`render`]: tensors and answers written as JSON.
 //!
-//! The crate reads no clock, does no input or output, and keeps nothing keyed by strangers' strings
-//! in a hash table, so it runs unchanged in WebAssembly without randomness. No byte a client sends
-//! can make it panic, and what it allocates is bounded by what has arrived, never by what is claimed.
+//! The crate reads no clock and does no input or output. It has no hash table with keys of clients, so it needs no
+//! randomness and runs unchanged in WebAssembly. No request makes it panic. Its allocations are bounded by the bytes that
+//! have arrived, never by a claimed size.
 
 #![forbid(unsafe_code)]
 
@@ -26,6 +26,7 @@ pub mod classification;
 pub mod content;
 pub mod contract;
 pub mod datatype;
+mod excerpt;
 pub mod explain;
 pub mod finite;
 pub mod fp8;

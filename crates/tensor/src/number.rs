@@ -1,8 +1,7 @@
-//! Decides what a decimal number means in each datatype: correctly rounded (to nearest, ties to
-//! even) for floats, exact or refused for integers.
+//! Converts decimal numbers to each datatype: correctly rounded (to nearest, ties to even) for floats; exact or refused for
+//! integers.
 //!
-//! The digits are gathered while the JSON is scanned, so converting reads them no second time in all
-//! but rare cases:
+//! The digits are collected while the JSON is scanned, so a conversion rarely reads them again:
 //!
 //! * `FP64` uses Clinger's fast path: a mantissa up to 2^53 and a power of ten up to 22 are both exact
 //!   in a double, so one multiplication or division rounds once. Everything else goes to the standard
@@ -10,7 +9,7 @@
 //! * `FP32`, `FP16` and `BF16` compute the same way in double precision with *any* 64-bit mantissa.
 //!   The double is then off by at most two units in its last place, and rounding it to the narrower
 //!   type is right unless it lies within `DOUBT_ULPS` of a midpoint between two narrow values; only
-//!   those, about one in 2^25 for `FP32`, take the slow road. This makes the 17 digits Python prints
+//!   those, about one in 2^25 for `FP32`, take the slow path. This makes the 17 digits Python prints
 //!   for a widened `float32` about as cheap as 6 digits.
 //!
 //! Why own code: nanoseconds for each of 27,648 FP32 numbers in nested arrays on a 2-core cloud machine
@@ -68,7 +67,7 @@ pub enum NumberFault {
     OutOfRange,
 }
 
-/// What is wrong with the spelling of a number, and where.
+/// The fault in the text of a number, with its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Misspelt {
     pub(crate) offset: usize,
@@ -90,9 +89,8 @@ fn digit_at(bytes: &[u8], at: usize) -> Option<u64> {
     }
 }
 
-/// The value of eight ASCII digits, or `None` when one of the eight bytes is no digit or there are
-/// fewer than eight. Works on all eight at once, in the manner of Lemire's "Quickly parsing eight
-/// digits".
+/// The value of eight ASCII digits; `None` if one of the eight bytes is not a digit, or if there are fewer than eight bytes.
+/// Works on all eight at once, as in Lemire's "Quickly parsing eight digits".
 #[inline(always)]
 fn eight_digits(bytes: &[u8], at: usize) -> Option<u64> {
     let chunk = bytes.get(at..)?.first_chunk::<8>()?;
@@ -156,8 +154,8 @@ pub(crate) struct Short<'a> {
     pub(crate) end: usize,
 }
 
-/// Scans a number that begins right at `start`, or gives up: on what is no number, on more than 19
-/// digits, near the body's end. [`scan`] then finds out which.
+/// Scans a number at `start`, or gives up: at text that is not a number, at more than 19 digits, and near the body's end.
+/// [`scan`] then decides which.
 #[inline(always)]
 pub(crate) fn scan_short(bytes: &[u8], start: usize) -> Option<Short<'_>> {
     let negative = *bytes.get(start)? == b'-';
@@ -309,8 +307,7 @@ fn nearest_f32(value: f64, negative: bool) -> Option<f32> {
     None
 }
 
-/// Scans the number that starts at `start`, by the grammar of RFC 8259 §6; gives it and the offset
-/// after it. What follows is not looked at.
+/// Scans the number at `start` by the grammar of RFC 8259 §6. Returns it and the offset after it, whatever follows.
 #[inline(always)]
 pub(crate) fn scan(bytes: &[u8], start: usize) -> Result<(Decimal<'_>, usize), Misspelt> {
     let negative = bytes.get(start) == Some(&b'-');

@@ -1,19 +1,19 @@
-//! Decides whether a run's outputs are what the contract says: each is there, of its datatype, of its shape, with as many
-//! classes as it has labels. A model that breaks its contract is the operator's to mend, and its answer is not given: two
-//! labels over three columns would name a class that nobody declared.
+//! Checks a run's outputs against the contract: each is present, with its datatype, its shape, and as many classes as labels.
+//! If a model breaks its contract, its answer is not returned, and the operator must correct it. Otherwise two labels over
+//! three columns would name a class that the contract does not declare.
 //!
-//! Sound outputs cost comparisons of lengths and names, and no memory.
+//! For valid outputs the check compares lengths and names, and allocates nothing.
 
 use crate::check::shape_text;
 use crate::contract::{Contract, Dim, TensorSpec};
 use crate::datatype::Datatype;
-use crate::rejection::excerpt;
+use crate::excerpt::excerpt;
 use crate::tensor::{Tensor, elements};
 
-/// Axes whose lengths are kept without memory of their own; contracts have one to four.
+/// The number of axes whose lengths need no allocation. Contracts have one to four.
 const INLINE_AXES: usize = 8;
 
-/// The lengths that symbolic axes have in one call.
+/// The lengths of symbolic axes in one call.
 #[derive(Clone, Debug, Default)]
 pub struct Lengths<'c> {
     first: [Option<(&'c str, u64)>; INLINE_AXES],
@@ -21,7 +21,7 @@ pub struct Lengths<'c> {
 }
 
 impl<'c> Lengths<'c> {
-    /// Those of a call with these inputs, which meet the contract. Inputs are pairs of a name and a shape.
+    /// The lengths in a call with these inputs, which meet the contract. Inputs are pairs of a name and a shape.
     pub fn of<'t, S>(contract: &'c Contract, inputs: impl Iterator<Item = (&'t str, S)>) -> Self
     where
         S: IntoIterator<Item = u64>,
@@ -50,7 +50,7 @@ impl<'c> Lengths<'c> {
         known.find_map(|(name, length)| (name == axis).then_some(length))
     }
 
-    /// Whether an axis has this length; one that has none yet takes it.
+    /// Whether an axis has this length. An axis without a length gets it.
     fn meets(&mut self, axis: &'c str, length: u64) -> bool {
         if let Some(known) = self.get(axis) {
             return known == length;
@@ -63,13 +63,13 @@ impl<'c> Lengths<'c> {
     }
 }
 
-/// Holds outputs against the contract, and gives each the contract's name for its datatype: `wasi:nn` carries BOOL and
-/// INT8 as bytes. `wanted` are the outputs asked for, all where it is empty.
+/// Checks outputs against the contract, and sets the contract's datatype of each, because `wasi:nn` transports BOOL and INT8
+/// as bytes. `wanted` are the requested outputs; empty for all.
 ///
 /// # Errors
 ///
-/// A sentence that names the output, what was expected, what came and the remedy. It is for the operator, and fit for a
-/// caller.
+/// A sentence with the output, the expected and the actual value, and the remedy. It is for the operator, and may be shown to
+/// a caller.
 pub fn settle<'c>(
     contract: &'c Contract,
     mut lengths: Lengths<'c>,
@@ -120,14 +120,14 @@ pub fn settle<'c>(
     Ok(())
 }
 
-/// Whether a tensor that came as `found` can be of the datatype `promised`.
+/// Whether a tensor with the datatype `found` can have the datatype `promised`.
 fn carries(found: Datatype, promised: Datatype) -> bool {
     found == promised
         || (found == Datatype::Uint8 && matches!(promised, Datatype::Bool | Datatype::Int8))
 }
 
-/// What is wrong with the shape an output came in, with the shape to write; `None` where it is what the contract says.
-/// Axes that have no length yet take theirs from it.
+/// The fault of an output's shape, with the correct one; `None` if it meets the contract. Axes without a length get theirs
+/// from it.
 pub fn shape<'c>(spec: &'c TensorSpec, found: &[u64], lengths: &mut Lengths<'c>) -> Option<String> {
     let fits = found.len() == spec.shape.len()
         && (spec.shape.iter().zip(found)).all(|(dim, length)| match dim {
@@ -174,7 +174,7 @@ fn breach(
     )
 }
 
-/// The shape that would have been right: axes of inputs where they have the length, each once, else numbers.
+/// The correct shape: the name of an input's axis with the same length, each once, or else a number.
 fn remedy(spec: &TensorSpec, found: &[u64], lengths: &Lengths<'_>) -> String {
     let same_rank = found.len() == spec.shape.len();
     let mut free: Vec<(&str, u64)> = lengths.known().collect();
@@ -186,7 +186,8 @@ fn remedy(spec: &TensorSpec, found: &[u64], lengths: &Lengths<'_>) -> String {
                 free.retain(|(name, _)| name != axis);
                 return format!("{axis:?}");
             }
-            // It is another axis than the one it was taken for; one element is hardly ever by chance.
+            // The length differs from the contract's axis, so it is another axis. A length of one is rarely a
+            // coincidence: write it as a number.
             Some(Dim::Symbol(_)) if *length == 1 => return length.to_string(),
             Some(Dim::Symbol(axis)) => return format!("{:?}", format!("{axis}_{at}")),
             _ => {}

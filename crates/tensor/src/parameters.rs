@@ -1,20 +1,20 @@
-//! Decides what becomes of a parameter of the Open Inference Protocol: this server acts on it, refuses it, or ignores it.
-//! REST and gRPC read the same tables.
+//! Decides whether a parameter of the Open Inference Protocol is supported, refused or ignored. REST and gRPC use the same
+//! tables.
 //!
-//! Other servers and clients send parameters that mean nothing here, and expect them to be ignored. A parameter is refused
-//! only where leaving it out would change the result, or the form of the answer.
+//! Clients of other servers send parameters that have no meaning here, and expect them to be ignored. A parameter is
+//! refused only if ignoring it would change the result or the form of the answer.
 
-/// What happens to members and parameters that this server knows nothing of.
+/// The treatment of unknown members and parameters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Unknown {
     /// They are ignored, as Triton and KServe do.
     #[default]
     Ignore,
-    /// They are refused: most of them are misspelt.
+    /// They are refused, because most of them are misspelt.
     Refuse,
 }
 
-/// What a parameter belongs to.
+/// The object to which a parameter belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Of {
     /// The whole request.
@@ -23,12 +23,12 @@ pub enum Of {
     Generate,
     /// An input.
     Input,
-    /// An output that is asked for.
+    /// A requested output.
     Output,
 }
 
 impl Of {
-    /// As messages name it.
+    /// The name in messages.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Request => "a request",
@@ -39,7 +39,7 @@ impl Of {
     }
 }
 
-/// The parameters that this server acts on, and what they belong to.
+/// The supported parameters, and the objects to which they belong.
 pub const TAKEN: [(&str, Of); 8] = [
     ("binary_data_output", Of::Request),
     ("priority", Of::Request),
@@ -51,14 +51,14 @@ pub const TAKEN: [(&str, Of); 8] = [
     ("classification", Of::Output),
 ];
 
-/// A parameter of other servers that would change the result, and that nothing here acts on.
+/// A parameter of other servers that would change the result and is not supported here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotSupported {
     /// Its name.
     pub name: &'static str,
-    /// The one value that is refused; `None` where every value is but 0, `false` and the empty string.
+    /// The only value that is refused. `None` refuses every value except 0, `false` and the empty string.
     pub value: Option<&'static str>,
-    /// Why it is refused, and what to do instead.
+    /// The reason, and what to do instead.
     pub why: &'static str,
 }
 
@@ -105,24 +105,24 @@ pub const NOT_SUPPORTED: [NotSupported; 7] = [
     },
 ];
 
-/// Parameters that ask for what every call does anyway: the last answer of a call says that it is the last.
+/// Parameters that every call fulfils anyway: the last answer of a call is marked as the last.
 pub const DONE_ANYWAY: [&str; 1] = ["triton_enable_empty_final_response"];
 
-/// What becomes of a parameter.
+/// The treatment of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// This server acts on it there.
+    /// It is supported there.
     Taken,
-    /// Leaving it out would change the result; why it is not acted on.
+    /// Ignoring it would change the result; the text says why it is not supported.
     NotSupported(&'static str),
-    /// This server acts on it, but as a parameter of something else.
+    /// It is supported, but as a parameter of another object.
     Misplaced(Of),
-    /// This server knows nothing of it.
+    /// It is unknown.
     Unknown,
 }
 
-/// What becomes of a parameter of `of`. `asks_nothing` says that its value is 0, `false` or empty; `text` is its value where
-/// that is a string.
+/// Decides the treatment of a parameter of `of`. `asks_nothing` says that its value is 0, `false` or empty; `text` is its
+/// value if that is a string.
 pub fn verdict(name: &str, of: Of, asks_nothing: bool, text: Option<&str>) -> Verdict {
     if TAKEN.contains(&(name, of)) {
         return Verdict::Taken;
@@ -144,14 +144,14 @@ pub fn verdict(name: &str, of: Of, asks_nothing: bool, text: Option<&str>) -> Ve
     }
 }
 
-/// Whether its value is looked at: strict servers take it where it asks for nothing.
+/// Whether its value matters: strict servers accept it if it asks for nothing.
 pub fn is_known(name: &str) -> bool {
     DONE_ANYWAY.contains(&name)
         || TAKEN.iter().any(|(known, _)| *known == name)
         || NOT_SUPPORTED.iter().any(|refused| refused.name == name)
 }
 
-/// The parameters that `of` may have, as messages list them.
+/// The supported parameters of `of`, as a list for messages.
 pub fn taken(of: Of) -> String {
     let names = TAKEN.iter().filter(|(_, place)| *place == of);
     let names: Vec<&str> = names.map(|(name, _)| *name).collect();

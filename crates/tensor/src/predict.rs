@@ -1,10 +1,12 @@
-//! Decides what a `:predict` body means: `{"inputs": {"<name>": <nested arrays>, …}}`, with optional
-//! `parameters`, `id` and `model_version`, each of which may be `null` too. A model of one input also takes its value directly: `{"inputs": [[…]]}`.
+//! Parses a `:predict` body: `{"inputs": {"<name>": <nested arrays>, …}}`, with optional `parameters`, `id` and
+//! `model_version`, each of which may be `null`. A model with one input also accepts its value directly:
+//! `{"inputs": [[…]]}`.
 
 use crate::check::{self, Role, Shaped};
 use crate::contract::{Contract, TensorSpec};
+use crate::excerpt::excerpt;
 use crate::json::{Kind, Names, Scan, Scanner};
-use crate::rejection::{Rejection, Violations, excerpt};
+use crate::rejection::{Rejection, Violations};
 use crate::tensor::Tensor;
 use crate::values::{
     self, ParameterValue, Place, Values, missing_member, read_id, read_parameters, read_version,
@@ -15,11 +17,11 @@ use penstock_core::violation::escape_pointer_token;
 /// A `:predict` body that meets the contract.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PredictRequest {
-    /// The caller's name for the request.
+    /// The caller's id of the request.
     pub id: Option<String>,
-    /// The version that is to answer, by number or alias.
+    /// The version number or alias that the body names.
     pub model_version: Option<String>,
-    /// One tensor for each input that was sent, in the contract's order; only optional ones may be left out.
+    /// One tensor for each input that was sent, in the contract's order. Only optional inputs may be absent.
     pub inputs: Vec<Tensor>,
     /// The members of `parameters`, in the body's order.
     pub parameters: Vec<(String, ParameterValue)>,
@@ -29,8 +31,8 @@ const MEMBERS: [&str; 4] = ["inputs", "parameters", "id", "model_version"];
 
 /// Parses a `:predict` body and checks it against the contract, in one pass over the body.
 ///
-/// Errors with everything wrong at once: `MalformedJson` where it is not JSON, `InvalidBody` where
-/// its form is wrong, `InvalidInputs` where a tensor does not meet the contract.
+/// Errors with all violations at once: `MalformedJson` if the body is not JSON, `InvalidBody` if its form is wrong,
+/// `InvalidInputs` if a tensor does not meet the contract.
 pub fn parse_predict(body: &[u8], contract: &Contract) -> Result<PredictRequest, Rejection> {
     let mut sink = Violations::default();
     let request = read_body(body, contract, &mut sink)?;
@@ -67,7 +69,7 @@ fn read_body(body: &[u8], contract: &Contract, sink: &mut Violations) -> Scan<Pr
             }
             "id" => request.id = read_id(&mut scanner, sink)?,
             "model_version" => request.model_version = read_version(&mut scanner, sink)?,
-            // The other form of a body, left out.
+            // `null` counts as absent in this form too.
             "content" if scanner.skip_null()? => {}
             _ => {
                 sink.form(|| unknown_member("", &name, &MEMBERS));
@@ -83,8 +85,8 @@ fn read_body(body: &[u8], contract: &Contract, sink: &mut Violations) -> Scan<Pr
     Ok(request)
 }
 
-/// One input as it was read.
-pub(crate) struct Read<'c> {
+/// A parsed input of the contract.
+pub(crate) struct NamedInput<'c> {
     pub(crate) spec: &'c TensorSpec,
     pub(crate) values: Values,
     pub(crate) pointer: String,
@@ -97,7 +99,7 @@ fn read_inputs(
     sink: &mut Violations,
 ) -> Scan<Vec<Tensor>> {
     let kind = scanner.kind()?;
-    let mut read: Vec<Read<'_>> = Vec::new();
+    let mut read: Vec<NamedInput<'_>> = Vec::new();
     match (kind, contract.inputs.as_slice()) {
         (Kind::Object, _) => {
             let mut names = Names::default();
@@ -136,10 +138,10 @@ fn read_inputs(
     Ok(assemble(read, contract, "/inputs", sink))
 }
 
-/// The tensors of inputs, each of which was read at most once, in the contract's order; none when anything is wrong. `parent`
-/// is where one that is missing should have been.
+/// Orders parsed inputs as the contract does; empty if there is any violation. `parent` is the pointer to the object that
+/// should contain a missing input.
 pub(crate) fn assemble(
-    mut read: Vec<Read<'_>>,
+    mut read: Vec<NamedInput<'_>>,
     contract: &Contract,
     parent: &str,
     sink: &mut Violations,
@@ -187,11 +189,11 @@ fn read_input<'c>(
     spec: &'c TensorSpec,
     place: Place<'_>,
     sink: &mut Violations,
-) -> Scan<Read<'c>> {
+) -> Scan<NamedInput<'c>> {
     let has_batch_axis = contract.batch_axis().is_some();
     let values = values::read_nested(scanner, spec, place, has_batch_axis, sink)?;
     let fits = values::check_nested(&values, spec, place, sink);
-    Ok(Read {
+    Ok(NamedInput {
         spec,
         values,
         pointer: place.pointer(),

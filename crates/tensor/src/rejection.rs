@@ -1,22 +1,17 @@
-//! Decides how a refused body is reported: every violation up to a limit, the graver kind of error
-//! first, and one sentence that names what is wrong.
+//! The report of a refused body: a code by the gravest violation, a sentence, and every violation up to a limit.
 
 use crate::json::SyntaxError;
 use penstock_core::violation::MAX_VIOLATIONS;
 use penstock_core::{Code, Violation};
 use std::fmt;
 
-/// Longest piece of a stranger's text repeated in a pointer or a message. Longer pieces are cut and
-/// end in `…`: an answer must stay small even when a member's name is a megabyte.
-pub const MAX_EXCERPT_BYTES: usize = 64;
-
-/// Why a body is refused, and everything found wrong with it.
+/// The refusal of a body, with its violations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
-    /// `MalformedJson` (the body is not JSON), `InvalidBody` (JSON of the wrong form), `NotSupported` (it asks for what this
-    /// server does not do) or `InvalidInputs` (the right form, but not what the model takes).
+    /// `MalformedJson` (the body is not JSON), `InvalidBody` (JSON of the wrong form), `NotSupported` (it asks for an
+    /// unsupported feature) or `InvalidInputs` (the form is right, but the model's contract is not met).
     pub code: Code,
-    /// The violation's own message when there is one, else their number and the first.
+    /// The message of the only violation; of several, their number and the first message.
     pub message: String,
     /// At most [`MAX_VIOLATIONS`], in the order they were found.
     pub violations: Vec<Violation>,
@@ -44,12 +39,18 @@ impl From<SyntaxError> for Rejection {
     }
 }
 
-/// Which code a violation leads to.
+impl From<Box<SyntaxError>> for Rejection {
+    fn from(error: Box<SyntaxError>) -> Self {
+        (*error).into()
+    }
+}
+
+/// The kind of a violation, which decides the code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// The body's form: members and their JSON types.
     Form,
-    /// It asks for what this server does not do.
+    /// An unsupported feature.
     Unsupported,
     /// The model's contract.
     Contract,
@@ -66,7 +67,7 @@ pub(crate) struct Violations {
     contract: u64,
 }
 
-/// A moment in the life of [`Violations`].
+/// A position in the list of violations.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mark {
     listed: usize,
@@ -98,7 +99,7 @@ impl Violations {
         self.push(Kind::Contract, build);
     }
 
-    /// How many were found so far.
+    /// The number of violations so far.
     pub(crate) fn count(&self) -> u64 {
         self.form + self.unsupported + self.contract
     }
@@ -110,8 +111,7 @@ impl Violations {
         }
     }
 
-    /// Forgets the contract violations found between `mark` and `end`, and nothing else. Whether
-    /// they were listed or only counted does not matter.
+    /// Removes the contract violations between `mark` and `end`, whether they were listed or only counted.
     pub(crate) fn withdraw(&mut self, mark: Mark, end: Mark) {
         self.contract -= end.contract - mark.contract;
         let mut index = 0;
@@ -130,7 +130,7 @@ impl Violations {
         });
     }
 
-    /// `Ok` when nothing was found.
+    /// `Ok` without violations.
     pub(crate) fn finish(self) -> Result<(), Rejection> {
         let count = self.count();
         if count == 0 {
@@ -141,7 +141,7 @@ impl Violations {
             (0, _) => (Code::NotSupported, Kind::Unsupported),
             _ => (Code::InvalidBody, Kind::Form),
         };
-        // The sentence speaks of what the code is about, where that was listed.
+        // The sentence is about a violation of the code's kind, if one was listed.
         let first = self.kinds.iter().position(|k| *k == kind).unwrap_or(0);
         let first = self
             .listed
@@ -159,15 +159,6 @@ impl Violations {
             omitted,
         })
     }
-}
-
-/// At most [`MAX_EXCERPT_BYTES`] of `text`, cut between characters and marked with `…`.
-pub(crate) fn excerpt(text: &str) -> String {
-    if text.len() <= MAX_EXCERPT_BYTES {
-        return text.to_owned();
-    }
-    let end = text.floor_char_boundary(MAX_EXCERPT_BYTES);
-    format!("{}…", text.get(..end).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -233,12 +224,5 @@ mod tests {
             .collect();
         assert_eq!(messages, ["before", "of the form", "after"]);
         assert_eq!((rejection.omitted, rejection.code), (0, Code::InvalidBody));
-    }
-
-    #[test]
-    fn an_excerpt_is_cut_between_characters() {
-        assert_eq!(excerpt("short"), "short");
-        let long = "é".repeat(100);
-        assert!(excerpt(&long).ends_with('…') && excerpt(&long).len() < 70);
     }
 }

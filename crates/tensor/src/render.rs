@@ -1,21 +1,21 @@
-//! Decides how tensors are written as JSON: numbers in the shortest form that reads back bit for bit,
-//! and `null` for what JSON cannot say (NaN, infinities), counted so that the caller can tell of it.
+//! Writes tensors as JSON. Numbers have the shortest form that parses to the same bits. NaN and infinities become `null`, and
+//! their number is returned, so that an answer can report it.
 
 use crate::contract::{Contract, TensorSpec, wire_shape};
 use crate::datatype::Datatype;
 use crate::fp8::Fp8;
 use crate::tensor::{ByteStrings, Tensor};
 
-/// Classes listed in `top`: enough to see what the model wavered between.
+/// Classes in `top`: enough to see the alternatives.
 pub const TOP_CLASSES: usize = 5;
 
-/// Brackets written for a tensor without elements. Its shape may claim any number of empty rows;
-/// beyond this it is written as `[]`.
+/// Most brackets of a tensor without elements. Its shape may claim any number of empty rows. A tensor with more is written as
+/// `[]`.
 const MAX_EMPTY_ROWS: u64 = 65_536;
 
-/// Writes a tensor as arrays nested by its shape, or as a bare value when its shape is `[]`. Gives
-/// the number of elements that could not be written as they are: non-finite numbers (`null`) and byte
-/// strings that are not UTF-8 (with U+FFFD). A tensor whose data does not fit its shape is `null`.
+/// Writes a tensor as arrays nested by its shape, or as a bare value if its shape is `[]`. Returns the number of elements that
+/// were replaced: non-finite numbers (by `null`) and byte strings that are not UTF-8 (with U+FFFD). A tensor whose data does
+/// not fit its shape becomes `null`.
 pub fn write_nested(out: &mut Vec<u8>, tensor: &Tensor) -> u64 {
     let Some(mut elements) = Elements::new(tensor) else {
         out.extend_from_slice(b"null");
@@ -25,7 +25,7 @@ pub fn write_nested(out: &mut Vec<u8>, tensor: &Tensor) -> u64 {
     elements.replaced
 }
 
-/// [`write_nested`] in another shape of as many elements.
+/// Like [`write_nested`], with another shape of as many elements.
 pub(crate) fn write_value(out: &mut Vec<u8>, tensor: &Tensor, shape: &[u64]) -> u64 {
     let Some(mut elements) = Elements::new(tensor) else {
         out.extend_from_slice(b"null");
@@ -46,8 +46,7 @@ pub fn write_flat(out: &mut Vec<u8>, tensor: &Tensor) -> u64 {
 }
 
 /// Writes the slice at `index` along the first axis, nested by the other axes; counts like
-/// [`write_nested`]. Writes `null` where there is no such slice. A tensor of `BYTES` is walked from
-/// its start each time.
+/// [`write_nested`]. Writes `null` if there is no such slice. A tensor of `BYTES` is walked from its start each time.
 pub fn write_item(out: &mut Vec<u8>, tensor: &Tensor, index: u64) -> u64 {
     let sliced = Elements::new(tensor).and_then(|elements| {
         let (first, rest) = tensor.shape.split_first()?;
@@ -63,7 +62,7 @@ pub fn write_item(out: &mut Vec<u8>, tensor: &Tensor, index: u64) -> u64 {
     elements.replaced
 }
 
-/// How many elements of a tensor the writers cannot write as they are; see [`write_nested`].
+/// The number of elements of a tensor that the writers replace; see [`write_nested`].
 pub fn unrepresentable(tensor: &Tensor) -> u64 {
     let count = match tensor.datatype {
         Datatype::Fp16 => {
@@ -260,7 +259,7 @@ impl<'t> Elements<'t> {
     }
 }
 
-/// Writes a JSON string with its quotes, escaping what RFC 8259 §7 asks for and no more.
+/// Writes a JSON string with its quotes. Escapes only the characters that RFC 8259 §7 requires.
 pub fn write_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     let bytes = text.as_bytes();
@@ -301,7 +300,7 @@ pub(crate) fn write_name(out: &mut Vec<u8>, name: &str) {
     out.push(b':');
 }
 
-/// The longest an element of a type is written, with its comma.
+/// The longest text of an element of a type, with its comma.
 fn longest(datatype: Datatype) -> usize {
     match datatype {
         Datatype::Uint8 => "255,".len(),
@@ -325,14 +324,14 @@ fn longest(datatype: Datatype) -> usize {
     }
 }
 
-/// Brackets and commas around the elements, however they are nested.
+/// The most bytes of brackets and commas around the elements, for any nesting.
 fn bracket_bytes(shape: &[u64]) -> usize {
     let mut brackets: u64 = 3;
     if shape.contains(&0) {
         brackets += MAX_EMPTY_ROWS * 3 * shape.len() as u64;
     } else {
         let mut rows: u64 = 1;
-        // The innermost axis has no brackets of its own: its elements are commas apart, and those are theirs.
+        // The commas of the innermost axis are counted with its elements.
         for axis in shape.split_last().map_or(&[][..], |(_, outer)| outer) {
             rows = rows.saturating_mul(*axis);
             brackets = brackets.saturating_add(rows.saturating_mul(3));
@@ -341,7 +340,7 @@ fn bracket_bytes(shape: &[u64]) -> usize {
     usize::try_from(brackets).unwrap_or(usize::MAX)
 }
 
-/// The most bytes the elements of a tensor take as JSON.
+/// The most bytes of a tensor's elements as JSON.
 fn most_bytes(tensor: &Tensor) -> usize {
     match tensor.datatype.size_bytes() {
         Some(size) => (tensor.data.len() / size).saturating_mul(longest(tensor.datatype)),
@@ -350,10 +349,10 @@ fn most_bytes(tensor: &Tensor) -> usize {
     }
 }
 
-/// Elements that are written at once to see how long they are.
+/// Elements that are written at once to measure their length.
 const COUNTED_AT_ONCE: u64 = 4096;
 
-/// How many bytes the elements of a tensor take as JSON, by writing them to nowhere.
+/// Measures the bytes of a tensor's elements as JSON, by writing and discarding them.
 fn counted_bytes(tensor: &Tensor) -> usize {
     let Some(mut elements) = Elements::new(tensor) else {
         return 0;
@@ -371,18 +370,18 @@ fn counted_bytes(tensor: &Tensor) -> usize {
     bytes
 }
 
-/// A form that outputs are written in.
+/// A form of outputs in an answer.
 #[derive(Clone, Copy, Debug)]
 pub enum Form<'c> {
-    /// [`write_infer_response`], and which outputs go behind the JSON.
+    /// [`write_infer_response`], and the outputs that follow the JSON as bytes.
     Flat(&'c [bool]),
     /// [`predictions`].
     Items(&'c Contract),
 }
 
-/// Bytes that are written beside elements.
+/// Bytes of an answer beside elements.
 fn beside_bytes(outputs: &[Tensor], form: Form<'_>) -> usize {
-    /// Datatype, shape and the punctuation of one tensor, or of one class: numbers and words of ours.
+    /// Datatype, shape and punctuation of one tensor or one class.
     const AROUND: usize = 96;
     let quoted = |text: &str| {
         let mut written = Vec::new();
@@ -398,7 +397,7 @@ fn beside_bytes(outputs: &[Tensor], form: Form<'_>) -> usize {
     let Form::Items(contract) = form else {
         return flat + AROUND;
     };
-    // Written as `null` each, whatever they claim to be.
+    // Each is written as `null`, whatever its shape claims.
     if !outputs.iter().all(Tensor::is_consistent) {
         return flat + AROUND;
     }
@@ -411,7 +410,7 @@ fn beside_bytes(outputs: &[Tensor], form: Form<'_>) -> usize {
             .unwrap_or(0),
     };
     let items = usize::try_from(items).unwrap_or(usize::MAX);
-    // A colon and a comma each, and the object around them.
+    // A colon and a comma for each, and the braces.
     let each: usize = names().map(|name| name + 2).sum::<usize>() + 3;
     let labels = contract.labelled_output().map_or(0, |(_, labels)| {
         let longest = labels.iter().map(|label| quoted(label)).max().unwrap_or(0);
@@ -424,8 +423,8 @@ fn beside_bytes(outputs: &[Tensor], form: Form<'_>) -> usize {
         .saturating_add(items.saturating_mul(each.saturating_add(labels)))
 }
 
-/// How many bytes to reserve for these outputs as JSON, if the memory has room for that `copies` times; else how
-/// many there would have to be. The elements are counted only where the most they could take does not fit.
+/// The bytes to reserve for these outputs as JSON, if memory has room for them `copies` times. Otherwise the error is the
+/// number of bytes that are needed. The elements are measured only if their upper bound does not fit.
 pub fn capacity(outputs: &[Tensor], form: Form<'_>, copies: usize) -> Result<usize, usize> {
     let beside = beside_bytes(outputs, form);
     let binary = match form {
@@ -462,16 +461,15 @@ pub fn capacity(outputs: &[Tensor], form: Form<'_>, copies: usize) -> Result<usi
 /// An answer to an inference request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InferResponse {
-    /// The JSON, and the bytes of binary outputs behind it.
+    /// The JSON, followed by the bytes of binary outputs.
     pub body: Vec<u8>,
-    /// The length of the JSON where outputs stand behind it: the value of `Inference-Header-Content-Length`.
+    /// The length of the JSON if outputs follow it: the value of `Inference-Header-Content-Length`.
     pub header_bytes: Option<usize>,
 }
 
-/// The answer to an inference request in the Open Inference Protocol's form ("Inference Response
-/// JSON Object"), elements flat; or, for each output that `binary` says it of, as bytes behind the JSON, in the
-/// outputs' order, with `binary_data_size` (Triton's binary tensor data extension). `extra` becomes string parameters
-/// of the answer; without any, the member is left out.
+/// Writes the answer to an inference request of the Open Inference Protocol ("Inference Response JSON Object"), with flat
+/// elements. The outputs in `binary` follow the JSON as bytes in the outputs' order, with `binary_data_size` (Triton's binary
+/// tensor data extension). `extra` becomes string parameters of the answer; the member is absent if `extra` is empty.
 pub fn write_infer_response(
     model: &str,
     version: &str,
@@ -549,18 +547,18 @@ pub fn write_infer_response(
 }
 
 /// The predictions of a model without an adapter, as a JSON array. With a batch axis, one object for
-/// each item, with each output's slice; without one, a single object with whole tensors. Where an
+/// each item, with each output's slice; without one, a single object with whole tensors. If an
 /// output has labels, the object also has `label`, `confidence` and `top`: the classes with the
-/// greatest values, in falling order, the earlier class first among equals.
-/// `capacity` is reserved for them.
+/// greatest values, descending; of equal values the earlier class is first.
+/// `capacity` bytes are reserved.
 pub fn predictions(outputs: &[Tensor], contract: &Contract, capacity: usize) -> Vec<u8> {
     predictions_ranked(outputs, contract, None, capacity)
 }
 
-/// How the classes of the labelled output rank, found before its values were changed.
+/// The ranking of the classes of the labelled output, computed before its values were changed.
 #[derive(Clone, Debug)]
 pub struct Ranking {
-    /// The greatest classes of each item, in falling order.
+    /// The greatest classes of each item, descending.
     items: Vec<Vec<usize>>,
     /// Whether `confidence` is written.
     confidences: bool,
@@ -583,7 +581,7 @@ impl Ranking {
             let (data, size) = class_values(spec, tensor, item)?;
             let mut top = top_classes(spec.datatype, data, size);
             top.truncate(most);
-            // A claimed number of items is worth nothing without the data.
+            // Do not trust a number of items without its data.
             (!data.is_empty()).then_some(top)
         };
         let items = match contract.batch_axis() {
@@ -606,7 +604,7 @@ pub fn predictions_ranked(
     let mut out = Vec::with_capacity(capacity);
     let batched = contract.batch_axis().is_some();
     let items = if batched {
-        // As many as every output has; checked outputs agree on it.
+        // The number of items of every output; checked outputs agree on it.
         outputs
             .iter()
             .map(|tensor| tensor.shape.first().copied().unwrap_or(0))
@@ -620,7 +618,7 @@ pub fn predictions_ranked(
         Some((spec, tensor, labels))
     });
     let whole = outputs.iter().all(Tensor::is_consistent);
-    // A claimed number of items is worth nothing without the data: one broken tensor, one null each.
+    // Do not trust a number of items without its data: a broken tensor gives a single `null`.
     let items = if whole { items } else { items.min(1) };
     let mut readers: Vec<_> = outputs.iter().map(Elements::new).collect();
     out.push(b'[');
@@ -669,7 +667,7 @@ fn write_classes(
     let confidences = ranking.is_none_or(|ranking| ranking.confidences);
     let class = |out: &mut Vec<u8>, (index, element): (usize, &[u8])| {
         write_name(out, "label");
-        // More classes than labels is the model's fault; the class is then named by its number.
+        // The model has more classes than labels, which is its fault. Name the class by its number.
         match labels.get(index) {
             Some(label) => write_string(out, label),
             None => write_string(out, &index.to_string()),
@@ -735,7 +733,7 @@ fn class_values<'t>(
     Some((data.get(start..)?.get(..row_bytes)?, size))
 }
 
-/// The indexes of the greatest values, in falling order; NaN is left out.
+/// The indices of the greatest values, descending, without NaN.
 fn top_classes(datatype: Datatype, data: &[u8], size: usize) -> Vec<usize> {
     let mut top: Vec<(f64, usize)> = Vec::with_capacity(TOP_CLASSES + 1);
     for (index, bytes) in data.chunks_exact(size).enumerate() {
@@ -755,7 +753,7 @@ fn top_classes(datatype: Datatype, data: &[u8], size: usize) -> Vec<usize> {
     top.into_iter().map(|(_, index)| index).collect()
 }
 
-/// An element's value for comparing; 64-bit integers are rounded.
+/// An element's value for comparison; 64-bit integers are rounded.
 pub(crate) fn as_f64(datatype: Datatype, bytes: &[u8]) -> Option<f64> {
     Some(match datatype {
         Datatype::Uint8 => u8::from_le_bytes(bytes.try_into().ok()?).into(),

@@ -1,5 +1,5 @@
-//! Decides how a tensor is held: little-endian, row-major bytes, the form the Open Inference
-//! Protocol's binary extension uses, so that nothing is converted between the wire and a runtime.
+//! The representation of a tensor: little-endian, row-major bytes, as in the binary extension of the Open Inference
+//! Protocol. So nothing is converted between the wire and a runtime.
 
 use crate::datatype::Datatype;
 
@@ -34,12 +34,12 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// Elements the shape asks for; `None` when their number exceeds `u64`.
+    /// The number of elements of the shape; `None` if it exceeds `u64`.
     pub fn elements(&self) -> Option<u64> {
         elements(&self.shape)
     }
 
-    /// Whether `data` holds exactly as many well-formed elements as `shape` asks for.
+    /// Whether `data` has exactly as many well-formed elements as `shape` requires.
     pub fn is_consistent(&self) -> bool {
         let Some(elements) = self.elements() else {
             return false;
@@ -55,8 +55,8 @@ impl Tensor {
     }
 }
 
-/// The number of elements of a shape, 1 for `[]`; `None` when it exceeds `u64`. A zero anywhere
-/// makes it 0, whatever the other axes claim.
+/// The number of elements of a shape, 1 for `[]`; `None` if it exceeds `u64`. An axis of length 0 makes it 0, whatever the
+/// other axes are.
 pub fn elements(shape: &[u64]) -> Option<u64> {
     if shape.contains(&0) {
         return Some(0);
@@ -66,7 +66,7 @@ pub fn elements(shape: &[u64]) -> Option<u64> {
         .try_fold(1u64, |product, axis| product.checked_mul(*axis))
 }
 
-/// The elements of a `BYTES` tensor's data, in order; ends at the first that is cut short.
+/// The elements of a `BYTES` tensor's data, in order; ends at the first truncated one.
 #[derive(Clone, Debug)]
 pub struct ByteStrings<'a> {
     rest: &'a [u8],
@@ -78,7 +78,7 @@ impl<'a> ByteStrings<'a> {
         Self { rest: data }
     }
 
-    /// Whether nothing is left: after the last element this tells a whole tensor from a cut one.
+    /// Whether no byte is left. After the last element, false means that the tensor is truncated.
     pub fn is_complete(&self) -> bool {
         self.rest.is_empty()
     }
@@ -96,8 +96,8 @@ impl<'a> Iterator for ByteStrings<'a> {
     }
 }
 
-/// Appends one element of a `BYTES` tensor. False, and nothing appended, when it is longer than a
-/// `u32` can say; no body limit comes near that.
+/// Appends one element of a `BYTES` tensor. Returns false and appends nothing if its length exceeds `u32`; no body limit is
+/// that large.
 pub fn push_byte_string(data: &mut Vec<u8>, element: &[u8]) -> bool {
     let Ok(length) = u32::try_from(element.len()) else {
         return false;

@@ -1,20 +1,21 @@
-//! Decides how a JSON value becomes a tensor: its numbers go straight into the tensor's bytes, in
-//! one pass, while the shape is inferred from how the arrays nest.
+//! Parses a JSON value into a tensor. Its numbers go directly into the tensor's bytes in one pass; the nesting of the
+//! arrays gives the shape.
 
 use crate::check::{self, Role};
 use crate::contract::{Dim, TensorSpec};
 use crate::datatype::Datatype;
+use crate::excerpt::excerpt;
 use crate::fp8::Fp8;
 use crate::json::{Kind, Names, Scan, Scanner};
 use crate::number::{Decimal, NumberFault, Short};
-use crate::rejection::{Violations, excerpt};
+use crate::rejection::Violations;
 use crate::tensor::push_byte_string;
 use penstock_core::Violation;
 use penstock_core::ids::MAX_MODEL_NAME_BYTES;
 use penstock_core::violation::escape_pointer_token;
 use std::fmt::Write;
 
-/// Longest number repeated in a message, in bytes; the rest of a longer one tells nobody anything.
+/// Longest number that a message repeats, in bytes.
 const MAX_NUMBER_EXCERPT_BYTES: usize = 40;
 
 /// The value of a request parameter.
@@ -31,7 +32,7 @@ pub enum ParameterValue {
 }
 
 impl ParameterValue {
-    /// Whether it says `false`, 0 or nothing at all.
+    /// Whether it is `false`, 0 or empty.
     pub(crate) fn is_nothing(&self) -> bool {
         match self {
             Self::Bool(value) => !value,
@@ -41,7 +42,7 @@ impl ParameterValue {
         }
     }
 
-    /// The value, where it is a string.
+    /// The value, if it is a string.
     pub(crate) fn as_text(&self) -> Option<&str> {
         match self {
             Self::String(text) => Some(text),
@@ -49,7 +50,7 @@ impl ParameterValue {
         }
     }
 
-    /// The value as a message shows it.
+    /// The value for a message.
     pub(crate) fn text(&self) -> String {
         match self {
             Self::Bool(value) => value.to_string(),
@@ -60,7 +61,7 @@ impl ParameterValue {
     }
 }
 
-/// Where in the body a tensor's value stands; written out only when a violation needs it.
+/// The place of a tensor's value in the body. The pointer is written only for a violation.
 #[derive(Clone, Copy)]
 pub(crate) enum Place<'p> {
     /// `/inputs`
@@ -87,18 +88,17 @@ impl Place<'_> {
     }
 }
 
-/// What a value was read into.
+/// The result of parsing a value.
 pub(crate) struct Values {
     /// The elements' bytes.
     pub(crate) data: Vec<u8>,
-    /// How many elements were read.
+    /// The number of elements.
     pub(crate) count: u64,
-    /// The shape; `None` when the nesting does not make one, which has been reported.
+    /// The shape; `None` if the nesting gives none, which is reported already.
     pub(crate) shape: Option<Vec<u64>>,
 }
 
-/// Reads a value nested as deep as the contract's shape. Whatever is wrong goes to `sink`; only
-/// broken syntax is an error.
+/// Parses a value nested as deep as the contract's shape. Violations go to `sink`; only broken syntax is an error.
 pub(crate) fn read_nested<'a>(
     scanner: &mut Scanner<'a>,
     spec: &TensorSpec,
@@ -145,8 +145,8 @@ pub(crate) fn read_nested<'a>(
     Ok(reader.finish(true))
 }
 
-/// Reads one flat array of elements, whatever the contract's shape; the shape given back is
-/// `[count]`. The caller has seen the `[`.
+/// Parses one flat array of elements, whatever the contract's shape. The resulting shape is `[count]`. The caller has seen
+/// the `[`.
 pub(crate) fn read_flat<'a>(
     scanner: &mut Scanner<'a>,
     spec: &TensorSpec,
@@ -206,27 +206,27 @@ fn wrong_rank(
     Violation::new(place.pointer(), "wrong_shape", shape, message)
 }
 
-/// Why an element could not be read. Nothing has been consumed in the case of `Kind`.
-enum Fault<'a> {
+/// Why an element is not valid. In the case of `Kind` nothing was consumed.
+enum ElementFault<'a> {
     Kind,
     NotAnInteger(Decimal<'a>),
     OutOfRange(Decimal<'a>),
 }
 
-impl<'a> Fault<'a> {
+impl<'a> ElementFault<'a> {
     #[cold]
     fn of(fault: NumberFault, decimal: Decimal<'a>) -> Self {
         match fault {
-            NumberFault::NotAnInteger => Fault::NotAnInteger(decimal),
-            NumberFault::OutOfRange => Fault::OutOfRange(decimal),
+            NumberFault::NotAnInteger => ElementFault::NotAnInteger(decimal),
+            NumberFault::OutOfRange => ElementFault::OutOfRange(decimal),
         }
     }
 }
 
-/// One datatype's way of reading an element.
+/// Parses the elements of one datatype.
 trait Element {
-    /// Appends the number and gives true when it is one that fits. The row's fast road; where it
-    /// gives false, [`Self::read`] decides.
+    /// The fast path for a row: appends the number and returns true if it fits. If it returns false, [`Self::read`]
+    /// decides.
     #[inline(always)]
     fn push_short(_short: Short<'_>, _data: &mut Vec<u8>) -> bool {
         false
@@ -235,7 +235,10 @@ trait Element {
     /// Whether [`Self::push_short`] is worth trying.
     const IS_NUMBER: bool = false;
 
-    fn read<'a>(scanner: &mut Scanner<'a>, data: &mut Vec<u8>) -> Scan<Result<(), Fault<'a>>>;
+    fn read<'a>(
+        scanner: &mut Scanner<'a>,
+        data: &mut Vec<u8>,
+    ) -> Scan<Result<(), ElementFault<'a>>>;
 }
 
 #[inline(always)]
@@ -243,13 +246,13 @@ fn read_number<'a, const SIZE: usize>(
     scanner: &mut Scanner<'a>,
     data: &mut Vec<u8>,
     convert: impl FnOnce(&Decimal<'a>) -> Result<[u8; SIZE], NumberFault>,
-) -> Scan<Result<(), Fault<'a>>> {
+) -> Scan<Result<(), ElementFault<'a>>> {
     let Some(number) = scanner.number_here() else {
         return Ok(if scanner.kind()? == Kind::Number {
             // Unreachable by construction, but harmless: read it the ordinary way.
-            Err(Fault::OutOfRange(scanner.number()?))
+            Err(ElementFault::OutOfRange(scanner.number()?))
         } else {
-            Err(Fault::Kind)
+            Err(ElementFault::Kind)
         });
     };
     let decimal = number?;
@@ -258,7 +261,7 @@ fn read_number<'a, const SIZE: usize>(
             data.extend_from_slice(&bytes);
             Ok(Ok(()))
         }
-        Err(fault) => Ok(Err(Fault::of(fault, decimal))),
+        Err(fault) => Ok(Err(ElementFault::of(fault, decimal))),
     }
 }
 
@@ -278,7 +281,7 @@ macro_rules! integer_elements {
                 }
             }
 
-            fn read<'a>(scanner: &mut Scanner<'a>, data: &mut Vec<u8>) -> Scan<Result<(), Fault<'a>>> {
+            fn read<'a>(scanner: &mut Scanner<'a>, data: &mut Vec<u8>) -> Scan<Result<(), ElementFault<'a>>> {
                 read_number(scanner, data, |decimal| {
                     let value = decimal.$convert()?;
                     <$type>::try_from(value).map(<$type>::to_le_bytes).map_err(|_| NumberFault::OutOfRange)
@@ -309,7 +312,7 @@ macro_rules! float_elements {
                 }
             }
 
-            fn read<'a>(scanner: &mut Scanner<'a>, data: &mut Vec<u8>) -> Scan<Result<(), Fault<'a>>> {
+            fn read<'a>(scanner: &mut Scanner<'a>, data: &mut Vec<u8>) -> Scan<Result<(), ElementFault<'a>>> {
                 read_number(scanner, data, |decimal| decimal.$convert().map($write))
             }
         }
@@ -332,7 +335,10 @@ struct NarrowElement<const LEAST: i8, const GREATEST: i8>;
 impl<const LEAST: i8, const GREATEST: i8> Element for NarrowElement<LEAST, GREATEST> {
     const IS_NUMBER: bool = true;
 
-    fn read<'a>(scanner: &mut Scanner<'a>, data: &mut Vec<u8>) -> Scan<Result<(), Fault<'a>>> {
+    fn read<'a>(
+        scanner: &mut Scanner<'a>,
+        data: &mut Vec<u8>,
+    ) -> Scan<Result<(), ElementFault<'a>>> {
         read_number(scanner, data, |decimal| {
             let value = i8::try_from(decimal.to_i64()?).map_err(|_| NumberFault::OutOfRange)?;
             match (LEAST..=GREATEST).contains(&value) {
@@ -343,13 +349,16 @@ impl<const LEAST: i8, const GREATEST: i8> Element for NarrowElement<LEAST, GREAT
     }
 }
 
-/// A number of the format at this place of [`Fp8::ALL`].
+/// A number of the format at this index of [`Fp8::ALL`].
 struct Fp8Element<const FORMAT: usize>;
 
 impl<const FORMAT: usize> Element for Fp8Element<FORMAT> {
     const IS_NUMBER: bool = true;
 
-    fn read<'a>(scanner: &mut Scanner<'a>, data: &mut Vec<u8>) -> Scan<Result<(), Fault<'a>>> {
+    fn read<'a>(
+        scanner: &mut Scanner<'a>,
+        data: &mut Vec<u8>,
+    ) -> Scan<Result<(), ElementFault<'a>>> {
         const { assert!(FORMAT < Fp8::ALL.len()) };
         read_number(scanner, data, |decimal| {
             decimal.to_fp8(Fp8::ALL[FORMAT]).map(u8::to_le_bytes)
@@ -360,9 +369,12 @@ impl<const FORMAT: usize> Element for Fp8Element<FORMAT> {
 struct BoolElement;
 
 impl Element for BoolElement {
-    fn read<'a>(scanner: &mut Scanner<'a>, data: &mut Vec<u8>) -> Scan<Result<(), Fault<'a>>> {
+    fn read<'a>(
+        scanner: &mut Scanner<'a>,
+        data: &mut Vec<u8>,
+    ) -> Scan<Result<(), ElementFault<'a>>> {
         if scanner.kind()? != Kind::Boolean {
-            return Ok(Err(Fault::Kind));
+            return Ok(Err(ElementFault::Kind));
         }
         data.push(u8::from(scanner.boolean()?));
         Ok(Ok(()))
@@ -372,16 +384,19 @@ impl Element for BoolElement {
 struct StringElement;
 
 impl Element for StringElement {
-    fn read<'a>(scanner: &mut Scanner<'a>, data: &mut Vec<u8>) -> Scan<Result<(), Fault<'a>>> {
+    fn read<'a>(
+        scanner: &mut Scanner<'a>,
+        data: &mut Vec<u8>,
+    ) -> Scan<Result<(), ElementFault<'a>>> {
         if scanner.kind()? != Kind::String {
-            return Ok(Err(Fault::Kind));
+            return Ok(Err(ElementFault::Kind));
         }
         let text = scanner.string()?;
-        // A string beyond 4 GiB would need a body beyond it, which no limit admits.
+        // A string over 4 GiB needs a larger body, which no limit admits.
         Ok(if push_byte_string(data, text.as_bytes()) {
             Ok(())
         } else {
-            Err(Fault::Kind)
+            Err(ElementFault::Kind)
         })
     }
 }
@@ -393,9 +408,9 @@ struct Reader<'s, 'a> {
     sink: &'s mut Violations,
     data: Vec<u8>,
     count: u64,
-    /// The length of the first array met at each level.
+    /// The length of the first array at each level.
     lengths: Vec<Option<u64>>,
-    /// The place of the value being read: an index at each level above the innermost.
+    /// The place of the current value: an index at each level above the innermost.
     index: Vec<u64>,
     ragged: bool,
 }
@@ -408,7 +423,7 @@ impl<'s, 'a> Reader<'s, 'a> {
         sink: &'s mut Violations,
     ) -> Self {
         let element_bytes = spec.datatype.size_bytes().unwrap_or(1);
-        // An element takes two bytes of JSON or more, so what has arrived bounds what is reserved.
+        // An element takes at least two bytes of JSON, so the bytes that have arrived bound the reservation.
         let arrived = scanner.remaining_bytes() / 2 + 1;
         let elements = usize::try_from(spec.least_elements())
             .unwrap_or(usize::MAX)
@@ -428,8 +443,8 @@ impl<'s, 'a> Reader<'s, 'a> {
 
     fn finish(self, read: bool) -> Values {
         let whole = read && !self.ragged;
-        // Below an empty array nothing was met. There the axis has its fixed length where the tensor may be empty, and is
-        // empty too where it has none.
+        // The levels below an empty array are unknown. If the tensor may be empty, a fixed axis has its length there, and
+        // another axis is empty too.
         let unmet = |dim: &Dim| match dim {
             Dim::Fixed(length) if self.spec.may_be_empty => *length,
             _ => 0,
@@ -450,7 +465,7 @@ impl<'s, 'a> Reader<'s, 'a> {
         }
     }
 
-    /// Reads the whole value: a scalar, or arrays as deep as the shape.
+    /// Parses the whole value: a scalar, or arrays as deep as the shape.
     fn all<E: Element>(&mut self) -> Scan<()> {
         if self.lengths.is_empty() {
             if let Err(fault) = E::read(self.scanner, &mut self.data)? {
@@ -494,8 +509,8 @@ impl<'s, 'a> Reader<'s, 'a> {
         Ok(())
     }
 
-    /// The innermost level: the hot loop. Short numbers with a comma after them go the fast road;
-    /// the rest, the scanner's ordinary one.
+    /// The innermost level, which is the hot loop. Short numbers followed by a comma take the fast path; all others use the
+    /// scanner.
     fn row<E: Element>(&mut self) -> Scan<u64> {
         let mut length = 0;
         let mut more = self.scanner.open_array()?;
@@ -547,19 +562,19 @@ impl<'s, 'a> Reader<'s, 'a> {
         self.scanner.skip_value()
     }
 
-    /// Reports an element that could not be read and puts a stand-in into its place.
+    /// Reports an element that is not valid, and stores a substitute in its place.
     #[cold]
     #[inline(never)]
-    fn element_fault(&mut self, fault: Fault<'a>, last: Option<u64>) -> Scan<()> {
+    fn element_fault(&mut self, fault: ElementFault<'a>, last: Option<u64>) -> Scan<()> {
         let kind = match fault {
-            Fault::Kind => Some(self.scanner.kind()?),
+            ElementFault::Kind => Some(self.scanner.kind()?),
             _ => None,
         };
         let (spec, place, index) = (self.spec, self.place, &self.index);
         let pointer = || pointer_to(place, index, last);
         let datatype = spec.datatype;
         self.sink.contract(|| match fault {
-            Fault::NotAnInteger(decimal) => {
+            ElementFault::NotAnInteger(decimal) => {
                 let found = number_excerpt(&decimal);
                 let message = format!(
                     "{found} in input {:?} is not an integer; {datatype} takes integers",
@@ -567,7 +582,7 @@ impl<'s, 'a> Reader<'s, 'a> {
                 );
                 Violation::new(pointer(), "not_an_integer", integer_text(datatype), message)
             }
-            Fault::OutOfRange(decimal) => {
+            ElementFault::OutOfRange(decimal) => {
                 let found = number_excerpt(&decimal);
                 let message = format!(
                     "{found} in input {:?} does not fit {datatype}; send {}",
@@ -581,7 +596,7 @@ impl<'s, 'a> Reader<'s, 'a> {
                     message,
                 )
             }
-            Fault::Kind => {
+            ElementFault::Kind => {
                 let (rule, expected) = match kind {
                     Some(Kind::Array) => ("ragged", element_text(datatype)),
                     _ => ("wrong_datatype", element_text(datatype)),
@@ -657,8 +672,7 @@ fn number_text(datatype: Datatype) -> String {
     }
 }
 
-/// Checks a value's shape and its elements' range after [`read_nested`], and gives the shape when it
-/// meets the contract.
+/// Checks a value's shape and the range of its elements after [`read_nested`]. Returns the shape if it meets the contract.
 pub(crate) fn check_nested(
     values: &Values,
     spec: &TensorSpec,
@@ -676,7 +690,7 @@ pub(crate) fn check_nested(
     fits
 }
 
-/// Reads a `parameters` object: members whose values are scalars; `null` is none. `pointer` names the object.
+/// Parses a `parameters` object of scalars; `null` counts as absent. `pointer` names the object.
 pub(crate) fn read_parameters<'a>(
     scanner: &mut Scanner<'a>,
     sink: &mut Violations,
@@ -703,7 +717,7 @@ pub(crate) fn read_parameters<'a>(
     Ok(parameters)
 }
 
-/// Reads the value of one parameter: a scalar, or `null` for none. `pointer` names the object it is in.
+/// Parses the value of one parameter: a scalar, or `null` for none. `pointer` names its object.
 pub(crate) fn read_parameter(
     scanner: &mut Scanner<'_>,
     sink: &mut Violations,
@@ -751,7 +765,7 @@ pub(crate) fn read_parameter(
     })
 }
 
-/// Longest `id` of a request, in bytes: it is repeated in the answer and in logs.
+/// Longest `id` of a request, in bytes. The answer and the logs repeat it.
 pub const MAX_ID_BYTES: usize = 256;
 
 /// Reads an `id`: a string of at most [`MAX_ID_BYTES`], or `null` for none.

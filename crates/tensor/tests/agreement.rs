@@ -1,10 +1,10 @@
-//! What is JSON here is JSON to serde_json and the other way round, and no bytes make a parser panic.
+//! This parser and serde_json accept the same JSON, and no bytes cause a panic.
 
 use penstock_core::Code;
 use penstock_tensor::{Contract, InferRequest, Rejection, Unknown, parse_predict};
 use proptest::prelude::*;
 
-/// What nothing here knows is refused, so that every place of it is seen; `lenient.rs` has the other mode.
+/// Unknown members are refused, so that tests see each of them; `lenient.rs` has the other mode.
 fn parse_infer(
     body: &[u8],
     tail_bytes: u64,

@@ -12,7 +12,7 @@ use penstock_tensor::{
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-/// What nothing here knows is refused, so that every place of it is seen; `lenient.rs` has the other mode.
+/// Unknown members are refused, so that tests see each of them; `lenient.rs` has the other mode.
 fn parse_infer(
     body: &[u8],
     tail_bytes: u64,
@@ -227,7 +227,7 @@ fn every_lie_about_sizes_is_refused_with_its_pointer_and_rule() {
             Form,
             vec![(at_size, "wrong_size"), ("/inputs", "wrong_tail")],
         ),
-        // What is wrong with an input does not hide that the tail is.
+        // A fault of an input does not hide a fault of the tail.
         (
             binary_input("z", "[1,2]", "FP32", "8"),
             5,
@@ -342,7 +342,7 @@ fn values_behind_the_json_meet_the_same_range() {
     .concat();
     let body = [json.as_bytes(), &tail].concat();
     let rejection = read(Some(&json.len().to_string()), &body, &contract).unwrap_err();
-    // What is not finite is said once, and not again by its range.
+    // A number that is not finite is reported once, and not again for its range.
     assert_eq!(
         faults(&rejection),
         [
@@ -540,7 +540,7 @@ fn what_is_asked_of_outputs_is_read_wherever_it_stands() {
         (read.form_of("y"), read.form_of("t"), read.form_of("z")),
         ((true, 2), (false, 0), (true, 0))
     );
-    // What tritonclient sends for an output that it wants as classes behind the JSON, and for all.
+    // The parameters of tritonclient for an output as classes after the JSON, and for all outputs.
     let read = asked(",\"outputs\":[{\"name\":\"y\",\"parameters\":{\"classification\":3,\"binary_data\":true}}]").unwrap();
     assert_eq!(read.outputs, [output("y", true, 3)]);
     let read = asked(",\"parameters\":{\"binary_data_output\":true}").unwrap();
@@ -942,7 +942,7 @@ fn a_byte_beyond_an_integer_of_less_than_a_byte_is_refused_with_the_value_it_hol
     }
 }
 
-/// A contract with this tensor as its input, whatever its elements.
+/// A contract with this tensor as its input, for any elements.
 fn contract_of(tensor: &Tensor) -> Contract {
     let extra = match tensor.datatype.is_float() {
         true => "allow_non_finite = true",

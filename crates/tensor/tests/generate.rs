@@ -6,7 +6,7 @@ use penstock_tensor::tensor::push_byte_string;
 use penstock_tensor::{Contract, Datatype, InferRequest, Rejection, Tensor, Unknown, generate};
 use serde_json::{Value, json};
 
-/// What nothing here knows is refused, so that every place of it is seen; `lenient.rs` has the other mode.
+/// Unknown members are refused, so that tests see each of them; `lenient.rs` has the other mode.
 fn parse(body: &[u8], contract: &Contract) -> Result<InferRequest, Rejection> {
     generate::parse(body, contract, Unknown::Refuse)
 }
@@ -254,7 +254,7 @@ fn an_answer_has_each_output_by_its_name() {
         serde_json::from_slice::<Value>(&batch).unwrap(),
         json!({"model_name": "m", "model_version": "1", "y": [[1.0], [2.0]]})
     );
-    // Two members of one name would be no JSON that anybody reads alike.
+    // Parsers read two members of one name differently.
     let named = Tensor {
         name: "id".into(),
         ..floats(&[], &[3.0])

@@ -1,4 +1,4 @@
-//! What clients of other servers send and nothing here acts on: it is ignored, unless leaving it out would change the result.
+//! Members and parameters of other servers' clients: they are ignored, unless that would change the result.
 //! And `null`, which counts as left out, and integers, which may be written with a point or an exponent.
 
 use penstock_core::Code;
@@ -119,7 +119,7 @@ fn null_counts_as_left_out_wherever_a_member_is_optional() {
         bytes: 8,
     };
     assert_eq!(read.binary, [binary]);
-    // What is required is missing where it is null.
+    // A required member that is null counts as missing.
     for (body, pointer) in [
         (r#"{"inputs":null}"#, ""),
         (

@@ -6,7 +6,7 @@ use penstock_tensor::{
 };
 use proptest::prelude::*;
 
-/// What nothing here knows is refused, so that every place of it is seen; `lenient.rs` has the other mode.
+/// Unknown members are refused, so that tests see each of them; `lenient.rs` has the other mode.
 fn parse_infer(
     body: &[u8],
     tail_bytes: u64,

@@ -26,7 +26,7 @@ fn tensor(name: &str, datatype: Datatype, shape: &[u64]) -> Tensor {
     }
 }
 
-/// What comes of an output `y` for a call with an input of `input`'s shape.
+/// Checks an output `y` of a call with an input of `input`'s shape.
 fn judged(outputs: &str, input: [u64; 2], mut y: Tensor) -> Result<Datatype, String> {
     let contract = contract(outputs);
     let lengths = Lengths::of(&contract, [("x", input)].into_iter());
@@ -145,7 +145,7 @@ fn an_output_that_does_not_come_or_is_cut_short_is_named() {
     cut.data.pop();
     let message = judged(&output("FP32", "[\"N\"]"), [2, 9], cut);
     assert!(message.unwrap_err().contains("7 bytes"));
-    // What was not asked for is not looked for.
+    // An output that was not requested is not required.
     let contract = contract(&format!(
         "{}[[outputs]]\nname = \"z\"\ndatatype = \"FP32\"\nshape = [\"N\"]\n",
         output("FP32", "[\"N\"]")

@@ -1,4 +1,4 @@
-//! What answers look like.
+//! The form of answers.
 
 use penstock_tensor::render::{
     Ranking, predictions, predictions_ranked, unrepresentable, write_flat, write_infer_response,

@@ -1,4 +1,4 @@
-//! What each form of request is refused for, with the pointer and the rule of each violation.
+//! The violations of each form of request, with their pointer and rule.
 
 use penstock_core::Code;
 use penstock_tensor::{
@@ -6,7 +6,7 @@ use penstock_tensor::{
     check_outputs, check_tensors, parse_predict,
 };
 
-/// What nothing here knows is refused, so that every place of it is seen; `lenient.rs` has the other mode.
+/// Unknown members are refused, so that tests see each of them; `lenient.rs` has the other mode.
 fn parse_infer(
     body: &[u8],
     tail_bytes: u64,

@@ -5,8 +5,8 @@ use crate::{FakeClock, MemoryKv, ScriptedPolicy};
 use penstock_core::kv::run_ready;
 use penstock_core::{Clock, Kv, ModelVersion};
 use penstock_gate::ports::{
-    AdapterAnswer, AdapterPort, ContractPort, ControlFailure, ControlFailureKind, Failure,
-    FailureKind, Headers, InferOptions, Item, ParsedBody, Part, Ports, Refusal,
+    AdapterAnswer, AdapterPort, AdapterRefusal, ContractPort, ControlFailure, ControlFailureKind,
+    Failure, FailureKind, Headers, InferOptions, Item, ParsedBody, Part, Ports,
     RefusalKind as AdapterRefusalKind, Services, Step,
 };
 use penstock_policy::auth::service::KvAuth;
@@ -421,8 +421,8 @@ pub struct LengthAdapter {
 }
 
 impl LengthAdapter {
-    fn length(item: u32, content: &Item<'_>, cut_to: Option<u32>) -> Result<f32, Refusal> {
-        let refusal = |part: usize, kind| Refusal {
+    fn length(item: u32, content: &Item<'_>, cut_to: Option<u32>) -> Result<f32, AdapterRefusal> {
+        let refusal = |part: usize, kind| AdapterRefusal {
             item,
             part: Some(part as u32),
             kind,
@@ -457,10 +457,10 @@ impl LengthAdapter {
 }
 
 impl AdapterPort for LengthAdapter {
-    fn prepare(&self, items: &[Item<'_>], cut_to: Option<u32>) -> Result<Step, Refusal> {
+    fn prepare(&self, items: &[Item<'_>], cut_to: Option<u32>) -> Result<Step, AdapterRefusal> {
         if self.pictures {
             let message = "this adapter takes images, not text".into();
-            return Err(Refusal {
+            return Err(AdapterRefusal {
                 item: 0,
                 part: Some(0),
                 kind: AdapterRefusalKind::UnsupportedMediaType(message),

@@ -4,7 +4,7 @@
 #![allow(missing_docs)]
 
 use penstock_guest::adapter::{
-    Adapter, Answer, Component, Item, Part, Refusal, RefusalKind, Step, bindings,
+    Adapter, AdapterAnswer, AdapterRefusal, Component, Item, Part, RefusalKind, Step, bindings,
 };
 use penstock_tensor::{Datatype, Tensor};
 
@@ -21,12 +21,12 @@ impl Adapter for TextFeatures {
         Ok(Self)
     }
 
-    fn prepare(&self, items: &[Item<'_>]) -> Result<Step, Refusal> {
+    fn prepare(&self, items: &[Item<'_>]) -> Result<Step, AdapterRefusal> {
         let mut data = Vec::new();
         for (index, item) in items.iter().enumerate() {
             let [Part::Text(text)] = item.parts.as_slice() else {
                 let kind = RefusalKind::UnsupportedMediaType("text/plain".into());
-                return Err(Refusal {
+                return Err(AdapterRefusal {
                     item: index as u32,
                     part: None,
                     kind,
@@ -71,7 +71,7 @@ impl Adapter for TextFeatures {
                 .zip(values)
                 .map(|(label, value)| format!("\"{label}\":{value}"));
             let text = format!("{{{}}}", members.collect::<Vec<_>>().join(","));
-            Answer { text, units: 0 }
+            AdapterAnswer { text, units: 0 }
         };
         Ok(Step::Answers(
             scores

@@ -1,12 +1,12 @@
 //! The alphabet of byte-level vocabularies (GPT-2): a printable character for each byte.
 
-use super::Ch;
+use super::chars::Ch;
 
-/// The character that stands for a byte.
+/// The character of a byte.
 fn spelling(byte: u8) -> char {
     match byte {
         b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff => char::from(byte),
-        // The others come behind the first 256 characters, in their order.
+        // The other bytes follow after the first 256 characters, in their order.
         0x00..=0x20 => shifted(u32::from(byte)),
         0x7f..=0xa0 => shifted(0x21 + u32::from(byte) - 0x7f),
         0xad => shifted(0x43),
@@ -17,7 +17,7 @@ fn shifted(index: u32) -> char {
     char::from_u32(0x100 + index).unwrap_or(char::REPLACEMENT_CHARACTER)
 }
 
-/// A text as the characters that stand for its bytes in UTF-8.
+/// A text as the characters of its UTF-8 bytes.
 pub(super) fn spelt(text: Vec<Ch>) -> Vec<Ch> {
     let mut out = Vec::with_capacity(text.len());
     for ch in text {

@@ -1,40 +1,28 @@
-//! Decides which numbers a text, or a pair of texts, becomes for a model: what a `tokenizer.json` says.
+//! Tokenizes a text or a pair of texts by a `tokenizer.json`.
 //!
 //! Follows the package `tokenizers` 0.22. docs/decisions/0033 says why this is not that package. One difference is
-//! meant: the text of a special token, such as `[SEP]`, is text where a caller writes it (`encode_special_tokens`), so
-//! that a caller cannot end a text.
+//! intended: a special token such as `[SEP]` in a caller's text is ordinary text (`encode_special_tokens`), so that a caller
+//! cannot end a text.
 
 mod bytes;
+pub(crate) mod chars;
 mod charsmap;
 mod model;
 pub(crate) mod normalize;
+mod pattern;
 mod split;
 
+use chars::{Ch, MAX_TEXT_CHARS, text_of};
 use model::{Model, ModelFile, Token};
 use normalize::{Normalizer, NormalizerFile, TooLarge};
 use serde::Deserialize;
 use split::{Splitter, SplitterFile};
 use std::collections::{BTreeMap, HashMap};
 
-/// The most characters of a text, before and after it is normalized: 12 bytes of memory each, several times over.
-/// Models read some thousands of tokens.
-pub(crate) const MAX_TEXT_CHARS: usize = 1 << 18;
 /// The most added tokens of a file. Those in use have some thousand.
 const MAX_ADDED_TOKENS: usize = 16_384;
 
-pub(crate) fn yes() -> bool {
-    true
-}
-
-/// A character, and the range of the caller's characters that it came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ch {
-    c: char,
-    start: u32,
-    end: u32,
-}
-
-/// A `tokenizer.json`. Members that change no number are not read.
+/// A `tokenizer.json`, without the members that have no effect on ids.
 #[derive(Deserialize)]
 pub(crate) struct TokenizerFile {
     #[serde(default)]
@@ -84,11 +72,11 @@ enum PostFile {
     RobertaProcessing {
         sep: (String, u32),
         cls: (String, u32),
-        #[serde(default = "yes")]
+        #[serde(default = "chars::yes")]
         trim_offsets: bool,
     },
     ByteLevel {
-        #[serde(default = "yes")]
+        #[serde(default = "chars::yes")]
         trim_offsets: bool,
     },
     TemplateProcessing {
@@ -115,21 +103,21 @@ struct SpecialFile {
     ids: Vec<u32>,
 }
 
-/// A place in a row: a text, or tokens that stand around texts.
+/// A part of a row: a text, or special tokens around texts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Slot {
     Text { second: bool, kind: u32 },
     Special { ids: Vec<u32>, kind: u32 },
 }
 
-/// How a row is put together.
+/// The composition of a row.
 #[derive(Default)]
 struct Post {
     single: Vec<Slot>,
     pair: Vec<Slot>,
-    /// Whether blanks at the ends of a token's range are left out of it.
+    /// Whether a token's range excludes blanks at its ends.
     trims: bool,
-    /// Whether a processor has said what stands around a text.
+    /// Whether a processor has set the special tokens.
     is_set: bool,
 }
 
@@ -141,7 +129,7 @@ struct Added {
     rstrip: bool,
 }
 
-/// Tokens that are looked for in a text before it is split, by their first character, the longest first.
+/// Tokens that are searched in a text before it is split, by their first character, the longest first.
 type AddedTokens = HashMap<char, Vec<Added>>;
 
 /// A tokenizer that is ready to use.
@@ -153,13 +141,13 @@ pub(crate) struct Tokenizer {
     model: Model,
     post: Post,
     size: u32,
-    /// What fills a batch up.
+    /// The id for padding.
     pub padding: u32,
-    /// The type of what fills a batch up.
+    /// The type id for padding.
     pub padding_type: u32,
 }
 
-/// A token of a text: its number, and the range of the text's characters that it stands for.
+/// A token of a text: its id, and the range of the text's characters that it covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Piece {
     pub id: u32,
@@ -167,17 +155,17 @@ pub(crate) struct Piece {
     pub end: u32,
 }
 
-/// What a text or a pair becomes.
+/// The row of a text or a pair.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Row {
     pub ids: Vec<u32>,
-    /// Which part of the row each token belongs to, for models that ask (`token_type_ids`).
+    /// The type id of each token (`token_type_ids`).
     pub types: Vec<u32>,
     /// For a token of the first text its range in characters; `None` for all others.
     pub ranges: Vec<Option<(u32, u32)>>,
 }
 
-/// Which of two texts is cut where both are too long together.
+/// The text of a pair that is truncated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Truncation {
@@ -193,7 +181,7 @@ pub(crate) enum Truncation {
 pub(crate) enum Unencodable {
     /// It has more than [`MAX_TEXT_CHARS`] characters.
     TooLarge,
-    /// The vocabulary has nothing for it; a sentence.
+    /// The vocabulary lacks a token for it; a sentence.
     Unknown(String),
 }
 
@@ -212,7 +200,7 @@ impl Tokenizer {
                 padding = Some(token.id);
             }
             size = size.max(token.id.saturating_add(1));
-            // A special token is text where a caller writes it.
+            // A special token in a caller's text is ordinary text.
             if token.special {
                 continue;
             }
@@ -292,7 +280,7 @@ impl Tokenizer {
         })
     }
 
-    /// The tokens of a text, without those that stand around it.
+    /// The tokens of a text, without special tokens.
     pub fn encode(&self, text: &str) -> Result<Vec<Piece>, Unencodable> {
         if text.len() > MAX_TEXT_CHARS && text.chars().nth(MAX_TEXT_CHARS).is_some() {
             return Err(Unencodable::TooLarge);
@@ -355,12 +343,12 @@ impl Tokenizer {
         Ok(pieces)
     }
 
-    /// One more than the largest number there is.
+    /// One more than the largest id.
     pub fn size(&self) -> u32 {
         self.size
     }
 
-    /// Tokens that were taken apart elsewhere, without their places.
+    /// Tokens that came as ids, without ranges.
     pub fn pieces(&self, ids: &[u32]) -> Vec<Piece> {
         let piece = |id: &u32| Piece {
             id: *id,
@@ -370,7 +358,7 @@ impl Tokenizer {
         ids.iter().map(piece).collect()
     }
 
-    /// How many tokens stand around a text, or around two.
+    /// The number of special tokens around a text or a pair.
     pub fn around(&self, is_pair: bool) -> usize {
         let slots = if is_pair {
             &self.post.pair
@@ -384,7 +372,7 @@ impl Tokenizer {
         tokens.sum()
     }
 
-    /// Cuts a text, or two, at the end until they have at most `most` tokens with those around them.
+    /// Truncates a text or a pair until it has at most `most` tokens, special tokens included.
     pub fn cut(
         &self,
         first: &mut Vec<Piece>,
@@ -406,7 +394,7 @@ impl Tokenizer {
                 first.truncate(room);
             }
             Truncation::LongestFirst => {
-                // As the package has it: the shorter keeps its length where that leaves the longer no less.
+                // As in the package: the shorter text keeps its length if the longer one does not become shorter than it.
                 let swap = first.len() > second.len();
                 let (shorter, longer) = if swap {
                     (second, first)
@@ -425,7 +413,7 @@ impl Tokenizer {
         }
     }
 
-    /// Puts a row together.
+    /// Composes a row.
     pub fn row(&self, first: &[Piece], second: Option<&[Piece]>) -> Row {
         let slots = if second.is_some() {
             &self.post.pair
@@ -519,7 +507,7 @@ impl Post {
     }
 }
 
-/// What BERT and RoBERTa have around texts.
+/// The special tokens of BERT and RoBERTa around texts.
 fn around(cls: u32, sep: u32, is_bert: bool) -> (Vec<Slot>, Vec<Slot>) {
     let special = |id, kind| Slot::Special {
         ids: vec![id],
@@ -536,24 +524,14 @@ fn around(cls: u32, sep: u32, is_bert: bool) -> (Vec<Slot>, Vec<Slot>) {
     (single, pair)
 }
 
-fn text_of(text: &str) -> Vec<Ch> {
-    let each = text.chars().zip(0u32..);
-    each.map(|(c, at)| Ch {
-        c,
-        start: at,
-        end: at + 1,
-    })
-    .collect()
-}
-
-/// A token in the place of some characters.
+/// A token that covers some characters.
 fn placed(id: u32, chars: &[Ch]) -> Piece {
     let start = chars.first().map_or(0, |ch| ch.start);
     let end = chars.iter().map(|ch| ch.end).max().unwrap_or(start);
     Piece { id, start, end }
 }
 
-/// Splits a text at added tokens: ranges, each with the number of its token if it is one.
+/// Splits a text at added tokens: ranges, each with the id of its added token, if it is one.
 fn parts(text: &[Ch], added: &AddedTokens) -> Vec<(std::ops::Range<usize>, Option<u32>)> {
     let mut parts = Vec::new();
     let (mut last, mut at) = (0, 0);

@@ -1,6 +1,6 @@
-//! Decides which numbers a piece of text becomes: WordPiece, BPE, Unigram or whole words.
+//! The models of a `tokenizer.json`, which turn a piece of text into ids: WordPiece, BPE, Unigram or whole words.
 
-use super::Ch;
+use super::chars::Ch;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use std::cmp::Reverse;
@@ -9,12 +9,12 @@ use std::fmt;
 
 /// The most pieces of a vocabulary. The largest in use have some 260,000.
 const MAX_PIECES: usize = 1 << 20;
-/// What an unknown piece of Unigram counts below the least likely one.
+/// The distance of the score of an unknown piece of Unigram below the lowest score.
 const UNKNOWN_PENALTY: f64 = 10.0;
 /// The longest piece of Unigram, in bytes.
 const MAX_UNIGRAM_BYTES: usize = 1024;
 
-/// The model, as a `tokenizer.json` writes it. Old files leave `type` out.
+/// The model, as a `tokenizer.json` writes it. Old files omit `type`.
 #[derive(Deserialize)]
 pub(super) struct ModelFile {
     #[serde(rename = "type")]
@@ -35,7 +35,7 @@ pub(super) struct ModelFile {
     ignore_merges: bool,
 }
 
-/// Pieces with their numbers, or in the order of their numbers with how likely each is.
+/// Pieces with their ids; or in the order of their ids, each with its score.
 enum VocabFile {
     Numbers(HashMap<String, u32>),
     Scores(Vec<(String, f64)>),
@@ -76,7 +76,7 @@ enum MergeFile {
     Pair(String, String),
 }
 
-/// A token of a piece: its number, and the characters of the piece it covers.
+/// A token of a piece: its id, and the characters of the piece that it covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Token {
     pub id: u32,
@@ -167,12 +167,12 @@ impl Model {
         Ok(Self { numbers, algorithm })
     }
 
-    /// The number of a piece.
+    /// The id of a piece.
     pub fn number(&self, piece: &str) -> Option<u32> {
         self.numbers.get(piece).copied()
     }
 
-    /// One more than the largest number there is.
+    /// One more than the largest id.
     pub fn size(&self) -> u32 {
         let largest = self.numbers.values().max();
         largest.map_or(0, |number| number.saturating_add(1))
@@ -220,7 +220,7 @@ impl Model {
             out.push(whole);
             return;
         }
-        // Where each character begins.
+        // The start of each character.
         let mut places: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
         places.push(text.len());
         let mut from = 0;
@@ -250,7 +250,7 @@ impl Model {
 }
 
 struct Bpe {
-    /// For two numbers: the rank of their merge, and what they become.
+    /// The merges, by two ids: the rank, and the resulting id.
     merges: Merges,
     unknown: Option<u32>,
     prefix: Option<String>,
@@ -260,7 +260,7 @@ struct Bpe {
     ignore_merges: bool,
 }
 
-/// By two numbers: the rank of their merge, and what they become.
+/// The merges, by two ids: the rank, and the resulting id.
 type Merges = HashMap<(u32, u32), (u32, u32)>;
 
 fn merge_table(
@@ -412,7 +412,7 @@ impl Bpe {
     }
 }
 
-/// The numbers of the pieces that stand for a text's bytes, where there is one for each.
+/// The ids of the pieces for a text's bytes, if there is one for each byte.
 fn bytes_of(numbers: &HashMap<String, u32>, text: &str) -> Option<Vec<u32>> {
     let each = text
         .bytes()
@@ -421,9 +421,9 @@ fn bytes_of(numbers: &HashMap<String, u32>, text: &str) -> Option<Vec<u32>> {
 }
 
 struct Unigram {
-    /// Pieces and how likely they are, by number.
+    /// Pieces and their scores, by id.
     scores: Vec<(String, f64)>,
-    /// The numbers of the pieces, in the order of their bytes.
+    /// The ids of the pieces, in the order of their bytes.
     sorted: Vec<u32>,
     unknown: Option<u32>,
     unknown_score: f64,
@@ -529,7 +529,7 @@ impl Unigram {
                 );
             }
         }
-        // Backwards, with unknown neighbours in one.
+        // Backwards, with unknown neighbours joined.
         let mut parts: Vec<(usize, usize, bool)> = Vec::new();
         let mut end = bytes.len();
         while end > 0 {

@@ -1,9 +1,9 @@
-//! Decides what a text loses before it is split: the normalizers of a `tokenizer.json`. Every character keeps the
-//! range of characters of the caller's text that it came from.
+//! The normalizers of a `tokenizer.json`, which change a text before it is split. Every character keeps the range of the
+//! caller's characters that it came from.
 
+use super::chars::{Ch, MAX_TEXT_CHARS};
 use super::charsmap::Charsmap;
-use super::split::{Pattern, PatternFile};
-use super::{Ch, MAX_TEXT_CHARS};
+use super::pattern::{Pattern, PatternFile};
 use serde::Deserialize;
 use unicode_normalization::char::{
     canonical_combining_class, compose, decompose_canonical, decompose_compatible,
@@ -20,13 +20,13 @@ pub(super) enum NormalizerFile {
         normalizers: Vec<NormalizerFile>,
     },
     BertNormalizer {
-        #[serde(default = "super::yes")]
+        #[serde(default = "super::chars::yes")]
         clean_text: bool,
-        #[serde(default = "super::yes")]
+        #[serde(default = "super::chars::yes")]
         handle_chinese_chars: bool,
         #[serde(default)]
         strip_accents: Option<bool>,
-        #[serde(default = "super::yes")]
+        #[serde(default = "super::chars::yes")]
         lowercase: bool,
     },
     #[serde(rename = "NFC")]
@@ -41,9 +41,9 @@ pub(super) enum NormalizerFile {
     Lowercase,
     StripAccents,
     Strip {
-        #[serde(default = "super::yes")]
+        #[serde(default = "super::chars::yes")]
         strip_left: bool,
-        #[serde(default = "super::yes")]
+        #[serde(default = "super::chars::yes")]
         strip_right: bool,
     },
     Replace {
@@ -136,7 +136,7 @@ impl Normalizer {
         })
     }
 
-    /// Normalizes a text. What becomes longer than a text may be is an error.
+    /// Normalizes a text. Errors if it becomes longer than a text may be.
     pub fn apply(&self, text: Vec<Ch>) -> Result<Vec<Ch>, TooLarge> {
         let text = match self {
             Self::Sequence(all) => all
@@ -217,7 +217,7 @@ impl Normalizer {
 #[derive(Debug)]
 pub(super) struct TooLarge;
 
-/// Makes of each character none, one or several.
+/// Replaces each character by any number of characters.
 fn expand(text: Vec<Ch>, mut each: impl FnMut(Ch, &mut Vec<Ch>)) -> Vec<Ch> {
     let mut out = Vec::with_capacity(text.len());
     for ch in text {
@@ -280,13 +280,13 @@ fn decomposed(text: Vec<Ch>, compatible: bool) -> Vec<Ch> {
     out
 }
 
-/// Composes what is decomposed (UAX #15), where that is wanted.
+/// Composes decomposed characters (UAX #15), if wanted.
 fn recomposed(text: Vec<Ch>, wanted: bool) -> Vec<Ch> {
     if !wanted {
         return text;
     }
     let mut out: Vec<Ch> = Vec::with_capacity(text.len());
-    // The last starter, and the class of the last mark behind it that was not composed.
+    // The last starter, and the class of the last mark after it that was not composed.
     let (mut starter, mut last_class) = (None::<usize>, None::<u8>);
     for ch in text {
         let class = canonical_combining_class(ch.c);
@@ -307,8 +307,8 @@ fn recomposed(text: Vec<Ch>, wanted: bool) -> Vec<Ch> {
     out
 }
 
-/// SentencePiece's own table. As the package `tokenizers` has it, a short grapheme that begins with an entry of the
-/// table becomes that entry's text as a whole.
+/// Applies SentencePiece's own table. As in the package `tokenizers`, a whole short grapheme that begins with an entry of the
+/// table becomes that entry's text.
 fn precompiled(text: Vec<Ch>, map: &Charsmap) -> Vec<Ch> {
     /// Longer graphemes are looked up character by character.
     const LONGEST_BYTES: usize = 6;
@@ -339,7 +339,7 @@ fn precompiled(text: Vec<Ch>, map: &Charsmap) -> Vec<Ch> {
     out
 }
 
-/// What a text loses before anything else: what controls, formats or is private.
+/// Whether a character is removed first: control, format and private characters.
 pub(crate) fn is_dropped(c: char) -> bool {
     match c {
         '\t' | '\n' | '\r' => false,
@@ -381,7 +381,7 @@ pub(crate) fn is_punctuation(c: char) -> bool {
         )
 }
 
-/// The blocks of ideographs that BERT knew of.
+/// Whether a character is in a block of ideographs that BERT knows.
 pub(crate) fn is_ideograph(c: char) -> bool {
     matches!(
         c,

@@ -9,7 +9,7 @@ use crate::record::{Request, Response};
 use crate::route::{Target, percent_decoded, shorten};
 use crate::version;
 use penstock_core::{Code, Problem, negotiate};
-use penstock_policy::idempotency::key::{Call as CallParts, Fingerprint};
+use penstock_policy::idempotency::key::{CallParts, Fingerprint};
 use penstock_policy::idempotency::service::{AttemptService, IdempotencyService};
 use penstock_policy::idempotency::words::{self, Claimed, Completed, Kept, Looked, Refusal};
 

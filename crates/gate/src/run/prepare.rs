@@ -1,7 +1,7 @@
 //! Lets an adapter prepare items, and checks its tensors like those of any caller, because the adapter is a separate
 //! component.
 
-use crate::ports::{AdapterPort, Item, Refusal, Step};
+use crate::ports::{AdapterPort, AdapterRefusal, Item, Step};
 use crate::problem::{broken_adapter, content_refused};
 use penstock_core::{Code, Problem};
 use penstock_tensor::check::NOT_FINITE;
@@ -11,7 +11,7 @@ use penstock_tensor::{Contract, Tensor};
 /// The reason why items could not be prepared.
 pub(crate) enum Unprepared {
     /// The adapter refused one of the items.
-    Refused(Refusal),
+    Refused(AdapterRefusal),
     /// The adapter is faulty.
     Broken(Problem),
 }

@@ -4,7 +4,7 @@
 use super::body::{JSON, MAX_PEEKED_BYTES, text};
 use super::{content, scan};
 use crate::catalogue::Opened;
-use crate::ports::{AdapterPort, Item, Part, Ports, Refusal, RefusalKind, Step};
+use crate::ports::{AdapterPort, AdapterRefusal, Item, Part, Ports, RefusalKind, Step};
 use crate::problem::{broken_adapter, outputs_too_large};
 use crate::record::Response;
 use crate::route::shorten;
@@ -140,7 +140,7 @@ fn pointer(index: usize, is_single: bool) -> String {
 }
 
 /// Returns the problem of an input that the adapter refused, with the input's place in the body.
-fn refused(refusal: Refusal, model: &str, pointer: &str) -> Problem {
+fn refused(refusal: AdapterRefusal, model: &str, pointer: &str) -> Problem {
     match refusal.kind {
         // An adapter that refuses both text and tokens cannot produce embeddings of them.
         RefusalKind::UnsupportedMediaType(_) => no_embeddings(model),

@@ -3,7 +3,9 @@
 
 use super::{body, embeddings, scan};
 use crate::catalogue::Opened;
-use crate::ports::{AdapterAnswer, AdapterPort, Item, Part, Ports, Refusal, RefusalKind, Step};
+use crate::ports::{
+    AdapterAnswer, AdapterPort, AdapterRefusal, Item, Part, Ports, RefusalKind, Step,
+};
 use crate::problem::broken_adapter;
 use crate::route::shorten;
 use crate::run::Runner;
@@ -128,7 +130,7 @@ impl Texts {
         })
     }
 
-    fn refused(&self, refusal: Refusal, model: &str, place: &str) -> Problem {
+    fn refused(&self, refusal: AdapterRefusal, model: &str, place: &str) -> Problem {
         match refusal.kind {
             RefusalKind::UnsupportedMediaType(_) => gives_none(model, self.gives),
             RefusalKind::InvalidContent(message) => refuse(

@@ -1,22 +1,22 @@
-//! Decides what an API key looks like, and what is kept of it: never the key itself.
+//! The form of an API key, and the digest that is stored in its place.
 //!
 //! ```text
 //! pnst_7Kx0aQ2mBv9Z_4wq…(32)…Tz1LmP0d
 //! ╰─┬─╯╰────┬─────╯ ╰─────┬────╯╰─┬──╯
-//! what it is │          secret    CRC-32 of all before it, so that a typing error costs no look-up
+//! prefix     │          secret    CRC-32 of the text before it, so that a typing error costs no lookup
 //!            id: names the key in lists, logs and limits
 //! ```
 //!
-//! The id and the secret are letters and digits: 62^32 secrets are 190 bits. What is kept is HMAC-SHA-256 of the whole
-//! key with the server's pepper, so a copy of the store alone lets nobody in.
+//! The id and the secret are letters and digits: 62^32 secrets are 190 bits. The store holds the HMAC-SHA-256 of the whole
+//! key with the server's pepper, so a copy of the store alone gives no access.
 
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use std::fmt;
 
-/// What every API key begins with, for who searches code for lost ones.
+/// The prefix of every API key. Secret scanners search for it.
 pub const PREFIX: &str = "pnst_";
-/// What every signing secret begins with.
+/// The prefix of every signing secret.
 pub const SIGNING_PREFIX: &str = "pnss_";
 /// Characters of an id.
 pub const ID_CHARS: usize = 12;
@@ -25,12 +25,12 @@ pub const SECRET_CHARS: usize = 32;
 const CHECK_CHARS: usize = 6;
 /// Characters of a whole key.
 pub const KEY_CHARS: usize = PREFIX.len() + ID_CHARS + 1 + SECRET_CHARS + CHECK_CHARS;
-/// The shortest pepper: 128 bits, if it is random.
+/// The shortest pepper, in bytes: 128 bits, if it is random.
 pub const MIN_PEPPER_BYTES: usize = 16;
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// What is mixed into everything that is kept, and is kept apart from it.
+/// The secret of the server that goes into every stored digest. It is kept outside the store.
 #[derive(Clone)]
 pub struct Pepper(Hmac<Sha256>);
 
@@ -41,7 +41,7 @@ impl fmt::Debug for Pepper {
 }
 
 impl Pepper {
-    /// A pepper; the error is a sentence for the operator.
+    /// Makes a pepper; the error is a sentence for the operator.
     pub fn new(secret: &[u8]) -> Result<Self, String> {
         if secret.len() < MIN_PEPPER_BYTES {
             return Err(format!(
@@ -60,12 +60,12 @@ impl Pepper {
         mac.finalize().into_bytes().into()
     }
 
-    /// What is kept of a key.
+    /// The digest of a key, as it is stored.
     pub fn digest(&self, api_key: &str) -> [u8; 32] {
         self.of("penstock api-key v1\0", api_key)
     }
 
-    /// The secret that requests in a key's name are signed with. It is made from the id, so that nothing is kept of it.
+    /// The secret that signs requests for a key. It is derived from the id, so it is not stored.
     pub fn signing_secret(&self, id: &str) -> String {
         let bytes = self.of("penstock signing-secret v1\0", id);
         format!("{SIGNING_PREFIX}{}", hex(&bytes))
@@ -77,7 +77,7 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// Thirty-two bytes from lower-case hexadecimal.
+/// Parses 32 bytes from lower-case hexadecimal.
 pub fn unhex(text: &str) -> Option<[u8; 32]> {
     let digits = text.as_bytes();
     if digits.len() != 64 {
@@ -91,10 +91,10 @@ pub fn unhex(text: &str) -> Option<[u8; 32]> {
     Some(bytes)
 }
 
-/// An API key as it was shown, with its parts in place.
+/// A well-formed API key of a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct ApiKey<'a> {
-    /// All of it.
+    /// The whole key.
     pub text: &'a str,
     /// Its id.
     pub id: &'a str,
@@ -106,7 +106,7 @@ impl fmt::Debug for ApiKey<'_> {
     }
 }
 
-/// Whether a text is meant to be an API key.
+/// Whether a text has the prefix of an API key.
 pub fn is_meant(text: &str) -> bool {
     text.starts_with(PREFIX)
 }
@@ -116,7 +116,7 @@ pub fn is_id(text: &str) -> bool {
     text.len() == ID_CHARS && text.bytes().all(|b| b.is_ascii_alphanumeric())
 }
 
-/// Takes a key apart; the error says what is wrong with it without repeating it.
+/// Parses a key. The error says what is wrong without repeating the key.
 pub fn parse(text: &str) -> Result<ApiKey<'_>, &'static str> {
     let rest = text
         .strip_prefix(PREFIX)
@@ -137,7 +137,7 @@ pub fn parse(text: &str) -> Result<ApiKey<'_>, &'static str> {
     Ok(ApiKey { text, id })
 }
 
-/// Makes a key from random bytes, of which it takes as many as it needs.
+/// Makes a key from random bytes.
 pub fn generate(mut random: impl FnMut(&mut [u8])) -> String {
     let mut text = String::with_capacity(KEY_CHARS);
     text.push_str(PREFIX);
@@ -146,7 +146,7 @@ pub fn generate(mut random: impl FnMut(&mut [u8])) -> String {
         let mut bytes = [0_u8; 64];
         while text.len() < end {
             random(&mut bytes);
-            // 248 is the largest multiple of 62 that a byte holds; what is beyond it would favour some characters.
+            // 248 is the largest multiple of 62 in a byte. Larger values would favour some characters.
             let even = bytes.iter().filter(|&&b| b < 248);
             let chars = even.map(|b| char::from(ALPHABET[usize::from(b % 62)]));
             let missing = end - text.len();

@@ -1,13 +1,13 @@
-//! Decides for how long what was read of a store may be used without asking again, and for how long after that it may be
-//! used while the store does not answer. Bounded: who floods it pushes out the oldest and nothing else.
+//! Caches entries of a store. It decides how long an entry is used without a new read, and how long while the store does
+//! not answer. It is bounded: a flood evicts only the oldest entries.
 
 use std::collections::{HashMap, VecDeque};
 
-/// What was read under each name, and when that was last confirmed.
+/// Values by name, each with the time of its last confirmation.
 #[derive(Debug)]
 pub struct Cache<V> {
     entries: HashMap<String, Entry<V>>,
-    /// In the order in which they came.
+    /// The names in the order of insertion.
     order: VecDeque<String>,
     most: usize,
 }
@@ -18,17 +18,17 @@ struct Entry<V> {
     confirmed_ms: u64,
 }
 
-/// How old something that was read may be.
+/// The ages up to which an entry is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ages {
-    /// Younger than this it is used without asking.
+    /// Below this age it is used without a read.
     pub fresh_ms: u64,
-    /// Younger than this it is used where asking failed.
+    /// Below this age it is used if a read fails.
     pub grace_ms: u64,
 }
 
 impl<V> Cache<V> {
-    /// A cache of at most so many entries.
+    /// A cache of at most this many entries.
     pub fn new(most: usize) -> Self {
         Self {
             entries: HashMap::new(),
@@ -39,22 +39,22 @@ impl<V> Cache<V> {
 
     fn younger_than(&self, name: &str, limit_ms: u64, now_ms: u64) -> Option<&V> {
         let entry = self.entries.get(name)?;
-        // A clock that went back makes nothing young.
+        // A clock that went back does not make an entry young.
         let age_ms = now_ms.checked_sub(entry.confirmed_ms)?;
         (age_ms < limit_ms).then_some(&entry.value)
     }
 
-    /// What may be used without asking.
+    /// The value, if it may be used without a read.
     pub fn fresh(&self, name: &str, ages: Ages, now_ms: u64) -> Option<&V> {
         self.younger_than(name, ages.fresh_ms, now_ms)
     }
 
-    /// What may be used now that asking failed.
+    /// The value, if it may be used after a failed read.
     pub fn in_grace(&self, name: &str, ages: Ages, now_ms: u64) -> Option<&V> {
         self.younger_than(name, ages.grace_ms, now_ms)
     }
 
-    /// Keeps what was just read.
+    /// Stores a value that was just read.
     pub fn put(&mut self, name: &str, value: V, now_ms: u64) -> &V {
         let confirmed_ms = now_ms;
         let entry = Entry {
@@ -72,19 +72,19 @@ impl<V> Cache<V> {
         &self.entries[name].value
     }
 
-    /// Forgets what was read.
+    /// Removes a value.
     pub fn forget(&mut self, name: &str) {
         if self.entries.remove(name).is_some() {
             self.order.retain(|kept| kept != name);
         }
     }
 
-    /// How many entries there are.
+    /// The number of entries.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there are none.
+    /// Whether the cache is empty.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

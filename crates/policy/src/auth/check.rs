@@ -1,21 +1,24 @@
-//! Decides who calls and whether they may: credential, key or token or signature or certificate, tenant, tier, model,
-//! scope, in this order. What was shown is always checked: a wrong credential is refused where none would do.
+//! Decides which caller a request is from and whether the request is allowed. The order is: credential; key, token,
+//! signature or certificate; tenant; tier; model; scope. A credential that is present is always checked: a wrong one is
+//! refused even where none is needed.
 //!
-//! Whether an id exists cannot be told from an answer or from its time: both are looked up alike, the digest is made of
-//! what was shown before anything is known, and it is compared in constant time with what is kept or with a stand-in.
+//! Neither an answer nor its time reveals whether an id exists. Known and unknown ids take the same steps. The digest of
+//! the presented key is computed before the lookup, and compared in constant time with the stored digest or a stand-in.
 //!
-//! What was read of a key or tenant is trusted for `revocation_ms`, so that a revocation takes effect everywhere within
-//! that time; where the store does not answer, for `store_failure_grace_ms`, and then the door is closed.
+//! An entry of a key or tenant is trusted for `revocation_ms` after it was read, so that a revocation takes effect
+//! everywhere within that time. While the store does not answer it is trusted for `store_failure_grace_ms`; after that
+//! every call is refused.
 
+use super::CheckRefusal;
 use super::api_key::{self, ApiKey, Pepper};
 use super::cache::{Ages, Cache};
 use super::credential::{self, Credential};
 use super::record::{self, KeyRecord, KeySet, TenantRecord};
 use super::scopes::{self, Scope};
 use super::settings::{AuthSettings, From, Tier};
-use super::token::{Fault, Issuers, Verified};
+use super::signature::{self, SignatureFault, SignatureRefusal};
+use super::token::{Issuers, TokenFault, Verified};
 use super::words::{Admitted, CertificateShown, CredentialKind, Presented, RefusalKind};
-use super::{Refusal, signature};
 use crate::quota::subject::network;
 use crate::sweep::{DeleteNamed, Index};
 use penstock_core::caller::ANONYMOUS;
@@ -25,43 +28,44 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use subtle::ConstantTimeEq;
 
-/// Keys and tenants an instance remembers. Each is a few hundred bytes.
+/// Keys and tenants that an instance caches. Each takes a few hundred bytes.
 const MAX_CACHED: usize = 1_024;
-/// Ids nobody has that an instance remembers, apart from those somebody has: a flood of them pushes out only its like.
+/// Unknown ids that an instance caches. They have their own cache, so that a flood of them evicts no known key.
 const MAX_CACHED_ABSENT: usize = 1_024;
-/// Tokens an instance remembers as good, so that a signature is checked once for many calls.
+/// Verified tokens that an instance caches, so that a signature is checked once for many calls.
 const MAX_CACHED_TOKENS: usize = 256;
-/// For how long an instance trusts what it found of a token, which ends earlier with the token or the issuer's keys.
+/// Time for which an instance caches a verified token. It ends earlier when the token expires or the issuer's keys
+/// change.
 const TOKEN_TRUST_MS: u64 = 60_000;
-/// Tokens of one address that may fail their check within [`FAILURES_MS`], in one instance: checking a signature takes
-/// milliseconds in WebAssembly, and whoever sends them needs no key for it. One who mistypes sends fewer.
+/// Failed token checks of one address within [`FAILURES_MS`] and one instance before it is throttled. Checking a signature
+/// takes milliseconds in WebAssembly, and an attacker needs no key to cause it. A caller with a typing error sends fewer.
 const MAX_FAILURES: u32 = 10;
 const FAILURES_MS: u64 = 10_000;
-/// How often it is noted that a key was used. Each note is a write.
+/// Shortest time between two writes of a key's last use.
 const USED_EVERY_MS: u64 = 60_000;
-/// How often an instance looks for a newer key set; an unknown key makes it look at once.
+/// Time between two reads of an issuer's key set. An unknown key causes an earlier read.
 const KEY_SET_EVERY_MS: u64 = 5_000;
-/// The least time between two looks for a newer key set, and between two requests to fetch one.
+/// Shortest time between two reads of a key set, and between two requests to fetch one.
 const KEY_SET_LEAST_MS: u64 = 1_000;
-/// Seconds a caller is told to wait whose token names a key that is being fetched.
+/// Seconds for `Retry-After` when a token names a key that is being fetched.
 const RETRY_KEY_SET_S: u32 = 2;
-/// Seconds a caller is told to wait for the store.
+/// Seconds for `Retry-After` while the store does not answer.
 const RETRY_STORE_S: u32 = 2;
-/// The width of the buckets in which seen signatures are remembered.
+/// Width of the buckets in which used signatures are registered.
 const SEEN_BUCKET_MS: u64 = 60_000;
 const SEEN_SHARDS: u32 = 4;
-/// What is said of all credentials nobody has, whichever part of them is wrong.
+/// The message for every credential that does not exist, whichever part of it is wrong.
 const NOT_VALID: &str = "these credentials are not valid";
 
 /// Secrets, by the names of their variables.
 pub struct Secrets {
-    /// The pepper, where there is one.
+    /// The pepper, if one is configured.
     pub pepper: Option<Pepper>,
-    /// Secrets that issuers share with us.
+    /// Secrets shared with issuers.
     pub shared: Vec<(String, String)>,
 }
 
-/// The policy, and what one instance remembers.
+/// The policy, with the caches of one instance.
 #[derive(Debug)]
 pub struct Authenticator {
     settings: AuthSettings,
@@ -69,16 +73,16 @@ pub struct Authenticator {
     issuers: Issuers,
     key_sets: Vec<KeySetState>,
     public: bool,
-    /// What callers who show nothing may do.
+    /// The rights of callers without credentials.
     anonymous: Rc<Granted>,
-    /// What each of the settings' certificates allows, in their order.
+    /// The rights of each configured certificate, in the order of the settings.
     certificates: Vec<Rc<Granted>>,
     keys: Cache<Rc<KnownKey>>,
     absent: Cache<()>,
     tenants: Cache<TenantState>,
     tokens: Cache<Rc<KnownToken>>,
     used: Cache<()>,
-    /// How many tokens of an address failed their check; an entry lasts [`FAILURES_MS`] from the first.
+    /// Failed token checks by address. An entry lasts [`FAILURES_MS`] from the first failure.
     failures: Cache<Cell<u32>>,
     seen: Index,
 }
@@ -107,13 +111,13 @@ enum TenantState {
 #[derive(Debug, Default)]
 struct KeySetState {
     issuer: String,
-    /// The record as it was last read.
+    /// The last value of the record that was read.
     read: Option<Vec<u8>>,
     looked_ms: Option<u64>,
     asked_ms: Option<u64>,
 }
 
-/// A caller, before it is known whether it may.
+/// An identified caller whose rights are not checked yet.
 struct Recognised {
     tenant: String,
     api_key_id: Option<String>,
@@ -121,12 +125,12 @@ struct Recognised {
     tier: String,
     granted: Rc<Granted>,
     credential: CredentialKind,
-    /// Whether the tenant must be one that was made here.
+    /// Whether the tenant must exist in the store.
     registered: bool,
 }
 
-/// What a credential allows, also as the caller is told to other policies. Made when the credential is read, and not for
-/// each call that shows it.
+/// The rights of a credential, and the caller as other policies see it. It is computed when the credential is read, and
+/// not for each call.
 #[derive(Debug, Default)]
 struct Granted {
     scopes: Vec<Scope>,
@@ -142,27 +146,27 @@ impl Granted {
     }
 }
 
-/// How long ago something was, unless never or, by a clock that went back, not yet.
+/// The age of an event; `None` if it never happened, or lies in the future because a clock went back.
 fn age_ms(since_ms: Option<u64>, now_ms: u64) -> Option<u64> {
     now_ms.checked_sub(since_ms?)
 }
 
-fn refuse<T>(kind: RefusalKind, message: impl Into<String>) -> Result<T, Refusal> {
-    Err(Refusal::new(kind, message))
+fn refuse<T>(kind: RefusalKind, message: impl Into<String>) -> Result<T, CheckRefusal> {
+    Err(CheckRefusal::new(kind, message))
 }
 
-/// What a store says of itself is not for callers.
-fn store_failed(what: &str) -> Refusal {
+/// A refusal for a store failure. It leaves out the store's own message, which is for the operator.
+fn store_failed(what: &str) -> CheckRefusal {
     let message = format!("{what} cannot be looked up now");
-    Refusal {
+    CheckRefusal {
         retry_after_s: Some(RETRY_STORE_S),
-        ..Refusal::new(RefusalKind::StoreFailed, message)
+        ..CheckRefusal::new(RefusalKind::StoreFailed, message)
     }
 }
 
 impl Authenticator {
-    /// A policy over its settings, which have no faults, and secrets; `public` says that others than this machine reach
-    /// the listener. The error is a sentence for the operator.
+    /// A policy from settings without faults, and secrets. `public` says that other machines reach the listener. The error
+    /// is a sentence for the operator.
     pub fn new(settings: AuthSettings, secrets: Secrets, public: bool) -> Result<Self, String> {
         let shared = |name: &str| {
             let found = secrets.shared.iter().find(|(known, _)| known == name);
@@ -197,18 +201,18 @@ impl Authenticator {
             tokens: Cache::new(MAX_CACHED_TOKENS),
             used: Cache::new(MAX_CACHED),
             failures: Cache::new(MAX_CACHED),
-            // A signature is good from a window before `created` to one after it.
+            // A signature is valid from one window before `created` to one window after it.
             seen: Index::keeping("auth:seen", SEEN_BUCKET_MS, 2 * window_ms, SEEN_SHARDS),
             settings,
         })
     }
 
-    /// The settings.
+    /// The settings in force.
     pub fn settings(&self) -> &AuthSettings {
         &self.settings
     }
 
-    /// Uses a key set that came with the policy, until the store has a newer one.
+    /// Sets the key set that came with the policy. A newer one from the store replaces it.
     pub fn set_keys(&mut self, issuer: &str, jwks: &str) -> Result<(), String> {
         self.issuers.set_keys(issuer, jwks)
     }
@@ -220,20 +224,20 @@ impl Authenticator {
         }
     }
 
-    /// Decides who calls and whether they may. The store holds keys, tenants and the signatures that were seen, and must be
-    /// a durable one.
+    /// Decides which caller a request is from and whether it is allowed. The store holds keys, tenants and used
+    /// signatures; it must be durable.
     pub async fn admit<K: Kv>(
         &mut self,
         kv: &K,
         shown: &Presented<'_>,
         now_ms: u64,
         random: u64,
-    ) -> Result<Admitted, Refusal> {
+    ) -> Result<Admitted, CheckRefusal> {
         let ignores = (self.settings.anonymous.as_ref())
             .is_some_and(|anonymous| anonymous.ignore_unrecognised_credentials);
         let recognised = match credential::find(shown.headers)? {
             Credential::Unrecognised(refusal) if !ignores => return Err(refusal),
-            // Where nothing is not enough, the caller is told what is wrong with what it showed.
+            // If anonymous callers are refused, report what is wrong with the presented value.
             Credential::Unrecognised(refusal) => match shown.certificate {
                 Some(certificate) => self.by_certificate(certificate)?,
                 None => self.by_nothing(shown).map_err(|_| refusal)?,
@@ -261,12 +265,12 @@ impl Authenticator {
             tier: recognised.tier,
         };
         let refused = match state {
-            TenantState::Disabled => Some(Refusal::new(
+            TenantState::Disabled => Some(CheckRefusal::new(
                 RefusalKind::TenantDisabled,
                 format!("the tenant `{}` is disabled", caller.tenant),
             )),
             TenantState::Absent if recognised.registered => {
-                Some(Refusal::new(RefusalKind::Invalid, NOT_VALID))
+                Some(CheckRefusal::new(RefusalKind::Invalid, NOT_VALID))
             }
             _ if shown
                 .model
@@ -274,9 +278,9 @@ impl Authenticator {
                 && (!caller.anonymous
                     || scopes::allow(&recognised.granted.scopes, shown.route, shown.model)) =>
             {
-                Some(Refusal::new(RefusalKind::Hidden, String::new()))
+                Some(CheckRefusal::new(RefusalKind::Hidden, String::new()))
             }
-            _ if tier.is_none() && caller.tier != ANONYMOUS => Some(Refusal::new(
+            _ if tier.is_none() && caller.tier != ANONYMOUS => Some(CheckRefusal::new(
                 RefusalKind::Denied,
                 format!(
                     "the tier `{}` of these credentials is not one of this server's; the operator defines it under \
@@ -287,7 +291,7 @@ impl Authenticator {
             _ => may(&caller, tier, &recognised.granted.scopes, shown),
         };
         match refused {
-            Some(refusal) => Err(Refusal {
+            Some(refusal) => Err(CheckRefusal {
                 caller: Some(Box::new(caller)),
                 ..refusal
             }),
@@ -299,7 +303,7 @@ impl Authenticator {
         }
     }
 
-    /// Which of some models a caller may know of: those of its tenant that some scope of it is about.
+    /// The models of a list that a caller may see: those that its tenant may use and that one of its scopes names.
     pub fn sees(&self, caller: &Caller, models: &[String]) -> Vec<bool> {
         let parsed = caller
             .scopes
@@ -319,7 +323,7 @@ impl Authenticator {
         models.iter().map(known).collect()
     }
 
-    fn by_nothing(&self, shown: &Presented<'_>) -> Result<Recognised, Refusal> {
+    fn by_nothing(&self, shown: &Presented<'_>) -> Result<Recognised, CheckRefusal> {
         let Some(anonymous) = &self.settings.anonymous else {
             return refuse(
                 RefusalKind::Missing,
@@ -349,7 +353,7 @@ impl Authenticator {
         })
     }
 
-    fn by_certificate(&self, shown: CertificateShown<'_>) -> Result<Recognised, Refusal> {
+    fn by_certificate(&self, shown: CertificateShown<'_>) -> Result<Recognised, CheckRefusal> {
         let mut known = self.settings.certificates.iter().zip(&self.certificates);
         let stands_for = known.find(|(known, _)| {
             let named = known
@@ -378,9 +382,9 @@ impl Authenticator {
         })
     }
 
-    fn pepper(&self) -> Result<&Pepper, Refusal> {
+    fn pepper(&self) -> Result<&Pepper, CheckRefusal> {
         self.pepper.as_ref().ok_or_else(|| {
-            Refusal::new(
+            CheckRefusal::new(
                 RefusalKind::StoreFailed,
                 "API keys cannot be checked: the server has no pepper; the operator sets the variable `pepper`",
             )
@@ -392,7 +396,7 @@ impl Authenticator {
         kv: &K,
         shown: ApiKey<'_>,
         now_ms: u64,
-    ) -> Result<Recognised, Refusal> {
+    ) -> Result<Recognised, CheckRefusal> {
         if !self.settings.api_keys.enabled {
             return refuse(RefusalKind::Invalid, "this server does not accept API keys");
         }
@@ -401,7 +405,7 @@ impl Authenticator {
         let kept = known.as_ref().map_or([0; 32], |known| known.digest);
         let same = bool::from(kept.ct_eq(&digest));
         if !same && !confirmed {
-            // As for an id that was never seen, or an outage would tell which there are.
+            // The same answer as for an unknown id; otherwise an outage would reveal which ids exist.
             return Err(store_failed("the credentials"));
         }
         let Some(known) = known.filter(|_| same) else {
@@ -412,8 +416,8 @@ impl Authenticator {
         Ok(of_key(&known, CredentialKind::ApiKey))
     }
 
-    /// Whether a key that is known may be used now.
-    fn still_good(&self, known: &KnownKey, now_ms: u64) -> Result<(), Refusal> {
+    /// Checks that a known key may be used now.
+    fn still_good(&self, known: &KnownKey, now_ms: u64) -> Result<(), CheckRefusal> {
         if known.revoked {
             return refuse(RefusalKind::Revoked, "the API key was revoked");
         }
@@ -427,13 +431,13 @@ impl Authenticator {
         Ok(())
     }
 
-    /// What is kept of a key, and whether the store confirms it.
+    /// The record of a key, and whether the store confirmed it.
     async fn key<K: Kv>(
         &mut self,
         kv: &K,
         id: &str,
         now_ms: u64,
-    ) -> Result<(Option<Rc<KnownKey>>, bool), Refusal> {
+    ) -> Result<(Option<Rc<KnownKey>>, bool), CheckRefusal> {
         let ages = self.ages();
         if let Some(known) = self.keys.fresh(id, ages, now_ms) {
             return Ok((Some(known.clone()), true));
@@ -454,7 +458,7 @@ impl Authenticator {
             }
             Err(_) => match self.keys.in_grace(id, ages, now_ms) {
                 Some(known) => Ok((Some(known.clone()), false)),
-                // Not from the memory of ids nobody has: one may have been made meanwhile.
+                // Do not answer from the cache of unknown ids: the key may have been created in the meantime.
                 None => Err(store_failed("the credentials")),
             },
         }
@@ -465,7 +469,7 @@ impl Authenticator {
         kv: &K,
         tenant: &str,
         now_ms: u64,
-    ) -> Result<TenantState, Refusal> {
+    ) -> Result<TenantState, CheckRefusal> {
         let ages = self.ages();
         if let Some(state) = self.tenants.fresh(tenant, ages, now_ms) {
             return Ok(*state);
@@ -489,7 +493,7 @@ impl Authenticator {
         }
     }
 
-    /// Notes that a key was used, now and then. That it cannot be noted is nothing to refuse a call for.
+    /// Writes the last use of a key from time to time. A failure is no reason to refuse a call.
     async fn note_use<K: Kv>(&mut self, kv: &K, id: &str, now_ms: u64) {
         let ages = Ages {
             fresh_ms: USED_EVERY_MS,
@@ -510,7 +514,7 @@ impl Authenticator {
         token: &str,
         address: Option<&str>,
         now_ms: u64,
-    ) -> Result<Recognised, Refusal> {
+    ) -> Result<Recognised, CheckRefusal> {
         if self.settings.issuers.is_empty() {
             return refuse(
                 RefusalKind::Invalid,
@@ -518,7 +522,7 @@ impl Authenticator {
             );
         }
         let name = blake3::hash(token.as_bytes()).to_hex();
-        // The memory of a good token ends with the set of keys it was checked with: `refresh_keys` clears it.
+        // A cached token is valid only with the key set that verified it; `refresh_keys` clears the cache.
         let ages = Ages {
             fresh_ms: TOKEN_TRUST_MS,
             grace_ms: 0,
@@ -547,9 +551,9 @@ impl Authenticator {
             .fresh(&from, lately, now_ms)
             .map_or(0, Cell::get);
         if failed >= MAX_FAILURES {
-            return Err(Refusal {
+            return Err(CheckRefusal {
                 retry_after_s: Some((FAILURES_MS / 1_000) as u32),
-                ..Refusal::new(
+                ..CheckRefusal::new(
                     RefusalKind::Throttled,
                     format!(
                         "{MAX_FAILURES} tokens from your address failed verification; check your token before you \
@@ -560,7 +564,8 @@ impl Authenticator {
         }
         let mut verified = self.issuers.verify(token, now_ms);
         if let Err(refusal) = &verified
-            && let Fault::UnknownKey { issuer } | Fault::NoKeys { issuer } = &refusal.fault
+            && let TokenFault::UnknownKey { issuer } | TokenFault::NoKeys { issuer } =
+                &refusal.fault
         {
             let issuer = issuer.clone();
             if self
@@ -570,7 +575,7 @@ impl Authenticator {
                 verified = self.issuers.verify(token, now_ms);
             }
             if let Err(refusal) = &verified
-                && let Fault::UnknownKey { .. } | Fault::NoKeys { .. } = &refusal.fault
+                && let TokenFault::UnknownKey { .. } | TokenFault::NoKeys { .. } = &refusal.fault
             {
                 self.ask_for_keys(kv, &issuer, now_ms).await;
             }
@@ -582,7 +587,7 @@ impl Authenticator {
                 Ok(of_token(self.tokens.put(&name, known, now_ms)))
             }
             Err(refusal) => {
-                if refusal.fault == Fault::Invalid {
+                if refusal.fault == TokenFault::Invalid {
                     match self.failures.fresh(&from, lately, now_ms) {
                         Some(count) => count.set(count.get() + 1),
                         None => {
@@ -591,32 +596,32 @@ impl Authenticator {
                     }
                 }
                 let kind = match refusal.fault {
-                    Fault::Malformed => RefusalKind::Unreadable,
-                    Fault::Invalid | Fault::UnknownKey { .. } => RefusalKind::Invalid,
-                    Fault::Expired => RefusalKind::Expired,
-                    Fault::NoKeys { .. } => RefusalKind::StoreFailed,
-                    Fault::Denied => RefusalKind::Denied,
+                    TokenFault::Malformed => RefusalKind::Unreadable,
+                    TokenFault::Invalid | TokenFault::UnknownKey { .. } => RefusalKind::Invalid,
+                    TokenFault::Expired => RefusalKind::Expired,
+                    TokenFault::NoKeys { .. } => RefusalKind::StoreFailed,
+                    TokenFault::Denied => RefusalKind::Denied,
                 };
                 let waits = matches!(
                     refusal.fault,
-                    Fault::UnknownKey { .. } | Fault::NoKeys { .. }
+                    TokenFault::UnknownKey { .. } | TokenFault::NoKeys { .. }
                 );
-                Err(Refusal {
+                Err(CheckRefusal {
                     retry_after_s: waits.then_some(RETRY_KEY_SET_S),
-                    ..Refusal::new(kind, refusal.message)
+                    ..CheckRefusal::new(kind, refusal.message)
                 })
             }
         }
     }
 
-    /// Looks for a newer set of an issuer's keys, unless that was done within `every_ms`; whether there was one.
+    /// Reads an issuer's key set, unless it was read within `every_ms`. Returns whether there was a newer one.
     async fn refresh_keys<K: Kv>(
         &mut self,
         kv: &K,
         issuer: &str,
         every_ms: u64,
         now_ms: u64,
-    ) -> Result<bool, Refusal> {
+    ) -> Result<bool, CheckRefusal> {
         let Some(state) = self
             .key_sets
             .iter_mut()
@@ -630,7 +635,7 @@ impl Authenticator {
         }
         let read = match kv.get(&record::key_set_name(issuer)).await {
             Ok(read) => read,
-            // Public keys change rarely; what is known of them serves on for the time that keys do.
+            // Public keys change rarely, so the known set stays in use.
             Err(_)
                 if age_ms.is_some_and(|age_ms| age_ms < self.settings.store_failure_grace_ms) =>
             {
@@ -645,14 +650,14 @@ impl Authenticator {
         let set: Result<KeySet, String> = record::decode(read.as_deref().unwrap_or_default());
         state.read = read;
         let taken = set.and_then(|set| self.issuers.set_keys(issuer, &set.jwks));
-        // What cannot be read was refused by who wrote it, or is another version's; the old one stays.
+        // The server that wrote the set also refused it, or another version of it wrote it. The old set stays in use.
         if taken.is_ok() {
             self.tokens = Cache::new(MAX_CACHED_TOKENS);
         }
         Ok(taken.is_ok())
     }
 
-    /// Asks for an issuer's keys to be fetched anew, where that is how they come.
+    /// Requests a new fetch of an issuer's keys, if they are fetched from a URL.
     async fn ask_for_keys<K: Kv>(&mut self, kv: &K, issuer: &str, now_ms: u64) {
         let mut issuers = self.settings.issuers.iter();
         if !issuers.any(|known| known.name == issuer && known.jwks_url.is_some()) {
@@ -677,7 +682,7 @@ impl Authenticator {
         shown: &Presented<'_>,
         now_ms: u64,
         random: u64,
-    ) -> Result<Recognised, Refusal> {
+    ) -> Result<Recognised, CheckRefusal> {
         let signatures = self.settings.signatures.as_ref();
         let taken = signatures.filter(|_| self.settings.api_keys.enabled);
         let Some(window_s) = taken.map(|signatures| signatures.window_s) else {
@@ -697,7 +702,7 @@ impl Authenticator {
         let id = signed.api_key_id.clone();
         let secret = self.pepper()?.signing_secret(&id);
         let (known, confirmed) = self.key(kv, &id, now_ms).await?;
-        // Before it is known whether there is such a key, so that the time does not tell.
+        // Done before the lookup, so that the time does not reveal whether the key exists.
         let checked = signature::verify(&signed, &secret, &body_sha256, window_s, now_ms);
         if checked.is_err() && !confirmed {
             return Err(store_failed("the credentials"));
@@ -735,13 +740,13 @@ impl Authenticator {
     }
 }
 
-/// Whether a caller may do what it asks: why not.
+/// The reason why a caller may not make this request; `None` if it may.
 fn may(
     caller: &Caller,
     tier: Option<&Tier>,
     scopes: &[Scope],
     shown: &Presented<'_>,
-) -> Option<Refusal> {
+) -> Option<CheckRefusal> {
     let Presented { route, model, .. } = *shown;
     let most = tier.and_then(|tier| tier.scopes.as_deref());
     let (kind, whose) = if !scopes::allow(scopes, route, model) {
@@ -759,9 +764,9 @@ fn may(
         Some(model) => format!("{route}:{}", plain(model)),
         None => route.to_owned(),
     };
-    Some(Refusal {
+    Some(CheckRefusal {
         scope: Some(wanted.clone()),
-        ..Refusal::new(
+        ..CheckRefusal::new(
             kind,
             format!("{whose} no scope for this; `{wanted}` is needed"),
         )
@@ -794,16 +799,16 @@ fn of_token(known: &KnownToken) -> Recognised {
     }
 }
 
-fn of_signature(refusal: signature::Refusal) -> Refusal {
+fn of_signature(refusal: SignatureRefusal) -> CheckRefusal {
     let kind = match refusal.fault {
-        signature::Fault::Malformed => RefusalKind::Malformed,
-        signature::Fault::Invalid => RefusalKind::Invalid,
-        signature::Fault::Expired => RefusalKind::Expired,
+        SignatureFault::Malformed => RefusalKind::Malformed,
+        SignatureFault::Invalid => RefusalKind::Invalid,
+        SignatureFault::Expired => RefusalKind::Expired,
     };
-    Refusal::new(kind, refusal.message)
+    CheckRefusal::new(kind, refusal.message)
 }
 
-/// Reads what is kept of a key. Whether there is a record or not, the same is read.
+/// Reads the entries of a key. It reads the same entries whether or not the key exists.
 async fn read_key<K: Kv>(kv: &K, id: &str) -> Result<Option<KnownKey>, KvError> {
     let bytes = kv.get(&record::key_name(id)).await?;
     let revoked = kv.get(&record::revoked_name(id)).await?.is_some();
@@ -821,7 +826,7 @@ async fn read_key<K: Kv>(kv: &K, id: &str) -> Result<Option<KnownKey>, KvError> 
     }))
 }
 
-/// A model's name as a header may repeat it.
+/// A model's name with the characters that a header may contain.
 fn plain(name: &str) -> String {
     let fits = |c: &char| c.is_ascii_alphanumeric() || "-_.".contains(*c);
     name.chars()

@@ -1,40 +1,40 @@
-//! Decides which credential a request shows. It may show the same one in several places, and no two that differ: two
-//! servers on the way could take it for two callers.
+//! Decides which credential a request carries. It may carry the same one in several places, but not two different ones:
+//! two servers on the way could take the request for two callers.
 //!
 //! * `Authorization: Bearer …` (RFC 6750): an API key or a token;
 //! * `X-API-Key: …`, `api-key: …`: an API key;
 //! * `Signature` and `Signature-Input` (RFC 9421): the request is signed.
 //!
-//! A value in one of these places that is neither shaped like an API key of ours nor like a token is
-//! [`Credential::Unrecognised`]. It is an error, unless the policy lets it count as nothing.
+//! A value in one of these places that has the form of neither an API key nor a token is [`Credential::Unrecognised`]. It
+//! is an error, unless the policy treats it as no credential.
 
 use super::api_key::{self, ApiKey};
 use super::token::Issuers;
-use super::{Refusal, RefusalKind, signature};
+use super::{CheckRefusal, RefusalKind, signature};
 use penstock_core::headers::CREDENTIALS;
 
-/// The longest value of a header that carries a credential. Tokens are the longest, and take a few kilobytes.
+/// The longest value of a header with a credential. Tokens are the longest, with a few kilobytes.
 pub const MAX_CREDENTIAL_BYTES: usize = 8 << 10;
 
-/// What a request shows.
+/// The credential of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credential<'a> {
-    /// Nothing.
+    /// No credential.
     Nothing,
-    /// Nothing that has the form of a credential of ours; and what to refuse it with where that matters.
-    Unrecognised(Refusal),
-    /// An API key with its parts in place.
+    /// A value without the form of a credential, and the refusal for it if the policy does not ignore it.
+    Unrecognised(CheckRefusal),
+    /// A well-formed API key.
     ApiKey(ApiKey<'a>),
-    /// Something that has the form of a token.
+    /// A value with the form of a token.
     Token(&'a str),
-    /// It is signed.
+    /// The request is signed.
     Signature,
 }
 
-/// Finds it. Names of headers are in lower case.
-pub fn find<'a>(headers: &'a [(&str, &[u8])]) -> Result<Credential<'a>, Refusal> {
+/// Finds the credential. The names of headers are in lower case.
+pub fn find<'a>(headers: &'a [(&str, &[u8])]) -> Result<Credential<'a>, CheckRefusal> {
     let mut found: Option<(&str, &str)> = None;
-    // Several made-up keys are no two callers: only what could be somebody's must not differ.
+    // Made-up keys identify no caller, so several of them may differ. Only possible credentials must not.
     let (mut some_recognised, mut differ) = (false, None);
     let signed = signature::is_meant(headers);
     for (name, value) in headers {
@@ -86,8 +86,8 @@ pub fn find<'a>(headers: &'a [(&str, &[u8])]) -> Result<Credential<'a>, Refusal>
     }
 }
 
-/// Whether a text could be meant as a credential of ours, however broken: an API key, or a JWT (RFC 7519), which has
-/// three parts when it is signed and five when it is encrypted.
+/// Whether a text could be a credential, even a broken one: an API key, or a JWT (RFC 7519), which has three parts when
+/// it is signed and five when it is encrypted.
 fn is_recognised(text: &str) -> bool {
     let fits = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
     let parts = text.split('.').count();
@@ -96,7 +96,7 @@ fn is_recognised(text: &str) -> bool {
 }
 
 /// The credential in one header.
-fn carried<'a>(name: &str, value: &'a [u8]) -> Result<&'a str, Refusal> {
+fn carried<'a>(name: &str, value: &'a [u8]) -> Result<&'a str, CheckRefusal> {
     if value.len() > MAX_CREDENTIAL_BYTES {
         return Err(malformed(format!(
             "`{name}` has {} bytes; a credential has at most {MAX_CREDENTIAL_BYTES}",
@@ -131,16 +131,16 @@ fn carried<'a>(name: &str, value: &'a [u8]) -> Result<&'a str, Refusal> {
     Ok(text)
 }
 
-fn malformed(message: String) -> Refusal {
-    Refusal::new(RefusalKind::Malformed, message)
+fn malformed(message: String) -> CheckRefusal {
+    CheckRefusal::new(RefusalKind::Malformed, message)
 }
 
-fn unreadable(message: String) -> Refusal {
-    Refusal::new(RefusalKind::Unreadable, message)
+fn unreadable(message: String) -> CheckRefusal {
+    CheckRefusal::new(RefusalKind::Unreadable, message)
 }
 
-fn ambiguous(message: String) -> Refusal {
-    Refusal::new(RefusalKind::Ambiguous, format!("{message}; send one"))
+fn ambiguous(message: String) -> CheckRefusal {
+    CheckRefusal::new(RefusalKind::Ambiguous, format!("{message}; send one"))
 }
 
 #[cfg(test)]

@@ -1,19 +1,19 @@
-//! Decides who calls, from what a request shows, and whether they may.
+//! Decides which caller a request is from, and whether the request is allowed.
 //!
 //! * [`settings`]: the `[auth]` of a policy file;
-//! * [`scopes`]: what a caller may do;
-//! * [`credential`]: which credential a request shows;
-//! * [`api_key`]: what an API key looks like and what is kept of it;
-//! * [`token`]: what a token says (JWT);
-//! * [`signature`]: what a signed request says (RFC 9421);
-//! * [`record`]: what is kept of keys and tenants, and where;
-//! * [`registry`]: who makes and unmakes them;
-//! * [`cache`]: how long what was read is trusted;
-//! * [`check`]: all of it together;
-//! * [`refusal`]: what a refused caller is told;
-//! * [`words`] and [`service`]: what the gate asks and is answered, over a store that answers at once.
+//! * [`scopes`]: the rights of a caller;
+//! * [`credential`]: which credential a request carries;
+//! * [`api_key`]: the form of an API key, and its digest;
+//! * [`token`]: verifies tokens (JWT);
+//! * [`signature`]: verifies signed requests (RFC 9421);
+//! * [`record`]: the stored records of keys and tenants;
+//! * [`registry`]: creates, lists, rotates and revokes them;
+//! * [`cache`]: how long a record is used without a new read;
+//! * [`check`]: the whole decision;
+//! * [`refusal`]: the message and the challenge of a refusal;
+//! * [`words`] and [`service`]: the types and the trait that the gate uses.
 //!
-//! The words and the trait of the service need no cryptography and are there without the feature `auth`.
+//! `words` and the trait of the service need no cryptography. They exist without the feature `auth`.
 
 #[cfg(feature = "auth")]
 pub mod api_key;
@@ -43,5 +43,5 @@ pub mod words;
 #[cfg(feature = "auth")]
 pub use check::{Authenticator, Secrets};
 #[cfg(feature = "auth")]
-pub use refusal::Refusal;
+pub use refusal::CheckRefusal;
 pub use words::{Admitted, CertificateShown, CredentialKind, Presented, RefusalKind};

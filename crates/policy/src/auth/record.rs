@@ -1,12 +1,12 @@
-//! What is kept of API keys and tenants, as JSON, and under which names.
+//! The stored records of API keys and tenants, as JSON, and the names of their entries.
 //!
-//! Who administers keys writes these ([`super::registry`]); who checks credentials only reads them, but for the time a
-//! key was last used.
+//! The administration of keys writes them ([`super::registry`]). The check of credentials only reads them; it writes
+//! nothing but the time of a key's last use.
 
 use super::scopes::Scope;
 use serde::{Deserialize, Serialize};
 
-/// The form of these records; a reader refuses one it does not know.
+/// The format of these records. A reader refuses an unknown format.
 pub const VERSION: u32 = 1;
 
 /// The name of a key's record.
@@ -19,60 +19,60 @@ pub fn tenant_name(tenant: &str) -> String {
     format!("auth:tenant:{tenant}")
 }
 
-/// The name under which it stands when a key was last used: milliseconds as decimal text.
+/// The name of the entry with a key's last use: milliseconds as decimal text.
 pub fn used_name(id: &str) -> String {
     format!("auth:used:{id}")
 }
 
-/// The name under which it stands when a key was taken back: milliseconds as decimal text. An entry of its own, which is
-/// only ever written, so that nobody who changes the record at the same time can bring the key back.
+/// The name of the entry with the time of a key's revocation: milliseconds as decimal text. It is an entry of its own that
+/// is only ever written, so that a concurrent change of the record cannot undo the revocation.
 pub fn revoked_name(id: &str) -> String {
     format!("auth:revoked:{id}")
 }
 
-/// The name of an issuer's key set, as it was last fetched: [`KeySet`].
+/// The name of an issuer's key set as it was last fetched, a [`KeySet`].
 pub fn key_set_name(issuer: &str) -> String {
     format!("auth:jwks:{issuer}")
 }
 
-/// The name of the counter that a checker raises when it meets a key the set does not have, or finds no set, and that
-/// asks for the set to be fetched anew. Who keeps the sets fresh looks at it twice a second and fetches at most every ten
-/// seconds, so raising it more than once a second says nothing more. Read it with `increment` by 0, as any counter.
+/// The name of the counter that requests a new fetch of a key set. A check raises it when the set lacks a key or does not
+/// exist. The server reads it twice a second and fetches at most every ten seconds, so raising it more than once a second
+/// has no effect. Read it with `increment` by 0, as any counter.
 pub fn key_set_asked_name(issuer: &str) -> String {
     format!("auth:jwks-asked:{issuer}")
 }
 
-/// An API key, without its secret. Written when the key is made, and once more when it is rotated.
+/// An API key without its secret. It is written when the key is created, and again when the key is rotated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyRecord {
-    /// [`VERSION`].
+    /// The format, [`VERSION`].
     pub v: u32,
     /// Its id.
     pub id: String,
-    /// Whose it is.
+    /// Its tenant.
     pub tenant: String,
-    /// What its callers may cost.
+    /// The tier of its callers.
     pub tier: String,
-    /// What its callers may do.
+    /// The scopes of its callers.
     pub scopes: Vec<Scope>,
-    /// What it is for, for people.
+    /// Its purpose, for operators.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
-    /// What is kept of the key: 64 hexadecimal digits.
+    /// The digest of the key: 64 hexadecimal digits.
     pub digest: String,
-    /// Whether requests may be signed in its name.
+    /// Whether requests may be signed with its secret.
     #[serde(default)]
     pub signs: bool,
-    /// When it was made, in milliseconds since the Unix epoch, as all times here.
+    /// When it was created, in milliseconds since the Unix epoch, as all times here.
     pub created_ms: u64,
-    /// From when on it is no longer good.
+    /// When it expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_ms: Option<u64>,
-    /// The key that takes its place.
+    /// The key that replaces it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotated_to: Option<String>,
-    /// The key it takes the place of.
+    /// The key that it replaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotated_from: Option<String>,
 }
@@ -81,16 +81,16 @@ pub struct KeyRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TenantRecord {
-    /// [`VERSION`].
+    /// The format, [`VERSION`].
     pub v: u32,
     /// Its name.
     pub tenant: String,
-    /// Who it is, for people.
+    /// A description, for operators.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
-    /// When it was made.
+    /// When it was created.
     pub created_ms: u64,
-    /// Since when its callers are refused.
+    /// When it was disabled; since then its callers are refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disabled_ms: Option<u64>,
 }
@@ -99,7 +99,7 @@ pub struct TenantRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeySet {
-    /// [`VERSION`].
+    /// The format, [`VERSION`].
     pub v: u32,
     /// When it was fetched.
     pub fetched_ms: u64,

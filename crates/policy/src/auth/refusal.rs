@@ -1,25 +1,25 @@
-//! Decides what a refused caller is told: the words, and the value of `WWW-Authenticate`.
+//! The refusal of a credential check: its message, and the value of `WWW-Authenticate`.
 
 use super::words::RefusalKind;
 use penstock_core::Caller;
 
-/// A refusal, in words for the caller.
+/// The refusal of a request by [`super::Authenticator`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// Which kind.
+pub struct CheckRefusal {
+    /// The kind of refusal.
     pub kind: RefusalKind,
-    /// What was wrong, where, and what to do; never the credential itself.
+    /// The message: what is wrong, where, and what to do. It never contains the credential.
     pub message: String,
-    /// Seconds after which a retry has a chance.
+    /// Seconds after which a retry can pass.
     pub retry_after_s: Option<u32>,
-    /// The scope that would be enough.
+    /// The scope that would allow the request.
     pub scope: Option<String>,
-    /// Who was refused, once that is known.
+    /// The refused caller, if it is known.
     pub caller: Option<Box<Caller>>,
 }
 
-impl Refusal {
-    /// A refusal with a message and nothing else.
+impl CheckRefusal {
+    /// A refusal with only a message.
     pub fn new(kind: RefusalKind, message: impl Into<String>) -> Self {
         Self {
             kind,
@@ -43,7 +43,7 @@ impl Refusal {
             Kind::Denied | Kind::TenantDisabled => "insufficient_scope",
             Kind::Hidden | Kind::Throttled | Kind::StoreFailed => return None,
         };
-        // What is said to a caller may repeat what the caller sent, so it is held to the characters of the header.
+        // The message may repeat text of the caller, so replace characters that a header cannot contain.
         let plain = |c: char| match c {
             '"' | '\\' => '\'',
             ' '..='~' => c,

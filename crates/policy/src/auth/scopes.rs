@@ -1,5 +1,5 @@
-//! Decides what a scope allows. A scope is a kind of route, or a kind of route and a model: `predict`,
-//! `predict:magika`, `*:acme-*`. What no scope allows is denied.
+//! Decides which calls a scope allows. A scope is a kind of route, or a kind of route and a model: `predict`,
+//! `predict:magika`, `*:acme-*`. A call that no scope allows is denied.
 //!
 //! The kinds are those of [`RouteKind`].
 
@@ -8,19 +8,19 @@ use penstock_core::RouteKind;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// The most scopes one caller may have.
+/// The most scopes of one caller.
 pub const MAX_SCOPES: usize = 64;
 
 /// The longest scope: a route and a model's name.
 pub const MAX_SCOPE_BYTES: usize = 128;
 
-/// A kind of route, and which models.
+/// A kind of route and a set of models.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Scope {
     /// The kind; `None` for any.
     route: Option<RouteKind>,
-    /// Which models; `None` for any, and for what is about none.
+    /// The models; `None` for any model, and for calls without one.
     model: Option<Pattern>,
 }
 
@@ -31,7 +31,7 @@ impl Scope {
             && match (&self.model, model) {
                 (None, _) => true,
                 (Some(pattern), Some(model)) => pattern.matches(model),
-                // Who may use some models may list those; nothing else is about all of them.
+                // A caller that may use some models may list them. No other call concerns several models.
                 (Some(_), None) => route == RouteKind::Models.as_str(),
             }
     }
@@ -80,7 +80,7 @@ impl fmt::Display for Scope {
     }
 }
 
-/// Whether some scope allows it.
+/// Whether one of the scopes allows the call.
 pub fn allow(scopes: &[Scope], route: &str, model: Option<&str>) -> bool {
     scopes.iter().any(|scope| scope.allows(route, model))
 }

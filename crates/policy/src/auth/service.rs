@@ -1,4 +1,4 @@
-//! `auth` as a service: a policy opened from its text, over a store that answers at once.
+//! `auth` as a service: a policy opened from its text, over a store whose operations complete immediately.
 
 use super::words::{Admitted, Presented, Refusal};
 use penstock_core::Caller;
@@ -8,9 +8,9 @@ pub use over_kv::KvAuth;
 
 /// Decides which caller a request is from, and whether it may go on.
 pub trait AuthService {
-    /// Decides about one request.
+    /// Decides whether one request may go on.
     fn admit(&self, shown: &Presented<'_>, now_ms: u64, random: u64) -> Result<Admitted, Refusal>;
-    /// Which of some models a caller may know of.
+    /// The models of a list that a caller may see.
     fn sees(&self, caller: &Caller, models: &[String]) -> Vec<bool>;
 }
 
@@ -26,10 +26,10 @@ mod over_kv {
     use penstock_core::kv::run_ready;
     use std::cell::RefCell;
 
-    /// The variable that holds the pepper.
+    /// The variable with the pepper.
     const PEPPER: &str = "pepper";
 
-    /// The `[auth]` of a policy over a store, and what one instance remembers of credentials.
+    /// The `[auth]` of a policy over a store, with the caches of one instance.
     #[derive(Debug)]
     pub struct KvAuth<K> {
         authenticator: RefCell<Authenticator>,
@@ -38,8 +38,8 @@ mod over_kv {
     }
 
     impl<K: Kv> KvAuth<K> {
-        /// Reads the `[auth]` of a policy file; the error is a sentence for the operator. `variable` gives the value of
-        /// a variable of the host, where it has one.
+        /// Reads the `[auth]` of a policy file. The error is a sentence for the operator. `variable` returns the value of
+        /// a variable of the host, if it is set.
         pub fn open(
             text: &str,
             environment: Environment,
@@ -60,7 +60,7 @@ mod over_kv {
             })
         }
 
-        fn refusal(&self, refusal: auth::Refusal) -> Refusal {
+        fn refusal(&self, refusal: auth::CheckRefusal) -> Refusal {
             Refusal {
                 challenge: refusal.challenge(&self.realm),
                 kind: refusal.kind,

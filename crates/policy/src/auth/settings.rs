@@ -1,56 +1,56 @@
-//! The `[auth]` of a policy file: who may call at all, as the operator says it.
+//! The settings `[auth]` of a policy file: which callers may use the server.
 
 use super::scopes::{Pattern, Scope};
 use penstock_core::caller::ANONYMOUS;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-/// How long an instance may trust what it read of a key or a tenant: the second within which a revocation takes effect.
+/// Default of `revocation_ms`: an instance trusts an entry for a second, so a revocation takes effect within it.
 pub const DEFAULT_REVOCATION_MS: u64 = 1_000;
-/// The longest: who revokes a key expects it to be gone when they have told the others.
+/// Largest `revocation_ms`. An operator expects a revoked key to be refused soon.
 pub const MAX_REVOCATION_MS: u64 = 60_000;
-/// How long after a key was last confirmed it is honoured while the store does not answer.
+/// Default of `store_failure_grace_ms`.
 pub const DEFAULT_GRACE_MS: u64 = 30_000;
-/// The longest: beyond it, an outage would be a way to keep a revoked key alive.
+/// Largest `store_failure_grace_ms`. With a longer one, an outage could keep a revoked key in use.
 pub const MAX_GRACE_MS: u64 = 3_600_000;
-/// How far clocks may differ in the judgement of a token.
+/// Default of an issuer's `leeway_s`: by how much clocks may differ.
 pub const DEFAULT_LEEWAY_S: u64 = 30;
-/// The most: RFC 7519 speaks of a few minutes.
+/// Largest `leeway_s`. RFC 7519 suggests a few minutes at most.
 pub const MAX_LEEWAY_S: u64 = 300;
-/// How old a signed request may be.
+/// Default age of a signed request.
 pub const DEFAULT_WINDOW_S: u64 = 300;
-/// The oldest: each signature is remembered for as long.
+/// Largest age of a signed request. Each signature is stored for this time.
 pub const MAX_WINDOW_S: u64 = 3_600;
-/// How often a key set is fetched anew, whether or not an unknown key was met.
+/// Default time between two fetches of a key set.
 pub const DEFAULT_REFRESH_S: u64 = 300;
-/// The most issuers, tiers, certificates and model entries of each kind: all are looked through for a call.
+/// The most issuers, tiers, certificates and model entries of each kind. A call walks through all of them.
 pub const MAX_ENTRIES: usize = 256;
-/// The longest name of a tenant, tier, issuer or anything else that names are made of.
+/// The longest name of a tenant, tier or issuer.
 pub const MAX_NAME_BYTES: usize = 64;
 
-/// `[auth]`. Without it nobody may call.
+/// `[auth]`. Without it every call is refused.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthSettings {
-    /// What a refusal names in `WWW-Authenticate`.
+    /// The realm in `WWW-Authenticate`.
     pub realm: String,
     /// Milliseconds within which a revocation takes effect everywhere.
     pub revocation_ms: u64,
-    /// Milliseconds for which a key is honoured after its last confirmation while the store does not answer.
+    /// Milliseconds for which a key is accepted after its last confirmation while the store does not answer.
     pub store_failure_grace_ms: u64,
-    /// Callers who show nothing; without it they are refused.
+    /// Callers without credentials; `None` refuses them.
     pub anonymous: Option<Anonymous>,
-    /// API keys.
+    /// Whether and how API keys are accepted.
     pub api_keys: ApiKeys,
-    /// Signed requests; without it they are refused.
+    /// Signed requests; `None` refuses them.
     pub signatures: Option<Signatures>,
-    /// What callers may cost, by name.
+    /// The tiers by name. A tier decides priority, limits and rights.
     pub tiers: BTreeMap<String, Tier>,
-    /// Who may issue tokens.
+    /// The issuers whose tokens are accepted.
     pub issuers: Vec<Issuer>,
-    /// Client certificates that stand for a caller.
+    /// Client certificates that identify a caller.
     pub certificates: Vec<Certificate>,
-    /// Whose models are; a model that no entry names is everybody's.
+    /// The tenants of models. All tenants may use a model that no entry names.
     pub models: Vec<Owned>,
 }
 
@@ -71,18 +71,18 @@ impl Default for AuthSettings {
     }
 }
 
-/// `[auth.anonymous]`: callers who show nothing.
+/// `[auth.anonymous]`: callers without credentials.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Anonymous {
     /// Their tier.
     pub tier: String,
-    /// What they may do; nothing unless it is said.
+    /// Their scopes; none by default.
     pub scopes: Vec<Scope>,
-    /// From where.
+    /// The addresses from which they may call.
     pub from: From,
-    /// Whether a credential that is neither an API key of ours nor a token counts as none. Many clients cannot
-    /// send nothing and want a made-up key.
+    /// Whether a credential that is neither an API key nor a token counts as no credential. Many clients cannot omit the
+    /// credential and need a made-up key.
     pub ignore_unrecognised_credentials: bool,
 }
 
@@ -97,13 +97,13 @@ impl Default for Anonymous {
     }
 }
 
-/// From where callers who show nothing may come.
+/// The addresses from which callers without credentials may call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum From {
-    /// From this machine, on a listener that only this machine reaches, and not passed on by a proxy.
+    /// This machine, on a listener that only this machine reaches, without a proxy in between.
     Loopback,
-    /// From anywhere.
+    /// Any address.
     Anywhere,
 }
 
@@ -111,7 +111,7 @@ pub enum From {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ApiKeys {
-    /// Whether API keys are taken.
+    /// Whether API keys are accepted.
     pub enabled: bool,
 }
 
@@ -125,7 +125,7 @@ impl Default for ApiKeys {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Signatures {
-    /// Seconds that `created` may differ from now, and for which a signature is remembered.
+    /// Seconds by which `created` may differ from now, and for which a used signature is stored.
     pub window_s: u64,
 }
 
@@ -141,13 +141,13 @@ impl Default for Signatures {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tier {
-    /// Which line of a model its calls wait in; 1 is the first to run. Without it, the model's default.
+    /// The priority of its calls in a model's queue; 1 runs first. `None` for the model's default.
     pub priority: Option<u8>,
-    /// The most its callers may do, whatever their credentials say; without it, what those say.
+    /// The scopes to which its callers are restricted; `None` leaves those of the credential.
     pub scopes: Option<Vec<Scope>>,
 }
 
-/// `[[auth.issuers]]`: who may issue tokens, and how they are read.
+/// `[[auth.issuers]]`: an issuer whose tokens are accepted, and how they are read.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Issuer {
@@ -155,9 +155,9 @@ pub struct Issuer {
     pub name: String,
     /// The `iss` of its tokens, compared byte by byte.
     pub issuer: String,
-    /// Of which a token's `aud` must hold one.
+    /// The accepted audiences. A token's `aud` must contain one of them.
     pub audiences: Vec<String>,
-    /// The algorithms it signs with, and no others.
+    /// The algorithms that its tokens may use.
     pub algorithms: Vec<Algorithm>,
     /// The https URL of its key set.
     #[serde(default)]
@@ -168,34 +168,34 @@ pub struct Issuer {
     /// A file with its key set, relative to the policy file.
     #[serde(default)]
     pub jwks_file: Option<String>,
-    /// The variable that holds the secret it shares with us, for the HS algorithms.
+    /// The variable with the secret shared with the issuer, for the HS algorithms.
     #[serde(default)]
     pub secret_variable: Option<String>,
-    /// Seconds that clocks may differ.
+    /// Seconds by which clocks may differ.
     #[serde(default = "default_leeway_s")]
     pub leeway_s: u64,
-    /// Seconds after which the key set is fetched anew.
+    /// Seconds between two fetches of the key set.
     #[serde(default = "default_refresh_s")]
     pub refresh_s: u64,
-    /// The `typ` its tokens must carry, e.g. `at+jwt` (RFC 9068); any or none when left out.
+    /// The `typ` that its tokens must have, e.g. `at+jwt` (RFC 9068); `None` accepts any.
     #[serde(default)]
     pub typ: Option<String>,
     /// The tenant of all its tokens.
     #[serde(default)]
     pub tenant: Option<String>,
-    /// The claim that names the tenant, where one issuer serves several.
+    /// The claim that names the tenant, if one issuer serves several.
     #[serde(default)]
     pub tenant_claim: Option<String>,
     /// The claim that names the tier.
     #[serde(default)]
     pub tier_claim: Option<String>,
-    /// The tier of tokens that name none.
+    /// The tier of tokens that name no tier.
     #[serde(default)]
     pub tier: Option<String>,
-    /// The claim that lists what the caller may do: text with spaces (RFC 8693 `scope`), or a list.
+    /// The claim with the caller's scopes: text with spaces (RFC 8693 `scope`), or a list.
     #[serde(default = "default_scope_claim")]
     pub scope_claim: String,
-    /// What each of its scopes allows here, where they are not ours: `"inference.call" = ["predict"]`.
+    /// Translates the issuer's scopes: `"inference.call" = ["predict"]`.
     #[serde(default)]
     pub scope_map: Option<BTreeMap<String, Vec<Scope>>>,
 }
@@ -231,12 +231,12 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// Whether whoever can check a signature can also make one.
+    /// Whether the algorithm is symmetric: a server that can check a signature can also make one.
     pub fn is_shared_secret(self) -> bool {
         matches!(self, Self::HS256 | Self::HS384 | Self::HS512)
     }
 
-    /// As `alg` has it.
+    /// The value of `alg`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::HS256 => "HS256",
@@ -255,7 +255,7 @@ impl Algorithm {
     }
 }
 
-/// `[[auth.certificates]]`: a client certificate that stands for a caller.
+/// `[[auth.certificates]]`: a client certificate that identifies a caller.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Certificate {
@@ -269,17 +269,17 @@ pub struct Certificate {
     pub tenant: String,
     /// The caller's tier.
     pub tier: String,
-    /// What the caller may do.
+    /// The caller's scopes.
     pub scopes: Vec<Scope>,
 }
 
-/// `[[auth.models]]`: models that are only some tenants'.
+/// `[[auth.models]]`: models that only some tenants may use.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Owned {
     /// Names, with `*` for any characters.
     pub models: Vec<Pattern>,
-    /// Whose.
+    /// The tenants that may use them.
     pub tenants: Vec<String>,
 }
 
@@ -291,12 +291,12 @@ pub fn is_name(text: &str) -> bool {
         && text.as_bytes()[0].is_ascii_alphanumeric()
 }
 
-/// What a name is, for messages.
+/// The rule for names, for messages.
 pub const NAME_RULE: &str =
     "1 to 64 letters, digits, `-`, `_` and `.`, beginning with a letter or a digit";
 
 impl AuthSettings {
-    /// What is wrong with the settings: the setting below `auth`, and what is wrong with it.
+    /// All faults of the settings: the name below `auth`, and a message.
     pub fn faults(&self) -> Vec<(String, String)> {
         let mut faults = Vec::new();
         let mut fault = |setting: String, message: String| faults.push((setting, message));
@@ -371,7 +371,7 @@ impl AuthSettings {
         }
     }
 
-    /// What is wrong with the name of a tier that something refers to.
+    /// The fault of a reference to a tier, if there is one.
     fn unknown_tier(&self, name: &str) -> Option<String> {
         let message = || format!("names the tier `{name}`, which no [auth.tiers.{name}] defines");
         (!self.tiers.contains_key(name) && name != ANONYMOUS).then(message)
@@ -397,7 +397,7 @@ impl AuthSettings {
         }
     }
 
-    /// Faults of what says whose an issuer's tokens are, and what their callers may cost.
+    /// Faults of the settings for the tenant, tier and scopes of an issuer's tokens.
     fn find_caller_faults(&self, issuer: &Issuer, here: &mut impl FnMut(&str, String)) {
         match (&issuer.tenant, &issuer.tenant_claim) {
             (Some(tenant), None) => {
@@ -482,7 +482,7 @@ impl AuthSettings {
         }
     }
 
-    /// Whether a tenant may know of a model.
+    /// Whether a tenant may see a model.
     pub fn sees(&self, tenant: &str, model: &str) -> bool {
         let named = |owned: &&Owned| owned.models.iter().any(|pattern| pattern.matches(model));
         let mut owners = self.models.iter().filter(named).peekable();
@@ -490,7 +490,7 @@ impl AuthSettings {
     }
 }
 
-/// What is wrong with a name; `None` where nothing is.
+/// The fault of a name, if it has one.
 fn named(what: &str, name: &str) -> Option<String> {
     match is_name(name) {
         true => None,
@@ -498,7 +498,7 @@ fn named(what: &str, name: &str) -> Option<String> {
     }
 }
 
-/// What is wrong with the name of a tenant that callers get; `None` where nothing is.
+/// The fault of a tenant's name, if it has one.
 fn tenanted(name: &str) -> Option<String> {
     match name {
         ANONYMOUS => Some(format!(
@@ -509,7 +509,7 @@ fn tenanted(name: &str) -> Option<String> {
 }
 
 impl Issuer {
-    /// Faults of what says how tokens are signed, and where the keys are.
+    /// Faults of the settings for algorithms and keys.
     fn find_key_faults(&self, here: &mut impl FnMut(&str, String)) {
         let shared = self
             .algorithms

@@ -1,9 +1,9 @@
-//! Decides whether a request was signed by who holds an API key's signing secret: HTTP Message Signatures (RFC 9421)
-//! with `hmac-sha256`, over a `Content-Digest` (RFC 9530). docs/SIGNING.md is the same for those who sign.
+//! Decides whether a request was signed with an API key's signing secret: HTTP Message Signatures (RFC 9421) with
+//! `hmac-sha256`, over a `Content-Digest` (RFC 9530). docs/SIGNING.md describes the same for clients.
 //!
-//! Of the RFC's many forms one is taken: one signature, which covers at least what a request is (method, path, query,
-//! body and the body's type), written the one way RFC 9651 writes it. What may be written in several ways could be
-//! signed as one thing and read as another.
+//! Of the RFC's many forms only one is accepted: a single signature that covers at least method, path, query, body and
+//! the type of the body, in the canonical form of RFC 9651. A text with several forms could be signed in one meaning and
+//! read in another.
 
 use super::api_key;
 use hmac::{Hmac, Mac};
@@ -16,74 +16,78 @@ use subtle::ConstantTimeEq;
 pub const MAX_INPUT_BYTES: usize = 2 << 10;
 /// The longest `Signature` and the longest `Content-Digest`.
 pub const MAX_VALUE_BYTES: usize = 1 << 10;
-/// The most that is covered: each is looked for among the headers.
+/// The most covered components. Each is searched among the headers.
 pub const MAX_COVERED: usize = 32;
-/// The longest string to sign: what servers take of headers at all.
+/// The longest string to sign: as long as the headers that servers accept.
 pub const MAX_BASE_BYTES: usize = 64 << 10;
-/// How many characters a nonce has.
+/// The number of characters of a nonce.
 pub const NONCE_CHARS: std::ops::RangeInclusive<usize> = 16..=64;
-/// The only algorithm.
+/// The only accepted algorithm.
 pub const ALGORITHM: &str = "hmac-sha256";
-/// What a signature must cover too where the request has it.
+/// Components that a signature must cover if the request has them.
 const WHERE_PRESENT: [&str; 2] = ["content-type", "content-encoding"];
-/// What a signature must cover.
+/// Components that a signature must cover.
 pub const REQUIRED: [&str; 4] = ["@method", "@path", "@query", "content-digest"];
 
-/// In which way a signature does not hold.
+/// The reason why a signature is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// It is not written as it must be, or does not cover what it must.
+pub enum SignatureFault {
+    /// It is malformed, or does not cover a required component.
     Malformed,
-    /// It was not made with the secret, or the request is not the one that was signed.
+    /// It was not made with the secret, or the request was changed after signing.
     Invalid,
-    /// It is too old, or from the future.
+    /// It is too old, or its time lies in the future.
     Expired,
 }
 
-/// Why a signed request is refused.
+/// The refusal of a signed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// In which way it does not hold.
-    pub fault: Fault,
-    /// What was wrong and what to do.
+pub struct SignatureRefusal {
+    /// The reason.
+    pub fault: SignatureFault,
+    /// The message: what is wrong and what to do.
     pub message: String,
 }
 
-fn refuse<T>(fault: Fault, message: impl Into<String>) -> Result<T, Refusal> {
+fn refuse<T>(fault: SignatureFault, message: impl Into<String>) -> Result<T, SignatureRefusal> {
     let message = message.into();
-    Err(Refusal { fault, message })
+    Err(SignatureRefusal { fault, message })
 }
 
-fn malformed<T>(message: impl Into<String>) -> Result<T, Refusal> {
-    refuse(Fault::Malformed, message)
+fn malformed<T>(message: impl Into<String>) -> Result<T, SignatureRefusal> {
+    refuse(SignatureFault::Malformed, message)
 }
 
-/// A signed request, of which nothing is verified yet.
+/// A parsed signature that is not verified yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signed {
-    /// The API key it says it is signed with.
+    /// The id of the API key that it names.
     pub api_key_id: String,
     /// When it was signed, in seconds since the Unix epoch.
     pub created_s: u64,
-    /// After when it is no longer good.
+    /// When it expires.
     pub expires_s: Option<u64>,
-    /// What makes it differ from others like it.
+    /// The nonce, which makes repeated requests differ.
     pub nonce: String,
-    /// The SHA-256 its body must have.
+    /// The SHA-256 that the body must have.
     pub content_sha256: [u8; 32],
-    /// What was signed.
+    /// The signature base: the bytes that were signed.
     pub base: Vec<u8>,
     /// The signature.
     pub signature: Vec<u8>,
 }
 
-/// Whether a request is meant to be signed.
+/// Whether a request has the headers of a signature.
 pub fn is_meant(headers: &[(&str, &[u8])]) -> bool {
     (headers.iter()).any(|(name, _)| SIGNATURE.iter().any(|own| own.eq_ignore_ascii_case(name)))
 }
 
-/// Reads what a request says of its signature. The target is path and query as sent.
-pub fn parse(method: &str, target: &str, headers: &[(&str, &[u8])]) -> Result<Signed, Refusal> {
+/// Parses the signature of a request. The target is path and query as sent.
+pub fn parse(
+    method: &str,
+    target: &str,
+    headers: &[(&str, &[u8])],
+) -> Result<Signed, SignatureRefusal> {
     let input = joined(headers, "signature-input", MAX_INPUT_BYTES)?;
     let signature = joined(headers, "signature", MAX_VALUE_BYTES)?;
     let (label, covered) = match single("Signature-Input", &input)? {
@@ -117,7 +121,7 @@ pub fn parse(method: &str, target: &str, headers: &[(&str, &[u8])]) -> Result<Si
         }
     }
     let parameters = Parameters::of(&covered)?;
-    // The field is written in its one form, so what stands behind the label is what was signed.
+    // The field is in canonical form, so the text after the label is the signed text.
     let base = signature_base(method, target, headers, &names, &input[label.len() + 1..])?;
     Ok(Signed {
         api_key_id: parameters.api_key_id,
@@ -130,25 +134,25 @@ pub fn parse(method: &str, target: &str, headers: &[(&str, &[u8])]) -> Result<Si
     })
 }
 
-/// Decides whether a signature was made with the secret, for a body of this digest, and not too long ago. That it was
-/// not seen before is for the caller to make sure: [`replay_name`] and [`good_until_ms`].
+/// Decides whether a signature was made with the secret, for a body of this digest, within the window. The caller must
+/// check that it was not used before, with [`replay_name`] and [`good_until_ms`].
 pub fn verify(
     signed: &Signed,
     signing_secret: &str,
     body_sha256: &[u8; 32],
     window_s: u64,
     now_ms: u64,
-) -> Result<(), Refusal> {
+) -> Result<(), SignatureRefusal> {
     let expected = mac(signing_secret.as_bytes(), &signed.base);
     if !bool::from(expected[..].ct_eq(&signed.signature[..])) {
         return refuse(
-            Fault::Invalid,
+            SignatureFault::Invalid,
             "the signature does not match the request: the secret or the signed string differs",
         );
     }
     if !bool::from(signed.content_sha256[..].ct_eq(&body_sha256[..])) {
         return refuse(
-            Fault::Invalid,
+            SignatureFault::Invalid,
             "the body is not the one that was signed: its SHA-256 is not that of Content-Digest",
         );
     }
@@ -158,7 +162,7 @@ pub fn verify(
     );
     if created_ms.abs_diff(now_ms) > window_ms {
         return refuse(
-            Fault::Expired,
+            SignatureFault::Expired,
             format!(
                 "the signature's `created` is more than {window_s} s from now; sign again, with a correct clock"
             ),
@@ -167,15 +171,15 @@ pub fn verify(
     let expires_ms = signed.expires_s.map(|s| s.saturating_mul(1_000));
     if expires_ms.is_some_and(|expires_ms| now_ms > expires_ms) {
         return refuse(
-            Fault::Expired,
+            SignatureFault::Expired,
             "the signature has expired (`expires`); sign again",
         );
     }
     Ok(())
 }
 
-/// The name under which a signature that was seen is remembered: hexadecimal, 32 characters. It is another whenever
-/// anything that was signed is another: key, nonce, time or content.
+/// The name of the entry for a used signature: 32 hexadecimal characters. It changes with every signed part: key, nonce,
+/// time or content.
 pub fn replay_name(signed: &Signed) -> String {
     let mut hash = Sha256::new();
     hash.update(b"penstock seen-signature v1\0");
@@ -183,8 +187,8 @@ pub fn replay_name(signed: &Signed) -> String {
     api_key::hex(&hash.finalize()[..16])
 }
 
-/// Until when a signature must be remembered: as long as [`verify`] would let it pass. That may be twice the window from
-/// now, when `created` is in the future.
+/// The time until which a used signature must be stored: as long as [`verify`] accepts it. This is up to twice the window
+/// from now if `created` lies in the future.
 pub fn good_until_ms(signed: &Signed, window_s: u64) -> u64 {
     let until_s = signed.created_s.saturating_add(window_s);
     let until_s = until_s.min(signed.expires_s.unwrap_or(u64::MAX));
@@ -198,7 +202,7 @@ pub fn mac(secret: &[u8], base: &[u8]) -> [u8; 32] {
     mac.finalize().into_bytes().into()
 }
 
-/// The string that is signed (RFC 9421, 2.5): what is covered, and `params` as `Signature-Input` has them behind the
+/// The signature base (RFC 9421, 2.5): the covered components, and `params` as `Signature-Input` has them after the
 /// label.
 pub fn signature_base(
     method: &str,
@@ -206,7 +210,7 @@ pub fn signature_base(
     headers: &[(&str, &[u8])],
     covered: &[String],
     params: &str,
-) -> Result<Vec<u8>, Refusal> {
+) -> Result<Vec<u8>, SignatureRefusal> {
     let visible = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
     if !visible(method) || !visible(target) || !target.starts_with('/') {
         return malformed("only requests for a path can be signed");
@@ -238,8 +242,8 @@ pub fn signature_base(
     Ok(base)
 }
 
-/// All lines of a field in one, bounded.
-fn joined(headers: &[(&str, &[u8])], name: &str, most: usize) -> Result<String, Refusal> {
+/// All lines of a field joined into one, up to a bound.
+fn joined(headers: &[(&str, &[u8])], name: &str, most: usize) -> Result<String, SignatureRefusal> {
     let value = field_value(headers, name, &format!("`{name}`"))?;
     if value.len() > most {
         return malformed(format!("`{name}` has more than {most} bytes"));
@@ -247,9 +251,13 @@ fn joined(headers: &[(&str, &[u8])], name: &str, most: usize) -> Result<String, 
     Ok(value)
 }
 
-/// The value of a field as it is signed (RFC 9421, 2.1): its lines without the spaces around them, with a comma and a
-/// space between them. A line break in it would begin what reads like another component.
-fn field_value(headers: &[(&str, &[u8])], name: &str, what: &str) -> Result<String, Refusal> {
+/// The value of a field as it is signed (RFC 9421, 2.1): its lines, trimmed, joined by a comma and a space. A line break
+/// is refused, because the text after it would read like another component.
+fn field_value(
+    headers: &[(&str, &[u8])],
+    name: &str,
+    what: &str,
+) -> Result<String, SignatureRefusal> {
     let mut value: Option<String> = None;
     for (_, line) in headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)) {
         let fits = |&b: &u8| b == b'\t' || b == b' ' || b.is_ascii_graphic();
@@ -277,15 +285,15 @@ fn field_value(headers: &[(&str, &[u8])], name: &str, what: &str) -> Result<Stri
     }
 }
 
-/// The authority as it is signed (RFC 9421, 2.2.3): in lower case, without the port that its scheme has anyway. Which
-/// scheme the caller used is not known behind a proxy, so neither port is signed. A request over HTTP/2 has it in
-/// `:authority` and often no `host`.
-fn authority(headers: &[(&str, &[u8])]) -> Result<String, Refusal> {
+/// The authority as it is signed (RFC 9421, 2.2.3): in lower case, without a default port. The caller's scheme is unknown
+/// behind a proxy, so the default ports of both schemes are left out. A request over HTTP/2 has the authority in
+/// `:authority` and often has no `host`.
+fn authority(headers: &[(&str, &[u8])]) -> Result<String, SignatureRefusal> {
     let mut named = (headers.iter())
         .filter(|(name, _)| name.eq_ignore_ascii_case("host") || *name == AUTHORITY)
         .map(|(_, value)| *value);
     let first = named.next();
-    // A request that names two servers is signed for neither.
+    // A request that names two servers is not valid for either.
     let one = first.filter(|first| named.all(|other| other.eq_ignore_ascii_case(first)));
     let Some(host) = one else {
         return malformed(
@@ -299,8 +307,8 @@ fn authority(headers: &[(&str, &[u8])]) -> Result<String, Refusal> {
     Ok(bare.unwrap_or(&host).to_owned())
 }
 
-/// A dictionary of one member, written as RFC 9651 writes it.
-fn single(name: &str, value: &str) -> Result<(String, ListEntry), Refusal> {
+/// Parses a dictionary of one member in the canonical form of RFC 9651.
+fn single(name: &str, value: &str) -> Result<(String, ListEntry), SignatureRefusal> {
     let dictionary: Dictionary = match Parser::new(value).parse() {
         Ok(dictionary) => dictionary,
         Err(e) => return malformed(format!("{name} is not a structured field: {e}")),
@@ -310,7 +318,7 @@ fn single(name: &str, value: &str) -> Result<(String, ListEntry), Refusal> {
     let (Some((label, entry)), None) = (members.next(), members.next()) else {
         return malformed(format!("{name} must have one signature, with one label"));
     };
-    // Where something is there twice, the last counts and the others are gone from what is written.
+    // Of a repeated member the parser keeps the last, so a repetition changes the serialized form.
     if written.as_deref() != Some(value) {
         return malformed(format!(
             "{name} must be serialised as in RFC 9651 (4.1): one space between components, no other spaces, nothing \
@@ -320,7 +328,7 @@ fn single(name: &str, value: &str) -> Result<(String, ListEntry), Refusal> {
     Ok((label.as_str().to_owned(), entry))
 }
 
-fn covered_names(covered: &InnerList) -> Result<Vec<String>, Refusal> {
+fn covered_names(covered: &InnerList) -> Result<Vec<String>, SignatureRefusal> {
     if covered.items.len() > MAX_COVERED {
         return malformed(format!(
             "the signature covers {} components; at most {MAX_COVERED} are accepted",
@@ -374,7 +382,7 @@ struct Parameters {
 }
 
 impl Parameters {
-    fn of(covered: &InnerList) -> Result<Self, Refusal> {
+    fn of(covered: &InnerList) -> Result<Self, SignatureRefusal> {
         let known = ["created", "expires", "nonce", "alg", "keyid"];
         let mut names = covered.params.keys().map(|name| name.as_str());
         if names.any(|name| !known.contains(&name)) {
@@ -433,8 +441,8 @@ impl Parameters {
     }
 }
 
-/// The SHA-256 that `Content-Digest` gives (RFC 9530); digests of other kinds may stand beside it.
-fn content_sha256(headers: &[(&str, &[u8])]) -> Result<[u8; 32], Refusal> {
+/// The SHA-256 in `Content-Digest` (RFC 9530). Other digests may accompany it.
+fn content_sha256(headers: &[(&str, &[u8])]) -> Result<[u8; 32], SignatureRefusal> {
     let value = joined(headers, "content-digest", MAX_VALUE_BYTES)?;
     let parsed: Result<Dictionary, _> = Parser::new(&value).parse();
     let digest = parsed.ok().and_then(|mut d| d.swap_remove("sha-256"));

@@ -1,9 +1,10 @@
-//! Decides what a token (a JWT, RFC 7519, signed as RFC 7515 and RFC 7518 say) proves: which issuer made it, for whom,
-//! until when, and what its claims mean here.
+//! Decides what a token proves: its issuer, its audience, its expiry, and the caller in its claims. A token is a JWT (RFC
+//! 7519), signed as in RFC 7515 and RFC 7518.
 //!
-//! Only the arithmetic of signatures is a library's. Header, claims and key sets are read here, because a check is
-//! strict only if it knows every member that could change what the others mean (RFC 8725).
+//! Libraries only verify signatures. Header, claims and key sets are parsed here, because a check is strict only if it
+//! knows every member that could change the meaning of the others (RFC 8725).
 
+mod excerpt;
 mod json;
 mod keys;
 
@@ -11,6 +12,7 @@ use super::scopes::{MAX_SCOPES, Scope};
 use super::settings::{Algorithm, Issuer, Tier, is_name};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use excerpt::excerpt;
 use json::{Json, Members};
 use keys::Key;
 use penstock_core::caller::ANONYMOUS;
@@ -18,110 +20,98 @@ use std::collections::BTreeMap;
 
 pub use keys::{MAX_SET_BYTES, MAX_SET_KEYS};
 
-/// The longest token. Headers have less room than that on most servers.
+/// The longest token, in bytes. Most servers accept shorter headers.
 pub const MAX_TOKEN_BYTES: usize = 8 << 10;
-/// The most values in header or claims: as many as fit a token of short ones would be, and far more than any has.
+/// The most values in header or claims. Real tokens have far fewer.
 const MAX_VALUES: usize = 1_024;
-/// The longest `sub`: RFC 9068 names no bound, OpenID Connect says 255.
+/// The longest `sub`, in bytes: OpenID Connect's bound. RFC 9068 has none.
 const MAX_SUBJECT_BYTES: usize = 255;
-/// How much of a stranger's text a message repeats.
-const SHOWN_CHARS: usize = 40;
-
-/// Header members that bring a key or say where one is. Who honours them lets the token choose what it is checked with
-/// (RFC 8725, 2.9 and 3.10).
+/// Header members that contain or locate a key. A server that used them would let the token choose its own key (RFC 8725,
+/// 2.9 and 3.10).
 const BRINGS_KEY: [&str; 4] = ["jwk", "jku", "x5u", "x5c"];
-/// Header members that change how the rest is to be read, none of which is done here: extensions (RFC 7515, 4.1.11),
-/// payloads that are not encoded (RFC 7797), compression (RFC 8725, 3.6).
+/// Header members that change how the token is read; none is supported: extensions (RFC 7515, 4.1.11), payloads without
+/// encoding (RFC 7797), compression (RFC 8725, 3.6).
 const CHANGES_READING: [&str; 3] = ["crit", "b64", "zip"];
 
-/// What a token that holds proves.
+/// The content of a valid token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
     /// The operator's name for its issuer.
     pub issuer: String,
-    /// Whose caller it is.
+    /// The caller's tenant.
     pub tenant: String,
-    /// What the caller may cost.
+    /// The caller's tier.
     pub tier: String,
-    /// Who within the tenant: `sub`.
+    /// The caller within the tenant: `sub`.
     pub subject: Option<String>,
-    /// What the token says the caller may do; the tier may allow less.
+    /// The scopes of the token; the tier may allow fewer.
     pub scopes: Vec<Scope>,
-    /// From when on it is no longer good, the leeway included.
+    /// When it expires, the leeway included.
     pub expires_ms: u64,
 }
 
-/// In which way a token does not hold.
+/// The reason why a token is not valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// It is no token that could be read.
+pub enum TokenFault {
+    /// It cannot be parsed.
     Malformed,
-    /// It was not made by whom it says, or not for this service, or in a way that is not taken.
+    /// Its signature, issuer, audience or algorithm is not accepted.
     Invalid,
-    /// It is no longer good, or not yet.
+    /// It has expired, or is not valid yet.
     Expired,
-    /// The issuer's set has no such key; the issuer may have made one since the set was fetched.
+    /// The issuer's key set lacks its key. The issuer may have added the key since the last fetch.
     UnknownKey {
-        /// The operator's name for it.
+        /// The operator's name for the issuer.
         issuer: String,
     },
-    /// The issuer's set is not there yet.
+    /// The issuer's key set is not loaded yet.
     NoKeys {
-        /// The operator's name for it.
+        /// The operator's name for the issuer.
         issuer: String,
     },
-    /// It is good, and what it says of tenant, tier or scopes is nothing that is allowed here.
+    /// It is valid, but its tenant, tier or scopes are not accepted here.
     Denied,
 }
 
-/// Why a token is refused.
+/// The refusal of a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// In which way it does not hold.
-    pub fault: Fault,
-    /// What was wrong and what to do, without the token.
+pub struct TokenRefusal {
+    /// The reason.
+    pub fault: TokenFault,
+    /// The message: what is wrong and what to do. It never contains the token.
     pub message: String,
 }
 
-fn refuse<T>(fault: Fault, message: impl Into<String>) -> Result<T, Refusal> {
+fn refuse<T>(fault: TokenFault, message: impl Into<String>) -> Result<T, TokenRefusal> {
     let message = message.into();
-    Err(Refusal { fault, message })
-}
-
-/// The beginning of a stranger's text, with nothing in it that a terminal or a log would obey.
-fn shown(text: &str) -> String {
-    let mut beginning: String = text.chars().take(SHOWN_CHARS).collect();
-    if beginning.len() < text.len() {
-        beginning.push('…');
-    }
-    beginning.escape_debug().to_string()
+    Err(TokenRefusal { fault, message })
 }
 
 #[derive(Clone, Debug)]
-struct Known {
+struct TrustedIssuer {
     settings: Issuer,
-    /// `None` until the set is there.
+    /// `None` until the key set is loaded.
     keys: Option<Vec<Key>>,
 }
 
-/// Everybody who may issue tokens, with their keys.
+/// The trusted issuers, with their keys.
 #[derive(Clone, Debug)]
 pub struct Issuers {
-    known: Vec<Known>,
+    known: Vec<TrustedIssuer>,
     /// Tiers that claims may name.
     tiers: Vec<String>,
 }
 
 impl Issuers {
-    /// Takes settings and the secrets they name; key sets come with [`Issuers::set_keys`]. The error is a sentence for
-    /// the operator.
+    /// Opens the settings with the secrets that they name. [`Issuers::set_keys`] adds key sets. The error is a sentence
+    /// for the operator.
     pub fn new(
         settings: &[Issuer],
         tiers: &BTreeMap<String, Tier>,
         secret: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, String> {
         let known = settings.iter().map(|issuer| {
-            let mut known = Known {
+            let mut known = TrustedIssuer {
                 settings: issuer.clone(),
                 keys: None,
             };
@@ -152,19 +142,18 @@ impl Issuers {
         })
     }
 
-    /// Whether a text is meant to be a token: base64url with two dots. Whether it is too long for one, [`Issuers::verify`]
-    /// says.
+    /// Whether a text has the form of a token: base64url with two dots. [`Issuers::verify`] checks its length.
     pub fn is_meant(text: &str) -> bool {
         let fits = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
         text.bytes().all(fits) && text.bytes().filter(|&b| b == b'.').count() == 2
     }
 
-    /// Replaces an issuer's key set (RFC 7517). The error is a sentence for the operator; the former set stays then. A
-    /// set may have no key for the issuer's algorithms: taking out all keys is how an issuer takes back all tokens.
+    /// Replaces an issuer's key set (RFC 7517). The error is a sentence for the operator; then the old set stays. A set
+    /// may have no key for the issuer's algorithms: an issuer revokes all its tokens by removing all keys.
     pub fn set_keys(&mut self, issuer_name: &str, jwks: &str) -> Result<(), String> {
         let known = self.known.iter_mut();
         let Some(known) = known.into_iter().find(|k| k.settings.name == issuer_name) else {
-            return Err(format!("there is no issuer `{}`", shown(issuer_name)));
+            return Err(format!("there is no issuer `{}`", excerpt(issuer_name)));
         };
         if known.settings.secret_variable.is_some() {
             return Err(format!(
@@ -177,14 +166,13 @@ impl Issuers {
         Ok(())
     }
 
-    /// How many keys an issuer's tokens can be checked with; `None` until there is a set.
+    /// The number of keys for an issuer's tokens; `None` until a set is loaded.
     pub fn key_count(&self, issuer_name: &str) -> Option<usize> {
         let known = self.known.iter().find(|k| k.settings.name == issuer_name)?;
         known.keys.as_ref().map(Vec::len)
     }
 
-    /// The operator's name for the issuer that a token says it is from. Nothing of it is checked: it tells whose keys to
-    /// get.
+    /// The operator's name for the issuer that a token claims. Nothing is verified: it only tells whose keys to load.
     pub fn issuer_of(&self, token: &str) -> Option<&str> {
         let parts = Parts::of(token).ok()?;
         let claims = parts.claims().ok()?;
@@ -192,8 +180,8 @@ impl Issuers {
         Some(&known.settings.name)
     }
 
-    /// Decides whether a token holds, and what it proves.
-    pub fn verify(&self, token: &str, now_ms: u64) -> Result<Verified, Refusal> {
+    /// Verifies a token.
+    pub fn verify(&self, token: &str, now_ms: u64) -> Result<Verified, TokenRefusal> {
         let parts = Parts::of(token)?;
         let header = parts.header()?;
         let claims = parts.claims()?;
@@ -204,7 +192,7 @@ impl Issuers {
         let key = chosen_key(&header, algorithm, known)?;
         if !key.verifies(algorithm, parts.signed.as_bytes(), parts.signature) {
             let message = "the token's signature is not valid: the token was changed, or signed with another key";
-            return refuse(Fault::Invalid, message);
+            return refuse(TokenFault::Invalid, message);
         }
         check_audience(&claims, &settings.audiences)?;
         let expires_ms = check_times(&claims, now_ms, settings.leeway_s.saturating_mul(1_000))?;
@@ -218,32 +206,32 @@ impl Issuers {
         })
     }
 
-    fn known(&self, claims: &Members) -> Result<&Known, Refusal> {
+    fn known(&self, claims: &Members) -> Result<&TrustedIssuer, TokenRefusal> {
         let issuer = match claims.get("iss") {
             Some(Json::Text(issuer)) => issuer,
-            Some(_) => return refuse(Fault::Malformed, "the token's `iss` is not a string"),
-            None => return refuse(Fault::Invalid, "the token has no `iss`"),
+            Some(_) => return refuse(TokenFault::Malformed, "the token's `iss` is not a string"),
+            None => return refuse(TokenFault::Invalid, "the token has no `iss`"),
         };
         let found = self.known.iter().find(|k| k.settings.issuer == *issuer);
         match found {
             Some(known) => Ok(known),
             None => refuse(
-                Fault::Invalid,
+                TokenFault::Invalid,
                 format!(
                     "the token is from `{}`, an issuer that this server does not accept",
-                    shown(issuer)
+                    excerpt(issuer)
                 ),
             ),
         }
     }
 
-    fn tier(&self, claims: &Members, settings: &Issuer) -> Result<String, Refusal> {
+    fn tier(&self, claims: &Members, settings: &Issuer) -> Result<String, TokenRefusal> {
         let claimed = settings.tier_claim.as_deref();
         let claimed = claimed.and_then(|name| claim(claims, name).map(|value| (name, value)));
         match (claimed, &settings.tier) {
             (Some((_, Json::Text(tier))), _) if self.tiers.contains(tier) => Ok(tier.clone()),
             (Some((name, _)), _) => refuse(
-                Fault::Denied,
+                TokenFault::Denied,
                 format!(
                     "the token's `{}` names a tier that this server does not have",
                     name.escape_debug()
@@ -251,9 +239,9 @@ impl Issuers {
             ),
             (None, Some(tier)) => Ok(tier.clone()),
             (None, None) => refuse(
-                Fault::Denied,
+                TokenFault::Denied,
                 format!(
-                    "the token has no `{}`, which would name its tier",
+                    "the token has no `{}`, which must name its tier",
                     (settings.tier_claim.as_deref().unwrap_or("tier")).escape_debug()
                 ),
             ),
@@ -261,7 +249,7 @@ impl Issuers {
     }
 }
 
-/// What RFC 7518, 3.2 wants: as many as the hash has.
+/// The shortest secret by RFC 7518, 3.2: as long as the hash.
 fn least_secret_bytes(algorithm: Algorithm) -> usize {
     match algorithm {
         Algorithm::HS384 => 48,
@@ -270,9 +258,9 @@ fn least_secret_bytes(algorithm: Algorithm) -> usize {
     }
 }
 
-/// A token in the compact form of RFC 7515, 7.1: the only one taken. One that is encrypted has five parts.
+/// A token in the compact form of RFC 7515, 7.1, the only accepted form. An encrypted token has five parts.
 struct Parts<'a> {
-    /// What the signature is over.
+    /// The signed text.
     signed: &'a str,
     header: Vec<u8>,
     claims: Vec<u8>,
@@ -280,25 +268,25 @@ struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    fn of(token: &'a str) -> Result<Self, Refusal> {
+    fn of(token: &'a str) -> Result<Self, TokenRefusal> {
         if token.len() > MAX_TOKEN_BYTES {
             let message = format!(
                 "the token has {} bytes; at most {MAX_TOKEN_BYTES} are accepted",
                 token.len()
             );
-            return refuse(Fault::Malformed, message);
+            return refuse(TokenFault::Malformed, message);
         }
         let mut parts = token.split('.');
         let (Some(header), Some(claims), Some(signature), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
         else {
             let message = "a token has three parts with dots between them (RFC 7515, 7.1)";
-            return refuse(Fault::Malformed, message);
+            return refuse(TokenFault::Malformed, message);
         };
         let decoded = |what: &str, part: &str| {
             URL_SAFE_NO_PAD.decode(part).or_else(|_| {
                 let message = format!("the token's {what} is not base64url without padding");
-                refuse(Fault::Malformed, message)
+                refuse(TokenFault::Malformed, message)
             })
         };
         decoded("signature", signature)?;
@@ -310,37 +298,37 @@ impl<'a> Parts<'a> {
         })
     }
 
-    fn header(&self) -> Result<Members, Refusal> {
+    fn header(&self) -> Result<Members, TokenRefusal> {
         let header = json::object(&self.header, MAX_VALUES).or_else(|e| {
             let message = format!("the token's header {e}");
-            refuse(Fault::Malformed, message)
+            refuse(TokenFault::Malformed, message)
         })?;
         if let Some(name) = BRINGS_KEY.iter().find(|name| header.contains_key(**name)) {
             let message = format!(
                 "the token's header has `{name}`; keys come from the issuer and never from a token"
             );
-            return refuse(Fault::Invalid, message);
+            return refuse(TokenFault::Invalid, message);
         }
         if let Some(name) = CHANGES_READING.iter().find(|n| header.contains_key(**n)) {
             let message = format!("the token's header has `{name}`, which is not supported");
-            return refuse(Fault::Invalid, message);
+            return refuse(TokenFault::Invalid, message);
         }
         Ok(header)
     }
 
-    fn claims(&self) -> Result<Members, Refusal> {
+    fn claims(&self) -> Result<Members, TokenRefusal> {
         json::object(&self.claims, MAX_VALUES).or_else(|e| {
             let message = format!("the token's payload {e}");
-            refuse(Fault::Malformed, message)
+            refuse(TokenFault::Malformed, message)
         })
     }
 }
 
-fn check_type(header: &Members, wanted: Option<&str>) -> Result<(), Refusal> {
+fn check_type(header: &Members, wanted: Option<&str>) -> Result<(), TokenRefusal> {
     let given = match header.get("typ") {
         None => None,
         Some(Json::Text(given)) => Some(given.as_str()),
-        Some(_) => return refuse(Fault::Malformed, "the token's `typ` is not a string"),
+        Some(_) => return refuse(TokenFault::Malformed, "the token's `typ` is not a string"),
     };
     let Some(wanted) = wanted else {
         return Ok(());
@@ -352,11 +340,10 @@ fn check_type(header: &Members, wanted: Option<&str>) -> Result<(), Refusal> {
         "the token's header must have `typ` {}; tokens for other uses are not accepted",
         wanted.escape_debug()
     );
-    refuse(Fault::Invalid, message)
+    refuse(TokenFault::Invalid, message)
 }
 
-/// A `typ` as it is compared (RFC 7515, 4.1.9): `application/` may be left out where no other `/` follows, and case
-/// says nothing.
+/// A `typ` for comparison (RFC 7515, 4.1.9): without case, and without the prefix `application/` if no other `/` follows.
 fn media_type(typ: &str) -> String {
     let typ = typ.to_ascii_lowercase();
     match typ.strip_prefix("application/") {
@@ -365,19 +352,19 @@ fn media_type(typ: &str) -> String {
     }
 }
 
-fn chosen_algorithm(header: &Members, allowed: &[Algorithm]) -> Result<Algorithm, Refusal> {
+fn chosen_algorithm(header: &Members, allowed: &[Algorithm]) -> Result<Algorithm, TokenRefusal> {
     let name = match header.get("alg") {
         Some(Json::Text(name)) => name,
-        Some(_) => return refuse(Fault::Malformed, "the token's `alg` is not a string"),
-        None => return refuse(Fault::Malformed, "the token's header has no `alg`"),
+        Some(_) => return refuse(TokenFault::Malformed, "the token's `alg` is not a string"),
+        None => return refuse(TokenFault::Malformed, "the token's header has no `alg`"),
     };
     match keys::algorithm(name) {
         Some(algorithm) if allowed.contains(&algorithm) => Ok(algorithm),
         _ => refuse(
-            Fault::Invalid,
+            TokenFault::Invalid,
             format!(
                 "the token's `alg` is `{}`; its issuer may use only {}",
-                shown(name),
+                excerpt(name),
                 (allowed.iter().map(|a| a.as_str()).collect::<Vec<_>>()).join(", ")
             ),
         ),
@@ -387,23 +374,23 @@ fn chosen_algorithm(header: &Members, allowed: &[Algorithm]) -> Result<Algorithm
 fn chosen_key<'a>(
     header: &Members,
     algorithm: Algorithm,
-    known: &'a Known,
-) -> Result<&'a Key, Refusal> {
+    known: &'a TrustedIssuer,
+) -> Result<&'a Key, TokenRefusal> {
     let issuer = &known.settings.name;
     let kid = match header.get("kid") {
         None => None,
         Some(Json::Text(kid)) => Some(kid.as_str()),
-        Some(_) => return refuse(Fault::Malformed, "the token's `kid` is not a string"),
+        Some(_) => return refuse(TokenFault::Malformed, "the token's `kid` is not a string"),
     };
     let Some(keys) = &known.keys else {
         return refuse(
-            Fault::NoKeys {
+            TokenFault::NoKeys {
                 issuer: issuer.clone(),
             },
             "the keys of the token's issuer are not loaded yet; try again shortly",
         );
     };
-    // There is one secret, and what the issuer calls it is the issuer's affair.
+    // There is only one secret, so the issuer's name for it does not matter.
     if let [secret] = &keys[..]
         && secret.is_secret()
     {
@@ -417,40 +404,40 @@ fn chosen_key<'a>(
     match (fitting.next(), fitting.next(), kid) {
         (Some(key), None, _) => Ok(key),
         (Some(_), Some(_), _) => refuse(
-            Fault::Invalid,
+            TokenFault::Invalid,
             "the token's header names no `kid`, and its issuer has several keys of that kind",
         ),
         (None, _, Some(kid)) if any_named => refuse(
-            Fault::Invalid,
+            TokenFault::Invalid,
             format!(
                 "the issuer's key `{}` is not for {}",
-                shown(kid),
+                excerpt(kid),
                 algorithm.as_str()
             ),
         ),
         (None, _, kid) => refuse(
-            Fault::UnknownKey {
+            TokenFault::UnknownKey {
                 issuer: issuer.clone(),
             },
             match kid {
-                Some(kid) => format!("the token's issuer has no key `{}`", shown(kid)),
+                Some(kid) => format!("the token's issuer has no key `{}`", excerpt(kid)),
                 None => format!("the token's issuer has no key for {}", algorithm.as_str()),
             },
         ),
     }
 }
 
-fn check_audience(claims: &Members, ours: &[String]) -> Result<(), Refusal> {
+fn check_audience(claims: &Members, ours: &[String]) -> Result<(), TokenRefusal> {
     let given = match claims.get("aud") {
         Some(Json::Text(one)) => vec![one.as_str()],
         Some(list) => match list.texts() {
             Some(several) => several,
             None => {
                 let message = "the token's `aud` is neither a string nor a list of strings";
-                return refuse(Fault::Malformed, message);
+                return refuse(TokenFault::Malformed, message);
             }
         },
-        None => return refuse(Fault::Invalid, "the token has no `aud`"),
+        None => return refuse(TokenFault::Invalid, "the token has no `aud`"),
     };
     if given
         .iter()
@@ -458,29 +445,30 @@ fn check_audience(claims: &Members, ours: &[String]) -> Result<(), Refusal> {
     {
         return Ok(());
     }
-    let message = "the token is for another service: its `aud` has none of this service's names";
-    refuse(Fault::Invalid, message)
+    let message =
+        "the token is for another service: its `aud` contains none of this service's names";
+    refuse(TokenFault::Invalid, message)
 }
 
-/// Holds a token's times against now; gives from when on it is no longer good.
-fn check_times(claims: &Members, now_ms: u64, leeway_ms: u64) -> Result<u64, Refusal> {
+/// Checks a token's times. Returns when it expires.
+fn check_times(claims: &Members, now_ms: u64, leeway_ms: u64) -> Result<u64, TokenRefusal> {
     let date = |name: &str| match claims.get(name).map(Json::date_ms) {
         None => Ok(None),
         Some(Some(ms)) => Ok(Some(ms)),
         Some(None) => {
             let message = format!("the token's `{name}` is not a number of seconds");
-            refuse(Fault::Malformed, message)
+            refuse(TokenFault::Malformed, message)
         }
     };
     let (expires, not_before, issued) = (date("exp")?, date("nbf")?, date("iat")?);
     let Some(expires) = expires else {
         let message = "the token has no `exp`; tokens that never expire are not accepted";
-        return refuse(Fault::Invalid, message);
+        return refuse(TokenFault::Invalid, message);
     };
     let expires_ms = expires.saturating_add(leeway_ms);
     if expires_ms <= now_ms {
         let message = "the token has expired; get a new one from its issuer";
-        return refuse(Fault::Expired, message);
+        return refuse(TokenFault::Expired, message);
     }
     let latest_ms = now_ms.saturating_add(leeway_ms);
     for (name, from) in [("nbf", not_before), ("iat", issued)] {
@@ -489,13 +477,13 @@ fn check_times(claims: &Members, now_ms: u64, leeway_ms: u64) -> Result<u64, Ref
                 "the token is not valid yet: its `{name}` is in the future; the clocks here and at its issuer \
                  differ, or it is meant for later"
             );
-            return refuse(Fault::Expired, message);
+            return refuse(TokenFault::Expired, message);
         }
     }
     Ok(expires_ms)
 }
 
-/// A claim by its name, or, where there is none of that name, by the path that its dots make: `realm_access.roles`.
+/// A claim by its name; if there is none, by the path of its dots: `realm_access.roles`.
 fn claim<'a>(claims: &'a Members, name: &str) -> Option<&'a Json> {
     if let Some(value) = claims.get(name) {
         return Some(value);
@@ -510,29 +498,29 @@ fn claim<'a>(claims: &'a Members, name: &str) -> Option<&'a Json> {
     inner?.get(last)
 }
 
-fn tenant(claims: &Members, settings: &Issuer) -> Result<String, Refusal> {
+fn tenant(claims: &Members, settings: &Issuer) -> Result<String, TokenRefusal> {
     let name = match (&settings.tenant, &settings.tenant_claim) {
         (Some(tenant), _) => return Ok(tenant.clone()),
         (None, Some(name)) => name,
-        (None, None) => return refuse(Fault::Denied, "the token's issuer has no tenant"),
+        (None, None) => return refuse(TokenFault::Denied, "the token's issuer has no tenant"),
     };
     match claim(claims, name) {
         Some(Json::Text(tenant)) if is_name(tenant) && tenant != ANONYMOUS => Ok(tenant.clone()),
         Some(_) => refuse(
-            Fault::Denied,
+            TokenFault::Denied,
             format!("the token's `{}` names no tenant", name.escape_debug()),
         ),
         None => refuse(
-            Fault::Denied,
+            TokenFault::Denied,
             format!(
-                "the token has no `{}`, which would name its tenant",
+                "the token has no `{}`, which must name its tenant",
                 name.escape_debug()
             ),
         ),
     }
 }
 
-fn subject(claims: &Members) -> Result<Option<String>, Refusal> {
+fn subject(claims: &Members) -> Result<Option<String>, TokenRefusal> {
     match claims.get("sub") {
         None => Ok(None),
         Some(Json::Text(subject)) => {
@@ -541,15 +529,15 @@ fn subject(claims: &Members) -> Result<Option<String>, Refusal> {
                 let message = format!(
                     "the token's `sub` must be 1 to {MAX_SUBJECT_BYTES} bytes without control characters"
                 );
-                return refuse(Fault::Invalid, message);
+                return refuse(TokenFault::Invalid, message);
             }
             Ok(Some(subject.clone()))
         }
-        Some(_) => refuse(Fault::Malformed, "the token's `sub` is not a string"),
+        Some(_) => refuse(TokenFault::Malformed, "the token's `sub` is not a string"),
     }
 }
 
-fn scopes(claims: &Members, settings: &Issuer) -> Result<Vec<Scope>, Refusal> {
+fn scopes(claims: &Members, settings: &Issuer) -> Result<Vec<Scope>, TokenRefusal> {
     let name = &settings.scope_claim;
     let given: Vec<&str> = match claim(claims, name) {
         None => Vec::new(),
@@ -561,7 +549,7 @@ fn scopes(claims: &Members, settings: &Issuer) -> Result<Vec<Scope>, Refusal> {
                     "the token's `{}` is neither a string nor a list of strings",
                     name.escape_debug()
                 );
-                return refuse(Fault::Denied, message);
+                return refuse(TokenFault::Denied, message);
             }
         },
     };
@@ -580,7 +568,7 @@ fn scopes(claims: &Members, settings: &Issuer) -> Result<Vec<Scope>, Refusal> {
                     "the token's `{}` has more than {MAX_SCOPES} scopes; ask for fewer",
                     name.escape_debug()
                 );
-                return refuse(Fault::Denied, message);
+                return refuse(TokenFault::Denied, message);
             }
             scopes.push(scope);
         }

@@ -1,38 +1,38 @@
-//! The words between `auth` and the gate: what a request shows, and what is answered.
+//! The types between `auth` and the gate: the credentials of a request, and the decision on it.
 //!
-//! The WIT package `penstock:auth` says the same for components; the shells in `guest` convert and add nothing.
+//! The WIT package `penstock:auth` has the same types for components. The shells in `guest` only convert.
 
 use penstock_core::{Caller, Code, Problem};
 
-/// What `auth` is told beside the policy.
+/// The facts beside the policy on which `auth` depends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Environment {
-    /// The key sets that the policy names as files, each with the issuer's name.
+    /// The text of each key set that the policy names as a file, with the issuer's name.
     pub key_sets: Vec<(String, String)>,
-    /// Whether other machines than this one reach the server.
+    /// Whether other machines can reach the server.
     pub public: bool,
 }
 
-/// What a request shows.
+/// The parts of a request that decide about its caller.
 #[derive(Clone, Copy, Debug)]
 pub struct Presented<'a> {
-    /// In upper case; may be empty where the request is not signed.
+    /// The method in upper case; may be empty if the request is not signed.
     pub method: &'a str,
-    /// Path and query as sent; may be empty where the request is not signed.
+    /// Path and query as sent; may be empty if the request is not signed.
     pub target: &'a str,
     /// The headers that carry or cover credentials, names in lower case.
     pub headers: &'a [(&'a str, &'a [u8])],
-    /// The SHA-256 of the body, where the request is signed.
+    /// The SHA-256 of the body, if the request is signed.
     pub body_sha256: Option<[u8; 32]>,
     /// The client's address.
     pub address: Option<&'a str>,
-    /// Whether it says that it came through a proxy that nobody trusts.
+    /// Whether it names a proxy that is not trusted.
     pub forwarded: bool,
     /// The client's certificate.
     pub certificate: Option<CertificateShown<'a>>,
     /// The kind of route.
     pub route: &'a str,
-    /// The model that is asked for, as the caller gave its name.
+    /// The model's name as the caller gave it.
     pub model: Option<&'a str>,
 }
 
@@ -45,18 +45,18 @@ pub struct CertificateShown<'a> {
     pub names: &'a [String],
 }
 
-/// How a caller was recognised.
+/// The kind of credential by which a caller was recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CredentialKind {
-    /// Not at all.
+    /// No credential.
     None,
-    /// By an API key.
+    /// An API key.
     ApiKey,
-    /// By a token.
+    /// A token.
     Token,
-    /// By a signature.
+    /// A signature.
     Signature,
-    /// By a certificate.
+    /// A client certificate.
     Certificate,
 }
 
@@ -78,49 +78,49 @@ impl CredentialKind {
 pub struct Admitted {
     /// The caller.
     pub caller: Caller,
-    /// What the caller was recognised by.
+    /// The credential by which the caller was recognised.
     pub credential: CredentialKind,
     /// The priority of the caller's tier; 1 is the first to run.
     pub priority: Option<u8>,
 }
 
-/// Why a caller may not go on.
+/// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RefusalKind {
-    /// Nothing was shown, and that is not enough.
+    /// The request has no credential, and one is needed.
     Missing,
-    /// Credentials are not shown the way they must be: another scheme, several words, bytes no header may have.
+    /// The header is malformed: another scheme, several words, or bytes that a header cannot contain.
     Malformed,
-    /// What was shown in the right place is no credential of ours: a broken API key or token.
+    /// The value is not a credential: a broken API key or token.
     Unreadable,
-    /// Several different credentials were shown.
+    /// The request has several different credentials.
     Ambiguous,
-    /// Nobody has this credential.
+    /// The credential does not exist or does not verify.
     Invalid,
-    /// It was good, or will be.
+    /// The credential has expired, or is not valid yet.
     Expired,
-    /// It was taken back.
+    /// The credential was revoked.
     Revoked,
-    /// A signed request came a second time.
+    /// A signed request was sent a second time.
     Replayed,
-    /// The caller is known and may not do this.
+    /// The caller has no right to this call.
     Denied,
-    /// The caller's tenant is closed.
+    /// The caller's tenant is disabled.
     TenantDisabled,
-    /// The model is another tenant's, of which this one is not to know.
+    /// The model belongs to other tenants, and its existence must stay hidden.
     Hidden,
-    /// Too many tokens of this address did not hold.
+    /// Too many tokens of this address were not valid.
     Throttled,
     /// The store does not answer.
     StoreFailed,
 }
 
 impl RefusalKind {
-    /// The error a call is answered with; `None` where it is answered as if there were no such model.
+    /// The error code of the answer; `None` if the answer is that of an unknown model.
     pub const fn code(self) -> Option<Code> {
         Some(match self {
             Self::Missing => Code::CredentialsMissing,
-            // One code for callers; the challenge tells them apart.
+            // Both have one code; the challenge distinguishes them.
             Self::Malformed | Self::Unreadable => Code::CredentialsMalformed,
             Self::Ambiguous => Code::CredentialsAmbiguous,
             Self::Invalid => Code::CredentialsInvalid,
@@ -136,23 +136,23 @@ impl RefusalKind {
     }
 }
 
-/// A refused call, as the caller is told of it.
+/// The refusal of a call, as the answer reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The kind of refusal.
     pub kind: RefusalKind,
-    /// What was wrong, where, and what to do; never the credential itself.
+    /// The message: what is wrong, where, and what to do. It never contains the credential.
     pub message: String,
     /// The value of `WWW-Authenticate`.
     pub challenge: Option<String>,
-    /// Seconds after which a retry has a chance.
+    /// Seconds after which a retry can pass.
     pub retry_after_s: Option<u32>,
-    /// The refused caller, once that is known.
+    /// The refused caller, if it is known.
     pub caller: Option<Caller>,
 }
 
 impl Refusal {
-    /// The problem the call is answered with; `None` where it is answered as if there were no such model.
+    /// The problem document of the answer; `None` if the answer is that of an unknown model.
     pub fn problem(&self) -> Option<Problem> {
         let problem = Problem::new(self.kind.code()?, self.message.clone())
             .with_challenge(self.challenge.clone());

@@ -1,86 +1,86 @@
-//! Decides what a request's `Cache-Control` asks of the cache, and what an answer says of it.
+//! Decides the effect of a request's `Cache-Control`, and the headers that report the cache.
 //!
-//! Requests (RFC 9111 §5.2.1): `no-store` looks for nothing and keeps nothing, `no-cache` runs and keeps, `max-age` and
-//! `min-fresh` narrow how old a result may be, `only-if-cached` runs nothing. `max-stale` is passed over, because nothing
-//! stale is ever answered, and so is whatever else is said. Directives that contradict each other all count.
+//! Requests (RFC 9111 §5.2.1): `no-store` neither reads nor stores; `no-cache` runs and stores; `max-age` and `min-fresh`
+//! bound the age of a result; `only-if-cached` never runs. `max-stale` is ignored, because no stale result is ever returned;
+//! so are unknown directives. Contradictory directives all apply.
 //!
-//! Answers carry `Age` (RFC 9111 §5.1) when they were not made for the request, and `Cache-Status` (RFC 9211). They have no
-//! `max-age`: these are answers to POST, which caches on the way have no use for (RFC 9110 §9.3.3).
+//! Answers carry `Cache-Status` (RFC 9211), and `Age` (RFC 9111 §5.1) if they come from another request. They have no
+//! `max-age`: they answer POST requests, which other caches do not store (RFC 9110 §9.3.3).
 
-/// The greatest number of seconds a directive can mean (RFC 9111 §1.2.2).
+/// The largest number of seconds in a directive (RFC 9111 §1.2.2).
 const MAX_DELTA_S: u64 = 1 << 31;
 
-/// The name this cache gives itself.
+/// The name of this cache in `Cache-Status`.
 const NAME: &str = "penstock";
 
-/// What a request asks of caches.
+/// The directives of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Directives {
-    /// Nothing that was kept is to answer.
+    /// Use no stored result.
     pub no_cache: bool,
-    /// Nothing is to be kept.
+    /// Store no result.
     pub no_store: bool,
-    /// Nothing is to be run.
+    /// Do not run the model.
     pub only_if_cached: bool,
-    /// The greatest age of an answer, in seconds.
+    /// The largest age of a result, in seconds.
     pub max_age_s: Option<u64>,
-    /// How much longer an answer must stay fresh, in seconds.
+    /// The time for which a result must stay fresh, in seconds.
     pub min_fresh_s: Option<u64>,
 }
 
-/// What the cache is to do for a request.
+/// The use of the cache for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheOptions {
     /// Whether to look for a result.
     pub look: bool,
-    /// Whether to keep what is run.
+    /// Whether to store the result of a run.
     pub keep: bool,
-    /// Whether to run nothing.
+    /// Whether a run is forbidden.
     pub only_if_cached: bool,
-    /// When a result must have been kept, in milliseconds since the Unix epoch, or later.
+    /// The earliest time of a usable result, in milliseconds since the Unix epoch.
     pub since_ms: u64,
 }
 
-/// Where an answer came from.
+/// The origin of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Served {
-    /// From a result that was there.
+    /// A stored result.
     Hit {
-        /// When it was kept, in milliseconds since the Unix epoch.
+        /// When it was stored, in milliseconds since the Unix epoch.
         kept_ms: u64,
     },
-    /// From the run of another request, for which this one waited.
+    /// The run of another request, for which this one waited.
     Collapsed {
-        /// When its result was kept, in milliseconds since the Unix epoch.
+        /// When its result was stored, in milliseconds since the Unix epoch.
         kept_ms: u64,
     },
-    /// From a run, because nothing was there.
+    /// A run, because no result was stored.
     Miss {
-        /// Whether its result was kept.
+        /// Whether its result was stored.
         stored: bool,
     },
-    /// From a run, because the request asked for one.
+    /// A run, because the request asked for one.
     Asked {
-        /// Whether its result was kept.
+        /// Whether its result was stored.
         stored: bool,
     },
-    /// From a run beside the cache.
+    /// A run without the cache.
     Bypass(Why),
 }
 
-/// Why a run was made beside the cache.
+/// Why a run did not use the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// Another run had the place, or one for the same question took too long.
+    /// Another call's run had the place, or a run of the same call took too long.
     Busy,
-    /// Results of this question are too large to keep.
+    /// The result of this call is too large to store.
     TooLarge,
     /// The store did not answer.
     StoreFailure,
 }
 
 impl Why {
-    /// As `Cache-Status` says it.
+    /// The word in `Cache-Status`.
     fn detail(self) -> &'static str {
         match self {
             Self::Busy => "busy",
@@ -91,8 +91,7 @@ impl Why {
 }
 
 impl Directives {
-    /// Reads the values of all `Cache-Control` fields of a request. A number that cannot be read is taken for the
-    /// strictest.
+    /// Parses all `Cache-Control` fields of a request. A number that is not valid counts as the strictest value.
     pub fn parse<'a>(fields: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let mut directives = Self::default();
         for field in fields {
@@ -124,7 +123,7 @@ impl Directives {
         }
     }
 
-    /// What the cache is to do, where results are answered from for `ttl_s` seconds.
+    /// The use of the cache, with results of a time to live of `ttl_s` seconds.
     pub fn options(&self, ttl_s: u64, now_ms: u64) -> CacheOptions {
         let fresh_s = ttl_s.saturating_sub(self.min_fresh_s.unwrap_or(0));
         let age_s = self.max_age_s.unwrap_or(u64::MAX).min(fresh_s);
@@ -138,7 +137,7 @@ impl Directives {
     }
 }
 
-/// The directives of one field: what stands between commas that are not in quotes.
+/// The directives of one field: its parts between commas outside quotes.
 fn split(field: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut quoted = false;
     let mut escaped = false;
@@ -176,7 +175,7 @@ fn delta_seconds(argument: Option<&[u8]>) -> Option<u64> {
 }
 
 impl Served {
-    /// What an answer made of several says: what is least of a hit, and the age of the oldest.
+    /// Combines the origins of the parts of an answer: the one least like a hit, with the age of the oldest.
     pub fn and(self, other: Self) -> Self {
         let rank = |served: &Self| match served {
             Self::Hit { .. } => 0,
@@ -210,7 +209,7 @@ impl Served {
         }
     }
 
-    /// The headers that say so, where results are answered from for `ttl_s` seconds.
+    /// The headers for this origin, with results of a time to live of `ttl_s` seconds.
     pub fn headers(&self, ttl_s: u64, now_ms: u64) -> Vec<(&'static str, String)> {
         let age_s = |kept_ms: u64| now_ms.saturating_sub(kept_ms) / 1_000;
         let stored = |stored: bool| if stored { "; stored" } else { "" };

@@ -1,39 +1,39 @@
-//! Decides which calls ask the same: those of one version of a model, on the same inputs bit for bit, for the same
-//! outputs and, unless results are shared, of the same tenant.
+//! Decides which calls are equal: same version of a model, bitwise equal inputs, same outputs, and the same tenant unless
+//! results are shared.
 //!
-//! What is hashed is what the model would be given, after the body was read: a call in JSON and one in binary can ask
-//! the same. Every part goes in with its length, so no two questions run together.
+//! The hash covers the inputs of the model after the body was parsed, so a call in JSON and one in binary can be equal.
+//! Every part is hashed with its length, so different calls never have the same text.
 
 use penstock_tensor::Tensor;
 
-/// Bytes of a digest.
+/// The length of a digest in bytes.
 pub const DIGEST_BYTES: usize = 32;
 
-/// Tells these digests from others, and from those of a release that makes them differently.
+/// Separates these digests from others, and from those of releases with another format.
 const DOMAIN: &str = "penstock result cache 1";
 
-/// What is asked of a model.
+/// The parts of a call that decide its result.
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'a> {
-    /// Whose result it is; none where all tenants share them.
+    /// The tenant; `None` if all tenants share results.
     pub tenant: Option<&'a str>,
     /// The model.
     pub model: &'a str,
     /// Its version.
     pub version: u64,
-    /// The [`fingerprint`] of its contract: results of an earlier one may not meet it.
+    /// The [`fingerprint`] of its contract. Results under an earlier contract may violate it.
     pub contract: &'a [u8],
     /// The inputs, in the contract's order.
     pub inputs: &'a [Tensor],
-    /// The outputs asked for; empty for all.
+    /// The requested outputs; empty for all.
     pub outputs: &'a [String],
-    /// Whether the inputs are those of several requests, put together. A caller's own tensor of several rows may be answered
-    /// otherwise, where rows depend on each other.
+    /// Whether the inputs come from several requests. If rows depend on each other, one request with the same rows may get
+    /// another result.
     pub is_joined: bool,
 }
 
 impl Question<'_> {
-    /// Which question it is.
+    /// The digest of the call.
     pub fn digest(&self) -> [u8; DIGEST_BYTES] {
         let mut hash = Hash(blake3::Hasher::new());
         hash.text(DOMAIN);
@@ -61,7 +61,7 @@ impl Question<'_> {
         for output in self.outputs {
             hash.text(output);
         }
-        // Only where it is so: what was kept before there was the difference is found again.
+        // Hash it only if true, so that results of earlier releases, which lacked the flag, are still found.
         if self.is_joined {
             hash.number(1);
         }
@@ -69,7 +69,7 @@ impl Question<'_> {
     }
 }
 
-/// What tells a contract from any other.
+/// A hash of a contract.
 pub fn fingerprint(contract: &str) -> [u8; DIGEST_BYTES] {
     *blake3::hash(contract.as_bytes()).as_bytes()
 }

@@ -1,12 +1,11 @@
-//! Decides which results of models are kept for who asks the same again, how long, and who runs what many ask at the same
-//! time.
+//! Caches results of models for equal calls, and shares one run among callers that ask the same at the same time.
 //!
 //! * [`settings`]: the operator's `[[cache]]`;
-//! * [`digest`]: which calls ask the same;
-//! * [`result`]: how outputs are kept;
-//! * [`control`]: what `Cache-Control` asks for, and what an answer says of the cache;
-//! * [`place`]: what is found, and who of many runs it, on stores that offer nothing but `increment`;
-//! * [`words`], [`service`]: what the gate asks and is answered, and the service that answers it.
+//! * [`digest`]: which calls are equal;
+//! * [`result`]: the format of cached outputs;
+//! * [`control`]: the effect of `Cache-Control`, and the headers of an answer;
+//! * [`place`]: lookup, and the choice of the caller that runs, on stores that offer only `increment`;
+//! * [`words`], [`service`]: the types and the trait that the gate uses.
 //!
 //! Sources: RFC 9111 (caching), RFC 9211 (`Cache-Status`).
 

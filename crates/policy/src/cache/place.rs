@@ -1,62 +1,63 @@
-//! Decides what is found for a digest, and which of many callers who miss it at the same time runs it, with nothing from the
-//! store but atomic increments.
+//! Looks a digest up, and decides which of several callers that miss it at the same time runs the model. It needs only
+//! atomic increments of the store.
 //!
 //! # Places
 //!
-//! A cache has a fixed number of places, and a digest has one of them. What a place holds is bounded, so the cache is, and
-//! nothing has to be swept: what comes to a place that is taken takes it over. Its entries are
+//! A cache has a fixed number of places, and each digest belongs to one of them. The entries of a place are bounded, so the
+//! cache is bounded and needs no sweep: a new result overwrites the old one of its place. The entries are
 //!
-//! * the *record*: a result with its whole digest, when it was kept, and the flight it came from;
-//! * the *intent*: the digest of the flight that was begun last, and its number;
-//! * a ring of [`RING`] *claims*, counters: flight n belongs to the one n modulo [`RING`] names.
+//! * the *record*: a result with its whole digest, its time, and its flight;
+//! * the *intent*: the digest and the number of the flight that began last;
+//! * a ring of [`RING`] *claims*, which are counters: flight n uses the claim n modulo [`RING`].
 //!
-//! A record answers a digest only if it is that digest's, so whatever is delayed, lost or dies, no caller is ever given the
-//! result of another question. The rest only saves runs.
+//! A record answers only its own digest. So no caller ever gets the result of another call, even if messages are delayed or
+//! lost and instances die. Everything else only saves runs.
 //!
 //! # Flights
 //!
-//! Who misses claims the flight after the last that is over, by adding the time to its claim: whose sum is the time alone was
-//! first, and runs. The claim so carries its own date, even if its owner dies before writing anything else, and whoever comes
-//! later divides the sum by how many must have added to it. A flight is over when a record of it, or of a later one, is
-//! there, when its claim is gone, or when its lease is: then its runner is taken for dead, and the next flight is claimed as
-//! the first was. A caller for the digest of the flight waits; a caller for another runs beside the cache.
+//! A caller that misses claims the flight after the last finished one, by adding the time to its claim. The caller whose
+//! increment returns only its own time was first, and runs the model. The claim thus carries its own date, even if its
+//! owner dies before it writes anything else; later callers divide the sum by the number of times that it must contain. A
+//! flight is finished when a record of it or of a later flight exists, when its claim is gone, or when its lease has
+//! ended. In the last case its runner counts as dead, and the next flight is claimed in the same way. A caller with the
+//! digest of the flight waits. A caller with another digest runs without the cache.
 //!
-//! Who won reads record and intent again, since both may have changed before its claim arrived. A claim that came too late is
-//! taken back by subtracting what it added. Then it writes its intent, and clears the claim two flights ahead, which
-//! the ring had used before. That one is behind all who may still be looked at: nobody looks further than
-//! [`MAX_DEAD`] flights past the last one that is known.
+//! The winner reads record and intent again, because both may have changed before its claim arrived. A claim that came too
+//! late is undone by subtracting what it added. Otherwise the winner writes its intent, and clears the claim two flights
+//! ahead, which the ring used before. No caller reads that claim any more: callers look at most [`MAX_DEAD`] flights past
+//! the last known one.
 //!
-//! So within a lease one caller runs what a place is asked for, as long as the store answers what one look asks of it
-//! within the lease. Where it does not, there can be a second run, and nothing worse.
+//! So one caller at a time runs the model for a place, as long as the store answers the reads of one lookup within the
+//! lease. If it is slower, a second run may happen, and nothing worse.
 
 use super::settings::MAX_RESULT_BYTES;
 use super::words::{Kept, Looked, NO_TICKET};
 use crate::idempotency::claim::claimed_ms;
 use penstock_core::{Kv, KvError};
 
-/// Claims of a place; more than flights that anybody looks at together, and the one that is cleared ahead of them.
+/// Claims of a place: more than the flights that callers read together and the one that is cleared ahead of them.
 pub const RING: u64 = 8;
-/// Flights past the last known one whose runners may have died before they wrote what they run.
+/// Flights past the last known one whose runners may have died before they wrote their intent.
 const MAX_DEAD: u64 = RING - 3;
-/// Entries of a place.
+/// The number of entries of a place.
 pub const ENTRIES_OF_A_PLACE: u64 = 2 + RING;
 
-/// How far ahead of ours another machine's clock may be. What claims to be later still is not believed.
+/// The most by which the clock of another machine may be ahead, in milliseconds. Later times are ignored.
 const MAX_SKEW_MS: u64 = 5_000;
-/// For how many leases a caller waits: one for a runner that dies, and one for who takes over.
+/// Leases for which a caller waits: one for a runner that dies, and one for its successor.
 const MAX_WAIT_LEASES: u64 = 2;
 
-/// The shortest digest: of fewer bits two could be found that are alike.
+/// The shortest digest, in bytes. Two equal shorter ones could be found.
 const MIN_DIGEST_BYTES: usize = 16;
-/// The longest digest there is a use for.
+/// The longest digest, in bytes.
 const MAX_DIGEST_BYTES: usize = 64;
-/// The longest space: names of models are shorter.
+/// The longest name of a cache, in bytes. Names of models are shorter.
 const MAX_SPACE_BYTES: usize = 128;
 
-/// The form of the entries this release writes.
+/// The format of the entries that this release writes.
 const FORM: u8 = 1;
 
-/// Where a result belongs.
+/// The address of a result: its cache, place and digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     space: String,
@@ -65,18 +66,18 @@ pub struct Address {
     lease_ms: u64,
 }
 
-/// How a flight stands, by its claim.
+/// The state of a flight by its claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flight {
-    /// Nobody claims it, or no longer.
+    /// It is not claimed, or no longer.
     Free,
-    /// Somebody does.
+    /// It is claimed.
     Claimed,
-    /// Whoever did is dead, or was never going to run it.
+    /// Its runner is dead, or was never going to run.
     Dead,
 }
 
-/// What a place holds of a result.
+/// The record of a place.
 #[derive(Default)]
 struct Record {
     flight: u64,
@@ -86,7 +87,7 @@ struct Record {
 }
 
 impl Record {
-    /// Reads a record; what cannot be read is none.
+    /// Parses a record; `None` for other bytes.
     fn decode(bytes: Option<Vec<u8>>) -> Self {
         let Some(mut value) = bytes else {
             return Self::default();
@@ -114,7 +115,7 @@ impl Record {
         }
     }
 
-    /// The result, if it is this digest's and neither too old nor of a time that is not yet.
+    /// The result, if it belongs to this digest, is young enough, and is not from the future.
     fn answer(&mut self, at: &Address, since_ms: u64, now_ms: u64) -> Option<Kept> {
         let fits = self.digest == at.digest
             && (since_ms..=now_ms.saturating_add(MAX_SKEW_MS)).contains(&self.kept_ms);
@@ -125,7 +126,7 @@ impl Record {
     }
 }
 
-/// The number and the digest an entry begins with, and the rest of it.
+/// Splits an entry into its number, its digest and the rest.
 fn head(bytes: &[u8]) -> Option<(u64, &[u8], &[u8])> {
     let ([form, length], rest) = bytes.split_first_chunk::<2>()?;
     if *form != FORM {
@@ -137,7 +138,7 @@ fn head(bytes: &[u8]) -> Option<(u64, &[u8], &[u8])> {
 }
 
 impl Address {
-    /// The place of a digest among `places`; the error says which of the parts cannot be.
+    /// The address of a digest among `places`. The error says which part is not valid.
     pub fn new(space: &str, places: u32, digest: &[u8], lease_ms: u32) -> Result<Self, String> {
         if space.is_empty() || space.len() > MAX_SPACE_BYTES {
             return Err(format!("a space has 1 to {MAX_SPACE_BYTES} bytes"));
@@ -173,7 +174,7 @@ impl Address {
         format!("cache-flight:{space}:{place}:{}", flight % RING)
     }
 
-    /// What an entry of this digest begins with.
+    /// The first bytes of an entry of this digest.
     fn head(&self, flight: u64, room: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(10 + self.digest.len() + room);
         // A digest has at most 64 bytes.
@@ -183,7 +184,7 @@ impl Address {
         bytes
     }
 
-    /// The number of the flight that was begun last, and whether it is for this digest.
+    /// The number of the flight that began last, and whether it is for this digest.
     async fn begun<K: Kv>(&self, kv: &K) -> Result<(u64, bool), KvError> {
         let intent = kv.get(&self.intent()).await?.unwrap_or_default();
         Ok(match head(&intent) {
@@ -194,7 +195,7 @@ impl Address {
 
     async fn flight<K: Kv>(&self, kv: &K, flight: u64, now_ms: u64) -> Result<Flight, KvError> {
         let name = self.claim(flight);
-        // Reading a counter creates it on some stores.
+        // On some stores, reading a counter creates it.
         if !kv.exists(&name).await? {
             return Ok(Flight::Free);
         }
@@ -215,8 +216,8 @@ impl Address {
         }
     }
 
-    /// Looks for a result that was kept at `since_ms` or later. Who waited for somebody else's run since
-    /// `waiting_since_ms` says so, and is not made to wait for ever.
+    /// Looks for a result from `since_ms` or later. A caller that waits for another run passes since when,
+    /// `waiting_since_ms`, so that it does not wait for ever.
     pub async fn look<K: Kv>(
         &self,
         kv: &K,
@@ -244,12 +245,12 @@ impl Address {
         for flight in (last..=last.saturating_add(MAX_DEAD)).skip(1) {
             match self.flight(kv, flight, now_ms).await? {
                 Flight::Free => return self.claim_flight(kv, flight, since_ms, now_ms).await,
-                // It will say in a moment what it runs.
+                // Its intent will follow in a moment.
                 Flight::Claimed => return Ok(Looked::Wait),
                 Flight::Dead => {}
             }
         }
-        // So many died before they wrote what they run: let the next one begin behind them.
+        // This many runners died before they wrote their intent. Begin the next flight after them.
         let beyond = last.saturating_add(MAX_DEAD);
         kv.delete(&self.claim(beyond.saturating_add(1))).await?;
         kv.set(&self.intent(), &self.head(beyond, 0)).await?;
@@ -280,7 +281,7 @@ impl Address {
         Ok(Looked::Run(flight))
     }
 
-    /// Keeps a result. Who ran without having looked has [`NO_TICKET`].
+    /// Stores a result. A caller that ran without a lookup passes [`NO_TICKET`].
     pub async fn keep<K: Kv>(
         &self,
         kv: &K,
@@ -306,15 +307,15 @@ impl Address {
         bytes.extend_from_slice(value);
         kv.set(&self.record(), &bytes).await?;
         if ticket != NO_TICKET {
-            // The flight is over by its record, so nobody looks at its claim any more.
+            // The record finishes the flight, so its claim is not read any more.
             kv.delete(&self.claim(ticket)).await?;
         }
         Ok(())
     }
 
-    /// Gives back a place: the run came to nothing.
+    /// Releases a place after a run without a result.
     pub async fn release<K: Kv>(&self, kv: &K, ticket: u64) -> Result<(), KvError> {
-        // Where another flight was begun, the ring may have come round.
+        // If another flight began since, the ring may have reused the claim.
         if ticket != NO_TICKET && self.begun(kv).await?.0 == ticket {
             kv.delete(&self.claim(ticket)).await?;
         }

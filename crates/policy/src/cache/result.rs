@@ -1,13 +1,13 @@
-//! Decides how the outputs of a run are kept: as tensors, so that one result answers JSON, binary and gRPC alike.
+//! The format of a cached result: tensors, so that one result serves JSON, binary and gRPC.
 //!
-//! A result is a count of tensors, and of each its name, its datatype, its shape and its bytes, all little-endian and with
-//! their lengths. What does not read back as whole tensors is no result.
+//! A result is the number of tensors, then name, datatype, shape and bytes of each, all little-endian and with their
+//! lengths. Bytes that do not parse into whole tensors are no result.
 
 use super::settings::MAX_RESULT_BYTES;
 use penstock_tensor::contract::{MAX_RANK, MAX_TENSORS};
 use penstock_tensor::{Datatype, Tensor};
 
-/// Bytes a result takes when it is kept.
+/// The size of an encoded result in bytes.
 pub fn encoded_bytes(outputs: &[Tensor]) -> u64 {
     let each = outputs.iter().map(|tensor| {
         let lengths = 4 + 1 + 1 + 8 * tensor.shape.len() + 8;
@@ -16,7 +16,7 @@ pub fn encoded_bytes(outputs: &[Tensor]) -> u64 {
     2 + each.sum::<u64>()
 }
 
-/// A result as it is kept; `None` when it is larger than `max_bytes` or no result of a model.
+/// Encodes a result; `None` if it is larger than `max_bytes` or not a result of a model.
 pub fn encode(outputs: &[Tensor], max_bytes: u64) -> Option<Vec<u8>> {
     let bytes = encoded_bytes(outputs);
     if bytes > max_bytes.min(MAX_RESULT_BYTES) || outputs.len() > MAX_TENSORS {
@@ -39,7 +39,7 @@ pub fn encode(outputs: &[Tensor], max_bytes: u64) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// A kept result read back; `None` when it is not whole.
+/// Decodes a result; `None` if it is not whole.
 pub fn decode(bytes: &[u8]) -> Option<Vec<Tensor>> {
     let mut rest = Rest(bytes);
     let count = usize::from(u16::from_le_bytes(rest.array()?));
@@ -76,7 +76,7 @@ pub fn decode(bytes: &[u8]) -> Option<Vec<Tensor>> {
     rest.0.is_empty().then_some(outputs)
 }
 
-/// What is left to read.
+/// The bytes that are not read yet.
 struct Rest<'a>(&'a [u8]);
 
 impl<'a> Rest<'a> {

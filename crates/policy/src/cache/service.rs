@@ -1,14 +1,14 @@
-//! The cache as a service, over a store that answers at once.
+//! The cache as a service, over a store whose operations complete immediately.
 
 use super::place::Address;
 use super::words::{CacheAddress, Looked};
 use penstock_core::Kv;
 use penstock_core::kv::run_ready;
 
-/// The cache of results. Its errors are what the store says; no call fails for them.
+/// The cache of results. Its errors are messages of the store; no call fails because of them.
 pub trait CacheService {
-    /// Looks for a result that was kept at `since_ms` or later. A caller that waits for another one's run since
-    /// `waiting_since_ms` is not made to wait for ever.
+    /// Looks for a result from `since_ms` or later. A caller that waits for another run passes since when,
+    /// `waiting_since_ms`, so that it does not wait for ever.
     fn look(
         &self,
         at: &CacheAddress<'_>,
@@ -16,7 +16,7 @@ pub trait CacheService {
         waiting_since_ms: Option<u64>,
         now_ms: u64,
     ) -> Result<Looked, String>;
-    /// Keeps a result. A caller that ran without having looked has the ticket [`super::words::NO_TICKET`].
+    /// Stores a result. A caller that ran without a lookup passes the ticket [`super::words::NO_TICKET`].
     fn keep(
         &self,
         at: &CacheAddress<'_>,
@@ -24,7 +24,7 @@ pub trait CacheService {
         value: &[u8],
         now_ms: u64,
     ) -> Result<(), String>;
-    /// Gives back a place: the run came to nothing.
+    /// Releases a place after a run without a result.
     fn release(&self, at: &CacheAddress<'_>, ticket: u64) -> Result<(), String>;
 }
 
@@ -33,7 +33,7 @@ pub trait CacheService {
 pub struct KvCache<K>(K);
 
 impl<K: Kv> KvCache<K> {
-    /// A cache in a store.
+    /// A cache in this store.
     pub const fn new(kv: K) -> Self {
         Self(kv)
     }

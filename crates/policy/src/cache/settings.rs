@@ -1,34 +1,34 @@
-//! `[[cache]]` in `penstock.toml`: whose results are kept, for whom, how long, and in how many bytes.
+//! `[[cache]]` in `penstock.toml`: the models with a cache, its scope, its time to live and its size.
 
 use penstock_core::ModelName;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 
-/// The most entries; as many as one server lists models.
+/// The most entries: as many as the models of one server.
 pub const MAX_ENTRIES: usize = 1024;
-/// The longest time to live: older results are found by nobody anyway, their places are taken over.
+/// The longest time to live, in seconds. By then the place of a result is usually overwritten.
 const MAX_TTL_S: u64 = 7 * 86_400;
-/// The smallest results worth keeping: a few numbers with their names.
+/// The smallest `max_result_bytes`: a few numbers with their names.
 const MIN_RESULT_BYTES: u64 = 256;
-/// The largest result: below what every store takes of a value, with room for its head.
+/// The largest result. Every store accepts values of this size, with room for the head.
 pub const MAX_RESULT_BYTES: u64 = 3 << 20;
-/// The most a cache may hold, 1 TiB: beyond it the number of places would not be one.
+/// The largest cache: 1 TiB, so that the number of places fits its type.
 const MAX_CACHE_BYTES: u64 = 1 << 40;
 /// The shortest lease: shorter than any run worth sharing.
 const MIN_LEASE_MS: u32 = 100;
 /// The longest lease: longer than a request may take by default.
 const MAX_LEASE_MS: u32 = 300_000;
-/// What a place takes beside its result: the head, who runs it, and the names of all that.
+/// Bytes of a place beside its result: the head, the claims, and the names of the entries.
 pub const PLACE_OVERHEAD_BYTES: u64 = 2_048;
 
-/// Who is answered from what was run for whom.
+/// Which callers share results.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scope {
-    /// Callers of one tenant share results, and tenants do not.
+    /// Callers of the same tenant share results.
     #[default]
     Tenant,
-    /// All callers share them. How fast an answer comes then tells a caller whether anybody asked the same.
+    /// All callers share results. The time of an answer then reveals whether another tenant made the same call.
     Shared,
 }
 
@@ -38,15 +38,15 @@ pub enum Scope {
 pub struct CacheEntry {
     /// The model.
     pub model: String,
-    /// Seconds a result is answered from.
+    /// Seconds for which a result is used.
     pub ttl_s: u64,
-    /// Bytes that all its results take together.
+    /// Most bytes of all its results together.
     pub max_bytes: u64,
-    /// Bytes of one result; a larger one is not kept.
+    /// Most bytes of one result. A larger one is not cached.
     pub max_result_bytes: u64,
-    /// Who shares them.
+    /// Which callers share results.
     pub scope: Scope,
-    /// Milliseconds a run may take before who waits for its result takes its runner for dead.
+    /// Milliseconds after which a run counts as dead for the callers that wait for its result.
     pub lease_ms: u32,
 }
 
@@ -64,19 +64,19 @@ impl Default for CacheEntry {
 }
 
 impl CacheEntry {
-    /// How many places its results have. Each can be full, so together they stay within `max_bytes`.
+    /// The number of places. Even if all are full, they stay within `max_bytes`.
     pub fn places(&self) -> u32 {
         let each = self.max_result_bytes.saturating_add(PLACE_OVERHEAD_BYTES);
         u32::try_from(self.max_bytes / each).unwrap_or(u32::MAX)
     }
 }
 
-/// The entry about a model.
+/// The entry of a model.
 pub fn entry<'e>(entries: &'e [CacheEntry], model: &str) -> Option<&'e CacheEntry> {
     entries.iter().find(|entry| entry.model == model)
 }
 
-/// What is wrong with the entries: each with what to do about it.
+/// All faults of the entries, each with its remedy.
 pub fn faults(entries: &[CacheEntry]) -> Vec<(String, String)> {
     let mut faults = Vec::new();
     if entries.len() > MAX_ENTRIES {

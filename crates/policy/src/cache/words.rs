@@ -1,41 +1,41 @@
-//! The words between the cache and the gate: where a result belongs, and what is found there.
+//! The types between the cache and the gate: the address of a result, and the result of a lookup.
 //!
-//! The WIT package `penstock:cache` says the same for components; the shells in `guest` convert and add nothing.
+//! The WIT package `penstock:cache` has the same types for components. The shells in `guest` only convert.
 
-/// The ticket of a caller that runs without having looked, because the call asked for a run.
+/// The ticket of a caller that runs without a lookup, because the request asked for a run.
 pub const NO_TICKET: u64 = 0;
 
-/// Where a result belongs.
+/// The address of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheAddress<'a> {
-    /// The model's cache; its places are counted under this name.
+    /// The name of the model's cache, which has its own places.
     pub space: &'a str,
     /// The number of places.
     pub places: u32,
-    /// A digest of everything that decides the result.
+    /// The digest of the call.
     pub digest: &'a [u8],
-    /// Milliseconds a run may take before another caller may run in its place.
+    /// Milliseconds after which a run counts as dead and another caller may run.
     pub lease_ms: u32,
 }
 
-/// A result that was found.
+/// A stored result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
     /// The result.
     pub value: Vec<u8>,
-    /// When it was kept, in milliseconds since the Unix epoch.
+    /// When it was stored, in milliseconds since the Unix epoch.
     pub kept_ms: u64,
 }
 
-/// What looking for a result came to.
+/// The result of a lookup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Looked {
-    /// It is there.
+    /// A stored result.
     Hit(Kept),
-    /// It is not there. The caller runs the model, and then keeps or releases the place with this ticket.
+    /// No result. The caller runs the model, and then stores the result or releases the place with this ticket.
     Run(u64),
-    /// Another caller runs it: look again in a moment.
+    /// Another caller runs the same call; look again in a moment.
     Wait,
-    /// It is not there, and the place is taken: run the model and keep nothing.
+    /// No result, and the place is taken. The caller runs the model and stores nothing.
     Bypass,
 }

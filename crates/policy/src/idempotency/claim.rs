@@ -1,43 +1,42 @@
-//! Decides which of many callers with the same idempotency key runs the call, and which result counts,
-//! with nothing from the store but atomic increments.
+//! Decides which of several callers with the same idempotency key runs the call, and which result counts. It needs only
+//! atomic increments of the store.
 //!
 //! # Epochs
 //!
-//! Running a call is an *epoch*: 1, 2, 3… Each has four entries, each written once or only incremented,
-//! so that a slow write can never undo a later one:
+//! Each run of a call is an *epoch*: 1, 2, 3… An epoch has four entries. Each is written once or only incremented, so that
+//! a slow write can never undo a later one:
 //!
-//! * `c` the claim, a counter: the first to increment it owns the epoch. What it adds is the time, so
-//!   the claim carries its own date even if its owner dies before writing anything else;
-//! * `r` the intent: the fingerprint of the call. Written by the owner once it knows that no earlier
-//!   epoch counts and before it runs anything;
-//! * `o` the outcome, written by the owner when the run ended;
-//! * `f` the fate, a counter in which two things are added: the owner adds 1 to *commit* its outcome,
-//!   and whoever owns a later epoch adds 2^32 to *close* it. The first decides: an owner whose
-//!   increment gives less than 2^32 has committed, and any other's outcome does not count.
+//! * `c`, the claim, is a counter. The first caller that increments it owns the epoch. It adds the time, so the claim
+//!   carries its own date even if the owner dies before it writes anything else.
+//! * `r`, the intent, is the fingerprint of the call. The owner writes it once it knows that no earlier epoch counts, and
+//!   before it runs the call.
+//! * `o`, the outcome, is written by the owner at the end of the run.
+//! * `f`, the fate, is a counter. The owner adds 1 to *commit* its outcome; the owner of a later epoch adds 2^32 to *close*
+//!   the epoch. The first increment decides: an owner whose increment returns less than 2^32 has committed. Otherwise
+//!   its outcome does not count.
 //!
-//! The epoch's number is the fencing token. An epoch may be claimed once the one before is closed, or
-//! its lease is over. Its new owner first closes the one before. If that turns out committed, or may
-//! be (its fate shows both and nobody can tell which was first), the new owner *adopts* the outcome: it
-//! writes the same outcome as its own and commits that. Adopting is always safe: an outcome is in the
-//! store before its commit, and nobody later can have answered anything else, because whoever did would
-//! have written an intent, at which the search for earlier outcomes ends.
+//! The epoch's number is the fencing token. An epoch may be claimed once the previous one is closed or its lease has
+//! ended. The new owner first closes the previous epoch. If that epoch is committed, the new owner *adopts* its outcome: it
+//! writes the same outcome as its own and commits it. It also adopts if the fate shows a commit and a close, because their
+//! order is unknown. Adopting is always safe. An outcome is stored before its commit, and no later owner can have answered
+//! anything else: it would have written an intent, at which the search for earlier outcomes ends.
 //!
-//! So at most one epoch's outcome is ever told to a caller, whatever is delayed, lost or dies, and
-//! without trusting any clock; clocks decide only how soon a dead owner is replaced.
+//! So callers see the outcome of at most one epoch, even if messages are delayed or lost and instances die. This does not
+//! depend on clocks; clocks only decide how soon a dead owner is replaced.
 //!
 //! # Time to live
 //!
-//! Stores have none, so the names carry the number of a day, and a [`sweep::Index`](crate::sweep) deletes
-//! what is older than the time to live. A call is looked for in every day in which it may have been
-//! claimed and still count, and near a day's end also in the next, where faster clocks are. It is claimed
-//! in the present day, so that its outcome lives long enough, and epochs of the others are closed like
-//! earlier ones. Two callers who claim in different days at once (clocks differ) look for each other
-//! again *after* claiming, so at least one of them sees the other and gives up.
+//! Stores have no time to live. The names therefore carry the number of a day, and a [`sweep::Index`](crate::sweep) deletes
+//! entries that are older than the time to live. A call is searched in every day in which it may have been claimed and
+//! may still count; near a day's end also in the next day, because other clocks may be ahead. It is claimed in the present
+//! day, so that its outcome lives long enough. Epochs of other days are closed like earlier epochs. Two callers whose
+//! clocks differ may claim in different days at the same time. Each searches for the other again *after* its claim, so at
+//! least one of them sees the other and gives up.
 //!
 //! # Cost
 //!
-//! A first call makes 5 writes (index entry, claim, intent, outcome, commit), a replay none. The index entry
-//! comes first, so that whoever dies leaves nothing that is not found again.
+//! A first call makes 5 writes (index entry, claim, intent, outcome, commit); a replay makes none. The index entry comes
+//! first, so that the sweep finds all entries of an instance that dies.
 
 use super::key::{Fingerprint, Scope};
 use super::record::Outcome;
@@ -45,53 +44,52 @@ use super::settings::IdempotencySettings;
 use crate::sweep::{Index, Removal};
 use penstock_core::{Kv, KvError};
 
-/// What closing an epoch adds to its fate. Commits add 1, once or a few times when replies are lost.
+/// The amount that a close adds to a fate. A commit adds 1; a few times if replies are lost.
 const CLOSE: i64 = 1 << 32;
 
-/// How long a period is: a day, whatever the time to live, so that changing that setting changes no names.
+/// Length of a period in milliseconds: a day, whatever the time to live, so that a change of that setting changes no names.
 const PERIOD_MS: u64 = 86_400_000;
 
-/// How long an owner that has claimed has for writing its intent: two operations of the store.
+/// Time from a claim to its intent, in milliseconds: two operations of the store.
 pub const GRACE_MS: u64 = 10_000;
 
-/// How close to a period's end other callers may be in the next one already: clocks that differ by some
-/// seconds.
+/// Time before a period's end at which other callers may already be in the next one, because clocks differ.
 const BOUNDARY_MS: u64 = 10_000;
 
-/// Attempts at one key within its time to live. An attempt is used up when its owner dies or the call
-/// provably did not run; after so many, something is wrong with the caller.
+/// Most attempts at one key within its time to live. An attempt is used up when its owner dies or the call provably did
+/// not run. A caller that needs more has a fault.
 pub const MAX_EPOCHS: u64 = 1_000;
 
-/// Every how many epochs the newest is noted, so that a much tried key is not searched from the start.
+/// One epoch in this many is noted as the newest, so that a key with many attempts is not searched from the start.
 const HINT_EVERY: u64 = 8;
 
-/// Predecessors whose entries a sweep deletes along with an epoch's own: owners that died before they
-/// registered, in a row.
+/// Earlier epochs whose entries a sweep deletes together with an epoch's own. Their owners may have died before they
+/// registered.
 const UNREGISTERED_IN_A_ROW: u64 = 8;
 
-/// Seconds a caller is told to wait while another runs the same call.
+/// Seconds for `Retry-After` while the same call runs.
 const RETRY_IN_FLIGHT_S: u32 = 1;
 
-/// Shards of the index: more than busy instances.
+/// Shards of the index. There are more than busy instances.
 const INDEX_SHARDS: u32 = 16;
 
-/// The decisions for one instance: settings, and its part of the index.
+/// The decisions of one instance: the settings, and its part of the index.
 #[derive(Debug)]
 pub struct Idempotency {
     settings: IdempotencySettings,
     index: Index,
 }
 
-/// What is known of a call before anybody claims it.
+/// The state of a call before it is claimed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Looked {
-    /// Nobody runs it and nobody did: it may be claimed.
+pub enum RecordState {
+    /// It did not run and does not run, so it may be claimed.
     Free(Slot),
-    /// It was done; this is what came of it.
+    /// It was completed with this outcome.
     Done(Outcome),
-    /// Another caller runs it now. Seconds after which it makes sense to ask again.
+    /// Another caller runs it now.
     InFlight {
-        /// Sent as `Retry-After`.
+        /// Seconds for `Retry-After`.
         retry_after_s: u32,
     },
     /// The key was used for another call.
@@ -100,37 +98,37 @@ pub enum Looked {
     Exhausted,
 }
 
-/// Where a call may be claimed.
+/// The place at which a call may be claimed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slot {
     period: u64,
     epoch: u64,
-    /// Whether the epoch before is a result whose time is over.
+    /// Whether the previous epoch is a result beyond its time to live.
     expired: bool,
-    /// Other periods the call may be in.
+    /// Other periods that may contain the call.
     others: Vec<Other>,
 }
 
-/// Another period the call may be in.
+/// Another period that may contain the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Other {
     period: u64,
-    /// Its newest epoch there, 0 for none.
+    /// Its newest epoch there; 0 for none.
     newest: u64,
-    /// Whether that is a result whose time is over: not to be closed, and not to be adopted.
+    /// Whether that epoch is a result beyond its time to live, which must be neither closed nor adopted.
     expired: bool,
 }
 
-/// What came of trying to claim a call.
+/// The result of a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Claimed {
-    /// It is the caller's to run.
+pub enum ClaimResult {
+    /// The caller owns the call and runs it.
     Granted(Lease),
-    /// An earlier owner had finished it after all.
+    /// An earlier owner had completed it.
     Done(Outcome),
     /// Another caller was faster.
     InFlight {
-        /// Sent as `Retry-After`.
+        /// Seconds for `Retry-After`.
         retry_after_s: u32,
     },
 }
@@ -138,26 +136,26 @@ pub enum Claimed {
 /// The right to run a call, and the number that fences it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
-    /// The period its entries are named by.
+    /// The period in the names of its entries.
     pub period: u64,
     /// The fencing token.
     pub epoch: u64,
 }
 
-/// What came of ending a run.
+/// The result of the end of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Completed {
-    /// The outcome counts, and all replays will be it.
+pub enum CompleteResult {
+    /// The outcome counts, and every retry gets it.
     Published,
-    /// The lease was over and another outcome counts, or will: what is known of it.
-    Superseded(Looked),
+    /// The lease had ended, and another outcome counts or will count; its state.
+    Superseded(RecordState),
 }
 
-/// What one period says of a call.
+/// The state of a call in one period.
 #[derive(Debug)]
 enum State {
     Absent,
-    /// Everything up to this epoch is over without an outcome that is known to count.
+    /// All epochs up to this one have ended without an outcome that is known to count.
     Over {
         newest: u64,
     },
@@ -176,7 +174,7 @@ fn hint_name(period: u64, scope: &Scope) -> String {
     format!("i/{period}/{}/n", scope.as_str())
 }
 
-/// Whether a fate says that its outcome was offered before or after a close.
+/// Whether a fate contains a commit, before or after a close.
 fn has_commit(fate: i64) -> bool {
     fate % CLOSE != 0
 }
@@ -185,7 +183,7 @@ fn is_closed(fate: i64) -> bool {
     fate >= CLOSE
 }
 
-/// A counter's value, without creating it on stores where reading does.
+/// The value of a counter. Does not create it, as reading would on some stores.
 async fn count<K: Kv>(kv: &K, kv_key: &str) -> Result<i64, KvError> {
     if kv.exists(kv_key).await? {
         kv.increment(kv_key, 0).await
@@ -194,8 +192,8 @@ async fn count<K: Kv>(kv: &K, kv_key: &str) -> Result<i64, KvError> {
     }
 }
 
-/// When a claim was made, from its counter. Callers who raced for it have all added their time, and
-/// these times are close, so the sum is a multiple of about now.
+/// The time of a claim, from its counter. All callers that raced for it added their times. These are close to each other,
+/// so the sum is about a multiple of the present time.
 pub(crate) fn claimed_ms(claim: i64, unix_ms: u64) -> u64 {
     let claim = u64::try_from(claim).unwrap_or(0);
     let now = unix_ms.max(1);
@@ -204,7 +202,7 @@ pub(crate) fn claimed_ms(claim: i64, unix_ms: u64) -> u64 {
 }
 
 impl Idempotency {
-    /// The decisions under some settings.
+    /// The decisions under these settings.
     pub fn new(settings: IdempotencySettings) -> Self {
         let keep_ms = settings.ttl_s * 1_000 + settings.lease_ms;
         Self {
@@ -222,26 +220,25 @@ impl Idempotency {
         self.settings.ttl_s.max(1) * 1_000
     }
 
-    /// The periods in which a call may be, oldest first.
+    /// The periods that may contain a call, the oldest first.
     fn periods(&self, unix_ms: u64) -> std::ops::RangeInclusive<u64> {
-        // An outcome counts from when it was completed, at most a lease after it was claimed; later
-        // runs are superseded or adopted.
+        // An outcome counts from its completion, at most a lease after its claim. Later runs are superseded or adopted.
         let reach_ms = self.ttl_ms().saturating_add(self.settings.lease_ms);
         let oldest = self.index.bucket(unix_ms.saturating_sub(reach_ms));
-        // Whoever claimed just before the day began may still be at it.
+        // A call that was claimed just before the day began may still run.
         let before = self.index.bucket(unix_ms).saturating_sub(1);
         let newest = self.index.bucket(unix_ms.saturating_add(BOUNDARY_MS));
         oldest.min(before)..=newest
     }
 
-    /// Finds out what is known of a call, changing nothing.
+    /// Looks a call up, without any write.
     pub async fn look<K: Kv>(
         &self,
         kv: &K,
         scope: &Scope,
         fingerprint: &Fingerprint,
         unix_ms: u64,
-    ) -> Result<Looked, KvError> {
+    ) -> Result<RecordState, KvError> {
         let present = self.index.bucket(unix_ms);
         let (mut newest, mut newest_expired) = (0, false);
         let mut others = Vec::new();
@@ -257,9 +254,9 @@ impl Idempotency {
                 }
                 State::Done { outcome, .. } => {
                     return Ok(if outcome.fingerprint == *fingerprint {
-                        Looked::Done(outcome)
+                        RecordState::Done(outcome)
                     } else {
-                        Looked::Mismatch
+                        RecordState::Mismatch
                     });
                 }
                 State::InFlight(other) => {
@@ -278,12 +275,12 @@ impl Idempotency {
             }
         }
         match in_flight {
-            Some(Some(other)) if other != *fingerprint => Ok(Looked::Mismatch),
-            Some(_) => Ok(Looked::InFlight {
+            Some(Some(other)) if other != *fingerprint => Ok(RecordState::Mismatch),
+            Some(_) => Ok(RecordState::InFlight {
                 retry_after_s: RETRY_IN_FLIGHT_S,
             }),
-            None if newest >= MAX_EPOCHS => Ok(Looked::Exhausted),
-            None => Ok(Looked::Free(Slot {
+            None if newest >= MAX_EPOCHS => Ok(RecordState::Exhausted),
+            None => Ok(RecordState::Free(Slot {
                 period: present,
                 epoch: newest + 1,
                 expired: newest_expired,
@@ -346,7 +343,7 @@ impl Idempotency {
         Ok(State::Over { newest: epoch })
     }
 
-    /// Tries to become the one who runs a call that [`Idempotency::look`] found free.
+    /// Claims a call that [`Idempotency::look`] found free.
     pub async fn claim<K: Kv>(
         &mut self,
         kv: &K,
@@ -355,21 +352,21 @@ impl Idempotency {
         slot: &Slot,
         unix_ms: u64,
         random: u64,
-    ) -> Result<Claimed, KvError> {
+    ) -> Result<ClaimResult, KvError> {
         let Slot {
             period,
             epoch,
             expired,
             ref others,
         } = *slot;
-        let in_flight = Claimed::InFlight {
+        let in_flight = ClaimResult::InFlight {
             retry_after_s: RETRY_IN_FLIGHT_S,
         };
         let place = self
             .index
             .place(kv, period, unix_ms, random, &mut DeleteEpochs)
             .await?;
-        // Before the claim: what is claimed is found again, whoever dies.
+        // Register before the claim, so that the sweep finds the entries if this instance dies.
         kv.set(&place, format!("{epoch} {}", scope.as_str()).as_bytes())
             .await?;
         let stamp = i64::try_from(unix_ms).unwrap_or(i64::MAX).max(1);
@@ -390,16 +387,15 @@ impl Idempotency {
                 Ok(in_flight)
             }
             Err(error) => {
-                // Nothing was run, so the next caller need not wait for the lease. If this is lost as
-                // well, it does.
+                // The call did not run, so the next caller need not wait for the lease. If this write fails too, it waits.
                 let _ = self.release(kv, scope, &lease).await;
                 Err(error)
             }
         }
     }
 
-    /// What the owner of an epoch finds: that it may run the call, or what came of it earlier, or `None`
-    /// where another owner may be at it in another period.
+    /// Checks an owned epoch: the owner may run the call, or an earlier outcome counts. `None` if another owner may run the
+    /// call in another period.
     async fn claimed<K: Kv>(
         &self,
         kv: &K,
@@ -408,10 +404,10 @@ impl Idempotency {
         lease: &Lease,
         expired: bool,
         others: &[Other],
-    ) -> Result<Option<Claimed>, KvError> {
+    ) -> Result<Option<ClaimResult>, KvError> {
         let Lease { period, epoch } = *lease;
-        // Whoever claims in another period at the same moment has claimed before looking here, too. Not
-        // only near a period's end: this call may have been slow since it read the clock.
+        // A concurrent claim in another period also came before its own check, so one of the two sees the other. This is
+        // needed at any time, because this call may have been slow since it read the clock.
         for neighbour in [period.checked_sub(1), period.checked_add(1)] {
             let Some(neighbour) = neighbour else { continue };
             let seen = others.iter().find(|other| other.period == neighbour);
@@ -430,9 +426,9 @@ impl Idempotency {
             }
         }
         if let Some(outcome) = earlier {
-            // No intent: a later owner must go on looking behind this epoch.
+            // This epoch has no intent, so a later owner must also search the epochs before it.
             return Ok(match self.commit(kv, scope, lease, &outcome).await? {
-                true => Some(Claimed::Done(outcome)),
+                true => Some(ClaimResult::Done(outcome)),
                 false => None,
             });
         }
@@ -444,10 +440,10 @@ impl Idempotency {
             entries.push((hint_name(period, scope), epoch.to_string().into_bytes()));
         }
         kv.set_many(&entries).await?;
-        Ok(Some(Claimed::Granted(lease.clone())))
+        Ok(Some(ClaimResult::Granted(lease.clone())))
     }
 
-    /// Ends a run whose outcome is to be replayed.
+    /// Ends a run, and stores its outcome for replays.
     pub async fn complete<K: Kv>(
         &self,
         kv: &K,
@@ -455,15 +451,15 @@ impl Idempotency {
         lease: &Lease,
         outcome: &Outcome,
         unix_ms: u64,
-    ) -> Result<Completed, KvError> {
+    ) -> Result<CompleteResult, KvError> {
         if self.commit(kv, scope, lease, outcome).await? {
-            return Ok(Completed::Published);
+            return Ok(CompleteResult::Published);
         }
         let looked = self.look(kv, scope, &outcome.fingerprint, unix_ms).await?;
-        Ok(Completed::Superseded(looked))
+        Ok(CompleteResult::Superseded(looked))
     }
 
-    /// Offers an outcome; whether it counts.
+    /// Commits an outcome. Returns whether it counts.
     async fn commit<K: Kv>(
         &self,
         kv: &K,
@@ -476,15 +472,15 @@ impl Idempotency {
         let fate_name = name(*period, scope, 'f', *epoch);
         let fate = match kv.increment(&fate_name, 1).await {
             Ok(fate) => fate,
-            // Whether it was applied is not known. A second commit changes nothing if it was; and if the
-            // epoch was closed in between, whoever closed it knows which came first.
+            // The commit may or may not have been applied. If it was, a second one changes nothing. If the epoch was
+            // closed in between, the owner that closed it knows which came first.
             Err(_) => kv.increment(&fate_name, 1).await?,
         };
         Ok(!is_closed(fate))
     }
 
-    /// Gives a claim back: the call provably did not run, or its answer is not to be replayed. The next
-    /// caller need not wait for the lease.
+    /// Releases a claim: the call provably did not run, or its answer must not be replayed. The next caller need not wait
+    /// for the lease.
     pub async fn release<K: Kv>(
         &self,
         kv: &K,
@@ -496,8 +492,7 @@ impl Idempotency {
         Ok(())
     }
 
-    /// Deletes at most `budget` outdated entries of the index's `shard`. Claims do this on their way;
-    /// a test or an operator's tool may.
+    /// Deletes at most `budget` outdated entries of the index's `shard`. Claims do this as well; tests call it directly.
     pub async fn sweep<K: Kv>(
         &mut self,
         kv: &K,
@@ -513,8 +508,8 @@ impl Idempotency {
     }
 }
 
-/// Closes the epochs of a period from `newest` down to the one whose intent says that nothing before it
-/// counts. Gives the outcome that counts or may count, if there is one.
+/// Closes the epochs of a period from `newest` down to the first with an intent, because none before it counts. Returns the
+/// outcome that counts or may count, if there is one.
 async fn close<K: Kv>(
     kv: &K,
     period: u64,
@@ -541,7 +536,7 @@ async fn close<K: Kv>(
     Ok(None)
 }
 
-/// Deletes what an index entry `<epoch> <scope>` stands for.
+/// Deletes the entries that belong to an index entry `<epoch> <scope>`.
 struct DeleteEpochs;
 
 impl<K: Kv> Removal<K> for DeleteEpochs {

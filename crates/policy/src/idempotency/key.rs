@@ -1,13 +1,12 @@
-//! Decides which idempotency keys are taken, what each is scoped by, and when two calls are the same.
+//! Decides which idempotency keys are accepted, the scope of a key, and when two calls are the same.
 //!
-//! The header is a string of structured fields (RFC 9651 §3.3.3); a bare word is taken too, because
-//! most clients send one. `"k"` and `k` are the same key. Keys of different tenants, methods or routes
-//! never meet. Two calls with one key are the same when method, route, query, content type and body
-//! are, byte for byte.
+//! The header is a string of structured fields (RFC 9651 §3.3.3). A bare word is accepted too, because most clients send
+//! one; `"k"` and `k` are the same key. Keys of different tenants, methods or routes are independent. Two calls with one
+//! key are the same if method, route, query, content type and body are equal, byte for byte.
 
 use std::fmt;
 
-/// Longest idempotency key, without its quotes: what Stripe and others take.
+/// Longest idempotency key without its quotes: the bound of Stripe and others.
 pub const MAX_IDEMPOTENCY_KEY_BYTES: usize = 255;
 
 /// A caller's idempotency key: 1 to 255 visible ASCII characters or spaces.
@@ -21,9 +20,9 @@ pub enum KeyFault {
     Several,
     /// No characters.
     Empty,
-    /// More than [`MAX_IDEMPOTENCY_KEY_BYTES`]; how many.
+    /// More than [`MAX_IDEMPOTENCY_KEY_BYTES`]; the number of its bytes.
     TooLong(usize),
-    /// Not a string of structured fields, and not a bare word either.
+    /// Neither a string of structured fields nor a bare word.
     Malformed,
 }
 
@@ -49,7 +48,7 @@ impl fmt::Display for KeyFault {
 }
 
 impl IdempotencyKey {
-    /// Reads the values of all `Idempotency-Key` headers of a request; `None` when there is none.
+    /// Parses the values of all `Idempotency-Key` headers of a request; `None` without such a header.
     pub fn from_headers<'a>(
         mut values: impl Iterator<Item = &'a [u8]>,
     ) -> Result<Option<Self>, KeyFault> {
@@ -62,7 +61,7 @@ impl IdempotencyKey {
         Self::parse(value).map(Some)
     }
 
-    /// Reads one header value.
+    /// Parses one header value.
     pub fn parse(value: &[u8]) -> Result<Self, KeyFault> {
         let text = std::str::from_utf8(value)
             .map_err(|_| KeyFault::Malformed)?
@@ -90,8 +89,8 @@ impl IdempotencyKey {
     }
 }
 
-/// What follows the opening quote of a structured string, which must end with the closing one.
-/// Written here because a parser of all structured fields would be larger than this component's rest.
+/// Parses a structured string after its opening quote, up to the closing one. Written by hand, because a parser of all
+/// structured fields would be larger than the rest of this component.
 fn unquote(rest: &str) -> Result<String, KeyFault> {
     let mut inner = String::with_capacity(rest.len());
     let mut bytes = rest.bytes();
@@ -106,7 +105,7 @@ fn unquote(rest: &str) -> Result<String, KeyFault> {
             _ => return Err(KeyFault::Malformed),
         }
     }
-    // Parameters of the item: none is defined, and unknown ones are ignored (RFC 9651 §3.1.2).
+    // No parameter of the item is defined; unknown ones are ignored (RFC 9651 §3.1.2).
     let parameters: Vec<u8> = bytes.collect();
     let parameters = parameters.trim_ascii();
     let plausible = parameters.is_empty()
@@ -114,31 +113,31 @@ fn unquote(rest: &str) -> Result<String, KeyFault> {
     plausible.then_some(inner).ok_or(KeyFault::Malformed)
 }
 
-/// A call, as far as idempotency is concerned.
+/// The parts of a call that its scope and fingerprint hash.
 #[derive(Clone, Copy, Debug)]
-pub struct Call<'a> {
-    /// Whose call it is.
+pub struct CallParts<'a> {
+    /// The caller's tenant.
     pub tenant: &'a str,
-    /// In upper case.
+    /// The method in upper case.
     pub method: &'a str,
     /// The path.
     pub route: &'a str,
-    /// What follows `?`; empty without.
+    /// The text after `?`; empty without a query.
     pub query: &'a str,
-    /// The content type as sent; empty without.
+    /// The content type as sent; empty without one.
     pub content_type: &'a str,
     /// The body as sent.
     pub body: &'a [u8],
 }
 
-/// Names the records of one idempotency key of one tenant, method and route: 128 bits of a hash, in
-/// hexadecimal digits. A hash, so that no caller chooses the names of entries.
+/// The name of the records of one idempotency key of one tenant, method and route: 128 bits of a hash, in hexadecimal. It
+/// is a hash, so that no caller chooses the names of entries.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Scope(String);
 
 impl Scope {
     /// The scope of a key in a call.
-    pub fn of(call: &Call<'_>, key: &IdempotencyKey) -> Self {
+    pub fn of(call: &CallParts<'_>, key: &IdempotencyKey) -> Self {
         let hash = hash_parts(
             "penstock idempotency scope 1",
             &[
@@ -151,7 +150,7 @@ impl Scope {
         Self(hash.to_hex().as_str()[..32].to_owned())
     }
 
-    /// Takes over a name made by [`Scope::of`]; `None` when it is not one.
+    /// Parses a name made by [`Scope::of`]; `None` for another text.
     pub fn from_name(name: &str) -> Option<Self> {
         let fits = name.len() == 32 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         fits.then(|| Self(name.to_owned()))
@@ -163,13 +162,13 @@ impl Scope {
     }
 }
 
-/// What two calls with one key must have in common: 256 bits of a hash, in hexadecimal digits.
+/// A hash of the parts that equal calls share: 256 bits, in hexadecimal.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Fingerprint(String);
 
 impl Fingerprint {
     /// The fingerprint of a call.
-    pub fn of(call: &Call<'_>) -> Self {
+    pub fn of(call: &CallParts<'_>) -> Self {
         let hash = hash_parts(
             "penstock idempotency fingerprint 1",
             &[
@@ -183,7 +182,7 @@ impl Fingerprint {
         Self(hash.to_hex().as_str().to_owned())
     }
 
-    /// Takes over a fingerprint made by [`Fingerprint::of`]; `None` when it is not one.
+    /// Parses a fingerprint made by [`Fingerprint::of`]; `None` for another text.
     pub fn from_name(name: &str) -> Option<Self> {
         let fits = name.len() == 64 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         fits.then(|| Self(name.to_owned()))
@@ -195,7 +194,7 @@ impl Fingerprint {
     }
 }
 
-/// Hashes parts so that moving a byte from one to the next changes the hash.
+/// Hashes parts with their lengths, so that moving a byte from one part to the next changes the hash.
 fn hash_parts(context: &str, parts: &[&[u8]]) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new_derive_key(context);
     for part in parts {
@@ -271,7 +270,7 @@ mod tests {
 
     #[test]
     fn scope_and_fingerprint_depend_on_all_they_name_and_on_nothing_else() {
-        let call = Call {
+        let call = CallParts {
             tenant: "t",
             method: "POST",
             route: "/v1/models/m:predict",
@@ -280,15 +279,15 @@ mod tests {
             body: b"{}",
         };
         let key = IdempotencyKey::parse(b"k").unwrap();
-        let scope = |call: &Call<'_>| Scope::of(call, &key);
+        let scope = |call: &CallParts<'_>| Scope::of(call, &key);
         let print = Fingerprint::of;
-        let other = |change: fn(&mut Call<'_>)| {
+        let other = |change: fn(&mut CallParts<'_>)| {
             let mut other = call;
             change(&mut other);
             other
         };
         for (change, same_scope, same_print) in [
-            ((|c| c.tenant = "u") as fn(&mut Call<'_>), false, true),
+            ((|c| c.tenant = "u") as fn(&mut CallParts<'_>), false, true),
             (|c| c.method = "PUT", false, false),
             (|c| c.route = "/v1/models/n:predict", false, false),
             (|c| c.query = "a=2", true, false),
@@ -304,7 +303,7 @@ mod tests {
             scope(&call)
         );
         // A byte that moves from one part to the next is another call.
-        let moved = Call {
+        let moved = CallParts {
             query: "a=1a",
             content_type: "pplication/json",
             ..call

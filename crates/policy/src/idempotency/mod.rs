@@ -1,10 +1,10 @@
-//! Decides whether a call with an idempotency key is run, replayed or refused, so that a caller who is
-//! not sure whether a call arrived can send it again.
+//! Decides whether a call with an idempotency key is run, replayed or refused. A client that does not know whether its
+//! call arrived can therefore send it again.
 //!
-//! * [`key`]: which `Idempotency-Key` headers are taken, and what two calls must share to be the same;
-//! * [`record`]: what is kept of a call, and what of an answer is replayed;
-//! * [`claim`]: who runs it, on stores that offer nothing but `increment`;
-//! * [`words`] and [`service`]: what the gate asks and is answered, over a store that answers at once;
+//! * [`key`]: which `Idempotency-Key` headers are accepted, and when two calls are the same;
+//! * [`record`]: the stored record of a call, and the part of its answer that is replayed;
+//! * [`claim`]: which caller runs the call, on stores that offer only `increment`;
+//! * [`words`] and [`service`]: the types and the trait that the gate uses;
 //! * [`settings`]: the operator's `[idempotency]`.
 //!
 //! Source: draft-ietf-httpapi-idempotency-key-header-07.
@@ -16,7 +16,7 @@ pub mod service;
 pub mod settings;
 pub mod words;
 
-pub use claim::{Claimed, Completed, Idempotency, Lease, Looked, Slot};
-pub use key::{Call, Fingerprint, IdempotencyKey, KeyFault, Scope};
+pub use claim::{ClaimResult, CompleteResult, Idempotency, Lease, RecordState, Slot};
+pub use key::{CallParts, Fingerprint, IdempotencyKey, KeyFault, Scope};
 pub use record::Outcome;
 pub use settings::{IdempotencySettings, OnStoreFailure};

@@ -1,13 +1,13 @@
-//! Decides what is kept of a call and of its answer, and how it is written.
+//! The stored record of a call and its answer, and its format.
 //!
-//! A record is written once and never changed. It begins with its form's number, so that a later
-//! release can tell it apart.
+//! A record is written once and never changed. It begins with the number of its format, so that a later release can
+//! recognise it.
 
 use super::key::Fingerprint;
 use serde::{Deserialize, Serialize};
 
-/// Headers of an answer that say something about its content. All others belong to one exchange (ids,
-/// limits, dates, the connection) and are made anew for a replay.
+/// Headers of an answer that describe its content. All others belong to one exchange (ids, limits, dates, the connection)
+/// and are computed again for a replay.
 pub const REPLAYED_HEADERS: &[&str] = &[
     "content-type",
     "content-language",
@@ -18,19 +18,19 @@ pub const REPLAYED_HEADERS: &[&str] = &[
     "deprecation",
     "sunset",
     "link",
-    // Over gRPC these are the answer's status; without them a failure would be replayed as an empty success.
+    // The status of a gRPC answer. Without them a failure would be replayed as an empty success.
     "grpc-status",
     "grpc-message",
     "grpc-status-details-bin",
 ];
 
-/// The form of records this release writes.
+/// The format of the records that this release writes.
 const FORM: u8 = 1;
 
-/// What is kept of a finished call.
+/// The record of a finished call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// What the call was.
+    /// The fingerprint of the call.
     pub fingerprint: Fingerprint,
     /// When it finished, in milliseconds since the Unix epoch.
     pub completed_ms: u64,
@@ -38,7 +38,7 @@ pub struct Outcome {
     pub status: u16,
     /// Headers in lower case, only [`REPLAYED_HEADERS`].
     pub headers: Vec<(String, String)>,
-    /// The body, or how many bytes it had when it was too large to keep.
+    /// The body; or its size in bytes if it was too large to store.
     pub body: Result<Vec<u8>, u64>,
 }
 
@@ -53,8 +53,7 @@ struct Head {
 }
 
 impl Outcome {
-    /// The outcome of an answer: the headers that are replayed, and the body unless it is larger than
-    /// `max_bytes`.
+    /// Makes the record of an answer: the headers that are replayed, and the body unless it is larger than `max_bytes`.
     pub fn of(
         fingerprint: Fingerprint,
         completed_ms: u64,
@@ -87,7 +86,7 @@ impl Outcome {
             .map(|(_, value)| value.as_str())
     }
 
-    /// As it is stored: the form, the length of the head, the head as JSON, the body.
+    /// The stored bytes: the format, the length of the head, the head as JSON, the body.
     pub fn encode(&self) -> Vec<u8> {
         let head = Head {
             fingerprint: self.fingerprint.as_str().to_owned(),
@@ -106,7 +105,7 @@ impl Outcome {
         bytes
     }
 
-    /// Reads what [`Outcome::encode`] wrote; `None` for anything else.
+    /// Parses the bytes of [`Outcome::encode`]; `None` for other bytes.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (&form, rest) = bytes.split_first()?;
         let (length, rest) = rest.split_first_chunk::<4>()?;
@@ -132,10 +131,10 @@ impl Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::idempotency::key::Call;
+    use crate::idempotency::key::CallParts;
 
     fn outcome(body: &[u8], max_bytes: u64) -> Outcome {
-        let call = Call {
+        let call = CallParts {
             tenant: "t",
             method: "POST",
             route: "/",

@@ -1,9 +1,10 @@
-//! Idempotency as a service: a policy opened from its text, over a store that answers at once.
+//! Idempotency as a service: a policy opened from its text, over a store whose operations complete immediately.
 
+use super::claim::{ClaimResult, CompleteResult, RecordState};
+use super::key::CallParts;
 use super::words::{Call, Claimed, Completed, Kept, Looked, Refusal, RefusalKind, Rules};
 use super::{
-    Fingerprint, Idempotency, IdempotencyKey, Lease, OnStoreFailure, Outcome, Scope, Slot, claim,
-    key,
+    Fingerprint, Idempotency, IdempotencyKey, Lease, OnStoreFailure, Outcome, Scope, Slot,
 };
 use crate::document;
 use penstock_core::kv::run_ready;
@@ -11,7 +12,7 @@ use penstock_core::{Kv, KvError};
 use std::cell::RefCell;
 use std::rc::Rc;
 
-/// Seconds a caller is told to wait while another runs the same call and nothing better is known.
+/// Seconds for `Retry-After` while the same call runs, if no better value is known.
 const RETRY_IN_FLIGHT_S: u32 = 1;
 
 /// The idempotency of a policy.
@@ -19,23 +20,23 @@ pub trait IdempotencyService {
     /// A call that may be claimed, or was.
     type Attempt: AttemptService;
 
-    /// The rules.
+    /// The settings that the gate needs.
     fn rules(&self) -> Rules;
-    /// Finds out what is known of a call.
+    /// Looks a call up.
     fn look(&self, call: &Call<'_>, now_ms: u64) -> Result<Looked<Self::Attempt>, Refusal>;
 }
 
 /// A call that may be claimed, or was.
 pub trait AttemptService {
-    /// Tries to become the one that runs it.
+    /// Claims the call, to run it.
     fn claim(&self, now_ms: u64, random: u64) -> Result<Claimed, Refusal>;
     /// Ends a run whose answer is to be replayed.
     fn complete(&self, answer: Kept, now_ms: u64) -> Result<Completed, Refusal>;
-    /// Gives the call back: it provably did not run, or its answer is not to be replayed.
+    /// Releases the call: it provably did not run, or its answer must not be replayed.
     fn release(&self);
 }
 
-/// Idempotency over a store, and what one instance remembers of it.
+/// Idempotency over a store, with the memory of one instance.
 ///
 /// ```
 /// use penstock_policy::idempotency::service::{AttemptService, IdempotencyService, KvIdempotency};
@@ -81,7 +82,7 @@ struct Shared<K> {
 }
 
 impl<K> Shared<K> {
-    /// Whether calls go on without protection when the store does not answer.
+    /// Whether calls go on without protection while the store does not answer.
     fn fails_open(&self) -> bool {
         self.policy.borrow().settings().on_store_failure == OnStoreFailure::Open
     }
@@ -116,7 +117,7 @@ impl<K: Kv> IdempotencyService for KvIdempotency<K> {
             .ok_or_else(|| invalid("the call has no idempotency key".to_owned()))?;
         let fingerprint = Fingerprint::from_name(call.fingerprint)
             .ok_or_else(|| invalid("the call's fingerprint is not valid".to_owned()))?;
-        let parts = key::Call {
+        let parts = CallParts {
             tenant: call.tenant,
             method: call.method,
             route: call.route,
@@ -130,21 +131,21 @@ impl<K: Kv> IdempotencyService for KvIdempotency<K> {
         let looked = run_ready(policy.look(&shared.kv, &scope, &fingerprint, now_ms));
         drop(policy);
         match looked {
-            Ok(claim::Looked::Free(slot)) => Ok(Looked::Free(KvAttempt {
+            Ok(RecordState::Free(slot)) => Ok(Looked::Free(KvAttempt {
                 shared: shared.clone(),
                 scope,
                 fingerprint,
                 slot,
                 lease: RefCell::default(),
             })),
-            Ok(claim::Looked::Done(outcome)) => Ok(Looked::Done(kept(outcome))),
-            Ok(claim::Looked::InFlight { retry_after_s }) => Err(in_flight(retry_after_s)),
-            Ok(claim::Looked::Mismatch) => Err(Refusal::new(
+            Ok(RecordState::Done(outcome)) => Ok(Looked::Done(kept(outcome))),
+            Ok(RecordState::InFlight { retry_after_s }) => Err(in_flight(retry_after_s)),
+            Ok(RecordState::Mismatch) => Err(Refusal::new(
                 RefusalKind::Mismatch,
                 "this idempotency key was used for a call with another query, content type or body; use a new key for a new \
                  call",
             )),
-            Ok(claim::Looked::Exhausted) => Err(Refusal::new(
+            Ok(RecordState::Exhausted) => Err(Refusal::new(
                 RefusalKind::Exhausted,
                 "the call with this idempotency key was started too often without finishing; use a new key",
             )),
@@ -167,12 +168,12 @@ impl<K: Kv> AttemptService for KvAttempt<K> {
         ));
         drop(policy);
         match claimed {
-            Ok(claim::Claimed::Granted(lease)) => {
+            Ok(ClaimResult::Granted(lease)) => {
                 *self.lease.borrow_mut() = Some(lease);
                 Ok(Claimed::Granted)
             }
-            Ok(claim::Claimed::Done(outcome)) => Ok(Claimed::Done(kept(outcome))),
-            Ok(claim::Claimed::InFlight { retry_after_s }) => Err(in_flight(retry_after_s)),
+            Ok(ClaimResult::Done(outcome)) => Ok(Claimed::Done(kept(outcome))),
+            Ok(ClaimResult::InFlight { retry_after_s }) => Err(in_flight(retry_after_s)),
             Err(_) if self.shared.fails_open() => Ok(Claimed::Unprotected),
             Err(error) => Err(store_failed(&error)),
         }
@@ -191,7 +192,7 @@ impl<K: Kv> AttemptService for KvAttempt<K> {
         } = answer;
         let fingerprint = self.fingerprint.clone();
         let mut outcome = Outcome::of(fingerprint, now_ms, status, headers, b"", max_bytes);
-        // Moved, not copied: it may have megabytes.
+        // Move the body instead of copying it: it may have megabytes.
         outcome.body = match body {
             Ok(body) if body.len() as u64 > max_bytes => Err(body.len() as u64),
             body => body,
@@ -200,15 +201,15 @@ impl<K: Kv> AttemptService for KvAttempt<K> {
             run_ready(policy.complete(&self.shared.kv, &self.scope, &lease, &outcome, now_ms));
         drop(policy);
         match completed {
-            Ok(claim::Completed::Published) => Ok(Completed::Published),
-            Ok(claim::Completed::Superseded(claim::Looked::Done(outcome))) => {
+            Ok(CompleteResult::Published) => Ok(Completed::Published),
+            Ok(CompleteResult::Superseded(RecordState::Done(outcome))) => {
                 Ok(Completed::Superseded(kept(outcome)))
             }
-            Ok(claim::Completed::Superseded(claim::Looked::InFlight { retry_after_s })) => {
+            Ok(CompleteResult::Superseded(RecordState::InFlight { retry_after_s })) => {
                 Err(in_flight(retry_after_s))
             }
-            Ok(claim::Completed::Superseded(_)) => Err(in_flight(RETRY_IN_FLIGHT_S)),
-            // The result is known and cannot be kept: a caller that need not be protected gets it.
+            Ok(CompleteResult::Superseded(_)) => Err(in_flight(RETRY_IN_FLIGHT_S)),
+            // The result cannot be stored. The policy is `open`, so the caller gets it nevertheless.
             Err(_) if self.shared.fails_open() => Ok(Completed::Published),
             Err(error) => Err(Refusal::new(
                 RefusalKind::StoreFailed,
@@ -220,7 +221,7 @@ impl<K: Kv> AttemptService for KvAttempt<K> {
     fn release(&self) {
         if let Some(lease) = self.lease.borrow_mut().take() {
             let policy = self.shared.policy.borrow();
-            // If the store does not answer, the lease ends by itself.
+            // If the store does not answer, the lease lapses.
             let _ = run_ready(policy.release(&self.shared.kv, &self.scope, &lease));
         }
     }

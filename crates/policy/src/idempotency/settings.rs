@@ -5,21 +5,21 @@ use serde::Deserialize;
 
 /// The shortest lease: shorter than any run of a model worth protecting.
 const MIN_LEASE_MS: u64 = 1_000;
-/// The longest time to live: a key is looked for in each of its days.
+/// The longest time to live. A key is searched in each of its days.
 const MAX_TTL_S: u64 = 7 * 86_400;
-/// The largest record: below what every store takes of a value, with room for its head.
+/// The largest record. Every store accepts values of this size, with room for the head.
 const MAX_RECORD_BYTES: u64 = 3 << 20;
 /// Most routes in `required`.
 const MAX_REQUIRED: usize = 64;
 
-/// What to do when the store does not answer.
+/// How calls are treated while the store does not answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnStoreFailure {
-    /// Refuse the call: nothing is run that could be run twice.
+    /// They are refused, so that no call runs twice.
     #[default]
     Closed,
-    /// Run it as though it had no idempotency key.
+    /// They run as if they had no idempotency key.
     Open,
 }
 
@@ -27,17 +27,17 @@ pub enum OnStoreFailure {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct IdempotencySettings {
-    /// Whether the header is acted upon at all.
+    /// Whether the header has an effect.
     pub enabled: bool,
-    /// Seconds a result is replayed for.
+    /// Seconds for which a result is replayed.
     pub ttl_s: u64,
-    /// Milliseconds a run may take before its caller is taken for dead and another may run the call.
+    /// Milliseconds after which a run counts as dead and another caller may run the call.
     pub lease_ms: u64,
-    /// Bytes of an answer's body that are kept. A larger one is remembered as done and not replayed.
+    /// Largest body of an answer that is stored, in bytes. A call with a larger one counts as done, but is not replayed.
     pub max_record_bytes: u64,
-    /// Kinds of routes that must come with a key, by their words (`predict`, `infer`).
+    /// Kinds of routes that need a key, by name (`predict`, `infer`).
     pub required: Vec<String>,
-    /// What to do when the store does not answer.
+    /// How calls are treated while the store does not answer.
     pub on_store_failure: OnStoreFailure,
 }
 
@@ -55,7 +55,7 @@ impl Default for IdempotencySettings {
 }
 
 impl IdempotencySettings {
-    /// What is wrong with the settings: each with what to do about it.
+    /// All faults of the settings, each with its remedy.
     pub fn faults(&self) -> Vec<(&'static str, String)> {
         let mut faults = Vec::new();
         if !(60..=MAX_TTL_S).contains(&self.ttl_s) {

@@ -1,45 +1,45 @@
-//! The words between idempotency and the gate: what is asked of a call, and what is answered.
+//! The types between idempotency and the gate: a call, and the decision on it.
 //!
-//! The WIT package `penstock:idempotency` says the same for components; the shells in `guest` convert and add nothing.
+//! The WIT package `penstock:idempotency` has the same types for components. The shells in `guest` only convert.
 
 use penstock_core::headers::Headers;
 use penstock_core::kv::RETRY_STORE_S;
 use penstock_core::{Code, Problem};
 
-/// What a gate needs to know of the `[idempotency]` of a policy.
+/// The settings of `[idempotency]` that the gate needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
-    /// Whether the header is acted upon.
+    /// Whether the header has an effect.
     pub enabled: bool,
     /// Kinds of routes that are refused without the header.
     pub required: Vec<String>,
-    /// Bytes of a body that are kept; a larger one need not be passed.
+    /// The largest body that is stored, in bytes. The gate need not pass a larger one.
     pub max_record_bytes: u64,
 }
 
-/// A call, as far as idempotency is concerned.
+/// The properties of a call on which idempotency depends.
 #[derive(Clone, Debug)]
 pub struct Call<'a> {
     /// The caller's tenant.
     pub tenant: &'a str,
     /// The method, in upper case.
     pub method: &'a str,
-    /// What the call is for; without the query.
+    /// The path, without the query.
     pub route: &'a str,
     /// The values of all `Idempotency-Key` headers.
     pub idempotency_keys: Vec<&'a [u8]>,
-    /// 64 hexadecimal digits that two calls share when they are the same.
+    /// The fingerprint: 64 hexadecimal digits, equal for equal calls.
     pub fingerprint: &'a str,
 }
 
-/// An answer that is kept.
+/// A stored answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
     /// HTTP status.
     pub status: u16,
-    /// Names in lower case.
+    /// The headers, with names in lower case.
     pub headers: Headers,
-    /// The body, or how many bytes it had when it was too large to keep.
+    /// The body; or its size in bytes if it was too large to store.
     pub body: Result<Vec<u8>, u64>,
 }
 
@@ -48,7 +48,7 @@ pub struct Kept {
 pub enum RefusalKind {
     /// The header is not an idempotency key.
     Invalid,
-    /// Another caller runs the same call now.
+    /// The same call is running now.
     InFlight,
     /// The key was used for another call.
     Mismatch,
@@ -59,7 +59,7 @@ pub enum RefusalKind {
 }
 
 impl RefusalKind {
-    /// The error a call is answered with.
+    /// The error code of the answer.
     pub const fn code(self) -> Code {
         match self {
             Self::Invalid => Code::IdempotencyKeyInvalid,
@@ -71,19 +71,19 @@ impl RefusalKind {
     }
 }
 
-/// A refused call, as the caller is told of it.
+/// The refusal of a call, as the answer reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The kind of refusal.
     pub kind: RefusalKind,
-    /// What happened and what to do.
+    /// The message: what happened and what to do.
     pub message: String,
-    /// Seconds after which a retry has a chance.
+    /// Seconds after which a retry can pass.
     pub retry_after_s: Option<u32>,
 }
 
 impl Refusal {
-    /// A refusal that says nothing of when to come back.
+    /// A refusal without `Retry-After`.
     pub fn new(kind: RefusalKind, message: impl Into<String>) -> Self {
         Self {
             kind,
@@ -92,7 +92,7 @@ impl Refusal {
         }
     }
 
-    /// The problem the call is answered with.
+    /// The problem document of the answer.
     pub fn problem(self) -> Problem {
         let problem = Problem::new(self.kind.code(), self.message);
         match (self.retry_after_s, self.kind) {
@@ -103,33 +103,33 @@ impl Refusal {
     }
 }
 
-/// What is known of a call.
+/// The result of the lookup of a call.
 #[derive(Clone, Debug)]
 pub enum Looked<A> {
     /// It may be claimed.
     Free(A),
-    /// It was done, with this answer.
+    /// It was completed with this answer.
     Done(Kept),
-    /// The store does not answer, and the policy says to go on without it.
+    /// The store does not answer, and the policy is to go on without it.
     Unprotected,
 }
 
-/// What came of claiming a call.
+/// The result of the claim of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Claimed {
-    /// It is this caller's to run, and to complete or release.
+    /// This caller runs it, and completes or releases it.
     Granted,
-    /// An earlier caller had finished it after all.
+    /// An earlier caller had completed it with this answer.
     Done(Kept),
-    /// The store does not answer, and the policy says to go on without it.
+    /// The store does not answer, and the policy is to go on without it.
     Unprotected,
 }
 
-/// What came of ending a run.
+/// The result of the end of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Completed {
-    /// The answer counts. Every replay is it, unless the store failed and the policy says to go on without it.
+    /// The answer counts, and every retry gets it. Exception: the store failed, and the policy is to go on without it.
     Published,
-    /// The lease was over, and another answer counts.
+    /// The lease had ended, and this other answer counts.
     Superseded(Kept),
 }

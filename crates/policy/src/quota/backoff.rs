@@ -1,18 +1,16 @@
-//! Decides what becomes of callers who are refused again and again.
+//! Decides how callers are slowed down that are refused again and again.
 //!
-//! Refusals are counted by the minute for whoever is accountable (the API key, or the address of a
-//! caller who showed none). *Soft*: `Retry-After` is what the limit asks for, doubled after each
-//! `double_every` refusals, up to `max_retry_after_s`. *Hard*: once a minute has seen `hard_after` of
-//! them, every call is refused until the minute after it has ended. Those refusals are not counted, so a
-//! block lasts two minutes at most and then ends, whatever the caller does.
+//! Refusals are counted per minute for each API key, or for the address of a caller without credentials. *Soft*:
+//! `Retry-After` doubles after each `double_every` refusals, up to `max_retry_after_s`. *Hard*: after `hard_after`
+//! refusals in a minute, every call is refused until the next minute has ended. These refusals are not counted, so a
+//! block always ends after two minutes at most.
 
 use super::limits::Backoff;
 
 /// The span in which refusals are counted, in milliseconds.
 pub const MINUTE_MS: u64 = 60_000;
 
-/// Seconds for `Retry-After`, when the limit asks for `asked_s` and this is refusal number `refusals` of
-/// the minute.
+/// Seconds for `Retry-After`. The limit asks for `asked_s`, and this is refusal number `refusals` of the minute.
 pub fn retry_after_s(settings: &Backoff, asked_s: u64, refusals: u64) -> u64 {
     let asked_s = asked_s.max(1);
     if !settings.soft {
@@ -27,49 +25,49 @@ pub fn retry_after_s(settings: &Backoff, asked_s: u64, refusals: u64) -> u64 {
     grown.min(settings.max_retry_after_s).max(asked_s)
 }
 
-/// Until when a caller with so many refusals in a minute is refused everything.
+/// The time until which a caller with this many refusals in a minute is blocked, if it is.
 pub fn blocked_until_ms(settings: &Backoff, minute: u64, refusals: u64) -> Option<u64> {
     (settings.hard_after > 0 && refusals >= settings.hard_after)
         .then_some((minute + 2).saturating_mul(MINUTE_MS))
 }
 
-/// What an instance remembers of a caller.
+/// The memory of an instance about a caller's refusals.
 #[derive(Clone, Debug, Default)]
 pub struct Offender {
-    /// The minute the counts are about.
+    /// The minute of the counts.
     pub minute: u64,
     /// Refusals in the store's counter of that minute, as far as known.
     pub counted: u64,
-    /// Refusals this instance has not told the store about.
+    /// Refusals that this instance has not written to the store yet.
     pub untold: u64,
-    /// Whether this instance has seen to the deletion of the minute's counter.
+    /// Whether this instance registered the minute's counter for deletion.
     pub registered: bool,
-    /// Whether the minute before is known to block nobody.
+    /// Whether the previous minute is known to cause no block.
     pub clear_before: bool,
-    /// The store is not asked again before then whether the caller is blocked.
+    /// The time before which the store is not read again for a block.
     pub clear_until_ms: u64,
-    /// Everything is refused until then.
+    /// The time until which all calls are refused.
     pub blocked_until_ms: u64,
-    /// The waits that were announced and are not over.
+    /// The announced waits that are not over.
     told: Vec<Told>,
 }
 
-/// The most announced waits an instance remembers of a caller: one for each of a few limits and costs.
+/// The most announced waits that an instance remembers of a caller. A caller meets a few limits with a few costs.
 const MAX_TOLD: usize = 16;
 
-/// A wait that a caller was told.
+/// An announced wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Told {
-    /// The limit's place among all.
+    /// The index of the limit.
     limit: usize,
-    /// What the call would have cost.
+    /// The cost of the refused call.
     cost: u64,
     /// When the wait ends.
     until_ms: u64,
 }
 
 impl Offender {
-    /// Forgets what was about another minute, except what the store was not told.
+    /// Forgets the counts of another minute, except refusals that are not written yet.
     pub fn turn(&mut self, minute: u64) {
         if self.minute != minute {
             *self = Self {
@@ -82,14 +80,14 @@ impl Offender {
         }
     }
 
-    /// Until when the caller was told to wait with a call of `cost` that a limit refused; 0 for never.
+    /// The end of the wait that was announced for a call of `cost` by a limit; 0 without one.
     pub fn told_until_ms(&self, limit: usize, cost: u64) -> u64 {
         let told = self.told.iter();
         let told = told.filter(|told| told.limit == limit && told.cost <= cost);
         told.map(|told| told.until_ms).max().unwrap_or(0)
     }
 
-    /// Remembers a wait. Where there is no room, the one that ends first goes.
+    /// Remembers a wait. If there is no room, the wait that ends first is dropped.
     pub fn tell(&mut self, limit: usize, cost: u64, until_ms: u64, now_ms: u64) {
         self.told
             .retain(|told| told.until_ms > now_ms && (told.limit, told.cost) != (limit, cost));
@@ -105,7 +103,7 @@ impl Offender {
         });
     }
 
-    /// A call of `cost` passed a limit, so what was announced for such calls is of no more use.
+    /// Forgets the waits announced for calls of `cost`, because such a call passed the limit.
     pub fn passed(&mut self, limit: usize, cost: u64) {
         self.told
             .retain(|told| told.limit != limit || told.cost > cost);

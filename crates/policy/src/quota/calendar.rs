@@ -1,30 +1,49 @@
 //! Decides where a calendar period begins and ends in the operator's time zone.
 //!
 //! The zones are those of the IANA database, built into the crate (about 200 KB), because a component
-//! has no files. A rule that changes after the crate was built is learnt with its next version.
+//! has no files. A rule that changes later takes effect with the next build.
 
-use super::limits::Period;
 use jiff::Timestamp;
 use jiff::tz::{TimeZone, TimeZoneDatabase};
+use serde::Deserialize;
 
-/// One period: what distinguishes it from others, and where it lies.
+/// A period of the calendar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Period {
+    /// From midnight to midnight.
+    Day,
+    /// From the first of a month to the first of the next.
+    Month,
+}
+
+impl Period {
+    /// The name in the document.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Day => "day",
+            Self::Month => "month",
+        }
+    }
+}
+
+/// One period, with its bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// Unique among the periods of one zone and kind, and growing.
+    /// A number that grows from period to period of one zone and kind.
     pub id: u64,
     /// Its first millisecond since the Unix epoch.
     pub start_ms: u64,
-    /// The first millisecond of the next.
+    /// The first millisecond of the next period.
     pub end_ms: u64,
 }
 
-/// The time zone of a name, `None` when there is none.
+/// The time zone of a name; `None` for an unknown name.
 pub fn zone(name: &str) -> Option<TimeZone> {
     TimeZoneDatabase::bundled().get(name).ok()
 }
 
-/// The period in which a time lies. `None` only for times the calendar does not reach (after the
-/// year 9999).
+/// The period that contains a time. `None` only for times after the year 9999, which the calendar does not reach.
 pub fn span(period: Period, zone: &TimeZone, unix_ms: u64) -> Option<Span> {
     let now = Timestamp::from_millisecond(i64::try_from(unix_ms).ok()?).ok()?;
     let today = now.to_zoned(zone.clone()).date();
@@ -35,8 +54,8 @@ pub fn span(period: Period, zone: &TimeZone, unix_ms: u64) -> Option<Span> {
             today.last_of_month().tomorrow().ok()?,
         ),
     };
-    // Where midnight is skipped the period begins with the first moment after it, and where it
-    // happens twice with the first of the two.
+    // If a day skips midnight, the period begins with the first moment after it. If midnight happens twice, the
+    // period begins with the first of the two.
     let start = |date: jiff::civil::Date| {
         let zoned = date.to_zoned(zone.clone()).ok()?;
         u64::try_from(zoned.timestamp().as_millisecond()).ok()

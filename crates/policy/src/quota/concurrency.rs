@@ -1,23 +1,22 @@
 //! Decides whether one more call may run at once.
 //!
-//! Running calls are counted by the lease bucket in which they began (time cut into `lease_s`). A call
-//! counts itself first and reads the neighbouring buckets afterwards, so of calls that together would
-//! be too many, the last to count itself sees all the others: with leases longer than calls, never more
-//! than the limit run at once. Calls that begin in the same moment on both sides of a bucket's end may
-//! each see the other and both be refused.
+//! Running calls are counted by the lease bucket in which they began; a bucket lasts `lease_s`. A call first counts
+//! itself and then reads the neighbouring buckets. If several calls together exceed the limit, the last one to count
+//! itself sees all the others. While leases are longer than calls, never more calls than the limit run at once. Two
+//! calls that begin at the same moment on both sides of a bucket's end may see each other and both be refused.
 //!
-//! A bucket is read for as long as it is a neighbour. A holder that died is therefore forgotten after
-//! one to two leases, and so is a live one that runs longer than that.
+//! A bucket is read while it is a neighbour. The place of a caller that died is therefore forgotten after one to two
+//! leases. So is the place of a live call that runs longer.
 
 /// The bucket of a time.
 pub fn bucket(lease_ms: u64, now_ms: u64) -> u64 {
     now_ms / lease_ms.max(1)
 }
 
-/// Whether a call that counted itself (`own` is the sum it was given) may run, and how many places
-/// are left for others.
+/// Whether a call that counted itself may run, and the places left for others. `own` is the sum that its increment
+/// returned.
 pub fn decide(limit: u64, own: i64, before: i64, after: i64) -> (bool, u64) {
-    // A neighbour below zero lost places it never gave, and says nothing.
+    // A counter below zero was decremented after it was deleted, so it is ignored.
     let running = i128::from(own) + i128::from(before.max(0)) + i128::from(after.max(0));
     let free = i128::from(limit) - running;
     let fits = free >= 0;
@@ -25,11 +24,11 @@ pub fn decide(limit: u64, own: i64, before: i64, after: i64) -> (bool, u64) {
     (fits, u64::try_from(free).unwrap_or(0).min(limit))
 }
 
-/// Until when a bucket's counter is read by anybody, so that giving a place back is of use.
+/// The time until which instances read a bucket's counter. Later, giving a place back has no effect.
 pub fn matters_until_ms(lease_ms: u64, bucket: u64) -> u64 {
     (bucket + 2)
         .saturating_mul(lease_ms)
-        .saturating_add(super::CLOCK_SPREAD_MS)
+        .saturating_add(super::store::CLOCK_SPREAD_MS)
 }
 
 #[cfg(test)]
@@ -37,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_may_run() {
+    fn a_call_runs_while_the_neighbouring_buckets_leave_a_place() {
         for (own, before, after, expected) in [
             (1, 0, 0, (true, 3)),
             (4, 0, 0, (true, 0)),

@@ -1,30 +1,30 @@
-//! Decides by one value, the theoretical arrival time (GCRA, ITU-T I.371 annex A): a token bucket, and
-//! a leaky bucket that paces.
+//! Decides token buckets, and leaky buckets that pace calls, by one value: the theoretical arrival time (GCRA, ITU-T
+//! I.371 annex A).
 //!
-//! The value is when the bucket will be full again if nobody calls. It needs a sound compare-and-swap.
-//! Times are kept in units of 1/limit of a millisecond, in which a token is exactly `window_ms` long,
-//! so nothing is rounded.
+//! The value is the time at which the bucket is full again without further calls. It needs a sound compare-and-swap.
+//! Times are kept in units of 1/limit of a millisecond. In these units a token is exactly `window_ms` long, so nothing
+//! is rounded.
 //!
 //! # Bounds
 //!
 //! In any interval of length d, with clocks that differ by s: a token bucket admits at most
 //! burst + limit·(d + s)/window, a leaky bucket at most limit·(d + max_wait + s)/window and one call
-//! more, and what goes on after the wait is spaced evenly.
+//! more; calls go on evenly spaced after their waits.
 //!
-//! A bucket that many callers meet on in one moment serves at least one of them in each round of swaps;
-//! who loses [`MAX_SWAPS`] rounds is answered as if the store had failed.
+//! When many callers use a bucket at the same moment, each round of swaps serves at least one of them. A caller that
+//! loses [`MAX_SWAPS`] rounds is treated as if the store had failed.
 //!
 //! # Names and generations
 //!
-//! A value that lives for ever could not be swept. Its name therefore carries a generation, a number of
-//! at least one drain time and [`MIN_GENERATION_MS`]. Whoever begins a generation in its first
-//! [`super::SETTLED_MS`] first closes the one before (a swap), so that callers whose clocks are behind
-//! find it closed and move on; the value is carried over. After that time nobody writes the old one.
+//! A value that lives for ever could not be deleted. Its name therefore carries a generation, which lasts at least one
+//! drain time and [`MIN_GENERATION_MS`]. A caller that begins a generation in its first [`super::SETTLED_MS`] first
+//! closes the previous one by a swap and carries the value over. Callers whose clocks are behind find it closed and
+//! move on. After that time no caller writes the old value.
 
-/// Shortest generation: beginning one costs a few trips to the store.
+/// Shortest generation, in milliseconds. Beginning one costs a few operations of the store.
 pub const MIN_GENERATION_MS: u64 = 600_000;
-/// Swaps tried before a charge is given up as a failure of the store: every lost swap is another
-/// caller's success, so this many others were served in the meantime.
+/// Swaps that are tried before a charge counts as a failure of the store. Every lost swap is another caller's success,
+/// so this many others were served in the meantime.
 pub const MAX_SWAPS: u32 = 64;
 
 /// A bucket.
@@ -48,11 +48,11 @@ pub struct Bucket {
     pub limit: u64,
     /// The window, in milliseconds.
     pub window_ms: u64,
-    /// What happens when units are used faster.
+    /// Whether a call above the rate uses a burst or waits.
     pub shape: Shape,
 }
 
-/// What happens when units are used faster than they are restored.
+/// The behaviour when units are used faster than they are restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     /// Up to `burst` may be used at once.
@@ -67,25 +67,23 @@ pub enum Shape {
     },
 }
 
-/// What is stored.
+/// The stored value of a bucket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct State {
     /// The theoretical arrival time, in 1/limit of a millisecond since the Unix epoch.
     pub full_at: u128,
-    /// How often the bucket was found full. A refund is due only while this has not changed: since
-    /// then, what was charged would have been restored anyway.
+    /// Raised each time the bucket is found full. A refund is due only while this is unchanged: a full bucket has
+    /// restored the charge already.
     pub times_full: u64,
-    /// The latest time of a charge, by the clock of whoever made it, in milliseconds since the Unix
-    /// epoch.
+    /// The latest time of a charge, by the clock of its caller, in milliseconds since the Unix epoch.
     pub latest_ms: u64,
-    /// What was given back so far of charges that others had followed, in the unit of
-    /// [`State::full_at`].
+    /// The refunds so far of charges that were followed by others, in the unit of [`State::full_at`].
     pub refunded: u128,
     /// Whether a later generation has taken over.
     pub closed: bool,
 }
 
-/// What a refund needs to know of its charge.
+/// The facts of a charge that its refund needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Charge {
     /// Units.
@@ -95,7 +93,7 @@ pub struct Charge {
 }
 
 impl State {
-    /// What is written to the store.
+    /// The bytes for the store.
     pub fn to_bytes(self) -> Vec<u8> {
         let door = if self.closed { 'c' } else { 'o' };
         let Self {
@@ -108,7 +106,7 @@ impl State {
         format!("{door} {full_at} {times_full} {latest_ms} {refunded}").into_bytes()
     }
 
-    /// What was read from the store; `None` for what no version of this wrote.
+    /// Parses bytes from the store; `None` for an unknown format.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let mut words = std::str::from_utf8(bytes).ok()?.split(' ');
         let closed = match words.next()? {
@@ -127,20 +125,19 @@ impl State {
     }
 }
 
-/// What a bucket allows.
+/// The decision of a bucket on a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// The value to write and how long to wait, in milliseconds; or after how many milliseconds to
-    /// try again.
+    /// The value to write and the wait in milliseconds; or the milliseconds until a retry can pass.
     pub outcome: Result<(State, u64), u64>,
-    /// Units left at once.
+    /// Units that can be used immediately.
     pub left: u64,
-    /// Milliseconds until the bucket is full if nobody calls.
+    /// Milliseconds until the bucket is full without further calls.
     pub full_in_ms: u64,
 }
 
 impl Bucket {
-    /// Units that can be used at once when nobody called before: what a client is told the limit is.
+    /// Units that can be used immediately from a full bucket. Headers report it as the limit.
     pub fn capacity(&self) -> u64 {
         match self.shape {
             Shape::Token { burst } => burst,
@@ -148,7 +145,7 @@ impl Bucket {
         }
     }
 
-    /// Milliseconds after which a bucket is full again, whatever was charged at once.
+    /// Milliseconds after which a bucket is full again, whatever was charged.
     pub fn drain_ms(&self) -> u64 {
         let drain = match self.shape {
             Shape::Token { burst } => self.span_ms(burst),
@@ -181,7 +178,7 @@ impl Bucket {
         u64::try_from(length.div_ceil(u128::from(self.limit.max(1)))).unwrap_or(u64::MAX)
     }
 
-    /// Whether `cost` may pass at `now_ms`. A cost above [`Bucket::capacity`] never does.
+    /// Decides whether `cost` may pass at `now_ms`. A cost above [`Bucket::capacity`] never passes.
     pub fn decide(&self, state: State, now_ms: u64, cost: u64) -> Decision {
         let now = self.at(now_ms);
         let token = u128::from(self.window_ms.max(1));
@@ -194,7 +191,7 @@ impl Bucket {
             closed: false,
         };
         let behind = busy_until - now;
-        // How far the value may lie ahead before the charge, so that the charge passes.
+        // The largest lead of the value before the charge at which the charge passes.
         let most_behind = |units: u64| match self.shape {
             Shape::Token { burst } => self.length(burst).checked_sub(self.length(units)),
             Shape::Leaky { max_wait_ms } => Some(self.at(max_wait_ms)),
@@ -216,8 +213,7 @@ impl Bucket {
         };
         let left = match self.shape {
             Shape::Token { burst } => self.length(burst).saturating_sub(behind) / token,
-            // Calls of cost 1 that would still be let through at once, the first of them after a
-            // wait of `behind`.
+            // Calls of cost 1 that would still be admitted, the first of them after a wait of `behind`.
             Shape::Leaky { max_wait_ms } => match self.at(max_wait_ms).checked_sub(behind) {
                 Some(slack) => slack / token + 1,
                 None => 0,
@@ -230,12 +226,12 @@ impl Bucket {
         }
     }
 
-    /// The value without a charge; `None` when there is nothing to give back.
+    /// The value after the refund of a charge; `None` when there is nothing to refund.
     ///
-    /// Only what nobody after it was given anyway, because time had restored it, is given back. Of the
-    /// charge that is at least how far `after.full_at` lies beyond the latest charge, less what refunds
-    /// of other charges have moved the value since; and nothing once the bucket was found full. The
-    /// present plays no part: what is restored counts only when somebody takes it.
+    /// A refund returns only units that time has not restored and given to later calls already. This is at least the
+    /// distance of `after.full_at` beyond the latest charge, less the refunds of other charges since. It is nothing
+    /// once the bucket was found full. The current time does not matter: restored units count only when a call takes
+    /// them.
     pub fn refund(&self, state: State, charge: Charge) -> Option<State> {
         if state.times_full != charge.after.times_full {
             return None;
@@ -250,7 +246,7 @@ impl Bucket {
             .length(charge.cost)
             .min(not_restored)
             .min(state.full_at);
-        // When all that followed was given back in its turn, nobody's place in the row has moved.
+        // If all later charges were refunded in turn, no other call's position has changed.
         let last = state.full_at == charge.after.full_at && moved == 0;
         (back > 0).then(|| State {
             full_at: state.full_at - back,
@@ -259,8 +255,8 @@ impl Bucket {
         })
     }
 
-    /// The sliding window that holds what this bucket promises without a compare-and-swap, as
-    /// (limit, window in milliseconds).
+    /// The sliding window that keeps this bucket's promise without a compare-and-swap, as (limit, window in
+    /// milliseconds).
     ///
     /// A token bucket becomes a window of `burst` in the time that restores `burst`: the average rate
     /// is the same, and the window's bound L·(1 + d/W) is the bucket's own burst + rate·d. Where that
@@ -287,7 +283,7 @@ impl Bucket {
     }
 }
 
-/// Shortest window a bucket falls back to: every window of every subject is an entry in the store.
+/// Shortest window of a fallback, in milliseconds. Every window of every subject is an entry in the store.
 pub const MIN_FALLBACK_WINDOW_MS: u64 = 1_000;
 
 #[cfg(test)]

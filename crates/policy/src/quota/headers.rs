@@ -1,23 +1,23 @@
-//! Decides what a client is told about its quota: the fields of
+//! Builds the headers that report quota to a client: the fields of
 //! draft-ietf-httpapi-ratelimit-headers-11 (`RateLimit-Policy`, `RateLimit`), the `X-RateLimit-*` that
 //! clients expect, and `Retry-After` (RFC 9110, section 10.2.3).
 //!
 //! * `RateLimit-Policy: "name";q=100;w=60`: the quota, its window in seconds, and the unit `qu` when it
 //!   is not requests;
-//! * `RateLimit: "name";r=23;t=14`: what remains, and the seconds until the window ends or, on a refusal,
-//!   until a retry has a chance;
-//! * `X-RateLimit-Limit`, `-Remaining`, `-Reset`: the same for the one limit of which relatively least
-//!   remains; `-Reset` counts seconds from now, as `t` does.
+//! * `RateLimit: "name";r=23;t=14`: the units left, and the seconds until the window ends or, on a refusal,
+//!   until a retry can pass;
+//! * `X-RateLimit-Limit`, `-Remaining`, `-Reset`: the same for the limit with the smallest remaining part;
+//!   `-Reset` counts seconds from now, as `t` does.
 //!
-//! The partition key `pk` is left out: it is optional, and would give every caller a lasting name that
-//! shared caches and logs see. Shadow limits are not the caller's business and are left out too.
+//! The optional partition key `pk` is left out: it would give every caller a lasting name that shared caches and
+//! logs see. Shadow limits are left out too, because they do not affect the caller.
 
-use super::status::{Refusal, Status};
+use super::status::{QuotaRefusal, Status};
 use penstock_core::headers::Headers;
 use std::fmt::Write;
 
-/// The fields for an answer, with lower-case names. `refusal` adds `Retry-After`.
-pub fn headers(statuses: &[Status], refusal: Option<&Refusal>) -> Headers {
+/// The headers of an answer, with lower-case names. A `refusal` adds `Retry-After`.
+pub fn headers(statuses: &[Status], refusal: Option<&QuotaRefusal>) -> Headers {
     let mut headers = Headers::new();
     let mut push = |name: &str, value| headers.push((name.to_owned(), value));
     let told: Vec<&Status> = statuses.iter().filter(|s| !s.shadow).collect();
@@ -34,10 +34,10 @@ pub fn headers(statuses: &[Status], refusal: Option<&Refusal>) -> Headers {
     headers
 }
 
-/// The limit of which relatively least remains; of several, the first.
+/// The limit with the smallest remaining part; the first of several.
 pub fn tightest<'a>(statuses: &[&'a Status]) -> Option<&'a Status> {
     statuses.iter().copied().reduce(|best, next| {
-        // best.remaining / best.limit <= next.remaining / next.limit, without dividing.
+        // Compares best.remaining / best.limit with next.remaining / next.limit without a division.
         let best_share = u128::from(best.remaining) * u128::from(next.limit);
         let next_share = u128::from(next.remaining) * u128::from(best.limit);
         if next_share < best_share { next } else { best }
@@ -55,7 +55,7 @@ fn list(statuses: &[&Status], item: fn(&mut String, &Status)) -> String {
     list
 }
 
-// A limit's name is a structured-field string as it stands: its letters need no escape.
+// A limit's name needs no escapes as a structured-field string.
 
 fn policy_item(out: &mut String, status: &Status) {
     let _ = write!(out, "\"{}\";q={}", status.name, status.limit);
@@ -69,7 +69,7 @@ fn policy_item(out: &mut String, status: &Status) {
 
 fn service_item(out: &mut String, status: &Status) {
     let _ = write!(out, "\"{}\";r={}", status.name, status.remaining);
-    // A place among running calls comes back when one ends, which nobody knows.
+    // A concurrency limit has no reset time, because the end of a running call is unknown.
     if status.window_s.is_some() {
         let _ = write!(out, ";t={}", status.reset_s);
     }
@@ -103,7 +103,7 @@ mod tests {
             status("trial", 1, 0, Some(60), Unit::Items),
         ];
         statuses[3].shadow = true;
-        let refusal = Refusal {
+        let refusal = QuotaRefusal {
             kind: RefusalKind::UsedUp,
             limit: Some("bytes".to_owned()),
             unit: Some(Unit::Bytes),

@@ -1,42 +1,41 @@
-//! Decides what an operator may ask of quota: the sections `[[limits]]` and `[backoff]`, parsed
-//! strictly, every fault found in one reading.
+//! The settings of quota, `[[limits]]` and `[backoff]`: parsed strictly, with all faults found at once.
 //!
-//! The types of the sections are public, so that a larger document can hold them beside its own. What
-//! the types cannot say (ranges, names, combinations that mean nothing) is in [`limit_faults`] and
-//! [`Backoff::faults`], as pairs of the setting and a message that continues its name.
+//! The types of the sections are public, so that a larger document can contain them. [`limit_faults`] and
+//! [`Backoff::faults`] check what the types cannot: ranges, names and useless combinations. Each fault is a pair of the
+//! setting and a message that continues its name.
 
 use super::calendar;
+pub use super::calendar::Period;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 
-/// Most limits of one document: each that applies costs a call a trip to the store, and 64 are more
-/// than anybody reads.
+/// Most limits of one document. Each limit that applies costs a call an operation of the store.
 pub const MAX_LIMITS: usize = 64;
-/// Longest name of a limit, in bytes: it is repeated in entry names, headers, messages and metrics.
+/// Longest name of a limit, in bytes. It appears in entry names, headers, messages and metrics.
 pub const MAX_NAME_BYTES: usize = 64;
-/// Largest `limit` and `burst`: the largest integer a structured field can say (RFC 9651, section
-/// 3.3.1). Nine thousand charges of this size in flight at once still fit in a 64-bit counter.
+/// Largest `limit` and `burst`: the largest integer of a structured field (RFC 9651, section 3.3.1). Nine thousand
+/// concurrent charges of this size still fit in a 64-bit counter.
 pub const MAX_LIMIT: u64 = 999_999_999_999_999;
 /// Longest window, in seconds: 31 days. Longer ones are calendar months.
 pub const MAX_WINDOW_S: u64 = 31 * 86_400;
 /// Longest `max_wait_ms`: a call that waits holds an instance.
 pub const MAX_WAIT_MS: u64 = 10_000;
-/// `max_wait_ms` when the limit does not say: what people still take for an answer.
+/// The default of `max_wait_ms`: a delay that users still accept.
 pub const DEFAULT_MAX_WAIT_MS: u64 = 1_000;
 /// Shortest `lease_s`: clocks that differ by [`super::CLOCK_SPREAD_MS`] must fall into neighbouring
 /// buckets, with room for slow operations.
 pub const MIN_LEASE_S: u64 = 10;
 /// Longest `lease_s`: a crashed holder is forgotten after at most two of these.
 pub const MAX_LEASE_S: u64 = 3_600;
-/// `lease_s` when the limit does not say: twice the server's default deadline.
+/// The default of `lease_s`: twice the server's default deadline.
 pub const DEFAULT_LEASE_S: u64 = 60;
-/// Most tokens an instance may lease at once: each instance may leave as many unused.
+/// Largest `lease_tokens`. Each instance may leave as many units unused.
 pub const MAX_LEASE_TOKENS: u64 = 1_000;
 /// Most entries of one filter, which are compared one by one.
 pub const MAX_FILTER: usize = 256;
 /// Longest entry of a filter, in bytes.
 pub const MAX_FILTER_BYTES: usize = 256;
-/// Largest `max_retry_after_s`: a day; nobody waits longer because a header says so.
+/// Largest `max_retry_after_s`: a day.
 pub const MAX_RETRY_AFTER_S: u64 = 86_400;
 
 /// `[[limits]]` and `[backoff]` as a document of their own.
@@ -45,7 +44,7 @@ pub const MAX_RETRY_AFTER_S: u64 = 86_400;
 pub struct QuotaDocument {
     /// The limits, in the order in which they are charged.
     pub limits: Vec<Limit>,
-    /// What becomes of callers who are refused again and again.
+    /// How callers are slowed down that are refused again and again.
     pub backoff: Backoff,
 }
 
@@ -63,9 +62,9 @@ impl QuotaDocument {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limit {
-    /// What headers, messages and entry names call it; unique.
+    /// Its unique name in headers, messages and entry names.
     pub name: String,
-    /// What each has a quota of its own; empty: everybody shares one. Several multiply.
+    /// Each combination of these dimensions has its own quota; empty: all callers share one.
     #[serde(default)]
     pub per: Vec<Dimension>,
     /// Routes it applies to; empty: all.
@@ -80,54 +79,53 @@ pub struct Limit {
     /// Tenants it applies to; empty: all.
     #[serde(default)]
     pub tenants: Vec<String>,
-    /// How it counts.
+    /// How it counts calls.
     #[serde(default)]
     pub algorithm: Algorithm,
-    /// Units in a window or a period; calls at once for `concurrency`.
+    /// Units in a window or a period; for `concurrency`, concurrent calls.
     pub limit: u64,
-    /// Seconds of a window; for buckets, in which `limit` units are restored.
+    /// Length of a window in seconds; for buckets, the time that restores `limit` units.
     pub window_s: Option<u64>,
-    /// `token-bucket`: units that may be used at once; `limit` when it does not say.
+    /// `token-bucket`: units that may be used at once; `limit` by default.
     pub burst: Option<u64>,
-    /// `leaky-bucket`: milliseconds a call may be held back before it is refused instead;
-    /// [`DEFAULT_MAX_WAIT_MS`] when it does not say.
+    /// `leaky-bucket`: the longest delay of a call in milliseconds; beyond it the call is refused.
+    /// [`DEFAULT_MAX_WAIT_MS`] by default.
     pub max_wait_ms: Option<u64>,
-    /// `concurrency`: seconds after which a holder who never released may be forgotten, at the
-    /// latest after twice as many; longer than the longest call, or calls are forgotten while they
-    /// run. [`DEFAULT_LEASE_S`] when it does not say.
+    /// `concurrency`: seconds after which the place of a call that was never released may be forgotten; at the latest
+    /// after twice as many. It must be longer than the longest call. [`DEFAULT_LEASE_S`] by default.
     pub lease_s: Option<u64>,
     /// `calendar`: the period.
     pub period: Option<Period>,
-    /// `calendar`: the IANA time zone in which periods begin; `UTC` when it does not say.
+    /// `calendar`: the IANA time zone in which periods begin; `UTC` by default.
     pub time_zone: Option<String>,
-    /// What is counted.
+    /// The unit that it counts.
     #[serde(default)]
     pub unit: Unit,
-    /// What becomes of a call while the store does not answer.
+    /// How calls are treated while the store does not answer.
     #[serde(default)]
     pub on_store_failure: OnStoreFailure,
-    /// Counts and reports, and never refuses.
+    /// Whether the limit only counts and reports, and never refuses.
     #[serde(default)]
     pub shadow: bool,
-    /// Units an instance may take ahead with one trip to the store; 0: none. For counters that many
-    /// instances meet on. Up to this many for each instance and subject may stay unused in a window.
+    /// Units that an instance may take ahead with one operation of the store; 0: none. For counters that many instances
+    /// share. Each instance may leave up to this many units of a subject unused in a window.
     #[serde(default)]
     pub lease_tokens: u64,
 }
 
-/// What a limit counts separately.
+/// A dimension that a limit counts separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Dimension {
     /// The caller's tenant.
     Tenant,
-    /// The id of the caller's API key within its tenant; callers without one share one quota.
+    /// The caller's API key within its tenant; anonymous callers share one quota.
     ApiKey,
-    /// The caller's address, IPv6 by /64; callers whose address is not known share one quota.
+    /// The caller's address, IPv6 by /64; callers with an unknown address share one quota.
     Address,
     /// The route.
     Route,
-    /// The model; calls that name none share one quota.
+    /// The model; calls without a model share one quota.
     Model,
     /// The caller's tier.
     Tier,
@@ -137,16 +135,16 @@ pub enum Dimension {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Algorithm {
-    /// Two counters, the older one fading out as the newer window passes.
+    /// Two counters; the older one fades out as the newer window passes.
     #[default]
     SlidingWindow,
     /// One counter for each window.
     FixedWindow,
-    /// Units drip into a bucket of `burst`; needs a sound compare-and-swap.
+    /// A bucket of `burst` units that refills evenly; needs a sound compare-and-swap.
     TokenBucket,
-    /// Calls are spaced out evenly and wait for their turn; needs a sound compare-and-swap.
+    /// Calls are spaced evenly and wait for their turn; needs a sound compare-and-swap.
     LeakyBucket,
-    /// Calls running at once.
+    /// Concurrent calls.
     Concurrency,
     /// One counter for each day or month.
     Calendar,
@@ -166,7 +164,7 @@ impl Algorithm {
     }
 }
 
-/// What a limit counts.
+/// The unit that a limit counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Unit {
@@ -177,7 +175,7 @@ pub enum Unit {
     Items,
     /// Bytes of request bodies.
     Bytes,
-    /// Milliseconds models ran, known afterwards.
+    /// Milliseconds that models ran, known afterwards.
     ComputeMs,
 }
 
@@ -201,50 +199,29 @@ impl Unit {
     }
 }
 
-/// A period of the calendar.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Period {
-    /// From midnight to midnight.
-    Day,
-    /// From the first of a month to the first of the next.
-    Month,
-}
-
-impl Period {
-    /// The name in the document.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Day => "day",
-            Self::Month => "month",
-        }
-    }
-}
-
-/// What becomes of a call while the store does not answer.
+/// How calls are treated while the store does not answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnStoreFailure {
-    /// It is refused. The default: a limit that can be lifted by overloading its store does not
-    /// hold when it matters, and an embedded store seldom fails alone.
+    /// They are refused. This is the default: otherwise a caller could lift a limit by overloading its store.
     #[default]
     Closed,
-    /// It goes on uncounted, and is counted as such.
+    /// They go on without a charge; [`super::StoreFailures`] counts them.
     Open,
 }
 
-/// `[backoff]`: what becomes of callers who are refused again and again within a minute.
+/// `[backoff]`: how callers are slowed down that are refused again and again within a minute.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Backoff {
     /// Whether `Retry-After` grows with the number of refusals.
     pub soft: bool,
-    /// `Retry-After` doubles after each this many refusals within a minute.
+    /// The number of refusals within a minute after which `Retry-After` doubles, again and again.
     pub double_every: u64,
-    /// Seconds `Retry-After` does not grow beyond; what a limit itself asks for may be longer.
+    /// The most seconds to which `Retry-After` grows. The limit's own wait may be longer.
     pub max_retry_after_s: u64,
-    /// Refusals within a minute after which every call is refused until the next minute has ended;
-    /// 0: never.
+    /// The number of refusals within a minute after which every call is refused until the next minute has ended; 0 for
+    /// never.
     pub hard_after: u64,
 }
 
@@ -260,7 +237,7 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// Everything wrong with the section, as [`QuotaDocument::faults`] gives it.
+    /// All faults of the section, as [`QuotaDocument::faults`] lists them.
     pub fn faults(&self) -> Vec<(String, String)> {
         let mut faults = Vec::new();
         if self.double_every == 0 {
@@ -285,7 +262,7 @@ impl Backoff {
     }
 }
 
-/// Everything wrong with `[[limits]]`, as [`QuotaDocument::faults`] gives it.
+/// All faults of `[[limits]]`, as [`QuotaDocument::faults`] lists them.
 pub fn limit_faults(limits: &[Limit]) -> Vec<(String, String)> {
     let mut faults = Vec::new();
     if limits.len() > MAX_LIMITS {
@@ -355,8 +332,8 @@ impl Limit {
         self.find_unit_faults(fault);
     }
 
-    /// Settings that are missing, and settings that would do nothing: an operator who writes one
-    /// believes in something that does not hold.
+    /// Finds settings that are missing, and settings that have no effect. An operator that writes one of the latter
+    /// expects an effect that does not exist.
     fn find_misplaced(&self, fault: &mut impl FnMut(&str, String)) {
         use Algorithm::{Calendar, Concurrency, LeakyBucket, TokenBucket};
         let algorithm = self.algorithm;

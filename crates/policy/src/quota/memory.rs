@@ -1,16 +1,16 @@
-//! Decides what an instance remembers between calls: bounded, and never needed for correctness.
+//! The memory of an instance between calls. It is bounded, and correctness never depends on it.
 
 use super::gcra::State;
 use std::collections::BTreeMap;
 
-/// Subjects an instance remembers at most, over all its limits: about a hundred bytes each, so half a
+/// Most subjects that an instance remembers over all its limits. Each takes about a hundred bytes, so together half a
 /// megabyte.
 pub const REMEMBERED: usize = 4_096;
-/// Subjects it remembers at most of each limit, where limits are many.
+/// Most subjects that it remembers of each limit when there are many limits.
 pub const REMEMBERED_EACH: usize = 128;
 
-/// A map that forgets what was not asked for in a while: what was asked for since, it remembers at
-/// least until half of its capacity of others were.
+/// A map that forgets entries that were not used for a while. An entry stays at least until as many others as half the
+/// capacity were used.
 #[derive(Debug)]
 pub struct Memory<V> {
     capacity: usize,
@@ -19,7 +19,7 @@ pub struct Memory<V> {
 }
 
 impl<V: Default> Memory<V> {
-    /// A memory that is one of `count` of an instance.
+    /// One of `count` memories of an instance.
     pub fn one_of(count: usize) -> Self {
         Self {
             capacity: (REMEMBERED / count.max(1)).max(REMEMBERED_EACH),
@@ -28,7 +28,7 @@ impl<V: Default> Memory<V> {
         }
     }
 
-    /// What is remembered of a subject, nothing at first.
+    /// The entry of a subject; creates an empty one if there is none.
     pub fn of(&mut self, subject: u128) -> &mut V {
         if !self.recent.contains_key(&subject) {
             if self.recent.len() >= self.capacity / 2 {
@@ -40,7 +40,7 @@ impl<V: Default> Memory<V> {
         self.recent.get_mut(&subject).expect("inserted above")
     }
 
-    /// What is remembered of a subject, if anything is.
+    /// The entry of a subject, if there is one.
     pub fn known(&mut self, subject: u128) -> Option<&mut V> {
         match self.recent.get_mut(&subject) {
             Some(known) => Some(known),
@@ -48,7 +48,7 @@ impl<V: Default> Memory<V> {
         }
     }
 
-    /// How many subjects are remembered.
+    /// The number of remembered subjects.
     #[cfg(test)]
     fn len(&self) -> usize {
         self.recent.len() + self.older.len()
@@ -58,40 +58,40 @@ impl<V: Default> Memory<V> {
 /// The counters of a subject, as an instance last saw them. Its own charges and refunds since then are included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// The counters of the window before and of this one.
+    /// The counters of the previous window and of this one.
     Window {
-        /// The older one, 0 where windows do not slide.
+        /// The counter of the previous window; 0 for windows that do not slide.
         before: i64,
-        /// This window's.
+        /// The counter of this window.
         count: i64,
     },
     /// A bucket's value.
     Bucket(State),
 }
 
-/// What an instance remembers of one subject of one limit.
+/// The memory of an instance about one subject of one limit.
 #[derive(Clone, Debug, Default)]
 pub struct Local {
-    /// The window, period, generation or lease bucket the rest is about.
+    /// The window, period, generation or lease bucket to which the other members belong.
     pub span: u64,
-    /// Whether this instance has seen to the deletion of its counter.
+    /// Whether this instance registered the counter for deletion.
     pub registered: bool,
-    /// The counter of the window before, once it cannot change any more.
+    /// The counter of the previous window, once it cannot change any more.
     pub before: Option<i64>,
     /// Units taken ahead and not used yet.
     pub tokens: u64,
-    /// The counters, once the store was asked.
+    /// The counters, once they were read.
     pub seen: Option<Seen>,
-    /// When the store was last asked.
+    /// The time of the last read.
     pub seen_ms: u64,
-    /// Nothing of [`Local::denied_cost`] or more is asked for before this time.
+    /// Calls of [`Local::denied_cost`] or more are refused from memory before this time.
     pub denied_until_ms: u64,
-    /// What was denied.
+    /// The cost that was refused.
     pub denied_cost: u64,
 }
 
 impl Local {
-    /// Forgets what was about another window.
+    /// Forgets the values of another window.
     pub fn turn(&mut self, span: u64) {
         if self.span != span {
             *self = Self {

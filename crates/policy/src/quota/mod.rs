@@ -1,43 +1,41 @@
-//! Decides how much each caller may use: limits on requests, items, bytes, compute time and calls at
-//! once, and what a caller is told about them.
+//! Decides how much each caller may use: limits on requests, items, bytes, compute time and concurrent
+//! calls, and the headers that report them.
 //!
 //! A call meets quota four times:
 //!
-//! 1. [`Quota::admit`], before its body is looked at: requests, bytes, calls at once, and whether
-//!    any compute time is left;
-//! 2. [`Quota::charge_items`], once the body was validated and its items counted;
+//! 1. [`Quota::admit`], before its body is read: charges requests and bytes, takes a place among the
+//!    running calls, and checks that compute time is left;
+//! 2. [`Quota::charge_items`], once the body is validated and its items are counted;
 //! 3. [`Quota::refund_items`], when the model provably did not run or the answer is a replay;
-//! 4. [`Quota::settle`], at the end: the place among running calls is given back and compute time
-//!    charged.
+//! 4. [`Quota::settle`], at the end: gives the place back and charges compute time.
 //!
-//! All limits of a call are decided together: when one refuses, what others were charged is given back,
-//! so a refused call uses up nothing. Limits are charged in the document's order; one that is charged and
-//! given back may turn away others in the meantime, never let them in. A call that is never settled
-//! (its instance died) stays charged until its windows pass and its lease ends: less is admitted, never
+//! All limits of a call are decided together. When one refuses, the charges of the others are refunded, so a
+//! refused call uses no units. Limits are charged in the order of the document. A charge that is refunded
+//! later may refuse other calls in the meantime; it never admits more. A call that is never settled, because
+//! its instance died, stays charged until its windows pass and its lease ends. Then less is admitted, never
 //! more.
 //!
-//! What is promised in which interval is stated with each algorithm: [`window`] (fixed, sliding,
-//! calendar), [`gcra`] (token and leaky bucket), [`concurrency`]. In addition:
+//! Each algorithm states its bounds: [`window`] (fixed, sliding, calendar), [`gcra`] (token and leaky
+//! bucket), [`concurrency`]. In addition:
 //!
-//! * *compute time* is known only afterwards: a window may be exceeded by what the calls use that run
-//!   when it is used up, so by the calls at once times the longest run;
-//! * *store failures*: a limit that is `open` admits whatever is asked while its store does not
-//!   answer, and counts it. A limit that is `closed` admits nothing. A charge whose reply was lost stays
-//!   made; a refund that is lost leaves its units used until the window passes;
-//! * *leases* (`lease_tokens`): units are counted before they are used, so nothing more is admitted;
-//!   up to `lease_tokens` of each subject may stay unused in a window for each instance, and as many
-//!   again each time an instance forgets a subject among more than [`memory::REMEMBERED`];
-//! * *compare-and-swap*: should the verdict on it not be written down (see [`swap`]), an instance may for
-//!   a minute count apart from others, and both admit what a bucket allows;
-//! * *refusals from memory*: an instance repeats a refusal for up to
-//!   [`rule::REFUSED_FROM_MEMORY_MS`] without asking, so what others give back is noticed that late;
-//!   a block that began elsewhere is noticed as late, too.
+//! * *Compute time* is known only afterwards. Calls that run when a window is used up may exceed it, at most
+//!   by the number of concurrent calls times the longest run.
+//! * *Store failures*: while the store does not answer, an `open` limit admits every call and counts these
+//!   calls; a `closed` limit refuses every call. A charge whose reply was lost stays made. A lost refund
+//!   leaves its units used until the window passes.
+//! * *Leases* (`lease_tokens`): units are counted before they are used, so no more is admitted. In a window,
+//!   each instance may leave up to `lease_tokens` of a subject unused, and as many again each time it forgets
+//!   a subject because it remembers [`memory::REMEMBERED`] others.
+//! * *Compare-and-swap*: if the verdict on it cannot be stored (see [`swap`]), an instance may count apart
+//!   from the others for a minute, and both admit the whole bucket.
+//! * *Refusals from memory*: an instance repeats a refusal for up to [`rule::REFUSED_FROM_MEMORY_MS`] without
+//!   reading the store. It notices refunds, and blocks that began on another instance, that late.
 //!
-//! What the gate asks and is answered is in [`words`] and [`service`].
+//! [`words`] and [`service`] hold the types and the trait that the gate uses.
 //!
-//! Every counter that is made is registered for deletion, so the store holds at most what the subjects
-//! of three widths of each limit's index need. A counter stays behind only when an instance dies between
-//! making and registering it.
+//! Every new counter is registered for deletion. The store therefore holds at most the counters of three index
+//! widths of each limit. A counter stays behind only when an instance dies between creating and registering
+//! it.
 
 pub mod backoff;
 pub mod calendar;
@@ -50,6 +48,7 @@ mod register;
 pub mod rule;
 pub mod service;
 pub mod status;
+mod store;
 pub mod subject;
 pub mod swap;
 pub mod window;
@@ -57,8 +56,9 @@ pub mod words;
 
 pub use headers::headers;
 pub use limits::{Backoff, Limit, QuotaDocument};
-pub use status::{Refusal, Status, StoreFailures, Tally};
-pub use subject::Call;
+pub use status::{QuotaRefusal, Status, StoreFailures, Tally};
+pub use store::{CLOCK_SPREAD_MS, SETTLED_MS, StoreAccess};
+pub use subject::CallAttributes;
 pub use words::RefusalKind;
 
 use backoff::{MINUTE_MS, Offender};
@@ -70,48 +70,14 @@ use rule::{Charged, Over, Passed, REFUSED_FROM_MEMORY_MS, Receipt, Rule};
 use std::fmt;
 use swap::Verdict;
 
-/// How far clocks of two machines may differ, in milliseconds: each by two seconds from the true time,
-/// which is far beyond what any time service leaves.
-pub const CLOCK_SPREAD_MS: u64 = 4_000;
-
-/// After this time past its end nobody writes a window any more, in milliseconds: clocks that differ and
-/// operations that are slow. One that is slower is missed by whoever has read the counter by then.
-pub const SETTLED_MS: u64 = 30_000;
-
-/// Most compute time charged for one call, in milliseconds: a day, so that a wrong clock does not
-/// use up a quota for ever.
+/// Most compute time charged for one call, in milliseconds: a day. Without this bound a wrong clock could use up
+/// a quota for ever.
 pub const MAX_COMPUTE_MS: u64 = 86_400_000;
 
-/// What a caller waits for a store that does not answer, in seconds.
+/// Seconds for `Retry-After` while the store does not answer.
 pub const RETRY_STORE_S: u64 = 1;
 
-/// One question to the store: by whom, when, and a random number for what must not collide.
-#[derive(Debug)]
-pub struct Ask<'a, K> {
-    /// The store for counters.
-    pub kv: &'a K,
-    /// Milliseconds since the Unix epoch.
-    pub now_ms: u64,
-    /// Random bits, new for each call.
-    pub random: u64,
-}
-
-impl<K> Clone for Ask<'_, K> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<K> Copy for Ask<'_, K> {}
-
-impl<'a, K: Kv> Ask<'a, K> {
-    /// A question.
-    pub fn new(kv: &'a K, now_ms: u64, random: u64) -> Self {
-        Self { kv, now_ms, random }
-    }
-}
-
-/// What a call is known to cost before its body is looked at.
+/// The cost of a call that is known before its body is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cost {
     /// Requests, 1 for a call.
@@ -120,19 +86,19 @@ pub struct Cost {
     pub bytes: u64,
 }
 
-/// A call that was admitted. Dropping it unsettled keeps its place until the lease ends.
-#[must_use = "an admission is settled, or its place among running calls stays taken"]
+/// An admitted call. If it is dropped unsettled, it keeps its place until the lease ends.
+#[must_use = "settle the admission; otherwise its place among running calls stays taken"]
 #[derive(Debug)]
 pub struct Admission {
-    /// How each limit stands that was asked so far, in the document's order within each stage.
+    /// The status of each limit that was charged so far, in the order of the document within each stage.
     pub statuses: Vec<Status>,
     /// Milliseconds the call has to wait before it goes on.
     pub wait_ms: u64,
     held: Vec<Held>,
-    /// The limits that apply, and the call's subject under each.
+    /// The indices of the limits that apply, each with the call's subject.
     applies: Vec<(usize, u128)>,
     accountable: u128,
-    /// Whether it was refused at its second stage, and everything given back.
+    /// Whether the second stage refused it, and all charges were refunded.
     over: bool,
 }
 
@@ -143,7 +109,7 @@ struct Held {
     receipt: Receipt,
 }
 
-/// The limit that a refusal names.
+/// The limit that refuses a call, with its standing.
 #[derive(Clone, Copy, Debug)]
 struct RefusingLimit {
     rule: usize,
@@ -152,16 +118,16 @@ struct RefusingLimit {
     over: Over,
 }
 
-/// A limit that counts differently from what the document asks for.
+/// A limit that uses another algorithm than the document configures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fallback {
     /// The limit's name.
     pub limit: String,
-    /// What it asks for.
+    /// The configured algorithm.
     pub wanted: Algorithm,
-    /// What is used.
+    /// The algorithm in use.
     pub used: Algorithm,
-    /// Why, for the operator.
+    /// The reason, for the operator.
     pub reason: String,
 }
 
@@ -181,25 +147,25 @@ impl fmt::Display for Fallback {
     }
 }
 
-/// Quota, as one instance applies it.
+/// The limits of a policy, with the memory of one instance.
 #[derive(Debug)]
 pub struct Quota {
     rules: Vec<Rule>,
     backoff: Backoff,
     offenders: Memory<Offender>,
     refusals: Register,
-    swap: Option<Known>,
+    swap: Option<KnownVerdict>,
     tally: Tally,
 }
 
 #[derive(Clone, Debug)]
-struct Known {
+struct KnownVerdict {
     verdict: Verdict,
     until_ms: u64,
 }
 
 impl Quota {
-    /// Quota by a document, or what is wrong with it as [`QuotaDocument::faults`] says it.
+    /// Opens a document. Errors with its faults, as [`QuotaDocument::faults`] lists them.
     pub fn new(document: QuotaDocument) -> Result<Self, Vec<(String, String)>> {
         let faults = document.faults();
         if !faults.is_empty() {
@@ -211,42 +177,42 @@ impl Quota {
             rules: rules.filter_map(|l| Rule::new(l, count)).collect(),
             backoff: document.backoff,
             offenders: Memory::one_of(1),
-            // The name of no limit has a dot.
+            // No limit's name contains a dot, so the prefix cannot collide.
             refusals: Register::new("q/.refused".to_owned(), 2 * MINUTE_MS),
             swap: None,
             tally: Tally::default(),
         })
     }
 
-    /// Takes a verdict on the store's compare-and-swap from outside instead of trying it.
+    /// Sets the verdict on the store's compare-and-swap, so that it is not tried.
     pub fn assume_swap(&mut self, verdict: Verdict) {
-        self.swap = Some(Known {
+        self.swap = Some(KnownVerdict {
             verdict,
             until_ms: u64::MAX,
         });
     }
 
-    /// Finds out whether the store's compare-and-swap is sound, if a limit needs it and it is not
-    /// known. Done at the first use in any case; a host asks at start, to report [`Quota::fallbacks`].
-    pub async fn probe_swap<K: Kv>(&mut self, ask: Ask<'_, K>) -> Result<(), KvError> {
-        let known = matches!(&self.swap, Some(known) if ask.now_ms < known.until_ms);
+    /// Tests whether the store's compare-and-swap is sound, if a limit needs it and it is not known yet. The first
+    /// use does the same; a host calls this at start, to report [`Quota::fallbacks`].
+    pub async fn probe_swap<K: Kv>(&mut self, store: StoreAccess<'_, K>) -> Result<(), KvError> {
+        let known = matches!(&self.swap, Some(known) if store.now_ms < known.until_ms);
         if known || !self.rules.iter().any(Rule::wants_swap) {
             return Ok(());
         }
-        let (verdict, written) = swap::verdict(ask.kv, ask.random).await?;
+        let (verdict, written) = swap::verdict(store.kv, store.random).await?;
         let until_ms = if written {
             u64::MAX
         } else {
-            ask.now_ms + swap::UNWRITTEN_MS
+            store.now_ms + swap::UNWRITTEN_MS
         };
-        self.swap = Some(Known { verdict, until_ms });
+        self.swap = Some(KnownVerdict { verdict, until_ms });
         Ok(())
     }
 
-    /// The limits that count differently from what the document asks for; known once
-    /// [`Quota::probe_swap`] or a call that such a limit applies to has asked the store.
+    /// The limits that use another algorithm than the document configures. They are known after
+    /// [`Quota::probe_swap`], or after a call to which such a limit applies.
     pub fn fallbacks(&self) -> Vec<Fallback> {
-        let Some(Known {
+        let Some(KnownVerdict {
             verdict: Verdict::Unsound(reason),
             ..
         }) = &self.swap
@@ -265,29 +231,29 @@ impl Quota {
             .collect()
     }
 
-    /// What became of calls so far, and what failed.
+    /// Counts of admitted, refused and failed calls so far.
     pub fn tally(&self) -> Tally {
         self.tally
     }
 
-    /// What the store failed at so far.
+    /// Counts of failed store operations so far.
     pub fn store_failures(&self) -> StoreFailures {
         self.tally.store_failures
     }
 
-    /// Whether a call may go on: charges requests and bytes, takes a place among running calls, and
-    /// asks whether compute time is left.
+    /// Decides whether a call may go on: charges requests and bytes, takes a place among running calls, and checks
+    /// that compute time is left.
     pub async fn admit<K: Kv>(
         &mut self,
-        ask: Ask<'_, K>,
-        call: &Call<'_>,
+        store: StoreAccess<'_, K>,
+        call: &CallAttributes<'_>,
         cost: Cost,
-    ) -> Result<Admission, Refusal> {
+    ) -> Result<Admission, QuotaRefusal> {
         let accountable = subject::accountable(call);
         let cost_of = |unit| match unit {
             Unit::Requests => Some(cost.requests),
             Unit::Bytes => Some(cost.bytes),
-            // What it will cost is not known; whether anything is left is asked.
+            // The cost is not known yet, so only check that some compute time is left.
             Unit::ComputeMs => Some(0),
             Unit::Items => None,
         };
@@ -296,9 +262,9 @@ impl Quota {
             .filter(|(_, rule)| subject::applies(&rule.limit, call))
             .map(|(at, rule)| (at, subject::subject(&rule.family, rule.per(), call)))
             .collect();
-        if let Some(until_ms) = self.blocked(ask, accountable).await {
+        if let Some(until_ms) = self.blocked(store, accountable).await {
             self.tally.backed_off += 1;
-            // A limit may have announced a longer wait before the block began.
+            // A limit may have announced a longer wait before the block began; repeat that one.
             let rules = &self.rules;
             let known = self.offenders.known(accountable);
             let told_ms = known.map_or(0, |known| {
@@ -309,7 +275,7 @@ impl Quota {
                 told.max().unwrap_or(0)
             });
             let until_ms = until_ms.max(told_ms);
-            return Err(blocked_refusal(until_ms.saturating_sub(ask.now_ms)));
+            return Err(blocked_refusal(until_ms.saturating_sub(store.now_ms)));
         }
         let mut admission = Admission {
             statuses: Vec::new(),
@@ -319,7 +285,7 @@ impl Quota {
             accountable,
             over: false,
         };
-        match self.charge_all(ask, &mut admission, cost_of).await {
+        match self.charge_all(store, &mut admission, cost_of).await {
             Ok(()) => {
                 self.tally.admitted += 1;
                 Ok(admission)
@@ -328,16 +294,16 @@ impl Quota {
         }
     }
 
-    /// Charges the items of a call. A refusal gives back what the call was charged before, and ends
-    /// the admission: settling it then does nothing.
+    /// Charges the items of a call. A refusal refunds all earlier charges of the call and ends the admission;
+    /// settling it then does nothing.
     pub async fn charge_items<K: Kv>(
         &mut self,
-        ask: Ask<'_, K>,
+        store: StoreAccess<'_, K>,
         admission: &mut Admission,
         items: u64,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), QuotaRefusal> {
         let charged = self
-            .charge_all(ask, admission, |unit| {
+            .charge_all(store, admission, |unit| {
                 (unit == Unit::Items).then_some(items)
             })
             .await;
@@ -347,8 +313,12 @@ impl Quota {
         charged
     }
 
-    /// Gives back the items of a call for which the model did not run.
-    pub async fn refund_items<K: Kv>(&mut self, ask: Ask<'_, K>, admission: &mut Admission) {
+    /// Refunds the items of a call for which the model did not run.
+    pub async fn refund_items<K: Kv>(
+        &mut self,
+        store: StoreAccess<'_, K>,
+        admission: &mut Admission,
+    ) {
         let mut kept = Vec::with_capacity(admission.held.len());
         for held in std::mem::take(&mut admission.held) {
             let rule = &mut self.rules[held.rule];
@@ -356,18 +326,18 @@ impl Quota {
                 kept.push(held);
                 continue;
             }
-            rule.refund(ask, &held.receipt, &mut self.tally.store_failures)
+            rule.refund(store, &held.receipt, &mut self.tally.store_failures)
                 .await;
-            rule.restate(&mut admission.statuses, held.charged, ask.now_ms);
+            rule.restate(&mut admission.statuses, held.charged, store.now_ms);
         }
         admission.held = kept;
     }
 
-    /// Ends a call: its place among running calls is free again, and the compute time it used is
-    /// charged. `compute_ms` is 0 when no model ran.
+    /// Ends a call: frees its place among running calls and charges its compute time. `compute_ms` is 0 when no model
+    /// ran.
     pub async fn settle<K: Kv>(
         &mut self,
-        ask: Ask<'_, K>,
+        store: StoreAccess<'_, K>,
         mut admission: Admission,
         compute_ms: u64,
     ) {
@@ -377,7 +347,7 @@ impl Quota {
         for held in std::mem::take(&mut admission.held) {
             if matches!(held.receipt, Receipt::Place { .. }) {
                 self.rules[held.rule]
-                    .refund(ask, &held.receipt, &mut self.tally.store_failures)
+                    .refund(store, &held.receipt, &mut self.tally.store_failures)
                     .await;
             }
         }
@@ -389,7 +359,7 @@ impl Quota {
             let rule = &mut self.rules[at];
             if rule.limit.unit == Unit::ComputeMs
                 && rule
-                    .settle(ask, subject, compute_ms, &mut self.tally.store_failures)
+                    .settle(store, subject, compute_ms, &mut self.tally.store_failures)
                     .await
                     .is_err()
             {
@@ -398,29 +368,29 @@ impl Quota {
         }
     }
 
-    /// Charges every limit for whose unit there is a cost; all of them or none.
+    /// Charges every limit whose unit has a cost: all of them or none.
     async fn charge_all<K: Kv>(
         &mut self,
-        ask: Ask<'_, K>,
+        store: StoreAccess<'_, K>,
         admission: &mut Admission,
         cost_of: impl Fn(Unit) -> Option<u64>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), QuotaRefusal> {
         for at in 0..admission.applies.len() {
             let (rule_at, subject) = admission.applies[at];
             let rule = &self.rules[rule_at];
             let Some(cost) = cost_of(rule.limit.unit) else {
                 continue;
             };
-            // No body, no items: nothing to count.
+            // A call without a body or items has nothing to count.
             if cost == 0 && rule.limit.unit != Unit::ComputeMs {
                 continue;
             }
-            let sound = self.sound_for(ask, rule_at).await;
+            let sound = self.sound_for(store, rule_at).await;
             let rule = &mut self.rules[rule_at];
             let failures = &mut self.tally.store_failures;
             let answer = match sound {
                 Ok(sound) => rule
-                    .charge(ask, subject, cost, sound, failures)
+                    .charge(store, subject, cost, sound, failures)
                     .await
                     .map(|answer| (answer, sound)),
                 Err(error) => Err(error),
@@ -435,11 +405,11 @@ impl Quota {
                         continue;
                     }
                     let refusal = store_refusal(rule, &error);
-                    return Err(self.undo(ask, admission, refusal).await);
+                    return Err(self.undo(store, admission, refusal).await);
                 }
             };
             let over = answer.outcome.is_err();
-            let status = (answer.standing).map(|s| rule.status(s, over, sound, ask.now_ms));
+            let status = (answer.standing).map(|s| rule.status(s, over, sound, store.now_ms));
             match answer.outcome {
                 Ok(Passed { receipt, wait_ms }) => {
                     admission.statuses.extend(status);
@@ -472,29 +442,29 @@ impl Quota {
                     };
                     let later = at + 1..admission.applies.len();
                     let (refused, mut statuses) =
-                        self.longest(ask, admission, later, first, &cost_of).await;
+                        self.longest(store, admission, later, first, &cost_of).await;
                     if let Some(status) = status {
                         statuses.insert(0, status);
                     }
                     self.tally.refused += 1;
                     self.tally.refused_from_memory += u64::from(over.from_memory);
                     let mut refusal = self
-                        .limit_refusal(ask, admission.accountable, refused, over.from_memory)
+                        .limit_refusal(store, admission.accountable, refused, over.from_memory)
                         .await;
                     refusal.statuses = statuses;
-                    return Err(self.undo(ask, admission, refusal).await);
+                    return Err(self.undo(store, admission, refusal).await);
                 }
             }
         }
         Ok(())
     }
 
-    /// Which of the limits makes a refused call wait longest: the one that refused, or one of those that were
-    /// not asked yet. Waiting for the first alone would end in the next refusal. Adds how the others stand.
-    /// A store that does not answer here changes nothing: it will refuse when the call comes back.
+    /// The limit that makes a refused call wait longest: the one that refused, or a later one. If a client waited
+    /// only for the first, the next limit would refuse it. Also returns the statuses of the later limits. A store
+    /// failure here is ignored: the retry will meet it.
     async fn longest<K: Kv>(
         &mut self,
-        ask: Ask<'_, K>,
+        store: StoreAccess<'_, K>,
         admission: &Admission,
         later: std::ops::Range<usize>,
         first: RefusingLimit,
@@ -511,17 +481,17 @@ impl Quota {
             if longest.over.too_large || limit.shadow || !counts {
                 continue;
             }
-            let Ok(sound) = self.sound_for(ask, rule_at).await else {
+            let Ok(sound) = self.sound_for(store, rule_at).await else {
                 continue;
             };
             let rule = &mut self.rules[rule_at];
-            let too_large = cost > rule.capacity(sound, ask.now_ms);
-            let Ok(standing) = rule.look(ask, subject, cost, sound).await else {
+            let too_large = cost > rule.capacity(sound, store.now_ms);
+            let Ok(standing) = rule.look(store, subject, cost, sound).await else {
                 continue;
             };
             let retry_ms = standing.map_or(0, |s| s.retry_ms);
             let over = too_large || retry_ms > 0;
-            statuses.extend(standing.map(|s| rule.status(s, over, sound, ask.now_ms)));
+            statuses.extend(standing.map(|s| rule.status(s, over, sound, store.now_ms)));
             if too_large || retry_ms > longest.over.retry_ms {
                 longest = RefusingLimit {
                     rule: rule_at,
@@ -538,26 +508,26 @@ impl Quota {
         (longest, statuses)
     }
 
-    /// Counts a refusal and words it. What it announces never ends before what the same caller was told for
-    /// the same limit before.
+    /// Counts a refusal and builds it. The announced wait never ends before a wait that the same caller was told
+    /// for the same limit earlier.
     async fn limit_refusal<K: Kv>(
         &mut self,
-        ask: Ask<'_, K>,
-        who: u128,
+        store: StoreAccess<'_, K>,
+        accountable: u128,
         refused: RefusingLimit,
         from_memory: bool,
-    ) -> Refusal {
-        let refusals = self.count_refusal(ask, who, from_memory).await;
+    ) -> QuotaRefusal {
+        let refusals = self.count_refusal(store, accountable, from_memory).await;
         let RefusingLimit {
             rule,
             cost,
             sound,
             over,
         } = refused;
-        let words = self.rules[rule].words(sound, ask.now_ms);
+        let words = self.rules[rule].words(sound, store.now_ms);
         let limit = &self.rules[rule].limit;
         let (name, unit) = (limit.name.clone(), limit.unit);
-        let refusal = |kind, retry_after_s, message| Refusal {
+        let refusal = |kind, retry_after_s, message| QuotaRefusal {
             kind,
             limit: Some(name.clone()),
             unit: Some(unit),
@@ -574,46 +544,50 @@ impl Quota {
         }
         let asked_s = over.retry_ms.div_ceil(1000);
         let natural_s = backoff::retry_after_s(&self.backoff, asked_s, refusals);
-        let known = self.offenders.of(who);
-        // The block that this refusal begins lasts longer than the limit.
-        let until_ms = (ask.now_ms.saturating_add(natural_s.saturating_mul(1000)))
+        let known = self.offenders.of(accountable);
+        // A block that this refusal starts may last longer than the limit's own wait.
+        let until_ms = (store.now_ms.saturating_add(natural_s.saturating_mul(1000)))
             .max(known.blocked_until_ms)
             .max(known.told_until_ms(rule, cost));
-        known.tell(rule, cost, until_ms, ask.now_ms);
-        let retry_after_s = until_ms.saturating_sub(ask.now_ms).div_ceil(1000).max(1);
+        known.tell(rule, cost, until_ms, store.now_ms);
+        let retry_after_s = until_ms.saturating_sub(store.now_ms).div_ceil(1000).max(1);
         let message =
             format!("limit `{name}` of {words} is used up; try again in {retry_after_s} s");
         refusal(RefusalKind::UsedUp, retry_after_s, message)
     }
 
-    /// Whether the compare-and-swap can be trusted, as far as a rule needs to know.
-    async fn sound_for<K: Kv>(&mut self, ask: Ask<'_, K>, rule_at: usize) -> Result<bool, KvError> {
+    /// Whether compare-and-swap can be trusted; `true` for rules that do not need it.
+    async fn sound_for<K: Kv>(
+        &mut self,
+        store: StoreAccess<'_, K>,
+        rule_at: usize,
+    ) -> Result<bool, KvError> {
         if !self.rules[rule_at].wants_swap() {
             return Ok(true);
         }
-        self.probe_swap(ask).await?;
+        self.probe_swap(store).await?;
         Ok(matches!(
             &self.swap,
-            Some(Known {
+            Some(KnownVerdict {
                 verdict: Verdict::Sound,
                 ..
             })
         ))
     }
 
-    /// Gives back everything a refused call was charged, and completes its refusal.
+    /// Refunds all charges of a refused call, and completes the statuses of the refusal.
     async fn undo<K: Kv>(
         &mut self,
-        ask: Ask<'_, K>,
+        store: StoreAccess<'_, K>,
         admission: &mut Admission,
-        mut refusal: Refusal,
-    ) -> Refusal {
+        mut refusal: QuotaRefusal,
+    ) -> QuotaRefusal {
         let mut statuses = std::mem::take(&mut admission.statuses);
         for held in std::mem::take(&mut admission.held) {
             let rule = &mut self.rules[held.rule];
-            rule.refund(ask, &held.receipt, &mut self.tally.store_failures)
+            rule.refund(store, &held.receipt, &mut self.tally.store_failures)
                 .await;
-            rule.restate(&mut statuses, held.charged, ask.now_ms);
+            rule.restate(&mut statuses, held.charged, store.now_ms);
         }
         statuses.append(&mut refusal.statuses);
         refusal.statuses = statuses;
@@ -622,22 +596,26 @@ impl Quota {
         refusal
     }
 
-    fn refusals_name(who: u128, minute: u64) -> String {
-        format!("q/.refused/{who:032x}/{minute}")
+    fn refusals_name(accountable: u128, minute: u64) -> String {
+        format!("q/.refused/{accountable:032x}/{minute}")
     }
 
-    /// Until when a caller is refused everything, if so.
-    async fn blocked<K: Kv>(&mut self, ask: Ask<'_, K>, who: u128) -> Option<u64> {
+    /// The time until which all calls of a caller are refused, if it is blocked.
+    async fn blocked<K: Kv>(
+        &mut self,
+        store: StoreAccess<'_, K>,
+        accountable: u128,
+    ) -> Option<u64> {
         if self.backoff.hard_after == 0 {
             return None;
         }
-        let minute = ask.now_ms / MINUTE_MS;
-        let known = self.offenders.of(who);
+        let minute = store.now_ms / MINUTE_MS;
+        let known = self.offenders.of(accountable);
         known.turn(minute);
-        if ask.now_ms < known.blocked_until_ms {
+        if store.now_ms < known.blocked_until_ms {
             return Some(known.blocked_until_ms);
         }
-        if ask.now_ms < known.clear_until_ms {
+        if store.now_ms < known.clear_until_ms {
             return None;
         }
         let clear_before = known.clear_before;
@@ -648,57 +626,62 @@ impl Quota {
             let Some(minute) = minute else {
                 continue;
             };
-            match rule::read(ask.kv, &Self::refusals_name(who, minute)).await {
+            match store::read_counter(store.kv, &Self::refusals_name(accountable, minute)).await {
                 Ok(count) => {
                     let count = u64::try_from(count).unwrap_or(0);
                     let until = backoff::blocked_until_ms(&self.backoff, minute, count);
-                    if let Some(until_ms) = until.filter(|&until| ask.now_ms < until) {
-                        self.offenders.of(who).blocked_until_ms = until_ms;
+                    if let Some(until_ms) = until.filter(|&until| store.now_ms < until) {
+                        self.offenders.of(accountable).blocked_until_ms = until_ms;
                         return Some(until_ms);
                     }
                 }
                 Err(_) => self.tally.store_failures.back_off += 1,
             }
         }
-        let known = self.offenders.of(who);
-        known.clear_until_ms = ask.now_ms + REFUSED_FROM_MEMORY_MS;
-        // Nobody adds to a minute that is past, but for clocks that differ and slow operations.
-        if ask.now_ms % MINUTE_MS >= SETTLED_MS {
+        let known = self.offenders.of(accountable);
+        known.clear_until_ms = store.now_ms + REFUSED_FROM_MEMORY_MS;
+        // After this delay no refusal of the minute before arrives any more.
+        if store.now_ms % MINUTE_MS >= SETTLED_MS {
             known.clear_before = true;
         }
         None
     }
 
-    /// Counts a refusal; how many the caller has had in this minute, as far as known. A refusal from
-    /// memory is told to the store with the next that is not.
-    async fn count_refusal<K: Kv>(&mut self, ask: Ask<'_, K>, who: u128, from_memory: bool) -> u64 {
+    /// Counts a refusal. Returns the known number of refusals of the caller in this minute. A refusal from memory is
+    /// written to the store together with the next one that is not.
+    async fn count_refusal<K: Kv>(
+        &mut self,
+        store: StoreAccess<'_, K>,
+        accountable: u128,
+        from_memory: bool,
+    ) -> u64 {
         if !self.backoff.soft && self.backoff.hard_after == 0 {
             return 1;
         }
-        let minute = ask.now_ms / MINUTE_MS;
-        let known = self.offenders.of(who);
+        let minute = store.now_ms / MINUTE_MS;
+        let known = self.offenders.of(accountable);
         known.turn(minute);
         known.untold += 1;
         let so_far = known.counted + known.untold;
-        // The refusal that begins a block is told at once, so that the block is everywhere.
+        // Write the refusal that begins a block at once, so that all instances see the block.
         let begins_block = self.backoff.hard_after > 0 && so_far >= self.backoff.hard_after;
         if from_memory && known.counted > 0 && !begins_block {
             return so_far;
         }
         let told = i64::try_from(known.untold).unwrap_or(i64::MAX);
-        let name = Self::refusals_name(who, minute);
-        let counted = match ask.kv.increment(&name, told).await {
+        let name = Self::refusals_name(accountable, minute);
+        let counted = match store.kv.increment(&name, told).await {
             Ok(counted) => counted,
             Err(_) => {
-                // Told or not: counting it twice would punish the caller for the store.
+                // The write may have arrived. Counting it again would punish the caller for the store's failure.
                 self.tally.store_failures.back_off += 1;
                 self.refusals.suspect(name);
-                let known = self.offenders.of(who);
+                let known = self.offenders.of(accountable);
                 known.untold = 0;
                 return known.counted + 1;
             }
         };
-        let known = self.offenders.of(who);
+        let known = self.offenders.of(accountable);
         known.untold = 0;
         known.counted = u64::try_from(counted).unwrap_or(0);
         let counted_now = known.counted;
@@ -707,16 +690,16 @@ impl Quota {
         }
         if counted == told && !known.registered {
             known.registered = true;
-            self.tally.store_failures.registrations += self.refusals.add(ask, name).await;
+            self.tally.store_failures.registrations += self.refusals.add(store, name).await;
         }
         counted_now
     }
 }
 
-fn store_refusal(rule: &Rule, error: &KvError) -> Refusal {
-    // The store's words are for the operator; a caller could make nothing of them.
+fn store_refusal(rule: &Rule, error: &KvError) -> QuotaRefusal {
+    // The store's message is for the operator; a caller cannot act on it.
     let _ = error;
-    Refusal {
+    QuotaRefusal {
         kind: RefusalKind::StoreFailed,
         limit: Some(rule.limit.name.clone()),
         unit: Some(rule.limit.unit),
@@ -729,9 +712,9 @@ fn store_refusal(rule: &Rule, error: &KvError) -> Refusal {
     }
 }
 
-fn blocked_refusal(wait_ms: u64) -> Refusal {
+fn blocked_refusal(wait_ms: u64) -> QuotaRefusal {
     let retry_after_s = wait_ms.div_ceil(1000).max(1);
-    Refusal {
+    QuotaRefusal {
         kind: RefusalKind::BackOff,
         limit: None,
         unit: None,

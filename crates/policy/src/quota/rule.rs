@@ -1,46 +1,48 @@
-//! One limit at work: charges, refunds and releases against the store, by the decisions of
-//! [`super::window`], [`super::gcra`] and [`super::concurrency`].
+//! Applies one limit to the store: charges, refunds and releases, by the decisions of [`super::window`],
+//! [`super::gcra`] and [`super::concurrency`].
 //!
-//! An increment whose reply was lost may or may not have been applied. It is never refunded: a refund
-//! of what was not charged would admit more than the limit, a charge that stays admits less until its
-//! window has passed.
+//! An increment whose reply was lost may or may not have been applied. It is never refunded. A refund without a
+//! charge would admit more than the limit; a charge that stays admits less until its window has passed.
 
-use super::calendar::{self, Span};
-use super::gcra::{self, Bucket, Charge, Shape, State};
-use super::limits::{
-    Algorithm, DEFAULT_LEASE_S, DEFAULT_MAX_WAIT_MS, Dimension, Limit, Period, Unit,
-};
+mod buckets;
+mod counters;
+mod outcome;
+mod places;
+
+pub use outcome::{ChargeOutcome, Charged, Over, Passed, Receipt, Standing};
+
+use super::calendar::{self, Period, Span};
+use super::gcra::{Bucket, Shape};
+use super::limits::{Algorithm, DEFAULT_LEASE_S, DEFAULT_MAX_WAIT_MS, Dimension, Limit, Unit};
 use super::memory::{Local, Memory, Seen};
 use super::register::Register;
 use super::status::{Status, StoreFailures};
-use super::{Ask, CLOCK_SPREAD_MS, SETTLED_MS, concurrency, window};
+use super::store::{CLOCK_SPREAD_MS, StoreAccess, read_counter};
+use super::window;
 use jiff::tz::TimeZone;
 use penstock_core::{Kv, KvError};
 use std::fmt::Write;
 
-/// How long a refusal is given again from memory: a refund or a release elsewhere is noticed after
-/// this time at the latest, and a flood costs each instance one trip in it.
+/// Time for which a refusal is repeated from memory. A refund or a release on another instance is noticed after this
+/// time at the latest, and a flood costs each instance one read of the store in this time.
 pub const REFUSED_FROM_MEMORY_MS: u64 = 1_000;
 
-/// An instance takes ahead at most this part of what is left, so that what others leave unused weighs
-/// less the less there is.
-const LEASE_SHARE: u64 = 8;
-
-/// Shortest width of the index of a limit's entries: a sweep asks for every bucket in turn.
+/// Shortest width of a limit's index, in milliseconds. A sweep reads every bucket in turn.
 const MIN_INDEX_WIDTH_MS: u64 = 120_000;
 
-/// Widths of the index for calendar periods: longer than the longest day and month (25 hours, 31 days
-/// and an hour), with room for a zone that changes its mind.
+/// Width of the index for calendar days: longer than the longest day (25 hours), with room for a change of the time
+/// zone's rules.
 const DAY_WIDTH_MS: u64 = 26 * 3_600_000;
+/// Width of the index for calendar months: longer than the longest month (31 days and an hour).
 const MONTH_WIDTH_MS: u64 = 32 * 86_400_000;
 
-/// One limit, and what an instance knows of it.
+/// One limit, and what an instance remembers about it.
 #[derive(Debug)]
 pub struct Rule {
-    /// What the operator asked for.
+    /// The configured limit.
     pub limit: Limit,
-    /// What distinguishes its counters from those of another limit, and from its own under other
-    /// settings, where they would mean something else.
+    /// Part of the names of its counters. It differs between limits, and between settings under which a counter means
+    /// something else.
     pub family: String,
     kind: Kind,
     register: Register,
@@ -53,7 +55,7 @@ enum Kind {
     Calendar {
         period: Period,
         zone: TimeZone,
-        /// The period last asked for: finding it is dearer than a trip to a store in memory.
+        /// The period that was looked up last. A lookup costs more than an operation of a store in memory.
         last: Option<Span>,
     },
     Bucket {
@@ -72,7 +74,7 @@ struct Window {
     sliding: bool,
 }
 
-/// A window at one moment.
+/// The window that contains a moment.
 #[derive(Clone, Copy, Debug)]
 struct At {
     span: Span,
@@ -89,123 +91,15 @@ impl At {
         now_ms.saturating_sub(self.span.start_ms)
     }
 
-    /// Until when anybody reads its counter.
+    /// The time after which no instance reads its counter.
     fn matters_until_ms(&self) -> u64 {
         let faded = if self.sliding { self.width_ms() } else { 0 };
         self.span.end_ms + faded + CLOCK_SPREAD_MS
     }
 }
 
-/// What a limit says to a charge.
-#[derive(Debug)]
-pub struct ChargeOutcome {
-    /// What to give back later, or when to try again.
-    pub outcome: Result<Passed, Over>,
-    /// How the limit stands afterwards for another call of the same cost; `None` where the store did not
-    /// say.
-    pub standing: Option<Standing>,
-}
-
-/// How a limit stands at a moment, for a call of some cost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
-    /// Units left: a call of that cost passes, and one of more does not.
-    pub left: u64,
-    /// Milliseconds until a call of the cost passes if nobody else calls; 0 where it passes now. It passes from then
-    /// on, at every instance.
-    pub retry_ms: u64,
-    /// Milliseconds until the window ends or the bucket is full. Where a call of the cost passes only by units that
-    /// this instance took ahead, until it passes without them if that is later.
-    pub reset_ms: u64,
-}
-
-impl Standing {
-    /// What a client is told to wait: until the call passes, or, where it passes now, until the window
-    /// ends or the bucket is full.
-    pub fn told_ms(&self) -> u64 {
-        match self.retry_ms {
-            0 => self.reset_ms,
-            retry_ms => retry_ms,
-        }
-    }
-}
-
-/// A charge that passed.
-#[derive(Debug)]
-pub struct Passed {
-    /// How it is undone.
-    pub receipt: Option<Receipt>,
-    /// Milliseconds the call has to wait first.
-    pub wait_ms: u64,
-}
-
-/// A charge that did not pass, and was not made.
-#[derive(Clone, Copy, Debug)]
-pub struct Over {
-    /// Milliseconds until it has a chance.
-    pub retry_ms: u64,
-    /// Whether it never has one.
-    pub too_large: bool,
-    /// Whether the store was not asked.
-    pub from_memory: bool,
-}
-
-/// A charge, as far as its status is concerned.
-#[derive(Clone, Copy, Debug)]
-pub struct Charged {
-    /// Whose.
-    pub subject: u128,
-    /// Units.
-    pub amount: u64,
-    /// Whether the compare-and-swap was trusted.
-    pub sound: bool,
-}
-
-/// What was charged, so that it can be undone.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Receipt {
-    /// Added to a counter.
-    Counter {
-        /// Whose.
-        subject: u128,
-        /// The window.
-        span: u64,
-        /// Units.
-        amount: u64,
-        /// When nobody reads the counter any more.
-        matters_until_ms: u64,
-    },
-    /// Taken from what the instance had leased.
-    Leased {
-        /// Whose.
-        subject: u128,
-        /// The window.
-        span: u64,
-        /// Units.
-        amount: u64,
-    },
-    /// Put into a bucket.
-    Bucket {
-        /// Whose.
-        subject: u128,
-        /// The generation of its value.
-        generation: u64,
-        /// What was put in.
-        charge: Charge,
-        /// When the bucket is full again in any case.
-        matters_until_ms: u64,
-    },
-    /// A place among running calls.
-    Place {
-        /// The counter.
-        name: String,
-        /// When the lease has ended for everybody.
-        matters_until_ms: u64,
-    },
-}
-
 impl Rule {
-    /// A rule for a limit without faults, one of `count`; `None` for one with.
+    /// A rule for a limit, one of `count`; `None` for a limit with faults.
     pub fn new(limit: Limit, count: usize) -> Option<Self> {
         let kind = match limit.algorithm {
             Algorithm::SlidingWindow | Algorithm::FixedWindow => Kind::Window(Window {
@@ -247,8 +141,8 @@ impl Rule {
                 lease_ms: limit.lease_s.unwrap_or(DEFAULT_LEASE_S) * 1000,
             },
         };
-        // Entries in windows as wide as the index matter until the end of the window after theirs,
-        // which is when the index lets them go; others for twice as long as they are wide.
+        // If windows are as wide as the index, an entry matters until the end of the next window, when the index
+        // deletes it. Other entries matter for twice their width.
         let aligned = |width: u64| {
             if width < MIN_INDEX_WIDTH_MS / 2 {
                 MIN_INDEX_WIDTH_MS
@@ -263,7 +157,7 @@ impl Rule {
                 Period::Day => DAY_WIDTH_MS,
                 Period::Month => MONTH_WIDTH_MS,
             },
-            // Holds for the windows it falls back to as well, which are no longer.
+            // The windows of the fallback are no longer than this.
             Kind::Bucket { bucket, .. } => 2 * bucket.generation_ms(),
         };
         Some(Self {
@@ -275,7 +169,7 @@ impl Rule {
         })
     }
 
-    /// What it counts separately.
+    /// The dimensions that it counts separately.
     pub fn per(&self) -> &[Dimension] {
         &self.limit.per
     }
@@ -285,7 +179,7 @@ impl Rule {
         matches!(self.kind, Kind::Bucket { .. })
     }
 
-    /// How the limit stands, for the answer to a call.
+    /// The status of the limit for an answer.
     pub fn status(&mut self, standing: Standing, over: bool, sound: bool, now_ms: u64) -> Status {
         let (limit, window_ms) = self.extent(sound, now_ms);
         Status {
@@ -300,7 +194,7 @@ impl Rule {
         }
     }
 
-    /// Units and, where there is one, the window's length in milliseconds.
+    /// The units of the limit, and the length of its window in milliseconds if it has one.
     fn extent(&mut self, sound: bool, now_ms: u64) -> (u64, Option<u64>) {
         match &self.kind {
             Kind::Concurrency { .. } => (self.limit.limit, None),
@@ -318,7 +212,7 @@ impl Rule {
         }
     }
 
-    /// The bucket, where it counts as one.
+    /// The bucket, if the limit counts with one.
     fn bucket(&self, sound: bool) -> Option<Bucket> {
         match &self.kind {
             Kind::Bucket { bucket, .. } if sound => Some(*bucket),
@@ -326,7 +220,7 @@ impl Rule {
         }
     }
 
-    /// The most units a call may ever cost. `sound`: whether compare-and-swap can be trusted.
+    /// The most units that one call may ever cost. `sound`: whether compare-and-swap can be trusted.
     pub fn capacity(&mut self, sound: bool, now_ms: u64) -> u64 {
         match self.bucket(sound) {
             Some(bucket) => bucket.capacity(),
@@ -334,8 +228,8 @@ impl Rule {
         }
     }
 
-    /// How the limit stands for a call of `cost`, by what this instance last saw of it; `None` where it
-    /// saw nothing, and for calls at once, of which nobody knows when they end.
+    /// The standing of the limit for a call of `cost`, from this instance's memory. `None` where it remembers nothing,
+    /// and for concurrent calls, because their end is unknown.
     pub fn standing(
         &mut self,
         subject: u128,
@@ -369,7 +263,7 @@ impl Rule {
         };
         let leased = local.tokens;
         let (elapsed_ms, width_ms) = (at.elapsed_ms(now_ms), at.width_ms());
-        // What compute time a call takes is known afterwards; it passes while anything is left.
+        // The compute time of a call is known afterwards; a call passes while any is left.
         let (cost, free) = match self.limit.unit {
             Unit::ComputeMs => {
                 let left = window::peek(at.limit, before, count, elapsed_ms, width_ms).left;
@@ -381,7 +275,7 @@ impl Rule {
             }
         };
         let left = free.saturating_add(leased).min(at.limit);
-        // From when on the call passes without the units that were taken ahead.
+        // The wait until the call passes without the units that were taken ahead.
         let unleased_ms = match cost <= free {
             true => 0,
             false => window::retry_ms(
@@ -398,11 +292,11 @@ impl Rule {
         })
     }
 
-    /// How the limit stands for a call of `cost` that is not charged: from memory where the store was
-    /// asked within [`REFUSED_FROM_MEMORY_MS`], so that a flood of refusals costs no trips.
+    /// The standing of the limit for a call of `cost`, without a charge. It comes from memory if the store was read
+    /// within [`REFUSED_FROM_MEMORY_MS`], so that a flood of refusals does not load the store.
     pub async fn look<K: Kv>(
         &mut self,
-        ask: Ask<'_, K>,
+        store: StoreAccess<'_, K>,
         subject: u128,
         cost: u64,
         sound: bool,
@@ -410,24 +304,24 @@ impl Rule {
         let fresh = self
             .memory
             .known(subject)
-            .is_some_and(|l| ask.now_ms.abs_diff(l.seen_ms) < REFUSED_FROM_MEMORY_MS);
-        if fresh && let Some(standing) = self.standing(subject, cost, sound, ask.now_ms) {
+            .is_some_and(|l| store.now_ms.abs_diff(l.seen_ms) < REFUSED_FROM_MEMORY_MS);
+        if fresh && let Some(standing) = self.standing(subject, cost, sound, store.now_ms) {
             return Ok(Some(standing));
         }
         let seen = match self.bucket(sound) {
-            Some(bucket) => Seen::Bucket(self.read_bucket(ask, bucket, subject).await?),
+            Some(bucket) => Seen::Bucket(self.read_bucket(store, bucket, subject).await?),
             None if matches!(self.kind, Kind::Concurrency { .. }) => return Ok(None),
             None => {
-                let at = self.at(ask.now_ms);
+                let at = self.at(store.now_ms);
                 self.memory.of(subject).turn(at.span.id);
                 Seen::Window {
-                    count: read(ask.kv, &self.name(subject, "", at.span.id)).await?,
-                    before: self.before(ask, subject, &at).await?,
+                    count: read_counter(store.kv, &self.name(subject, "", at.span.id)).await?,
+                    before: self.before(store, subject, &at).await?,
                 }
             }
         };
-        self.saw(subject, seen, ask.now_ms);
-        Ok(self.standing(subject, cost, sound, ask.now_ms))
+        self.saw(subject, seen, store.now_ms);
+        Ok(self.standing(subject, cost, sound, store.now_ms))
     }
 
     fn saw(&mut self, subject: u128, seen: Seen, now_ms: u64) {
@@ -436,7 +330,7 @@ impl Rule {
         local.seen_ms = now_ms;
     }
 
-    /// Notes a change this instance made to the counter of a window that it knows.
+    /// Applies a change that this instance made to the counter that it remembers.
     fn moved(&mut self, subject: u128, span: u64, by: i64) {
         if let Some(local) = self.memory.known(subject)
             && local.span == span
@@ -457,7 +351,7 @@ impl Rule {
         }
     }
 
-    /// Brings what was said of a charge that was given back to how the limit stands now.
+    /// Updates the status of a limit after its charge was refunded.
     pub fn restate(&mut self, statuses: &mut [Status], charge: Charged, now_ms: u64) {
         let Charged {
             subject,
@@ -482,7 +376,7 @@ impl Rule {
         format!("q/{}/{subject:032x}/{kind}{span}", self.limit.name)
     }
 
-    /// The window at a time; a bucket's is the one it falls back to.
+    /// The window at a time; for a bucket, the window of its fallback.
     fn at(&mut self, now_ms: u64) -> At {
         let (window, sliding) = match &mut self.kind {
             Kind::Window(window) => (*window, window.sliding),
@@ -533,19 +427,18 @@ impl Rule {
     /// be trusted.
     pub async fn charge<K: Kv>(
         &mut self,
-        ask: Ask<'_, K>,
+        store: StoreAccess<'_, K>,
         subject: u128,
         cost: u64,
         sound: bool,
         failures: &mut StoreFailures,
     ) -> Result<ChargeOutcome, KvError> {
         if let Kind::Concurrency { lease_ms } = self.kind {
-            return self.take_place(ask, subject, lease_ms, failures).await;
+            return self.take_place(store, subject, lease_ms, failures).await;
         }
-        if cost > self.capacity(sound, ask.now_ms) {
-            // Nothing is added for it, so that what is in flight stays far from overflowing. It is too
-            // large whether or not the store says how the limit stands.
-            let standing = self.look(ask, subject, cost, sound).await;
+        if cost > self.capacity(sound, store.now_ms) {
+            // Do not add it to the counter, which could overflow. The call is too large whether or not the store answers.
+            let standing = self.look(store, subject, cost, sound).await;
             return Ok(ChargeOutcome {
                 outcome: Err(Over {
                     retry_ms: 0,
@@ -553,7 +446,7 @@ impl Rule {
                     from_memory: false,
                 }),
                 standing: standing.unwrap_or(None).map(|standing| Standing {
-                    // It never passes.
+                    // A call that is too large never passes.
                     retry_ms: 0,
                     ..standing
                 }),
@@ -562,9 +455,9 @@ impl Rule {
         let denied = self
             .memory
             .known(subject)
-            .is_some_and(|l| ask.now_ms < l.denied_until_ms && cost >= l.denied_cost);
+            .is_some_and(|l| store.now_ms < l.denied_until_ms && cost >= l.denied_cost);
         if denied
-            && let Some(standing) = self.standing(subject, cost, sound, ask.now_ms)
+            && let Some(standing) = self.standing(subject, cost, sound, store.now_ms)
             && standing.retry_ms > 0
         {
             return Ok(ChargeOutcome {
@@ -578,17 +471,17 @@ impl Rule {
         }
         let passed = match self.bucket(sound) {
             Some(bucket) => {
-                self.fill_bucket(ask, bucket, subject, cost, failures)
+                self.fill_bucket(store, bucket, subject, cost, failures)
                     .await?
             }
-            None if self.limit.unit == Unit::ComputeMs => self.peek_window(ask, subject).await?,
-            None => self.charge_window(ask, subject, cost, failures).await?,
+            None if self.limit.unit == Unit::ComputeMs => self.peek_window(store, subject).await?,
+            None => self.charge_window(store, subject, cost, failures).await?,
         };
-        let standing = self.standing(subject, cost, sound, ask.now_ms);
+        let standing = self.standing(subject, cost, sound, store.now_ms);
         let outcome = passed.ok_or_else(|| {
             let retry_ms = standing.map_or(0, |standing| standing.retry_ms).max(1);
             let local = self.memory.of(subject);
-            local.denied_until_ms = ask.now_ms + retry_ms.min(REFUSED_FROM_MEMORY_MS);
+            local.denied_until_ms = store.now_ms + retry_ms.min(REFUSED_FROM_MEMORY_MS);
             local.denied_cost = cost;
             Over {
                 retry_ms,
@@ -599,360 +492,10 @@ impl Rule {
         Ok(ChargeOutcome { outcome, standing })
     }
 
-    /// Charges a window, or says with `None` that it does not fit.
-    async fn charge_window<K: Kv>(
-        &mut self,
-        ask: Ask<'_, K>,
-        subject: u128,
-        cost: u64,
-        failures: &mut StoreFailures,
-    ) -> Result<Option<Passed>, KvError> {
-        let at = self.at(ask.now_ms);
-        let span = at.span.id;
-        let lease_tokens = self.limit.lease_tokens;
-        let local = self.memory.of(subject);
-        local.turn(span);
-        if local.tokens >= cost && lease_tokens > 0 {
-            local.tokens -= cost;
-            return Ok(Some(Passed {
-                receipt: Some(Receipt::Leased {
-                    subject,
-                    span,
-                    amount: cost,
-                }),
-                wait_ms: 0,
-            }));
-        }
-        let last_left = match local.seen {
-            Some(Seen::Window { before, count }) => {
-                let (elapsed_ms, width_ms) = (at.elapsed_ms(ask.now_ms), at.width_ms());
-                window::decide(at.limit, before, count, 0, elapsed_ms, width_ms).left
-            }
-            _ => 0,
-        };
-        // What is leased already pays first; it is counted.
-        let leased = local.tokens;
-        let missing = cost - leased;
-        let ahead = lease_tokens.min(last_left / LEASE_SHARE);
-        let taken = missing + ahead;
-        let name = self.name(subject, "", span);
-        let mut count = self.count(ask, subject, &name, taken, failures).await?;
-        let before = match self.before(ask, subject, &at).await {
-            Ok(before) => before,
-            Err(error) => {
-                // Known to be applied, so it can be taken back.
-                self.give_back(ask, &name, taken, failures).await;
-                return Err(error);
-            }
-        };
-        let (elapsed_ms, width_ms) = (at.elapsed_ms(ask.now_ms), at.width_ms());
-        let fits = |count: i64, part: u64| {
-            window::decide(at.limit, before, count, part, elapsed_ms, width_ms).fits
-        };
-        let mut kept = ahead;
-        let mut passes = fits(count, taken);
-        if !passes && ahead > 0 && fits(count - ahead as i64, missing) {
-            self.give_back(ask, &name, ahead, failures).await;
-            count -= ahead as i64;
-            kept = 0;
-            passes = true;
-        }
-        if !passes {
-            self.give_back(ask, &name, taken, failures).await;
-            count -= taken as i64;
-        }
-        self.saw(subject, Seen::Window { before, count }, ask.now_ms);
-        if !passes {
-            return Ok(None);
-        }
-        self.memory.of(subject).tokens = kept;
-        Ok(Some(Passed {
-            receipt: Some(Receipt::Counter {
-                subject,
-                span,
-                amount: cost,
-                matters_until_ms: at.matters_until_ms(),
-            }),
-            wait_ms: 0,
-        }))
-    }
-
-    /// Whether anything is left, for a cost that is known only afterwards.
-    async fn peek_window<K: Kv>(
-        &mut self,
-        ask: Ask<'_, K>,
-        subject: u128,
-    ) -> Result<Option<Passed>, KvError> {
-        let at = self.at(ask.now_ms);
-        self.memory.of(subject).turn(at.span.id);
-        let count = read(ask.kv, &self.name(subject, "", at.span.id)).await?;
-        let before = self.before(ask, subject, &at).await?;
-        self.saw(subject, Seen::Window { before, count }, ask.now_ms);
-        let (elapsed_ms, width_ms) = (at.elapsed_ms(ask.now_ms), at.width_ms());
-        let decision = window::peek(at.limit, before, count, elapsed_ms, width_ms);
-        Ok(decision.fits.then_some(Passed {
-            receipt: None,
-            wait_ms: 0,
-        }))
-    }
-
-    /// Charges compute time that was used, whatever is left.
-    pub async fn settle<K: Kv>(
-        &mut self,
-        ask: Ask<'_, K>,
-        subject: u128,
-        compute_ms: u64,
-        failures: &mut StoreFailures,
-    ) -> Result<(), KvError> {
-        let at = self.at(ask.now_ms);
-        self.memory.of(subject).turn(at.span.id);
-        let name = self.name(subject, "", at.span.id);
-        self.count(ask, subject, &name, compute_ms, failures)
-            .await?;
-        self.moved(
-            subject,
-            at.span.id,
-            i64::try_from(compute_ms).unwrap_or(i64::MAX),
-        );
-        Ok(())
-    }
-
-    /// Adds to a counter, and registers it if that made it.
-    async fn count<K: Kv>(
-        &mut self,
-        ask: Ask<'_, K>,
-        subject: u128,
-        name: &str,
-        amount: u64,
-        failures: &mut StoreFailures,
-    ) -> Result<i64, KvError> {
-        let count = match ask.kv.increment(name, amount as i64).await {
-            Ok(count) => count,
-            Err(error) => {
-                self.register.suspect(name.to_owned());
-                return Err(error);
-            }
-        };
-        let local = self.memory.of(subject);
-        if count == amount as i64 && !local.registered {
-            local.registered = true;
-            failures.registrations += self.register.add(ask, name.to_owned()).await;
-        }
-        Ok(count)
-    }
-
-    /// The counter of the window before, 0 where windows do not slide.
-    async fn before<K: Kv>(
-        &mut self,
-        ask: Ask<'_, K>,
-        subject: u128,
-        at: &At,
-    ) -> Result<i64, KvError> {
-        if !at.sliding || at.span.id == 0 {
-            return Ok(0);
-        }
-        if let Some(before) = self.memory.of(subject).before {
-            return Ok(before);
-        }
-        let before = read(ask.kv, &self.name(subject, "", at.span.id - 1)).await?;
-        if at.elapsed_ms(ask.now_ms) >= SETTLED_MS {
-            self.memory.of(subject).before = Some(before);
-        }
-        Ok(before)
-    }
-
-    /// Takes units off a counter; whether the store confirmed it.
-    async fn give_back<K: Kv>(
-        &self,
-        ask: Ask<'_, K>,
-        name: &str,
-        amount: u64,
-        failures: &mut StoreFailures,
-    ) -> bool {
-        let given = ask.kv.increment(name, -(amount as i64)).await.is_ok();
-        failures.refunds += u64::from(!given);
-        given
-    }
-
-    async fn take_place<K: Kv>(
-        &mut self,
-        ask: Ask<'_, K>,
-        subject: u128,
-        lease_ms: u64,
-        failures: &mut StoreFailures,
-    ) -> Result<ChargeOutcome, KvError> {
-        let bucket = concurrency::bucket(lease_ms, ask.now_ms);
-        self.memory.of(subject).turn(bucket);
-        let name = self.name(subject, "c", bucket);
-        let own = self.count(ask, subject, &name, 1, failures).await?;
-        let neighbours = async {
-            let before = match bucket.checked_sub(1) {
-                Some(before) => read(ask.kv, &self.name(subject, "c", before)).await?,
-                None => 0,
-            };
-            let after = read(ask.kv, &self.name(subject, "c", bucket + 1)).await?;
-            Ok::<_, KvError>((before, after))
-        };
-        let (before, after) = match neighbours.await {
-            Ok(neighbours) => neighbours,
-            Err(error) => {
-                self.give_back(ask, &name, 1, failures).await;
-                return Err(error);
-            }
-        };
-        let (fits, left) = concurrency::decide(self.limit.limit, own, before, after);
-        let standing = Some(Standing {
-            left,
-            // When a call ends is not known; a second is as good a guess as any.
-            retry_ms: if left == 0 { 1000 } else { 0 },
-            reset_ms: 1000,
-        });
-        let outcome = if fits {
-            Ok(Passed {
-                receipt: Some(Receipt::Place {
-                    name,
-                    matters_until_ms: concurrency::matters_until_ms(lease_ms, bucket),
-                }),
-                wait_ms: 0,
-            })
-        } else {
-            self.give_back(ask, &name, 1, failures).await;
-            Err(Over {
-                retry_ms: 1000,
-                too_large: false,
-                from_memory: false,
-            })
-        };
-        Ok(ChargeOutcome { outcome, standing })
-    }
-
-    async fn fill_bucket<K: Kv>(
-        &mut self,
-        ask: Ask<'_, K>,
-        bucket: Bucket,
-        subject: u128,
-        cost: u64,
-        failures: &mut StoreFailures,
-    ) -> Result<Option<Passed>, KvError> {
-        let mut generation = ask.now_ms / bucket.generation_ms();
-        for _ in 0..gcra::MAX_SWAPS {
-            let name = self.name(subject, "g", generation);
-            let (value, swap) = ask.kv.read_to_swap(&name).await?;
-            let (state, made) = match value {
-                Some(value) => (State::from_bytes(&value).unwrap_or_default(), false),
-                None => match self
-                    .begin(ask, bucket, subject, generation, failures)
-                    .await?
-                {
-                    Some(state) => (state, true),
-                    None => continue,
-                },
-            };
-            if state.closed {
-                // Somebody whose clock is ahead has begun the next.
-                generation += 1;
-                continue;
-            }
-            let decision = bucket.decide(state, ask.now_ms, cost);
-            let Ok((after, wait_ms)) = decision.outcome else {
-                self.saw(subject, Seen::Bucket(state), ask.now_ms);
-                return Ok(None);
-            };
-            let swapped = ask.kv.swap(swap, &after.to_bytes()).await;
-            if made && !matches!(swapped, Ok(false)) {
-                failures.registrations += self.register.add(ask, name).await;
-            }
-            if swapped? {
-                self.saw(subject, Seen::Bucket(after), ask.now_ms);
-                return Ok(Some(Passed {
-                    receipt: Some(Receipt::Bucket {
-                        subject,
-                        generation,
-                        charge: Charge { cost, after },
-                        matters_until_ms: ask.now_ms + decision.full_in_ms + CLOCK_SPREAD_MS,
-                    }),
-                    wait_ms,
-                }));
-            }
-        }
-        Err(KvError::new("other writers were faster on every try"))
-    }
-
-    /// A bucket's value, read and not changed.
-    async fn read_bucket<K: Kv>(
-        &self,
-        ask: Ask<'_, K>,
-        bucket: Bucket,
-        subject: u128,
-    ) -> Result<State, KvError> {
-        let generation = ask.now_ms / bucket.generation_ms();
-        let parsed = |value: Vec<u8>| State::from_bytes(&value).unwrap_or_default();
-        let read = async |generation| {
-            let value = ask.kv.get(&self.name(subject, "g", generation)).await?;
-            Ok::<_, KvError>(value.map(parsed))
-        };
-        let state = match read(generation).await? {
-            // A caller whose clock is ahead has begun the next.
-            Some(closed) if closed.closed => read(generation + 1).await?.unwrap_or(closed),
-            Some(state) => state,
-            None => match generation.checked_sub(1) {
-                Some(before) => read(before).await?.unwrap_or_default(),
-                None => State::default(),
-            },
-        };
-        Ok(State {
-            closed: false,
-            ..state
-        })
-    }
-
-    /// What a generation begins with: the value of the one before, closed to everybody else while some
-    /// may still be using it. `None` when it was changed meanwhile.
-    async fn begin<K: Kv>(
-        &mut self,
-        ask: Ask<'_, K>,
-        bucket: Bucket,
-        subject: u128,
-        generation: u64,
-        failures: &mut StoreFailures,
-    ) -> Result<Option<State>, KvError> {
-        let Some(before) = generation.checked_sub(1) else {
-            return Ok(Some(State::default()));
-        };
-        let name = self.name(subject, "g", before);
-        let opened = |state: State| State {
-            closed: false,
-            ..state
-        };
-        let parse = |value: Vec<u8>| State::from_bytes(&value).unwrap_or_default();
-        let into_ms = ask
-            .now_ms
-            .saturating_sub(generation * bucket.generation_ms());
-        if into_ms >= SETTLED_MS {
-            let value = ask.kv.get(&name).await?;
-            return Ok(Some(opened(value.map(parse).unwrap_or_default())));
-        }
-        let (value, swap) = ask.kv.read_to_swap(&name).await?;
-        let made = value.is_none();
-        let state = value.map(parse).unwrap_or_default();
-        if state.closed {
-            return Ok(Some(opened(state)));
-        }
-        let closed = State {
-            closed: true,
-            ..state
-        };
-        let swapped = ask.kv.swap(swap, &closed.to_bytes()).await;
-        if made && !matches!(swapped, Ok(false)) {
-            failures.registrations += self.register.add(ask, name).await;
-        }
-        Ok(swapped?.then_some(state))
-    }
-
-    /// Undoes a charge, where that still means something.
+    /// Undoes a charge, if its counter still matters.
     pub async fn refund<K: Kv>(
         &mut self,
-        ask: Ask<'_, K>,
+        store: StoreAccess<'_, K>,
         receipt: &Receipt,
         failures: &mut StoreFailures,
     ) {
@@ -963,10 +506,10 @@ impl Rule {
                 amount,
                 matters_until_ms,
             } => {
-                // A counter nobody reads may be gone, and would be made again.
-                if ask.now_ms < *matters_until_ms {
+                // The counter may be deleted already, and a refund would create it again.
+                if store.now_ms < *matters_until_ms {
                     let name = self.name(*subject, "", *span);
-                    if self.give_back(ask, &name, *amount, failures).await {
+                    if self.give_back(store, &name, *amount, failures).await {
                         let back = i64::try_from(*amount).unwrap_or(i64::MAX);
                         self.moved(*subject, *span, -back);
                     }
@@ -986,7 +529,7 @@ impl Rule {
                 name,
                 matters_until_ms,
             } => {
-                if ask.now_ms < *matters_until_ms && ask.kv.increment(name, -1).await.is_err() {
+                if store.now_ms < *matters_until_ms && store.kv.increment(name, -1).await.is_err() {
                     failures.releases += 1;
                 }
             }
@@ -999,9 +542,9 @@ impl Rule {
                 let Kind::Bucket { bucket, .. } = self.kind else {
                     return;
                 };
-                if ask.now_ms < *matters_until_ms
+                if store.now_ms < *matters_until_ms
                     && self
-                        .drain_bucket(ask, bucket, *subject, *generation, *charge)
+                        .drain_bucket(store, bucket, *subject, *generation, *charge)
                         .await
                         .is_err()
                 {
@@ -1009,44 +552,6 @@ impl Rule {
                 }
             }
         }
-    }
-
-    async fn drain_bucket<K: Kv>(
-        &mut self,
-        ask: Ask<'_, K>,
-        bucket: Bucket,
-        subject: u128,
-        mut generation: u64,
-        charge: Charge,
-    ) -> Result<(), KvError> {
-        for _ in 0..gcra::MAX_SWAPS {
-            let name = self.name(subject, "g", generation);
-            let (value, swap) = ask.kv.read_to_swap(&name).await?;
-            let Some(state) = value.and_then(|v| State::from_bytes(&v)) else {
-                return Ok(());
-            };
-            if state.closed {
-                generation += 1;
-                continue;
-            }
-            let Some(refunded) = bucket.refund(state, charge) else {
-                return Ok(());
-            };
-            if ask.kv.swap(swap, &refunded.to_bytes()).await? {
-                self.saw(subject, Seen::Bucket(refunded), ask.now_ms);
-                return Ok(());
-            }
-        }
-        Err(KvError::new("other writers were faster on every try"))
-    }
-}
-
-/// The sum of a counter, which is not made by asking.
-pub async fn read<K: Kv>(kv: &K, name: &str) -> Result<i64, KvError> {
-    if kv.exists(name).await? {
-        kv.increment(name, 0).await
-    } else {
-        Ok(0)
     }
 }
 
@@ -1060,7 +565,7 @@ fn family(limit: &Limit) -> String {
         limit.period,
         limit.time_zone,
     );
-    // A bucket's value is measured in its rate; a counter is units under any limit.
+    // A bucket's value depends on its rate. A counter holds units, whatever the limit.
     if matches!(
         limit.algorithm,
         Algorithm::TokenBucket | Algorithm::LeakyBucket

@@ -1,8 +1,8 @@
-//! Quota as a service: a policy opened from its text, over a store that answers at once.
+//! Quota as a service: a policy opened from its text, over a store whose operations complete immediately.
 
 use super::limits::{Algorithm, Unit};
 use super::words::{Admitted, Call, Refusal, Scope};
-use super::{Admission, Ask, Cost, Quota, headers, status, subject};
+use super::{Admission, Cost, Quota, StoreAccess, headers, status, subject};
 use crate::document;
 use penstock_core::Kv;
 use penstock_core::headers::Headers;
@@ -15,12 +15,11 @@ pub trait QuotaService {
     /// An admitted call.
     type Admission: AdmissionService;
 
-    /// Which limits there are.
+    /// The kinds of limits of the policy.
     fn scope(&self) -> Scope;
-    /// The limits that count differently from what the policy asks for, because of the store: a sentence each, for the
-    /// operator.
+    /// One sentence for each limit that the store forces to another algorithm; for the operator.
     fn fallbacks(&self, now_ms: u64, random: u64) -> Vec<String>;
-    /// Decides every limit that is known before the body is read.
+    /// Decides all limits whose cost is known before the body is read.
     fn admit(
         &self,
         call: &Call<'_>,
@@ -29,17 +28,17 @@ pub trait QuotaService {
     ) -> Result<Admitted<Self::Admission>, Refusal>;
 }
 
-/// What a call was charged. Dropped without being settled, it stays charged.
+/// The charges of a call. If it is dropped unsettled, the charges stay.
 pub trait AdmissionService {
-    /// Decides the limits that count items. A refusal gives everything back.
+    /// Decides the limits that count items. A refusal refunds all charges of the call.
     fn charge_items(&self, items: u64, now_ms: u64, random: u64) -> Result<Headers, Refusal>;
-    /// Gives the items of a call back that provably did not run; how the limits stand then.
+    /// Refunds the items of a call that provably did not run. Returns the headers afterwards.
     fn refund_items(&self, now_ms: u64) -> Headers;
-    /// Ends the call, which ran for so many milliseconds.
+    /// Ends the call. `compute_ms` is the compute time that it used.
     fn settle(&self, compute_ms: u64, now_ms: u64);
 }
 
-/// Quota over a store, and what one instance remembers of it.
+/// Quota over a store, with the memory of one instance.
 ///
 /// ```
 /// use penstock_core::Caller;
@@ -109,8 +108,8 @@ impl<K: Kv> QuotaService for KvQuota<K> {
     fn fallbacks(&self, now_ms: u64, random: u64) -> Vec<String> {
         let Shared { quota, kv, .. } = &*self.0;
         let mut quota = quota.borrow_mut();
-        // A store that does not answer now is asked again by the first call.
-        let _ = run_ready(quota.probe_swap(Ask::new(kv, now_ms, random)));
+        // On a store failure the first call tries again.
+        let _ = run_ready(quota.probe_swap(StoreAccess::new(kv, now_ms, random)));
         let fallbacks = quota.fallbacks().into_iter();
         fallbacks.map(|fallback| fallback.to_string()).collect()
     }
@@ -122,7 +121,7 @@ impl<K: Kv> QuotaService for KvQuota<K> {
         random: u64,
     ) -> Result<Admitted<Self::Admission>, Refusal> {
         let Shared { quota, kv, .. } = &*self.0;
-        let whose = subject::Call {
+        let attributes = subject::CallAttributes {
             caller: call.caller,
             route: call.route,
             model: call.model,
@@ -131,8 +130,9 @@ impl<K: Kv> QuotaService for KvQuota<K> {
             requests: 1,
             bytes: call.body_bytes,
         };
-        let ask = Ask::new(kv, now_ms, random);
-        let admitted = run_ready(quota.borrow_mut().admit(ask, &whose, cost)).map_err(refusal)?;
+        let store = StoreAccess::new(kv, now_ms, random);
+        let admitted =
+            run_ready(quota.borrow_mut().admit(store, &attributes, cost)).map_err(refusal)?;
         Ok(Admitted {
             wait_ms: u32::try_from(admitted.wait_ms).unwrap_or(u32::MAX),
             headers: headers(&admitted.statuses, None),
@@ -151,8 +151,8 @@ impl<K: Kv> AdmissionService for KvAdmission<K> {
         let Some(admission) = held.as_mut() else {
             return Ok(Headers::new());
         };
-        let ask = Ask::new(kv, now_ms, random);
-        run_ready(quota.borrow_mut().charge_items(ask, admission, items)).map_err(refusal)?;
+        let store = StoreAccess::new(kv, now_ms, random);
+        run_ready(quota.borrow_mut().charge_items(store, admission, items)).map_err(refusal)?;
         Ok(headers(&admission.statuses, None))
     }
 
@@ -162,21 +162,21 @@ impl<K: Kv> AdmissionService for KvAdmission<K> {
         let Some(admission) = held.as_mut() else {
             return Headers::new();
         };
-        let ask = Ask::new(kv, now_ms, 0);
-        run_ready(quota.borrow_mut().refund_items(ask, admission));
+        let store = StoreAccess::new(kv, now_ms, 0);
+        run_ready(quota.borrow_mut().refund_items(store, admission));
         headers(&admission.statuses, None)
     }
 
     fn settle(&self, compute_ms: u64, now_ms: u64) {
         let Shared { quota, kv, .. } = &*self.shared;
         if let Some(admission) = self.held.borrow_mut().take() {
-            let ask = Ask::new(kv, now_ms, 0);
-            run_ready(quota.borrow_mut().settle(ask, admission, compute_ms));
+            let store = StoreAccess::new(kv, now_ms, 0);
+            run_ready(quota.borrow_mut().settle(store, admission, compute_ms));
         }
     }
 }
 
-fn refusal(refusal: status::Refusal) -> Refusal {
+fn refusal(refusal: status::QuotaRefusal) -> Refusal {
     Refusal {
         headers: headers(&refusal.statuses, Some(&refusal)),
         limit: refusal.limit.unwrap_or_default(),

@@ -1,34 +1,34 @@
-//! What quota tells the gate about a call: how each limit stands, and why a call was refused.
+//! The results of quota for a call: the status of each limit, and the reason of a refusal.
 
 use super::limits::Unit;
 use super::words::RefusalKind;
 
-/// How one limit stands after a call.
+/// The status of one limit after a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
     /// The limit's name.
     pub name: String,
-    /// Units in the window; a token bucket's burst.
+    /// Units in the window; for a token bucket, its burst.
     pub limit: u64,
-    /// Seconds of the window, rounded up; for a token bucket, in which the burst is restored. `None`
-    /// for calls at once.
+    /// Length of the window in seconds, rounded up; for a token bucket, the time that restores the burst. `None` for
+    /// concurrent calls.
     pub window_s: Option<u64>,
     /// Units left.
     pub remaining: u64,
-    /// Seconds until the window ends or the bucket is full; on the limit that refused, until a retry
-    /// has a chance. Rounded up.
+    /// Seconds until the window ends or the bucket is full; for the limit that refused, until a retry can pass. Rounded
+    /// up.
     pub reset_s: u64,
-    /// What is counted.
+    /// The unit that it counts.
     pub unit: Unit,
     /// Whether the limit only reports.
     pub shadow: bool,
-    /// Whether the call was more than the limit allows; it passed nevertheless if `shadow`.
+    /// Whether the call exceeded the limit. A `shadow` limit admits it nevertheless.
     pub over: bool,
 }
 
 impl Status {
-    /// The quota unit of the draft's registry, `None` for its default; units it does not have keep
-    /// their name.
+    /// The quota unit in the registry of the draft; `None` for the registry's default. Units that the registry lacks keep
+    /// their own name.
     pub fn quota_unit(&self) -> Option<&'static str> {
         match (self.window_s, self.unit) {
             (None, _) => Some("concurrent-requests"),
@@ -39,41 +39,41 @@ impl Status {
     }
 }
 
-/// A refused call.
+/// A refused call, with the status of each limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// Why.
+pub struct QuotaRefusal {
+    /// The kind of refusal.
     pub kind: RefusalKind,
     /// The limit that refused; `None` for [`RefusalKind::BackOff`].
     pub limit: Option<String>,
-    /// What that limit counts.
+    /// The unit of that limit.
     pub unit: Option<Unit>,
-    /// Seconds after which a retry has a chance, at least 1.
+    /// Seconds after which a retry can pass, at least 1.
     pub retry_after_s: u64,
-    /// What happened and what to do, for the caller.
+    /// The message for the caller: what happened and what to do.
     pub message: String,
-    /// The limits that were asked before the refusal, and the one that refused.
+    /// The statuses of the limits that were charged before, and of the one that refused.
     pub statuses: Vec<Status>,
 }
 
-/// What became of calls, and what failed, since the instance began.
+/// Counts of calls and failures since the instance began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Calls admitted.
     pub admitted: u64,
     /// Calls refused because a limit was used up or too small.
     pub refused: u64,
-    /// Of those, refused from what the instance remembered, without a trip to the store.
+    /// Of those, calls refused from memory, without the store.
     pub refused_from_memory: u64,
-    /// Calls refused for having been refused too often.
+    /// Calls of callers that were blocked after too many refusals.
     pub backed_off: u64,
     /// Times a shadow limit would have refused.
     pub shadow_refusals: u64,
-    /// What the store failed at.
+    /// Failed operations of the store.
     pub store_failures: StoreFailures,
 }
 
-/// How often the store did not answer, by what it was asked.
+/// Counts of failed store operations, by purpose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreFailures {
     /// Charges of a limit.
@@ -86,8 +86,8 @@ pub struct StoreFailures {
     pub releases: u64,
     /// Compute time that was not charged.
     pub settlements: u64,
-    /// Counting or reading a caller's refusals.
+    /// Writes and reads of a caller's refusal counter.
     pub back_off: u64,
-    /// Registering a new entry for deletion. The instance tries again.
+    /// Registrations of a new entry for deletion. The instance tries again.
     pub registrations: u64,
 }

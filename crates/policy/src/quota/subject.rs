@@ -1,21 +1,21 @@
-//! Decides which quota a call draws from: the limits that apply to it, and the subject of each, hashed
-//! into a short name.
+//! Decides which counters a call uses: the limits that apply to it, and its subject under each limit, hashed into a
+//! short name.
 //!
-//! Much of a subject is chosen by strangers, so names hold a hash of it (128 bits of BLAKE3 over
-//! fields with their lengths): bounded, and no two subjects can be made alike.
+//! Clients choose much of a subject. Names therefore hold a hash of it: 128 bits of BLAKE3 over the fields with their
+//! lengths. Such names are bounded, and no client can create two subjects with the same name.
 
 use super::limits::{Dimension, Limit};
 use penstock_core::Caller;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// What quota needs to know of a call.
+/// The attributes of a call by which limits select and count it.
 #[derive(Clone, Copy, Debug)]
-pub struct Call<'a> {
-    /// Who calls.
+pub struct CallAttributes<'a> {
+    /// The caller.
     pub caller: &'a Caller,
-    /// The route, by the gate's name for it; never the path a client sent.
+    /// The kind of route; never the path that a client sent.
     pub route: &'a str,
-    /// The model that was asked for, if any.
+    /// The model that the call names, if any.
     pub model: Option<&'a str>,
 }
 
@@ -24,12 +24,12 @@ pub const NONE: &str = "none";
 /// The bucket of callers whose address is not known.
 pub const UNKNOWN: &str = "unknown";
 
-/// Leading bits of an IPv6 address that name a subscriber: one household or machine is given a /64
-/// and can choose the rest at will (RFC 4291, section 2.5.1; RFC 6177).
+/// Leading bits of an IPv6 address that identify a subscriber. A household or machine gets a /64 and chooses the other
+/// bits freely (RFC 4291, section 2.5.1; RFC 6177).
 const IPV6_PREFIX_BITS: u32 = 64;
 
-/// Whether a limit applies to a call: each filter that is not empty names what the call has.
-pub fn applies(limit: &Limit, call: &Call<'_>) -> bool {
+/// Whether a limit applies to a call: every filter that is not empty lists the call's value.
+pub fn applies(limit: &Limit, call: &CallAttributes<'_>) -> bool {
     let passes = |filter: &[String], value: Option<&str>| {
         filter.is_empty() || value.is_some_and(|v| filter.iter().any(|f| f == v))
     };
@@ -39,9 +39,9 @@ pub fn applies(limit: &Limit, call: &Call<'_>) -> bool {
         && passes(&limit.tenants, Some(&call.caller.tenant))
 }
 
-/// The subject of a call under some dimensions. `family` distinguishes what must not share counters:
-/// the limit, and everything that changes what its counters mean.
-pub fn subject(family: &str, per: &[Dimension], call: &Call<'_>) -> u128 {
+/// The subject of a call under some dimensions. `family` separates counters that must not be shared: those of other
+/// limits, and those under settings that change the meaning of a counter.
+pub fn subject(family: &str, per: &[Dimension], call: &CallAttributes<'_>) -> u128 {
     let mut hash = Hash::new(family);
     for dimension in per {
         match dimension {
@@ -74,9 +74,9 @@ pub fn subject(family: &str, per: &[Dimension], call: &Call<'_>) -> u128 {
     hash.finish()
 }
 
-/// Who is held to account for refusals: the API key within its tenant, or the address of a caller who
-/// showed none.
-pub fn accountable(call: &Call<'_>) -> u128 {
+/// The subject whose refusals are counted: the API key within its tenant, or the address of a caller without
+/// credentials.
+pub fn accountable(call: &CallAttributes<'_>) -> u128 {
     let per: &[Dimension] = if !call.caller.anonymous {
         &[Dimension::ApiKey]
     } else {
@@ -85,7 +85,7 @@ pub fn accountable(call: &Call<'_>) -> u128 {
     subject("back-off", per, call)
 }
 
-/// Whose an address is taken to be: an IPv4 address itself (also when it is written as IPv6), an IPv6 address by its /64.
+/// The subscriber of an address: an IPv4 address itself, also when it is written as IPv6; an IPv6 address by its /64.
 pub fn subscriber(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(v4) => v4.into(),
@@ -96,7 +96,7 @@ pub fn subscriber(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The network an address is counted by, as [`subscriber`] has it. What is no address counts as it stands.
+/// The network by which an address is counted, as [`subscriber`] gives it. A text that is no address is used unchanged.
 pub fn network(address: &str) -> String {
     match address.parse::<IpAddr>().map(subscriber) {
         Ok(IpAddr::V4(v4)) => v4.to_string(),
@@ -141,7 +141,7 @@ mod tests {
     }
 
     fn of(per: &[Dimension], caller: &Caller) -> u128 {
-        let call = Call {
+        let call = CallAttributes {
             caller,
             route: "predict",
             model: Some("m"),
@@ -168,20 +168,20 @@ mod tests {
         use Dimension::{Address, ApiKey, Model, Tenant};
         let a = caller("a", Some("k"), Some("192.0.2.7"));
         let b = caller("b", Some("k"), Some("192.0.2.7"));
-        let nobody = caller("a", None, None);
+        let anonymous = caller("a", None, None);
         assert_eq!(of(&[], &a), of(&[], &b));
         assert_eq!(of(&[Address, Model], &a), of(&[Address, Model], &b));
         assert_ne!(of(&[Tenant], &a), of(&[Tenant], &b));
         assert_ne!(of(&[ApiKey], &a), of(&[ApiKey], &b), "ids are per tenant");
-        assert_ne!(of(&[ApiKey], &a), of(&[ApiKey], &nobody));
+        assert_ne!(of(&[ApiKey], &a), of(&[ApiKey], &anonymous));
         assert_eq!(
-            of(&[ApiKey], &nobody),
+            of(&[ApiKey], &anonymous),
             of(&[ApiKey], &caller("b", None, None)),
             "callers without one share"
         );
-        // Nobody can choose a name that makes them somebody else.
+        // A caller cannot choose a name that gives it another caller's subject.
         let named_none = caller("a", Some("none"), Some("unknown"));
-        assert_ne!(of(&[ApiKey], &named_none), of(&[ApiKey], &nobody));
-        assert_ne!(of(&[Address], &named_none), of(&[Address], &nobody));
+        assert_ne!(of(&[ApiKey], &named_none), of(&[ApiKey], &anonymous));
+        assert_ne!(of(&[Address], &named_none), of(&[Address], &anonymous));
     }
 }

@@ -1,27 +1,26 @@
 //! Decides whether a store's compare-and-swap can be trusted, by trying it.
 //!
-//! Of two swaps begun on the same value exactly one may succeed, whether the entry was absent or
-//! present, and what the store then holds must be the winner's. The verdict is kept in the store under
-//! a versioned name, so that all instances agree and few of them try.
+//! Of two swaps that began on the same value exactly one may succeed, whether the entry was absent or present. The store
+//! must then hold the winner's value. The verdict is stored under a versioned name, so that all instances agree and few of
+//! them try.
 
 use penstock_core::{Kv, KvError};
 
-/// Where the verdict is kept. The version changes when the trial does. Delete the entry to have a
-/// store tried anew.
+/// The name of the verdict's entry. Its version changes with the trial. Delete the entry to try a store again.
 pub const VERDICT_NAME: &str = "q/.swap/v1";
 
 /// Trials before errors count against the store: one may be a lost reply, three are not.
 const TRIALS: u64 = 3;
 
-/// How long a verdict that could not be written to the store is believed by the instance alone.
+/// Time for which an instance uses a verdict that could not be stored, in milliseconds.
 pub const UNWRITTEN_MS: u64 = 60_000;
 
 /// Whether compare-and-swap can be trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It can.
+    /// It can be trusted.
     Sound,
-    /// It cannot, for this reason.
+    /// It cannot be trusted, for this reason.
     Unsound(String),
 }
 
@@ -43,8 +42,8 @@ impl Verdict {
     }
 }
 
-/// The verdict on a store, tried if nobody has; and whether it was written down. An error means that
-/// the store does not even read.
+/// The verdict on a store, and whether it is stored. Tries the store if there is no verdict yet. An error means that the
+/// store cannot even be read.
 pub async fn verdict<K: Kv>(kv: &K, random: u64) -> Result<(Verdict, bool), KvError> {
     if let Some(known) = read(kv).await? {
         return Ok((known, true));
@@ -53,7 +52,7 @@ pub async fn verdict<K: Kv>(kv: &K, random: u64) -> Result<(Verdict, bool), KvEr
     for trial in 0..TRIALS {
         let name = format!("q/.swap/t/{random:016x}-{trial}");
         let tried = try_out(kv, &name).await;
-        // Left behind only if this fails too or the instance ends here.
+        // The entry stays behind only if this fails too, or the instance ends here.
         let deleted = kv.delete(&name).await;
         match tried.and_then(|verdict| deleted.map(|()| verdict)) {
             Ok(verdict) => return Ok(write(kv, verdict).await),
@@ -71,7 +70,7 @@ async fn read<K: Kv>(kv: &K) -> Result<Option<Verdict>, KvError> {
         .and_then(|v| Verdict::from_bytes(&v)))
 }
 
-/// Writes a verdict, unless somebody else came to one meanwhile: theirs holds for all.
+/// Writes a verdict, unless another instance wrote one in the meantime. The first verdict holds for all.
 async fn write<K: Kv>(kv: &K, verdict: Verdict) -> (Verdict, bool) {
     if let Ok(Some(theirs)) = read(kv).await {
         return (theirs, true);

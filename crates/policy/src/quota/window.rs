@@ -1,7 +1,6 @@
-//! Decides whether a charge fits in a window, from the counters of this window and the one before.
+//! Decides whether a charge fits in a window, from the counters of this window and the previous one.
 //!
-//! A fixed window is the case without one before. All sums are exact: fractions are kept as products
-//! with the window's length.
+//! A fixed window has no previous one. All sums are exact: fractions are kept as products with the window's length.
 //!
 //! # Bounds
 //!
@@ -17,18 +16,17 @@
 //! each counter still holds at most L, and an interval of d touches the counters of d + s: at most
 //! ⌈(d + s)/W⌉ + 1 of them. An instant at a boundary can then see 2·L with either.
 
-/// What a window allows.
+/// The decision of a window on a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
     /// Whether the charge, which `count` already contains, fits.
     pub fits: bool,
-    /// Units left for others: after the charge where it fits, without it where it does not.
+    /// Units left for others: after the charge if it fits, without it if it does not.
     pub left: u64,
 }
 
-/// Whether `cost` fits, which `count` already contains. `before` is the older counter (0 for a fixed
-/// window), of which the part is counted that the last `width_ms` still cover when `elapsed_ms` of this
-/// window have passed.
+/// Decides whether `cost` fits; `count` already contains it. `before` is the counter of the previous window, 0 for a
+/// fixed window. Of it counts the part that the last `width_ms` still cover when `elapsed_ms` of this window have passed.
 pub fn decide(
     limit: u64,
     before: i64,
@@ -54,12 +52,12 @@ pub fn decide(
     }
 }
 
-/// Milliseconds until `cost`, which does not fit now, fits if nobody else calls; at least 1. `count` is without
-/// the charge. For a fixed window (`sliding` false) the wait lasts until its end.
+/// Milliseconds until `cost`, which does not fit now, fits without other calls; at least 1. `count` does not contain the
+/// charge. For a fixed window (`sliding` is false) the wait lasts until its end.
 ///
-/// It fits from then on, however much later the call comes, and at every instance. For that reason the units that
-/// an instance took ahead do not shorten the wait: other instances do not have them, and they are lost when the
-/// window ends, which may be before the whole second that a client is told.
+/// From then on the call fits at every instance, however late it comes. Units that an instance took ahead do not shorten
+/// the wait. Other instances do not have them, and they are lost when the window ends, which may be before the whole
+/// second that a client is told.
 pub fn retry_ms(
     limit: u64,
     before: i64,
@@ -81,7 +79,7 @@ pub fn retry_ms(
         let covered = (limit - count - cost) * width / before;
         (width - covered - elapsed).max(0)
     } else if cost >= limit {
-        // Nothing may be left of this window either.
+        // This window may be full as well.
         to_end + width
     } else if count > 0 {
         let covered = (limit - cost) * width / count;
@@ -92,8 +90,8 @@ pub fn retry_ms(
     u64::try_from(wait.max(1)).unwrap_or(1)
 }
 
-/// Whether anything is left, for costs that are known only afterwards, and how much: at least 1 where
-/// a call passes, so that 0 always means a refusal.
+/// Decides whether units are left, for costs that are known only afterwards. `left` is at least 1 if a call passes, so
+/// that 0 always means a refusal.
 pub fn peek(limit: u64, before: i64, count: i64, elapsed_ms: u64, width_ms: u64) -> Decision {
     let left = decide(limit, before, count, 0, elapsed_ms, width_ms).left;
     let width = i128::from(width_ms.max(1));
@@ -106,7 +104,7 @@ pub fn peek(limit: u64, before: i64, count: i64, elapsed_ms: u64, width_ms: u64)
 }
 
 fn weighted(before: i64, elapsed_ms: u64, width_ms: u64) -> i128 {
-    // A counter below zero was refunded after it was forgotten, and says nothing.
+    // A counter below zero was refunded after it was deleted, so it is ignored.
     i128::from(before.max(0)) * i128::from(width_ms.saturating_sub(elapsed_ms))
 }
 

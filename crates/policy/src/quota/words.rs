@@ -1,11 +1,11 @@
-//! The words between quota and the gate: what is asked of a call, and what is answered.
+//! The types between quota and the gate: a call, and the decision on it.
 //!
-//! The WIT package `penstock:quota` says the same for components; the shells in `guest` convert and add nothing.
+//! The WIT package `penstock:quota` has the same types for components. The shells in `guest` only convert.
 
 use penstock_core::headers::Headers;
 use penstock_core::{Caller, Code, Problem};
 
-/// A call, as far as limits are concerned.
+/// The properties of a call on which limits depend.
 #[derive(Clone, Copy, Debug)]
 pub struct Call<'a> {
     /// The caller, as `auth` recognised it.
@@ -18,32 +18,32 @@ pub struct Call<'a> {
     pub body_bytes: u64,
 }
 
-/// Which limits a policy has, so that a gate does not ask in vain.
+/// The kinds of limits that a policy has. A gate skips the calls to quota that no limit needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
-    /// Some limit applies to calls.
+    /// A limit applies to calls.
     pub calls: bool,
-    /// Some limit counts items.
+    /// A limit counts items.
     pub items: bool,
-    /// Some limit is settled after a call: compute time or calls at once.
+    /// A limit is settled after a call: on compute time or concurrent calls.
     pub settles: bool,
 }
 
 /// Why a call was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefusalKind {
-    /// A limit is used up for now.
+    /// A limit is used up at the moment.
     UsedUp,
-    /// The call alone is more than a limit ever allows; trying again is of no use.
+    /// The call alone exceeds a limit, so a retry can never pass.
     TooLarge,
     /// The caller was refused too often within a minute.
     BackOff,
-    /// The store did not answer and a limit holds in doubt: the server's fault, not the caller's.
+    /// The store did not answer, and a limit is `closed` in that case.
     StoreFailed,
 }
 
 impl RefusalKind {
-    /// The error a call is answered with.
+    /// The error code of the answer.
     pub const fn code(self) -> Code {
         match self {
             Self::UsedUp | Self::BackOff => Code::QuotaExceeded,
@@ -53,27 +53,27 @@ impl RefusalKind {
     }
 }
 
-/// A refused call, as the caller is told of it.
+/// The refusal of a call, as the answer reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The kind of refusal.
     pub kind: RefusalKind,
-    /// The limit that refused; empty where no single one is the reason.
+    /// The limit that refused; empty if no single limit is the reason.
     pub limit: String,
-    /// What happened and what to do.
+    /// The message: what happened and what to do.
     pub message: String,
-    /// Seconds after which a retry has a chance.
+    /// Seconds after which a retry can pass.
     pub retry_after_s: u32,
     /// Headers for the answer.
     pub headers: Headers,
 }
 
 impl Refusal {
-    /// The problem the call is answered with, and the headers that come with it.
+    /// The problem document of the answer, and its headers.
     pub fn problem(self) -> (Problem, Headers) {
         let problem = Problem::new(self.kind.code(), self.message);
         let problem = match self.kind {
-            // Sending the same again never helps a call that is too large.
+            // A retry never helps a call that is too large.
             RefusalKind::TooLarge => problem,
             _ => problem.retry_after(self.retry_after_s),
         };
@@ -84,7 +84,7 @@ impl Refusal {
 /// An admitted call.
 #[derive(Clone, Debug)]
 pub struct Admitted<A> {
-    /// What the call was charged.
+    /// The charges of the call.
     pub admission: A,
     /// Milliseconds to wait before the call goes on.
     pub wait_ms: u32,

@@ -1,8 +1,8 @@
 //! Decides which version of a model answers a call.
 //!
-//! A version or alias that the caller names wins over everything. Of the others, a split by header comes first, then a
-//! split by caller, then a canary, then the default. A version past its sunset answers nobody: who names it is told its
-//! successor; canaries, splits and shadows of it are passed over.
+//! A version or alias that the caller names comes first. Otherwise the order is: split by header, split by caller, canary,
+//! default. A version past its sunset answers no call. A caller that names it gets an error with its successor; canaries,
+//! splits and shadows of it are ignored.
 
 use super::{
     Alias, Arm, LATEST, Notice, Rollout, Rollouts, SplitArm, Target, Version, WHOLE, point,
@@ -10,38 +10,38 @@ use super::{
 use penstock_core::ModelVersion;
 use std::borrow::Cow;
 
-/// A call, as far as its version is concerned.
+/// The properties of a call that decide its version.
 pub struct RolloutQuery<'a> {
-    /// What the caller named: a version's number or an alias, wherever it stood.
+    /// The version number or alias that the caller named in the path, a header or the body.
     pub pinned: Option<&'a str>,
-    /// Who calls, always the same for the same caller; see [`super::identity`].
+    /// The caller's identity, as [`super::identity`] gives it.
     pub caller: &'a str,
     /// The value of a header by its name in lower case.
     pub header: &'a dyn Fn(&str) -> Option<&'a str>,
     /// The model's versions, ascending.
     pub versions: &'a [ModelVersion],
-    /// Whether a version could run now.
+    /// Whether a version is ready.
     pub ready: &'a dyn Fn(ModelVersion) -> bool,
-    /// Whether a canary's run was ended, by its id.
-    pub tripped: &'a dyn Fn(u64) -> bool,
-    /// The time.
+    /// Whether the canary run of an id was rolled back.
+    pub rolled_back: &'a dyn Fn(u64) -> bool,
+    /// Milliseconds since the Unix epoch.
     pub now_ms: u64,
-    /// Randomness, for what is decided anew with each call.
+    /// Random bits, new for each call.
     pub random: u64,
 }
 
-/// What answers a call.
+/// The version that answers a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chosen {
-    /// Which version.
+    /// The version.
     pub version: ModelVersion,
-    /// Why that one.
+    /// Why it was chosen.
     pub why: Why,
-    /// The run of a canary whose counters the call belongs to, and to which of its two sides.
+    /// The canary run in which the call counts, and its side.
     pub canary: Option<(u64, Arm)>,
-    /// Which version runs beside it.
+    /// The version that runs as a shadow of this call.
     pub shadow: Option<ModelVersion>,
-    /// What the caller is told of the version.
+    /// The deprecation notice for the caller.
     pub notice: Option<Notice>,
 }
 
@@ -52,11 +52,11 @@ pub enum Why {
     Pinned,
     /// The caller named an alias of it.
     Alias(String),
-    /// It is what the operator gives to calls that name none.
+    /// It is the operator's default for calls that name no version.
     Default(String),
-    /// It is the highest that is ready.
+    /// It is the highest version that is ready.
     Latest,
-    /// The caller is among those who try it.
+    /// The caller is among those that get the canary.
     Canary(u64),
     /// The caller is in this arm of a split.
     Split(String),
@@ -65,7 +65,7 @@ pub enum Why {
 }
 
 impl Why {
-    /// As the header `x-model-version-reason` says it.
+    /// The value of the header `x-model-version-reason`.
     pub fn as_str(&self) -> Cow<'static, str> {
         match self {
             Self::Pinned => "pinned".into(),
@@ -84,23 +84,23 @@ impl Why {
 pub enum NoVersion {
     /// There is no such version or alias.
     Unknown {
-        /// The versions and aliases there are.
+        /// The versions and aliases that exist.
         available: Vec<String>,
     },
     /// The version answered until its sunset.
     Gone {
-        /// Which version.
+        /// The version.
         version: ModelVersion,
-        /// What to use in its place.
+        /// The version or alias to use instead.
         successor: Option<String>,
-        /// When its sunset was.
+        /// The time of its sunset.
         since_ms: u64,
     },
-    /// What the operator named for calls like this one is not there.
+    /// The operator's target for calls like this one does not exist.
     Missing {
-        /// The version that is not there.
+        /// The missing version.
         version: u64,
-        /// By what it was named, where that was an alias.
+        /// The alias that leads to it, if any.
         alias: Option<String>,
     },
 }
@@ -119,8 +119,8 @@ impl Rollouts {
         }
     }
 
-    /// The same for who asks of a model and does not call it: nobody in particular, so that no canary and no split is
-    /// meant.
+    /// Decides which version describes a model, for requests that do not run it. Canaries and splits do not apply, because
+    /// they depend on a caller.
     ///
     /// # Errors
     ///
@@ -141,7 +141,7 @@ impl Rollouts {
 }
 
 impl Rollout {
-    /// Of a model nothing was said of.
+    /// The choice for a model without a rollout.
     const NOTHING: Self = Self {
         aliases: std::collections::BTreeMap::new(),
         default: None,
@@ -152,7 +152,7 @@ impl Rollout {
         ended: None,
     };
 
-    /// When a version answered for the last time, where that is over.
+    /// The sunset of a version, if it has passed.
     fn gone_ms(&self, version: Version, now_ms: u64) -> Option<u64> {
         let sunset_ms = self.deprecated.get(&version)?.sunset_ms?;
         (sunset_ms <= now_ms).then_some(sunset_ms)
@@ -236,7 +236,7 @@ impl Choice<'_, '_> {
         let Some(version) = self.serves(canary.version) else {
             return stable;
         };
-        if (self.asked.tripped)(canary.id)
+        if (self.asked.rolled_back)(canary.id)
             || stable
                 .as_ref()
                 .is_ok_and(|stable| stable.version == version)
@@ -267,7 +267,7 @@ impl Choice<'_, '_> {
                 (version, Why::Default(named.to_string()))
             }
             Some(Target::Alias(alias)) if !alias.is_latest() => {
-                // Whoever takes an alias away takes care that it is nobody's default.
+                // An alias that is the default cannot be removed.
                 let named = self.rollout.aliases.get(alias).copied();
                 let named = named.ok_or_else(|| NoVersion::Missing {
                     version: 0,
@@ -287,14 +287,15 @@ impl Choice<'_, '_> {
         Ok(self.chosen(version, why))
     }
 
-    /// The highest version that is ready; where none is, the highest. One past its sunset only where all are.
+    /// The highest version that is ready; if none is ready, the highest. Versions past their sunset are used only if all
+    /// are past it.
     fn latest(&self) -> Option<ModelVersion> {
         let serving = || {
             let versions = self.asked.versions.iter().rev().copied();
             versions.filter(|version| self.gone_ms(*version).is_none())
         };
         let ready = |version: &ModelVersion| (self.asked.ready)(*version);
-        // One alone is not asked for: there is nothing to choose.
+        // A single version needs no check of readiness.
         let one = serving().nth(1).is_none();
         (if one { None } else { serving().find(ready) })
             .or_else(|| serving().next())
@@ -341,7 +342,7 @@ impl Choice<'_, '_> {
         })
     }
 
-    /// The version of an arm, if it serves.
+    /// The version of an arm, if it may answer.
     fn arm(&self, to: &Target) -> Option<ModelVersion> {
         match to {
             Target::Version(version) => self.serves(*version),
@@ -361,7 +362,7 @@ impl Choice<'_, '_> {
         }
     }
 
-    /// What a caller may name: versions, and aliases of versions that are there.
+    /// The names that a caller may use: versions, and aliases of existing versions.
     fn available(&self) -> Vec<String> {
         let versions = self.asked.versions.iter();
         let versions = versions.filter(|version| self.gone_ms(**version).is_none());

@@ -1,5 +1,5 @@
-//! Decides what a change makes of a model's rollout, and refuses what could not be meant: versions that do not exist, names
-//! that others rest on, and a canary that is what everybody gets anyway.
+//! Applies a change to a model's rollout. It refuses versions that do not exist, names that are still in use, and a canary
+//! of the version that all callers get anyway.
 
 use super::judge::{MAX_MIN_CALLS, MAX_WINDOW_S, MIN_WINDOW_S};
 use super::{
@@ -10,10 +10,10 @@ use super::{
 };
 use penstock_core::{ModelVersion, Violation};
 
-/// The latest time that is taken: the year 9999, as in RFC 3339.
+/// The latest accepted time: the end of the year 9999, as in RFC 3339.
 const MAX_TIME_MS: u64 = 253_402_300_799_999;
 
-/// What an administrator wants changed of a model.
+/// A change of a model's rollout.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
     /// Gives a version a name, or moves the name.
@@ -23,96 +23,96 @@ pub enum Change {
         /// The version.
         version: Version,
     },
-    /// Takes a name away.
+    /// Removes a name.
     RemoveAlias {
         /// The name.
         alias: Alias,
     },
-    /// Says what calls get that name no version; without it, `latest`.
+    /// Sets the target of calls that name no version.
     SetDefault {
-        /// What they get.
+        /// The target; `None` for `latest`.
         to: Option<Target>,
     },
-    /// Starts a canary's run, in place of one that goes on.
+    /// Starts a canary run. It replaces a run in progress.
     StartCanary {
         /// The version to try.
         version: Version,
-        /// Who tries it.
+        /// The part of callers that get it.
         percent: Percent,
-        /// When it ends by itself; without it, never.
+        /// When it is rolled back automatically; `None` for never.
         rollback: Option<Bounds>,
     },
-    /// Changes a run that goes on.
+    /// Changes a run in progress.
     SetCanary {
-        /// Who tries it.
+        /// The part of callers that get it.
         percent: Option<Percent>,
-        /// When it ends by itself: not changed, never, or what is changed of that.
+        /// The bounds of automatic rollback: `None` leaves them, `Some(None)` removes them, a patch changes them.
         rollback: Option<Option<BoundsPatch>>,
     },
-    /// Ends a run, without saying that the version is bad.
+    /// Ends a run without a judgement on the version.
     StopCanary,
-    /// Makes the canary what everybody gets.
+    /// Gives the canary's version to all callers.
     Promote {
-        /// The alias to move; without it, the one that is the default.
+        /// The alias to move; `None` for the alias that is the default.
         alias: Option<Alias>,
     },
     /// Ends a run because the version is bad.
     Rollback,
-    /// Compares versions on callers; `None` to end that.
+    /// Splits callers among versions.
     SetSplit {
-        /// Versions and how many callers get them, and which get them by a header.
+        /// The arms with their weights, and the versions by header; `None` ends the split.
         split: Option<(Vec<SplitArm>, Option<ByHeader>)>,
     },
-    /// Runs a version beside what answers; `None` to end that.
+    /// Runs a version on copies of calls.
     SetShadow {
-        /// Which, and of how many calls.
+        /// The version and its share of calls; `None` ends the shadow.
         shadow: Option<Shadow>,
     },
-    /// Says that a version is to go.
+    /// Announces that a version will be removed.
     Deprecate {
-        /// Which.
+        /// The version.
         version: Version,
-        /// From when on, until when, and what to use then.
+        /// Its dates and its successor.
         deprecated: Deprecated,
     },
-    /// Says that it is to stay after all.
+    /// Withdraws a deprecation.
     Undeprecate {
-        /// Which.
+        /// The version.
         version: Version,
     },
 }
 
-/// Why a change is not made.
+/// Why a change was not made.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// What was asked for cannot be: all that is wrong with it.
+pub enum EditError {
+    /// The request is invalid; lists every fault.
     Invalid(Vec<Violation>),
-    /// What was named does not exist: what, and what does.
+    /// Something that the request names does not exist.
     NotFound {
-        /// In a sentence.
+        /// A sentence that names it.
         message: String,
-        /// What there is instead.
+        /// The names that exist.
         available: Vec<String>,
     },
-    /// It cannot be done as things are.
+    /// The current state does not allow the change; the sentence says why.
     Conflict(String),
 }
 
-/// What a change is made with.
+/// The facts beside the document on which a change depends.
 #[derive(Clone, Copy, Debug)]
-pub struct Surroundings<'a> {
-    /// The versions the model has, ascending.
+pub struct Environment<'a> {
+    /// The versions of the model, ascending.
     pub versions: &'a [ModelVersion],
-    /// Why the run that goes on was ended by itself, where it was.
-    pub tripped: Option<&'a str>,
-    /// The time.
+    /// Why the current run was rolled back automatically, if it was.
+    pub rolled_back: Option<&'a str>,
+    /// Milliseconds since the Unix epoch.
     pub now_ms: u64,
-    /// Randomness, for the number of a run.
+    /// Random bits for the id of a run.
     pub random: u64,
 }
 
-impl Surroundings<'_> {
-    /// A number that JSON's readers keep exactly, with the lowest two bits zero.
+impl Environment<'_> {
+    /// An id of at most 53 bits, which every JSON reader keeps exactly. Its lowest two bits are zero.
     fn id(&self) -> u64 {
         (self.random >> 11) & !3
     }
@@ -123,40 +123,40 @@ impl Surroundings<'_> {
 }
 
 impl Rollouts {
-    /// Makes a change. Where it is refused, nothing is changed.
+    /// Applies a change. On an error nothing is changed.
     ///
     /// # Errors
     ///
-    /// See [`Refused`].
+    /// See [`EditError`].
     pub fn change(
         &mut self,
         model: &str,
         change: Change,
-        around: &Surroundings<'_>,
-    ) -> Result<(), Refused> {
+        environment: &Environment<'_>,
+    ) -> Result<(), EditError> {
         let mut rollout = self.of(model).cloned().unwrap_or_default();
         let before = rollout.canary.as_ref().map(|canary| canary.id);
-        rollout.change(change, around)?;
+        rollout.change(change, environment)?;
         let faults = rollout.faults();
         if !faults.is_empty() {
-            return Err(Refused::Invalid(faults));
+            return Err(EditError::Invalid(faults));
         }
         let mut changed = self.clone();
         let after = rollout.canary.as_ref().map(|canary| canary.id);
         if let Some(id) = before.filter(|id| Some(*id) != after) {
             if changed.retired.len() == MAX_RETIRED {
-                return Err(Refused::Conflict(format!(
-                    "{MAX_RETIRED} runs ended within the last minute; try again in another"
+                return Err(EditError::Conflict(format!(
+                    "{MAX_RETIRED} runs ended within the last minute; try again in a minute"
                 )));
             }
             changed.retired.push(Retired {
                 model: model.to_owned(),
                 id,
-                ended_ms: around.now_ms,
+                ended_ms: environment.now_ms,
             });
         }
-        // How a canary of a model ended that is there no more is nobody's business.
-        if around.versions.is_empty() && rollout.canary.is_none() {
+        // A model without versions and without a canary needs no record of its last run.
+        if environment.versions.is_empty() && rollout.canary.is_none() {
             rollout.ended = None;
         }
         match rollout == Rollout::default() {
@@ -165,7 +165,7 @@ impl Rollouts {
         };
         let bytes = changed.text().len();
         if bytes > MAX_DOCUMENT_BYTES {
-            return Err(Refused::Conflict(format!(
+            return Err(EditError::Conflict(format!(
                 "the rollouts of all models would have {bytes} bytes, more than {MAX_DOCUMENT_BYTES}; remove aliases \
                  or deprecations that are no longer needed"
             )));
@@ -180,45 +180,45 @@ fn invalid(
     rule: &str,
     expected: impl Into<String>,
     message: impl Into<String>,
-) -> Refused {
-    Refused::Invalid(vec![Violation::new(pointer, rule, expected, message)])
+) -> EditError {
+    EditError::Invalid(vec![Violation::new(pointer, rule, expected, message)])
 }
 
-fn no_canary() -> Refused {
-    Refused::NotFound {
+fn no_canary() -> EditError {
+    EditError::NotFound {
         message: "the model has no canary".to_owned(),
         available: Vec::new(),
     }
 }
 
 impl Rollout {
-    fn change(&mut self, change: Change, around: &Surroundings<'_>) -> Result<(), Refused> {
-        let now_ms = around.now_ms;
+    fn change(&mut self, change: Change, environment: &Environment<'_>) -> Result<(), EditError> {
+        let now_ms = environment.now_ms;
         match change {
             Change::SetAlias { alias, version } => {
                 if alias.is_latest() {
-                    return Err(Refused::Conflict(
+                    return Err(EditError::Conflict(
                         "`latest` is always the highest version that is ready and cannot be moved; choose another name"
                             .to_owned(),
                     ));
                 }
-                self.usable(version, "/version", around)?;
+                self.usable(version, "/version", environment)?;
                 self.aliases.insert(alias, version);
             }
             Change::RemoveAlias { alias } => {
                 if !self.aliases.contains_key(&alias) {
                     return Err(self.no_alias(&alias));
                 }
-                if let Some(who) = self.rests_on(&Target::Alias(alias.clone())) {
-                    return Err(Refused::Conflict(format!(
-                        "the alias `{alias}` is {who}; change that first"
+                if let Some(role) = self.role_of(&Target::Alias(alias.clone())) {
+                    return Err(EditError::Conflict(format!(
+                        "the alias `{alias}` is {role}; change that first"
                     )));
                 }
                 self.aliases.remove(&alias);
             }
             Change::SetDefault { to } => {
                 if let Some(to) = &to {
-                    self.target(to, "/to", around)?;
+                    self.target(to, "/to", environment)?;
                 }
                 self.default = to;
             }
@@ -227,21 +227,25 @@ impl Rollout {
                 percent,
                 rollback,
             } => {
-                self.start_canary(version, percent, rollback, around)?;
+                self.start_canary(version, percent, rollback, environment)?;
             }
             Change::SetCanary { percent, rollback } => {
-                self.set_canary(percent, rollback, around)?;
+                self.set_canary(percent, rollback, environment)?;
             }
             Change::StopCanary => {
-                let how = around.tripped.map_or("stopped".to_owned(), by_itself);
+                let how = environment
+                    .rolled_back
+                    .map_or("stopped".to_owned(), automatically);
                 self.end(how, now_ms)?;
             }
             Change::Rollback => {
-                let how = around.tripped.map_or("rolled back".to_owned(), by_itself);
+                let how = environment
+                    .rolled_back
+                    .map_or("rolled back".to_owned(), automatically);
                 self.end(how, now_ms)?;
             }
             Change::Promote { alias } => {
-                self.promote(alias, around)?;
+                self.promote(alias, environment)?;
             }
             Change::SetSplit { split: None } => {
                 if self.split.take().is_none() {
@@ -252,18 +256,21 @@ impl Rollout {
                 split: Some((arms, header)),
             } => {
                 if self.canary.is_some() && !arms.is_empty() {
-                    return Err(Refused::Conflict(
+                    return Err(EditError::Conflict(
                         "the model has a canary; promote it or end it first".to_owned(),
                     ));
                 }
                 for (n, arm) in arms.iter().enumerate() {
-                    self.target(&arm.to, &format!("/arms/{n}/to"), around)?;
+                    self.target(&arm.to, &format!("/arms/{n}/to"), environment)?;
                 }
                 for to in header.iter().flat_map(|header| header.values.values()) {
-                    self.target(to, "/header/values", around)?;
+                    self.target(to, "/header/values", environment)?;
                 }
-                // Whoever changes weights keeps callers where they are, as far as that goes.
-                let id = self.split.as_ref().map_or(around.id(), |split| split.id);
+                // The id stays, so that a change of weights moves as few callers as possible.
+                let id = self
+                    .split
+                    .as_ref()
+                    .map_or(environment.id(), |split| split.id);
                 self.split = Some(Split { id, arms, header });
             }
             Change::SetShadow { shadow: None } => {
@@ -274,17 +281,17 @@ impl Rollout {
             Change::SetShadow {
                 shadow: Some(shadow),
             } => {
-                self.usable(shadow.version, "/version", around)?;
+                self.usable(shadow.version, "/version", environment)?;
                 self.shadow = Some(shadow);
             }
             Change::Deprecate {
                 version,
                 deprecated,
             } => {
-                exists(version, "/version", around)?;
+                exists(version, "/version", environment)?;
                 if let Some(successor) = &deprecated.successor {
-                    self.target(successor, "/successor", around)?;
-                    if self.means(successor, around) == Some(version) {
+                    self.target(successor, "/successor", environment)?;
+                    if self.means(successor, environment) == Some(version) {
                         return Err(invalid(
                             "/successor",
                             "same_version",
@@ -294,10 +301,10 @@ impl Rollout {
                     }
                 }
                 if deprecated.sunset_ms.is_some()
-                    && let Some(who) = self.rests_on_version(version, around)
+                    && let Some(role) = self.role_of_version(version, environment)
                 {
-                    return Err(Refused::Conflict(format!(
-                        "version {version} is {who}, which would have no version after the sunset; move it first"
+                    return Err(EditError::Conflict(format!(
+                        "version {version} is {role}, which would have no version after the sunset; move it first"
                     )));
                 }
                 self.deprecated.insert(version, deprecated);
@@ -316,34 +323,34 @@ impl Rollout {
         version: Version,
         percent: Percent,
         rollback: Option<Bounds>,
-        around: &Surroundings<'_>,
-    ) -> Result<(), Refused> {
-        self.usable(version, "/version", around)?;
+        environment: &Environment<'_>,
+    ) -> Result<(), EditError> {
+        self.usable(version, "/version", environment)?;
         if self
             .split
             .as_ref()
             .is_some_and(|split| !split.arms.is_empty())
         {
-            return Err(Refused::Conflict(
+            return Err(EditError::Conflict(
                 "the model's callers are split among versions; end the split first".to_owned(),
             ));
         }
-        let stable = self.stable(around);
+        let stable = self.stable(environment);
         if stable == Some(version) {
             let named = match &self.default {
                 None => "`latest`, the highest version".to_owned(),
                 Some(to) => format!("`{to}`"),
             };
-            return Err(Refused::Conflict(format!(
+            return Err(EditError::Conflict(format!(
                 "calls that name no version get {named}, which is version {version} itself; set the default to \
-                 what answers beside the canary first"
+                 the version that answers beside the canary first"
             )));
         }
         self.canary = Some(Canary {
-            id: around.id(),
+            id: environment.id(),
             version,
             percent,
-            started_ms: around.now_ms,
+            started_ms: environment.now_ms,
             rollback,
         });
         Ok(())
@@ -353,18 +360,18 @@ impl Rollout {
         &mut self,
         percent: Option<Percent>,
         rollback: Option<Option<BoundsPatch>>,
-        around: &Surroundings<'_>,
-    ) -> Result<(), Refused> {
-        let canary = self.running(around)?;
+        environment: &Environment<'_>,
+    ) -> Result<(), EditError> {
+        let canary = self.running(environment)?;
         canary.percent = percent.unwrap_or(canary.percent);
         match (rollback, &canary.rollback) {
             (None, _) => {}
             (Some(None), _) => canary.rollback = None,
             (Some(Some(patch)), Some(bounds)) => canary.rollback = Some(patch.onto(bounds)),
-            // Who said that it must not end by itself has to say what is to end it now.
+            // Automatic rollback was turned off, so the request must name a bound to turn it on.
             (Some(Some(patch)), None) => {
                 canary.rollback = Some(patch.alone().ok_or_else(|| {
-                    Refused::Conflict(
+                    EditError::Conflict(
                         "automatic rollback is off for this canary; give max_error_rate_increase or \
                          max_latency_ratio as well to turn it on"
                             .to_owned(),
@@ -375,9 +382,13 @@ impl Rollout {
         Ok(())
     }
 
-    fn promote(&mut self, alias: Option<Alias>, around: &Surroundings<'_>) -> Result<(), Refused> {
-        let version = self.running(around)?.version;
-        self.usable(version, "", around)?;
+    fn promote(
+        &mut self,
+        alias: Option<Alias>,
+        environment: &Environment<'_>,
+    ) -> Result<(), EditError> {
+        let version = self.running(environment)?.version;
+        self.usable(version, "", environment)?;
         let alias = match alias {
             Some(alias) if alias.is_latest() || !self.aliases.contains_key(&alias) => {
                 return Err(self.no_alias(&alias));
@@ -399,10 +410,10 @@ impl Rollout {
                 "promoted to the default".to_owned()
             }
         };
-        self.end(how, around.now_ms)
+        self.end(how, environment.now_ms)
     }
 
-    fn end(&mut self, how: String, now_ms: u64) -> Result<(), Refused> {
+    fn end(&mut self, how: String, now_ms: u64) -> Result<(), EditError> {
         let canary = self.canary.take().ok_or_else(no_canary)?;
         self.ended = Some(Ended {
             version: canary.version,
@@ -412,52 +423,62 @@ impl Rollout {
         Ok(())
     }
 
-    /// The run that goes on.
-    fn running(&mut self, around: &Surroundings<'_>) -> Result<&mut Canary, Refused> {
+    /// The run in progress.
+    fn running(&mut self, environment: &Environment<'_>) -> Result<&mut Canary, EditError> {
         let canary = self.canary.as_mut().ok_or_else(no_canary)?;
-        match around.tripped {
+        match environment.rolled_back {
             None => Ok(canary),
-            Some(why) => Err(Refused::Conflict(format!(
-                "the canary of version {} was ended by itself: {why}; start another",
+            Some(why) => Err(EditError::Conflict(format!(
+                "the canary of version {} was rolled back automatically: {why}; start another",
                 canary.version
             ))),
         }
     }
 
-    /// What calls get that name no version.
-    fn stable(&self, around: &Surroundings<'_>) -> Option<Version> {
+    /// The version of calls that name none.
+    fn stable(&self, environment: &Environment<'_>) -> Option<Version> {
         match &self.default {
-            Some(to) => self.means(to, around),
-            None => around.versions.last().copied().map(Version::from),
+            Some(to) => self.means(to, environment),
+            None => environment.versions.last().copied().map(Version::from),
         }
     }
 
-    /// The version something names.
-    fn means(&self, to: &Target, around: &Surroundings<'_>) -> Option<Version> {
+    /// The version that a target leads to.
+    fn means(&self, to: &Target, environment: &Environment<'_>) -> Option<Version> {
         match to {
             Target::Version(version) => Some(*version),
             Target::Alias(alias) if alias.is_latest() => {
-                around.versions.last().copied().map(Version::from)
+                environment.versions.last().copied().map(Version::from)
             }
             Target::Alias(alias) => self.aliases.get(alias).copied(),
         }
     }
 
-    /// That a version exists and goes on answering.
-    fn usable(&self, version: Version, at: &str, around: &Surroundings<'_>) -> Result<(), Refused> {
-        exists(version, at, around)?;
+    /// Checks that a version exists and has no sunset.
+    fn usable(
+        &self,
+        version: Version,
+        at: &str,
+        environment: &Environment<'_>,
+    ) -> Result<(), EditError> {
+        exists(version, at, environment)?;
         match self.deprecated.get(&version).and_then(|d| d.sunset_ms) {
             None => Ok(()),
-            Some(_) => Err(Refused::Conflict(format!(
+            Some(_) => Err(EditError::Conflict(format!(
                 "version {version} has a sunset; undeprecate it, or name another"
             ))),
         }
     }
 
-    /// That something names a version which exists and goes on answering.
-    fn target(&self, to: &Target, at: &str, around: &Surroundings<'_>) -> Result<(), Refused> {
+    /// Checks that a target leads to a version that exists and has no sunset.
+    fn target(
+        &self,
+        to: &Target,
+        at: &str,
+        environment: &Environment<'_>,
+    ) -> Result<(), EditError> {
         match to {
-            Target::Version(version) => self.usable(*version, at, around),
+            Target::Version(version) => self.usable(*version, at, environment),
             Target::Alias(alias) if alias.is_latest() => Ok(()),
             Target::Alias(alias) => match self.aliases.contains_key(alias) {
                 true => Ok(()),
@@ -466,15 +487,15 @@ impl Rollout {
         }
     }
 
-    fn no_alias(&self, alias: &Alias) -> Refused {
-        Refused::NotFound {
+    fn no_alias(&self, alias: &Alias) -> EditError {
+        EditError::NotFound {
             message: format!("the model has no alias `{alias}` of its own"),
             available: self.aliases.keys().map(ToString::to_string).collect(),
         }
     }
 
-    /// What rests on a target, in words.
-    fn rests_on(&self, target: &Target) -> Option<&'static str> {
+    /// The use of a target, in words.
+    fn role_of(&self, target: &Target) -> Option<&'static str> {
         let split = self.split.as_ref();
         let mut arms = split.into_iter().flat_map(|split| {
             let by_header = split
@@ -495,13 +516,13 @@ impl Rollout {
             .then_some("the successor of a deprecated version")
     }
 
-    /// What rests on a version, in words, aliases of it among them.
-    fn rests_on_version(&self, version: Version, around: &Surroundings<'_>) -> Option<String> {
+    /// The use of a version or of one of its aliases, in words.
+    fn role_of_version(&self, version: Version, environment: &Environment<'_>) -> Option<String> {
         let alias = self.aliases.iter().find(|(_, named)| **named == version);
         if let Some((alias, _)) = alias {
             return Some(format!("the alias `{alias}`"));
         }
-        if around.versions.len() == 1 {
+        if environment.versions.len() == 1 {
             return Some("the model's only version".to_owned());
         }
         if self
@@ -518,10 +539,10 @@ impl Rollout {
         {
             return Some("the shadow".to_owned());
         }
-        self.rests_on(&Target::Version(version)).map(str::to_owned)
+        self.role_of(&Target::Version(version)).map(str::to_owned)
     }
 
-    /// What is wrong with it, whatever versions there are.
+    /// All faults of the rollout that do not depend on the versions of the model.
     pub fn faults(&self) -> Vec<Violation> {
         let mut faults = Vec::new();
         let mut fault = |pointer: &str, expected: String, message: String| {
@@ -680,22 +701,26 @@ impl Bounds {
     }
 }
 
-fn by_itself(why: &str) -> String {
-    format!("ended by itself: {why}")
+fn automatically(why: &str) -> String {
+    format!("rolled back automatically: {why}")
 }
 
-fn nothing(message: &str) -> Refused {
-    Refused::NotFound {
+fn nothing(message: &str) -> EditError {
+    EditError::NotFound {
         message: message.to_owned(),
         available: Vec::new(),
     }
 }
 
-fn exists(version: Version, at: &str, around: &Surroundings<'_>) -> Result<(), Refused> {
-    if around.has(version) {
+fn exists(version: Version, at: &str, environment: &Environment<'_>) -> Result<(), EditError> {
+    if environment.has(version) {
         return Ok(());
     }
-    let versions: Vec<String> = around.versions.iter().map(ToString::to_string).collect();
+    let versions: Vec<String> = environment
+        .versions
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     let expected = match versions.is_empty() {
         true => "a version that exists; the model has none, so its settings can only be removed"
             .to_owned(),
@@ -709,12 +734,12 @@ fn exists(version: Version, at: &str, around: &Surroundings<'_>) -> Result<(), R
     ))
 }
 
-/// An alias that a caller wrote, or what is wrong with it.
+/// Parses an alias from a request.
 ///
 /// # Errors
 ///
-/// What an alias looks like.
-pub fn alias(text: &str) -> Result<Alias, Refused> {
+/// The rule for aliases.
+pub fn alias(text: &str) -> Result<Alias, EditError> {
     Alias::parse(text).ok_or_else(|| {
         invalid(
             "/alias",

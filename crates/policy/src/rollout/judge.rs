@@ -1,72 +1,73 @@
-//! Decides whether a canary does worse than what answers beside it.
+//! Decides whether a canary does worse than the stable version beside it.
 //!
-//! Each counted call raises one counter of its side: the failed, or a bucket of how long the answer took. Both sides serve
-//! the same callers at the same time, so what troubles both (a slow machine, a full line) tells nothing.
+//! Each counted call raises one counter of its side: failed calls, or a latency bucket. Both sides serve the same callers
+//! at the same time, so a cause that slows both (a busy machine, a full queue) does not count against the canary.
 //!
-//! A run ends when it is all but certain that a bound is exceeded: intervals of [`SIGMAS`] standard deviations (Wilson's,
-//! for a difference Newcombe's) hold at few calls and at none that failed, which the plain normal approximation does
-//! not. They are that wide because a run is judged again and again, and each time is a chance to be wrong.
+//! A run is rolled back when a bound is almost certainly exceeded. The intervals are [`SIGMAS`] standard deviations wide
+//! (Wilson's, and Newcombe's for a difference). They hold for few calls and for none that failed; the plain normal
+//! approximation does not. They are that wide because a run is judged many times, and each judgement may err.
 
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// Half the width of every interval in standard deviations: wrong about once in 30,000 judgements, one-sided.
 pub const SIGMAS: f64 = 4.0;
-/// Where no call of the other side is there to compare with: the part of failed calls that surely ends a run.
+/// The rate of failed calls that rolls a run back when the other side has no call to compare with.
 pub const ALONE_ERROR_RATE: f64 = 0.5;
-/// Buckets of latencies with an upper bound; one more is for what lies above.
+/// Latency buckets with an upper bound. One more holds all slower calls.
 pub const BUCKETS: usize = 40;
-/// The first bucket's bound, a tenth of a millisecond; two buckets on, it has doubled. The last is at 74 s.
+/// The bound of the first bucket: 0.1 ms. It doubles every two buckets; the last is at 74 s.
 const FIRST_BOUND_NS: u64 = 100_000;
 /// Counters of one side: failed calls, and the buckets.
 const COUNTERS_PER_ARM: usize = 2 + BUCKETS;
 /// Counters of a run.
 pub const COUNTERS: u32 = 2 * COUNTERS_PER_ARM as u32;
-/// One of so many counted calls has the run judged; of the canary's failed ones one of four. By chance, so that many
-/// instances together judge no more often than one alone.
+/// One counted call in this many judges the run. The choice is random, so that many instances together judge no more
+/// often than one alone.
 const JUDGED_ONE_OF: u64 = 16;
+/// As [`JUDGED_ONE_OF`], for failed calls of the canary.
 const JUDGED_FAILED_ONE_OF: u64 = 4;
 
-/// The least and the longest time counts are looked at for.
+/// The shortest window, in seconds.
 pub const MIN_WINDOW_S: u64 = 10;
-/// The longest window: what a canary did yesterday says little of what it does now.
+/// The longest window, in seconds: a day. Older calls say little about the canary now.
 pub const MAX_WINDOW_S: u64 = 86_400;
-/// The most calls that a run can be told to wait for.
+/// The largest `min_calls`.
 pub const MAX_MIN_CALLS: u64 = 1_000_000;
 
-/// Windows whose counters there are at a time: this one, the one before, and the one that comes.
+/// Windows that have counters at the same time: the current, the previous and the next.
 const WINDOWS: u64 = 3;
 
 /// A side of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arm {
-    /// What answers those who do not try the canary.
+    /// The versions that answer all other callers.
     Stable,
     /// The canary.
     Canary,
 }
 
-/// What became of a call.
+/// How a call ended, as far as the canary's health is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It was answered.
     Served,
-    /// The model failed, took too long or was not ready. Never what the caller did wrong.
+    /// The model failed, took too long or was not ready. A caller's own mistake never counts.
     Failed,
 }
 
-/// When a canary ends by itself.
+/// When a canary is rolled back automatically.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Bounds {
-    /// How much more of its calls may fail: 0.02 is two of a hundred.
+    /// By how much its error rate may exceed the other side's; 0.02 is two calls in a hundred.
     pub max_error_rate_increase: Option<f64>,
-    /// How many times as long its calls may take, at the quantile.
+    /// The largest ratio of its latency to the other side's, at the quantile.
     pub max_latency_ratio: Option<f64>,
-    /// At which quantile latencies are compared.
+    /// The quantile at which latencies are compared.
     pub quantile: f64,
-    /// How many calls of the canary are waited for.
+    /// Calls of the canary before it is judged at all.
     pub min_calls: u64,
-    /// For how long a call counts at least, in seconds; at most for twice as long.
+    /// Seconds for which a call counts at least; it counts for twice as long at most.
     pub window_s: u64,
 }
 
@@ -82,14 +83,14 @@ impl Default for Bounds {
     }
 }
 
-/// What is to be changed of [`Bounds`]; what is not here stays.
+/// A change of [`Bounds`]; members without a value stay as they are.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BoundsPatch {
-    /// `Some(None)` to hold it against nothing.
+    /// `Some(None)` removes the bound.
     #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub max_error_rate_increase: Option<Option<f64>>,
-    /// `Some(None)` to hold it against nothing.
+    /// `Some(None)` removes the bound.
     #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub max_latency_ratio: Option<Option<f64>>,
     /// See [`Bounds`].
@@ -103,7 +104,7 @@ pub struct BoundsPatch {
     pub window_s: Option<u64>,
 }
 
-/// A member that is there, `null` as well where that is a value.
+/// Reads a member that is present, `null` included.
 fn given<'d, D: Deserializer<'d>, T: Deserialize<'d>>(member: D) -> Result<Option<T>, D::Error> {
     T::deserialize(member).map(Some)
 }
@@ -121,8 +122,8 @@ impl BoundsPatch {
         }
     }
 
-    /// The bounds of a run that had none: those that are named and no others. `None` where none is, for the rest says only
-    /// how they are held.
+    /// The bounds of a run that had none: only those that the patch names. `None` where it names none, because the other
+    /// members only say how bounds are checked.
     pub fn alone(&self) -> Option<Bounds> {
         let bounds = self.onto(&Bounds {
             max_error_rate_increase: None,
@@ -134,15 +135,15 @@ impl BoundsPatch {
     }
 }
 
-/// What is to be thought of a run.
+/// The judgement on a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// There are too few calls to say.
+    /// Too few calls to judge.
     TooEarly,
-    /// Nothing says that a bound is exceeded.
+    /// No bound is exceeded with certainty.
     Good,
-    /// A bound is exceeded; which, in a sentence.
-    Trip(String),
+    /// A bound is exceeded; the sentence says which.
+    RollBack(String),
 }
 
 const fn bounds_ns() -> [u64; BUCKETS] {
@@ -189,15 +190,15 @@ pub fn is_to_judge(arm: Arm, outcome: Outcome, random: u64) -> bool {
     random.is_multiple_of(one_of)
 }
 
-/// Under which numbers the counters of a run are kept: those of the window now, and of the one before. Numbers come
-/// again after three windows, so a run leaves a bounded number of counters however long it goes on.
+/// The numbers under which the counters of a run are stored: that of the current window and that of the previous. Numbers
+/// repeat after three windows, so the counters of a run are bounded however long it runs.
 pub fn numbers(id: u64, started_ms: u64, bounds: &Bounds, now_ms: u64) -> (u64, u64) {
     let window = now_ms.saturating_sub(started_ms) / (bounds.window_s.max(1) * 1_000);
     let number = |window: u64| id + window % WINDOWS;
     (number(window), number(window + WINDOWS - 1))
 }
 
-/// The number whose counters come next; whoever counts under `number` for the first time empties them.
+/// The number whose counters come next. The first count under `number` deletes them.
 pub fn next_number(number: u64) -> u64 {
     let id = number & !3;
     id + (number - id + 1) % WINDOWS
@@ -234,7 +235,7 @@ impl<'a> Side<'a> {
         self.served.saturating_add(self.failed)
     }
 
-    /// How many were surely slower than a time.
+    /// The calls that were certainly slower than a time.
     fn slower(&self, than_ns: f64) -> u64 {
         let counts = self.buckets.iter().enumerate();
         let slower = counts.filter(|(bucket, _)| match bucket.checked_sub(1) {
@@ -244,12 +245,12 @@ impl<'a> Side<'a> {
         slower.map(|(_, count)| *count).sum()
     }
 
-    /// A time that the quantile surely does not exceed; `None` where there are too few calls to say.
+    /// An upper bound of the quantile; `None` where there are too few calls.
     fn quantile_at_most_ns(&self, quantile: f64) -> Option<u64> {
         let calls = self.served as f64;
         let part = quantile + SIGMAS * (quantile * (1.0 - quantile) / calls).sqrt();
         let wanted = part * calls;
-        // NaN and infinity, of no calls, as well.
+        // This also catches NaN and infinity, which arise from zero calls.
         if part.is_nan() || part >= 1.0 {
             return None;
         }
@@ -264,7 +265,7 @@ impl<'a> Side<'a> {
     }
 }
 
-/// Calls and failed calls of both sides, for people: of the stable side first.
+/// Calls and failed calls of both sides, the stable side first; for operators.
 pub fn calls(tallies: &[u64]) -> [(u64, u64); 2] {
     [Arm::Stable, Arm::Canary].map(|arm| {
         let side = Side::of(tallies, arm);
@@ -288,7 +289,7 @@ fn interval(count: u64, of: u64) -> (f64, f64) {
     )
 }
 
-/// What is to be thought of a run, by its counters: those of the window now and of the one before, added.
+/// Judges a run by its counters, summed over the current and the previous window.
 pub fn judge(tallies: &[u64], bounds: &Bounds) -> Verdict {
     let (stable, canary) = (
         Side::of(tallies, Arm::Stable),
@@ -298,7 +299,7 @@ pub fn judge(tallies: &[u64], bounds: &Bounds) -> Verdict {
         return Verdict::TooEarly;
     }
     let why = fails_more(&stable, &canary, bounds).or_else(|| is_slower(&stable, &canary, bounds));
-    why.map_or(Verdict::Good, Verdict::Trip)
+    why.map_or(Verdict::Good, Verdict::RollBack)
 }
 
 fn fails_more(stable: &Side<'_>, canary: &Side<'_>, bounds: &Bounds) -> Option<String> {
@@ -309,7 +310,7 @@ fn fails_more(stable: &Side<'_>, canary: &Side<'_>, bounds: &Bounds) -> Option<S
     if stable.calls() == 0 {
         return (least > ALONE_ERROR_RATE.max(margin)).then(|| {
             format!(
-                "{failed} of its {calls} calls failed, and there was no call of another version to compare them with"
+                "{failed} of its {calls} calls failed; no call of another version could be compared with them"
             )
         });
     }
@@ -319,7 +320,7 @@ fn fails_more(stable: &Side<'_>, canary: &Side<'_>, bounds: &Bounds) -> Option<S
     let surely = (rate - beside) - ((rate - least).powi(2) + (most - beside).powi(2)).sqrt();
     (surely > margin).then(|| {
         format!(
-            "{failed} of its {calls} calls failed ({:.1} %), and {} of {} beside it ({:.1} %); {:.1} points more are allowed",
+            "{failed} of its {calls} calls failed ({:.1} %), against {} of {} of the other versions ({:.1} %); {:.1} points more are allowed",
             rate * 100.0,
             stable.failed,
             stable.calls(),
@@ -338,8 +339,8 @@ fn is_slower(stable: &Side<'_>, canary: &Side<'_>, bounds: &Bounds) -> Option<St
     let (least, _) = interval(slower, canary.served);
     (least > 1.0 - quantile).then(|| {
         format!(
-            "{slower} of its {} answered calls took more than {:.2} ms, {ratio} times what {:.0} % of the {} calls beside it \
-             stay within",
+            "{slower} of its {} answered calls took more than {:.2} ms, {ratio} times the time within which {:.0} % of the {} \
+             calls of the other versions end",
             canary.served,
             limit_ns / 1e6,
             quantile * 100.0,
@@ -382,16 +383,16 @@ mod tests {
         let judged = |calls: &[_]| judge(&tallies(calls), &bounds);
         assert_eq!(judged(&[]), Verdict::TooEarly);
         assert_eq!(judged(&[(Canary, Failed, 0, 49)]), Verdict::TooEarly);
-        let trips = |calls: &[_], word: &str| match judged(calls) {
-            Verdict::Trip(why) => assert!(why.contains(word), "{why}"),
+        let rolls_back = |calls: &[_], word: &str| match judged(calls) {
+            Verdict::RollBack(why) => assert!(why.contains(word), "{why}"),
             other => panic!("{other:?}"),
         };
-        trips(&[(Canary, Failed, 0, 50)], "no call of another version");
-        trips(
+        rolls_back(&[(Canary, Failed, 0, 50)], "no call of another version");
+        rolls_back(
             &[(Stable, Served, ms, 950), (Canary, Failed, 0, 50)],
             "50 of its 50 calls failed (100.0 %)",
         );
-        // What troubles both is nobody's fault.
+        // A cause that affects both sides does not count against the canary.
         assert_eq!(
             judged(&[
                 (Stable, Failed, 0, 500),
@@ -401,7 +402,7 @@ mod tests {
             ]),
             Verdict::Good
         );
-        trips(
+        rolls_back(
             &[(Stable, Served, ms, 1_000), (Canary, Served, 10 * ms, 100)],
             "100 of its 100 answered calls took more than",
         );
@@ -409,7 +410,7 @@ mod tests {
             judged(&[(Stable, Served, 10 * ms, 1_000), (Canary, Served, ms, 100)]),
             Verdict::Good
         );
-        // Too few beside it to know how slow they may be.
+        // Too few calls on the other side to know its latency.
         assert_eq!(
             judged(&[(Stable, Served, ms, 100), (Canary, Served, 10 * ms, 100)]),
             Verdict::Good

@@ -1,14 +1,14 @@
-//! Decides which version of a model answers a call, when a canary has to end, and how that is kept.
+//! Decides which version of a model answers a call, when a canary is rolled back, and how rollouts are stored.
 //!
 //! * [`choose`]: which version answers a call, and why;
-//! * [`judge`]: whether a canary does worse than what it is to replace;
-//! * [`edit`]: what an administrator changes, and what is refused;
-//! * [`notice`]: what callers of a deprecated version are told;
-//! * [`store`]: where all of it is kept, over a store of which nothing is assumed but that `increment` is atomic;
-//! * [`words`], [`service`]: what the gate asks and is answered, and the service that answers it.
+//! * [`judge`]: whether a canary does worse than the version that it is to replace;
+//! * [`edit`]: the changes of an administrator, and which of them are refused;
+//! * [`notice`]: the headers that callers of a deprecated version get;
+//! * [`store`]: where rollouts are stored; it assumes of the store only that `increment` is atomic;
+//! * [`words`], [`service`]: the types between rollouts and the gate, and the service.
 //!
-//! One document says everything about all models, so a change is one write: whoever reads it sees all of a change or
-//! nothing of it. Versions here are those of models and have nothing to do with versions of the API.
+//! One document holds the rollouts of all models, so a change is one write. A reader sees all of a change or nothing of
+//! it. Versions here are versions of models; they have nothing to do with versions of the API.
 
 pub mod choose;
 pub mod edit;
@@ -29,33 +29,33 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// The largest document: every instance reads and parses it whenever it changed.
+/// The largest document, in bytes. Every instance reads and parses it after each change.
 pub const MAX_DOCUMENT_BYTES: usize = 256 << 10;
-/// The most aliases of a model: a list of them stands in the answer to a caller who named none of them.
+/// The most aliases of a model. The answer for an unknown version lists all of them.
 pub const MAX_ALIASES: usize = 32;
-/// The longest alias: a word in a path and in a header.
+/// The longest alias, in bytes. It stands in paths and headers.
 pub const MAX_ALIAS_BYTES: usize = 32;
-/// The most arms of a split: all are looked through for a call.
+/// The most arms of a split. Every call walks through all of them.
 pub const MAX_ARMS: usize = 8;
-/// The largest weight of an arm: more would be finer than anybody measures.
+/// The largest weight of an arm. No operator measures finer steps.
 pub const MAX_WEIGHT: u32 = 10_000;
-/// The most values of a header that a split tells apart.
+/// The most header values that a split distinguishes.
 pub const MAX_VALUES: usize = 64;
-/// The longest value of a header that a split looks for, and the longest name of such a header.
+/// The longest name and the longest value of a header that a split reads, in bytes.
 pub const MAX_VALUE_BYTES: usize = 128;
-/// The longest link to what is to be read about a deprecation: it goes out with every answer.
+/// The longest link of a deprecation, in bytes. It goes out with every answer.
 pub const MAX_LINK_BYTES: usize = 512;
 /// The most deprecated versions of a model.
 pub const MAX_DEPRECATED: usize = 64;
-/// The most runs that ended and whose counters are not yet deleted.
+/// The most ended runs whose counters are not deleted yet.
 pub const MAX_RETIRED: usize = 64;
 
-/// The alias that is always there: the highest version that is ready.
+/// The alias that every model has: the highest version that is ready.
 pub const LATEST: &str = "latest";
-/// What an alias looks like, in words.
+/// The form of an alias, in words.
 pub const ALIAS_RULE: &str = "a lower-case letter, then at most 31 of a-z 0-9 _ -";
 
-/// The form of the document.
+/// The format of the document.
 const FORM: u32 = 1;
 
 /// How the versions of all models are rolled out.
@@ -63,12 +63,12 @@ const FORM: u32 = 1;
 #[serde(deny_unknown_fields)]
 pub struct Rollouts {
     v: u32,
-    /// How often the document was written.
+    /// Raised by each write of the document.
     pub generation: u64,
-    /// Models by name; one that is not here has neither aliases nor anything else.
+    /// Models by name. A model without an entry has no aliases, default or canary.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub models: BTreeMap<String, Rollout>,
-    /// Runs of canaries that ended and left counters.
+    /// Ended canary runs whose counters are still stored.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub retired: Vec<Retired>,
 }
@@ -80,19 +80,19 @@ pub struct Rollout {
     /// Names for versions. Moving one is one write.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub aliases: BTreeMap<Alias, Version>,
-    /// What calls get that name no version; without it, `latest`.
+    /// The target of calls that name no version; `None` for `latest`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default: Option<Target>,
-    /// A version that some callers try.
+    /// A version that some callers get, to compare it with the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<Canary>,
-    /// Versions that are compared on callers.
+    /// Versions among which callers are split.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<Split>,
-    /// A version that runs beside what answers.
+    /// A version that runs on copies of calls; its outputs are not returned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow: Option<Shadow>,
-    /// Versions that are to go.
+    /// Versions that will be removed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub deprecated: BTreeMap<Version, Deprecated>,
     /// How the last canary ended.
@@ -100,33 +100,33 @@ pub struct Rollout {
     pub ended: Option<Ended>,
 }
 
-/// A version that some callers try, and what becomes of it when it does worse.
+/// A version that some callers get, and the bounds at which it is rolled back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Canary {
-    /// This run of it: a number made anew with each start. Its lowest two bits are zero.
+    /// The id of this run, new with each start. Its lowest two bits are zero.
     pub id: u64,
-    /// Which version.
+    /// The version to try.
     pub version: Version,
-    /// How many of the callers get it. Who gets it at a percentage gets it at every higher one.
+    /// The part of callers that get it. A caller that gets it at one percentage gets it at every higher one.
     pub percent: Percent,
-    /// Since when.
+    /// When the run started.
     pub started_ms: u64,
-    /// When it ends by itself; without it, never.
+    /// When it is rolled back automatically; `None` for never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback: Option<Bounds>,
 }
 
-/// Versions that are compared on callers.
+/// Versions among which callers are split.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Split {
-    /// Who gets which arm follows from this number and the caller.
+    /// Decides, together with the caller's identity, which arm a caller gets.
     pub id: u64,
-    /// The arms; a caller gets always the same while weights and arms stay.
+    /// The arms. A caller always gets the same arm while arms and weights stay.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub arms: Vec<SplitArm>,
-    /// Which versions callers get who send a certain header.
+    /// Versions for callers that send a certain header.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub header: Option<ByHeader>,
 }
@@ -135,62 +135,62 @@ pub struct Split {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SplitArm {
-    /// What its callers get.
+    /// The target of its callers.
     pub to: Target,
-    /// How many callers, beside the other arms' weights.
+    /// The share of callers, relative to the weights of the other arms.
     pub weight: u32,
 }
 
-/// What callers get by the value of a header.
+/// Versions by the value of a header.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ByHeader {
     /// The header's name, in lower case.
     pub name: String,
-    /// What each value gets; others are not concerned.
+    /// The target of each value. Calls with other values are not affected.
     pub values: BTreeMap<String, Target>,
 }
 
-/// A version that runs beside what answers, and never answers.
+/// A version that runs on copies of calls. Its outputs are never returned.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Shadow {
-    /// Which version.
+    /// The version.
     pub version: Version,
-    /// Of how many calls.
+    /// The share of calls that it runs on.
     pub percent: Percent,
 }
 
-/// A version that is to go.
+/// The deprecation of a version that will be removed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Deprecated {
-    /// Since when it is deprecated.
+    /// When it becomes deprecated, in milliseconds since the Unix epoch.
     pub since_ms: u64,
-    /// From when on it answers no more; without it, it goes on answering.
+    /// When it stops answering; `None` for never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sunset_ms: Option<u64>,
-    /// Where more is to be read.
+    /// A link to an explanation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<String>,
-    /// What to use in its place.
+    /// The version or alias to use instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub successor: Option<Target>,
 }
 
-/// How a canary ended.
+/// The end of a canary.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ended {
-    /// Which version it was.
+    /// The version of the canary.
     pub version: Version,
-    /// When.
+    /// The time, in milliseconds since the Unix epoch.
     pub ended_ms: u64,
-    /// How, for people.
+    /// A description of the end, for operators.
     pub how: String,
 }
 
-/// A run that ended and left counters.
+/// An ended run whose counters are still stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Retired {
@@ -281,13 +281,13 @@ impl fmt::Display for Alias {
     }
 }
 
-/// What names a version: its number, or an alias.
+/// A name of a version: its number or an alias.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Value", into = "Value")]
 pub enum Target {
-    /// By its number.
+    /// A number.
     Version(Version),
-    /// By an alias, [`LATEST`] among them.
+    /// An alias, which may be [`LATEST`].
     Alias(Alias),
 }
 
@@ -377,20 +377,20 @@ impl From<Percent> for f64 {
     }
 }
 
-/// Who calls, as far as sticking to a version is concerned: the tenant, and within it the API key, the subject or the
-/// address. What is meant for nobody else is hashed before it is compared with anything.
+/// The identity by which a caller keeps its version: the tenant, and within it the API key, the subject or the address.
+/// Callers hash it before they compare it, because it is private.
 pub fn identity(caller: &Caller) -> String {
-    let who = (caller.api_key_id.as_ref().map(|id| ('k', id)))
+    let within = (caller.api_key_id.as_ref().map(|id| ('k', id)))
         .or(caller.subject.as_ref().map(|subject| ('s', subject)))
         .or(caller.address.as_ref().map(|address| ('a', address)));
-    match who {
-        Some((kind, who)) => format!("{}\0{kind}{who}", caller.tenant),
+    match within {
+        Some((kind, id)) => format!("{}\0{kind}{id}", caller.tenant),
         None => caller.tenant.clone(),
     }
 }
 
 impl Rollouts {
-    /// A document of no models.
+    /// A document without models.
     pub fn new() -> Self {
         Self {
             v: FORM,
@@ -398,11 +398,11 @@ impl Rollouts {
         }
     }
 
-    /// Reads what [`Rollouts::text`] wrote.
+    /// Parses the text of [`Rollouts::text`].
     ///
     /// # Errors
     ///
-    /// What is wrong with it, for the operator.
+    /// The fault of the text, for the operator.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text.len() > MAX_DOCUMENT_BYTES {
             return Err(format!(
@@ -438,19 +438,19 @@ impl Rollouts {
         serde_json::to_string(self).expect("names are texts and numbers are finite")
     }
 
-    /// How a model is rolled out; `None` where nothing was said of it.
+    /// The rollout of a model; `None` if it has none.
     pub fn of(&self, model: &str) -> Option<&Rollout> {
         self.models.get(model)
     }
 
-    /// The run of a model's canary, where it ends by itself: whose calls are counted.
+    /// The canary run of a model, where automatic rollback is on. Only its calls are counted.
     pub fn judged(&self, model: &str) -> Option<(&Canary, &Bounds)> {
         let canary = self.of(model)?.canary.as_ref()?;
         Some((canary, canary.rollback.as_ref()?))
     }
 }
 
-/// A number that follows from a run and a caller, evenly spread.
+/// An evenly distributed number, determined by a run and a caller.
 fn point(id: u64, caller: &str, bound: u64) -> u64 {
     let mut hasher = blake3::Hasher::new_derive_key("penstock rollout 1");
     hasher.update(&id.to_le_bytes());

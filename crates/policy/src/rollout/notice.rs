@@ -1,18 +1,18 @@
-//! Decides what callers of a deprecated version are told: `Deprecation` (RFC 9745), `Sunset` (RFC 8594) and `Link`.
+//! Decides which headers the callers of a deprecated version get: `Deprecation` (RFC 9745), `Sunset` (RFC 8594) and `Link`.
 
 use super::Deprecated;
 use penstock_core::clock::rfc3339;
 
-/// What is to be said of a deprecated version.
+/// The deprecation of a version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
-    /// Since when it is deprecated, or from when on.
+    /// When it becomes deprecated; may lie in the future.
     pub since_ms: u64,
-    /// From when on it answers no more.
+    /// When it stops answering.
     pub sunset_ms: Option<u64>,
-    /// Where more is to be read.
+    /// A link to an explanation.
     pub link: Option<String>,
-    /// What to use in its place: a version's number or an alias.
+    /// The version number or alias to use instead.
     pub successor: Option<String>,
 }
 
@@ -26,7 +26,7 @@ impl Notice {
         }
     }
 
-    /// The headers that say so. `at` gives the path of the model's version by its number or alias.
+    /// The headers of the notice. `at` gives the path of a version by its number or alias.
     pub fn headers(&self, at: impl Fn(&str) -> String) -> Vec<(String, String)> {
         let mut headers = vec![("deprecation".to_owned(), deprecation(self.since_ms))];
         if let Some(sunset_ms) = self.sunset_ms {
@@ -51,7 +51,7 @@ pub fn deprecation(unix_ms: u64) -> String {
     format!("@{}", unix_ms / 1_000)
 }
 
-/// A time as HTTP dates it, in the one form that is to be sent (IMF-fixdate, RFC 9110 §5.6.7).
+/// An HTTP date in the only form that may be sent (IMF-fixdate, RFC 9110 §5.6.7).
 pub fn http_date(unix_ms: u64) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
     const MONTHS: [&str; 12] = [

@@ -1,4 +1,4 @@
-//! Rollouts as a service, over stores that answer at once.
+//! Rollouts as a service, over stores whose operations complete immediately.
 
 use super::store::{self, Tallies};
 use super::words::RolloutFailure;
@@ -6,7 +6,7 @@ use penstock_core::kv::run_ready;
 use penstock_core::{Kv, KvError};
 use std::cell::RefCell;
 
-/// How calls are spread over versions, and how the runs of canaries do.
+/// Reads the rollouts, and counts the calls of canary runs.
 pub trait RolloutService {
     /// The document, as JSON text; `None` where none was written.
     fn document(&self) -> Result<Option<String>, RolloutFailure>;
@@ -14,13 +14,13 @@ pub trait RolloutService {
     fn count(&self, model: &str, number: u64, counter: u32) -> Result<(), RolloutFailure>;
     /// The first `counters` counters under a number of a canary's run.
     fn counts(&self, model: &str, number: u64, counters: u32) -> Result<Vec<u64>, RolloutFailure>;
-    /// Rolls a canary's run back; whether this call did it.
+    /// Rolls a canary's run back. Returns whether this call was the first to do so.
     fn roll_back(&self, model: &str, run: u64, why: &str) -> Result<bool, RolloutFailure>;
     /// Why a canary's run was rolled back; `None` while it goes on.
     fn rolled_back(&self, model: &str, run: u64) -> Result<Option<String>, RolloutFailure>;
 }
 
-/// Rollouts over a durable store, and their counters over one that need not be.
+/// Rollouts over a durable store, with their counters in a store that need not be durable.
 #[derive(Debug)]
 pub struct KvRollouts<K> {
     kv: K,
@@ -30,7 +30,7 @@ pub struct KvRollouts<K> {
 }
 
 impl<K: Kv> KvRollouts<K> {
-    /// Rollouts in a store. `is_there` says whether the host has the store at all, once it was asked for something.
+    /// Rollouts in a store. `is_there` returns whether the host has the store at all; it is asked after a first operation.
     pub fn new(kv: K, counters: K, is_there: fn(&K) -> bool) -> Self {
         Self {
             kv,
@@ -64,10 +64,10 @@ impl<K: Kv> RolloutService for KvRollouts<K> {
     }
 
     fn roll_back(&self, model: &str, run: u64, why: &str) -> Result<bool, RolloutFailure> {
-        run_ready(store::trip(&self.kv, model, run, why)).map_err(failed)
+        run_ready(store::roll_back(&self.kv, model, run, why)).map_err(failed)
     }
 
     fn rolled_back(&self, model: &str, run: u64) -> Result<Option<String>, RolloutFailure> {
-        run_ready(store::tripped(&self.kv, model, run)).map_err(failed)
+        run_ready(store::rolled_back(&self.kv, model, run)).map_err(failed)
     }
 }

@@ -1,52 +1,54 @@
-//! Decides how rollouts and the counters of canaries are kept, over a store of which nothing is assumed but that
-//! `increment` is atomic.
+//! Decides how rollouts and the counters of canaries are stored. It assumes of the store only that `increment` is
+//! atomic.
 //!
-//! | entry | what it is |
+//! | entry | content |
 //! |---|---|
 //! | `rollouts` | the document, [`Rollouts`] |
-//! | `rollouts:claim:<window>` | counter: who raised it to 1 may change the document |
-//! | `rollouts:tripped:<model>:<id>` | why a canary's run was ended; only ever set |
-//! | `rollouts:trips:<model>:<id>` | counter: who raised it to 1 ended the run |
+//! | `rollouts:claim:<window>` | counter: the writer that raised it to 1 may change the document |
+//! | `rollouts:tripped:<model>:<id>` | why a canary's run was rolled back; only ever set |
+//! | `rollouts:trips:<model>:<id>` | counter: the caller that raised it to 1 rolled the run back |
 //! | `rollouts:tally:<model>:<number>:<counter>` | counter: calls of a run, see [`super::judge::numbers`] |
 //!
-//! **Changes come one after the other.** Who changes the document claims it for a window of a minute, *then* looks whether
-//! somebody has the window before or after, and gives up if so; of two whose clocks stand on either side of a window's
-//! end, at least one sees the other. So one who died blocks nobody for longer than two minutes, and who takes longer than
-//! [`MAX_OPERATION_MS`] is stopped by their own deadline. Where it is not known whether the document was written, the claim
-//! is left to lapse: what was sent may still arrive.
+//! **Changes come one after the other.** A writer first claims the document for a window of a minute. It *then* checks
+//! whether another writer holds the window before or after, and gives up if so. Of two writers whose clocks stand on
+//! either side of a window's end, at least one sees the other. A writer that died therefore blocks others for two minutes
+//! at most. A writer that takes longer than [`MAX_OPERATION_MS`] is stopped by its own deadline. If it is unknown whether
+//! the document was written, the claim stays until it lapses, because the write may still arrive.
 //!
-//! **A run that was ended stays so.** The reason is an entry of its own that changes of the document do not touch. Who
-//! counted themselves the first and died before they wrote it are finished by the next who would end the run.
+//! **A rollback is final.** Its reason is an entry of its own, which changes of the document do not touch. If an instance
+//! raised the counter and died before it wrote the reason, the next instance that would roll back writes it.
 
+use super::edit::EditError;
 use super::judge::{COUNTERS, all_numbers, next_number};
-use super::{Retired, Rollouts, edit};
+use super::{Retired, Rollouts};
 use penstock_core::{Kv, KvError};
 use std::collections::BTreeMap;
 
 /// The entry of the document.
 pub const DOCUMENT: &str = "rollouts";
-/// How long one change may take: who performs it gives up by then.
+/// The longest that one change may take, in milliseconds. The writer gives up by then.
 pub const MAX_OPERATION_MS: u64 = 30_000;
-/// What a claim is for; twice [`MAX_OPERATION_MS`], as clocks differ.
+/// How long a claim holds: twice [`MAX_OPERATION_MS`], because clocks differ.
 const CLAIM_WINDOW_MS: u64 = 60_000;
-/// How long after a run's end nobody counts for it any more: many times what an instance remembers of the document.
+/// Time after a run's end at which no instance counts for it any more: many times as long as an instance caches the
+/// document.
 const RETIRED_MS: u64 = 60_000;
 /// Runs whose counters one change deletes: some 500 deletions.
 const SWEPT_AT_ONCE: usize = 2;
 /// The longest reason that is kept.
 const MAX_WHY_BYTES: usize = 512;
-/// Models an instance remembers to have counted for; beyond it, it empties counters once more that are empty.
+/// Models for which an instance remembers that it counted. Beyond this number it deletes counters again that are deleted.
 const MAX_REMEMBERED: usize = 1_024;
 
 fn claim_name(window: u64) -> String {
     format!("rollouts:claim:{window}")
 }
 
-fn tripped_name(model: &str, id: u64) -> String {
+fn rolled_back_name(model: &str, id: u64) -> String {
     format!("rollouts:tripped:{model}:{id}")
 }
 
-fn trips_name(model: &str, id: u64) -> String {
+fn rollbacks_name(model: &str, id: u64) -> String {
     format!("rollouts:trips:{model}:{id}")
 }
 
@@ -56,29 +58,29 @@ fn tally_name(model: &str, number: u64, counter: u32) -> String {
 
 /// Why the document was not changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum UpdateError {
     /// The change cannot be made.
-    Change(edit::Refused),
-    /// Somebody else is at it, or died at it.
+    Change(EditError),
+    /// Another writer holds the claim, or died while it held it.
     Busy {
-        /// After how many seconds it can be tried again, at the latest.
+        /// Seconds after which a retry succeeds at the latest.
         retry_after_s: u32,
     },
-    /// The store failed, or has what nobody can read. What was being done may or may not have been done.
+    /// The store failed, or the document cannot be read. The change may or may not have been made.
     Store(String),
 }
 
-impl From<KvError> for Refused {
+impl From<KvError> for UpdateError {
     fn from(error: KvError) -> Self {
         Self::Store(error.message)
     }
 }
 
-/// The document's text, `None` where nothing was ever said of any model.
+/// The document's text; `None` where it was never written.
 ///
 /// # Errors
 ///
-/// What the store says.
+/// The error of the store.
 pub async fn read_text<K: Kv>(kv: &K) -> Result<Option<String>, KvError> {
     let found = kv.get(DOCUMENT).await?;
     let text = found.map(String::from_utf8).transpose();
@@ -89,7 +91,7 @@ pub async fn read_text<K: Kv>(kv: &K) -> Result<Option<String>, KvError> {
 ///
 /// # Errors
 ///
-/// What the store says, or what is wrong with the document.
+/// The error of the store, or what is wrong with the document.
 pub async fn read<K: Kv>(kv: &K) -> Result<Rollouts, KvError> {
     match read_text(kv).await? {
         None => Ok(Rollouts::new()),
@@ -97,19 +99,19 @@ pub async fn read<K: Kv>(kv: &K) -> Result<Rollouts, KvError> {
     }
 }
 
-/// Changes what the document says of a model, after whoever else changes it. The change is told why the model's canary was
-/// ended by itself, where it was. `counters` is where calls are counted, for the counters of runs that ended.
+/// Changes the rollout of a model; changes run one at a time. The closure `change` gets the reason why the model's canary
+/// was rolled back automatically, if it was. `counters` is the store with the call counters of ended runs.
 ///
 /// # Errors
 ///
-/// See [`Refused`].
+/// See [`UpdateError`].
 pub async fn change<K: Kv, C: Kv>(
     kv: &K,
     counters: &C,
     model: &str,
     now_ms: u64,
-    change: impl FnOnce(&mut Rollouts, Option<&str>) -> Result<(), edit::Refused>,
-) -> Result<Rollouts, Refused> {
+    change: impl FnOnce(&mut Rollouts, Option<&str>) -> Result<(), EditError>,
+) -> Result<Rollouts, UpdateError> {
     let window = now_ms / CLAIM_WINDOW_MS;
     let own = claim_name(window);
     if kv.increment(&own, 1).await? != 1 {
@@ -117,7 +119,7 @@ pub async fn change<K: Kv, C: Kv>(
     }
     for other in [window.saturating_sub(1), window + 1] {
         if other != window && kv.exists(&claim_name(other)).await? {
-            // What is left of it blocks nobody for longer than if it had been won.
+            // If this delete fails, the claim lapses as any other does.
             let _ = kv.delete(&own).await;
             return Err(busy(now_ms));
         }
@@ -127,18 +129,18 @@ pub async fn change<K: Kv, C: Kv>(
         Ok(text) => kv
             .set(DOCUMENT, text.1.as_bytes())
             .await
-            .map_err(Refused::from),
+            .map_err(UpdateError::from),
         Err(_) => Ok(()),
     };
-    // The claim lapses where it is not known what the store did.
+    // On an error the claim stays until it lapses: the store may have written the document.
     written?;
     let _ = kv.delete(&own).await;
     Ok(changed?.0)
 }
 
-fn busy(now_ms: u64) -> Refused {
+fn busy(now_ms: u64) -> UpdateError {
     let lapses_ms = (now_ms / CLAIM_WINDOW_MS + 2) * CLAIM_WINDOW_MS;
-    Refused::Busy {
+    UpdateError::Busy {
         retry_after_s: (lapses_ms - now_ms).div_ceil(1_000) as u32,
     }
 }
@@ -149,17 +151,17 @@ async fn changed<K: Kv, C: Kv>(
     counters: &C,
     model: &str,
     now_ms: u64,
-    change: impl FnOnce(&mut Rollouts, Option<&str>) -> Result<(), edit::Refused>,
-) -> Result<(Rollouts, String), Refused> {
+    change: impl FnOnce(&mut Rollouts, Option<&str>) -> Result<(), EditError>,
+) -> Result<(Rollouts, String), UpdateError> {
     let mut rollouts = read(kv).await?;
     let run = rollouts
         .of(model)
         .and_then(|rollout| rollout.canary.as_ref());
     let ended = match run.map(|canary| canary.id) {
-        Some(id) => tripped(kv, model, id).await?,
+        Some(id) => rolled_back(kv, model, id).await?,
         None => None,
     };
-    change(&mut rollouts, ended.as_deref()).map_err(Refused::Change)?;
+    change(&mut rollouts, ended.as_deref()).map_err(UpdateError::Change)?;
     rollouts.generation += 1;
     let due = |retired: &Retired| retired.ended_ms.saturating_add(RETIRED_MS) <= now_ms;
     for _ in 0..SWEPT_AT_ONCE {
@@ -173,14 +175,14 @@ async fn changed<K: Kv, C: Kv>(
     Ok((rollouts, text))
 }
 
-/// Deletes what a run left.
+/// Deletes the entries of an ended run.
 async fn sweep<K: Kv, C: Kv>(kv: &K, counters: &C, retired: &Retired) -> Result<(), KvError> {
     let Retired { model, id, .. } = retired;
     for number in all_numbers(*id) {
         empty(counters, model, number).await?;
     }
-    kv.delete(&trips_name(model, *id)).await?;
-    kv.delete(&tripped_name(model, *id)).await
+    kv.delete(&rollbacks_name(model, *id)).await?;
+    kv.delete(&rolled_back_name(model, *id)).await
 }
 
 async fn empty<C: Kv>(counters: &C, model: &str, number: u64) -> Result<(), KvError> {
@@ -190,18 +192,18 @@ async fn empty<C: Kv>(counters: &C, model: &str, number: u64) -> Result<(), KvEr
     Ok(())
 }
 
-/// What an instance remembers of the runs it counted for.
+/// The runs for which an instance counted.
 #[derive(Debug, Default)]
 pub struct Tallies {
     counted: BTreeMap<String, u64>,
 }
 
 impl Tallies {
-    /// Counts a call under a number of a run, and empties what comes next when the number is new.
+    /// Counts a call under a number of a run. When the number is new, it deletes the counters of the next number.
     ///
     /// # Errors
     ///
-    /// What the store says.
+    /// The error of the store.
     pub async fn tally<C: Kv>(
         &mut self,
         counters: &C,
@@ -211,7 +213,7 @@ impl Tallies {
     ) -> Result<(), KvError> {
         if counter >= COUNTERS {
             return Err(KvError::new(format!(
-                "a run has {COUNTERS} counters, and none is {counter}"
+                "a run has {COUNTERS} counters; counter {counter} does not exist"
             )));
         }
         if self.counted.get(model) != Some(&number) {
@@ -232,7 +234,7 @@ impl Tallies {
 ///
 /// # Errors
 ///
-/// What the store says.
+/// The error of the store.
 pub async fn tallies<C: Kv>(
     counters: &C,
     model: &str,
@@ -249,14 +251,14 @@ pub async fn tallies<C: Kv>(
     Ok(tallies)
 }
 
-/// Ends a run; whether this was who ended it.
+/// Rolls a run back. Returns whether this call was the first to do so.
 ///
 /// # Errors
 ///
-/// What the store says. The run may or may not have been ended.
-pub async fn trip<K: Kv>(kv: &K, model: &str, id: u64, why: &str) -> Result<bool, KvError> {
-    let first = kv.increment(&trips_name(model, id), 1).await? == 1;
-    let name = tripped_name(model, id);
+/// The error of the store. The run may or may not have been rolled back.
+pub async fn roll_back<K: Kv>(kv: &K, model: &str, id: u64, why: &str) -> Result<bool, KvError> {
+    let first = kv.increment(&rollbacks_name(model, id), 1).await? == 1;
+    let name = rolled_back_name(model, id);
     if first || kv.get(&name).await?.is_none() {
         let mut end = why.len().min(MAX_WHY_BYTES);
         while !why.is_char_boundary(end) {
@@ -267,12 +269,12 @@ pub async fn trip<K: Kv>(kv: &K, model: &str, id: u64, why: &str) -> Result<bool
     Ok(first)
 }
 
-/// Why a run was ended, `None` while it goes on.
+/// Why a run was rolled back; `None` while it goes on.
 ///
 /// # Errors
 ///
-/// What the store says.
-pub async fn tripped<K: Kv>(kv: &K, model: &str, id: u64) -> Result<Option<String>, KvError> {
-    let found = kv.get(&tripped_name(model, id)).await?;
+/// The error of the store.
+pub async fn rolled_back<K: Kv>(kv: &K, model: &str, id: u64) -> Result<Option<String>, KvError> {
+    let found = kv.get(&rolled_back_name(model, id)).await?;
     Ok(found.map(|why| String::from_utf8_lossy(&why).into_owned()))
 }

@@ -1,18 +1,18 @@
-//! The words between rollouts and the gate.
+//! The types between rollouts and the gate.
 //!
-//! The WIT package `penstock:models` says the same for components; the shells in `guest` convert and add nothing.
+//! The WIT package `penstock:models` has the same types for components. The shells in `guest` only convert.
 
 /// Why rollouts could not be read or counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RolloutFailure {
-    /// This host keeps no rollouts; no version is rolled out then.
+    /// This host stores no rollouts, so every model uses its highest version.
     Unsupported(String),
-    /// The store failed, in its words.
+    /// The store failed; the text is its message.
     Failed(String),
 }
 
 impl RolloutFailure {
-    /// What happened, in words.
+    /// The message of either.
     pub fn message(&self) -> &str {
         match self {
             Self::Unsupported(message) | Self::Failed(message) => message,

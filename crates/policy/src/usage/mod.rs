@@ -1,14 +1,13 @@
-//! Decides what is counted of each call and how it is read back: requests, items, bytes and computing
-//! time, for each tenant, API key, model and day (UTC).
+//! Counts requests, items, bytes and compute time for each tenant, API key, model and day (UTC), and reports the counts.
 //!
-//! Counters are only incremented, so they are exact however many machines count. What is counted is
-//! entered in the day's directory before its first count, so nothing is counted that no report shows.
-//! Entries are deleted when they are older than `retention_days`.
+//! Counters are only incremented, so they are exact however many machines count. A combination is entered in the day's
+//! directory before its first count, so that reports show every count. Entries are deleted when they are older than
+//! `retention_days`.
 
 pub mod service;
 pub mod words;
 
-pub use words::{Amounts, Report, Row, Who};
+pub use words::{Amounts, Report, Row, UsageSubject};
 
 use crate::sweep::{Index, Removal};
 use penstock_core::{Caller, Kv, KvError};
@@ -18,16 +17,16 @@ use std::collections::{HashMap, HashSet};
 /// A day, in milliseconds.
 pub const DAY_MS: u64 = 86_400_000;
 
-/// Combinations an instance remembers as entered in the directory; beyond it, it asks the store again.
+/// Combinations that an instance remembers as entered in the directory. Beyond this number it reads the store again.
 const MAX_REMEMBERED: usize = 1024;
 
 /// Most rows of one report. The next page begins where it ends.
 pub const MAX_ROWS: usize = 1_000;
 
-/// Most places of directories one page looks at: those of other tenants cost reading as well.
+/// Most places of directories that one page reads, those of other tenants included.
 pub const MAX_PLACES: usize = 2_000;
 
-/// Most days one report spans.
+/// Most days of one report.
 pub const MAX_DAYS: u64 = 366;
 
 /// Most alerts in the settings.
@@ -41,9 +40,9 @@ const INDEX_SHARDS: u32 = 1;
 pub struct UsageSettings {
     /// Whether calls are counted.
     pub enabled: bool,
-    /// Days a count can be read for; it is deleted at the latest after twice as many.
+    /// Days for which a count can be read. It is deleted after twice as many days at the latest.
     pub retention_days: u64,
-    /// Counts worth telling somebody of.
+    /// Counts that are noted when they are reached.
     pub alerts: Vec<Alert>,
 }
 
@@ -61,19 +60,19 @@ impl Default for UsageSettings {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Alert {
-    /// What it is called.
+    /// The name of the alert.
     pub name: String,
-    /// What is counted.
+    /// The unit that is counted.
     pub unit: Unit,
     /// The daily count of one tenant, API key and model at which it is noted.
     pub threshold: u64,
-    /// Only this tenant; all without.
+    /// The tenant; `None` for all.
     pub tenant: Option<String>,
-    /// Only this model; all without.
+    /// The model; `None` for all.
     pub model: Option<String>,
 }
 
-/// What is counted.
+/// The unit of a count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Unit {
@@ -81,9 +80,9 @@ pub enum Unit {
     Requests,
     /// Items of batches that were run.
     Items,
-    /// Bytes of bodies sent.
+    /// Bytes of request bodies.
     Bytes,
-    /// Milliseconds models ran for; counted in microseconds.
+    /// Milliseconds of compute time; counted in microseconds.
     ComputeMs,
 }
 
@@ -101,7 +100,7 @@ impl Unit {
 }
 
 impl UsageSettings {
-    /// What is wrong with the settings.
+    /// All faults of the settings.
     pub fn faults(&self) -> Vec<(&'static str, String)> {
         let mut faults = Vec::new();
         if !(1..=3_650).contains(&self.retention_days) {
@@ -145,8 +144,8 @@ impl Amounts {
     }
 }
 
-impl Who {
-    /// A caller's use of a model.
+impl UsageSubject {
+    /// The combination of a caller and a model.
     pub fn new(caller: &Caller, model: &str) -> Self {
         Self {
             tenant: caller.tenant.clone(),
@@ -155,7 +154,7 @@ impl Who {
         }
     }
 
-    /// 128 bits of a hash, so that no caller chooses the names of entries.
+    /// The name in entries: 128 bits of a hash, so that no caller chooses the names of entries.
     fn name(&self) -> String {
         let mut hasher = blake3::Hasher::new_derive_key("penstock usage 1");
         for part in [
@@ -170,7 +169,7 @@ impl Who {
     }
 }
 
-/// The counting of one instance.
+/// The counters, with the memory of one instance.
 #[derive(Debug)]
 pub struct Usage {
     settings: UsageSettings,
@@ -180,16 +179,16 @@ pub struct Usage {
     taken: HashMap<(u64, String), u64>,
 }
 
-fn counter_name(day: u64, who: &str, unit: Unit) -> String {
-    format!("u/{day}/{who}/{}", unit.letter())
+fn counter_name(day: u64, subject: &str, unit: Unit) -> String {
+    format!("u/{day}/{subject}/{}", unit.letter())
 }
 
-fn mark_name(day: u64, who: &str) -> String {
-    format!("u/{day}/{who}/m")
+fn mark_name(day: u64, subject: &str) -> String {
+    format!("u/{day}/{subject}/m")
 }
 
-fn alert_name(day: u64, who: &str, alert: &str) -> String {
-    format!("u/{day}/{who}/a/{alert}")
+fn alert_name(day: u64, subject: &str, alert: &str) -> String {
+    format!("u/{day}/{subject}/a/{alert}")
 }
 
 fn directory_count_name(day: u64) -> String {
@@ -201,7 +200,7 @@ fn directory_name(day: u64, place: u64) -> String {
 }
 
 impl Usage {
-    /// Counting under some settings.
+    /// Counters under these settings.
     pub fn new(settings: UsageSettings) -> Self {
         let keep_ms = settings.retention_days * DAY_MS;
         Self {
@@ -217,37 +216,37 @@ impl Usage {
         &self.settings
     }
 
-    /// Counts one call. An error means that some of it may not be counted.
+    /// Counts one call. After an error, part of it may not be counted.
     pub async fn record<K: Kv>(
         &mut self,
         kv: &K,
-        who: &Who,
+        subject: &UsageSubject,
         amounts: &Amounts,
         unix_ms: u64,
         random: u64,
     ) -> Result<(), KvError> {
         let day = unix_ms / DAY_MS;
-        let name = who.name();
-        self.enter(kv, day, who, &name, unix_ms, random).await?;
+        let name = subject.name();
+        self.enter(kv, day, subject, &name, unix_ms, random).await?;
         for unit in Unit::ALL {
             let amount = amounts.of(unit);
             let Ok(delta @ 1..) = i64::try_from(amount) else {
                 continue;
             };
             let sum = kv.increment(&counter_name(day, &name, unit), delta).await?;
-            self.note_alerts(kv, day, who, &name, unit, (sum, delta), unix_ms)
+            self.note_alerts(kv, day, subject, &name, unit, (sum, delta), unix_ms)
                 .await?;
         }
         Ok(())
     }
 
-    /// Makes sure the directory of the day has an entry. Two callers at once may make two, of which a
-    /// report reads one.
+    /// Makes sure that the directory of the day has an entry. Two concurrent calls may make two; a report reads one of
+    /// them.
     async fn enter<K: Kv>(
         &mut self,
         kv: &K,
         day: u64,
-        who: &Who,
+        subject: &UsageSubject,
         name: &str,
         unix_ms: u64,
         random: u64,
@@ -269,8 +268,8 @@ impl Usage {
                     &mut DeleteCounts(&self.settings.alerts),
                 )
                 .await?;
-            // A place that was taken in vain is taken again, or a store that is full would make the
-            // directory grow with every call.
+            // Use a place again whose entry was not written. Otherwise a full store would make the directory grow with
+            // every call.
             let place = match self.taken.get(&remembered) {
                 Some(place) => *place,
                 None => {
@@ -283,11 +282,11 @@ impl Usage {
                     place
                 }
             };
-            let entry = serde_json::to_vec(who).expect("strings are JSON");
+            let entry = serde_json::to_vec(subject).expect("strings are JSON");
             kv.set_many(&[
                 (index_entry, format!("{day} {place} {name}").into_bytes()),
                 (directory_name(day, place), entry),
-                // The mark names the entry that counts, where callers at once made several.
+                // If concurrent calls made several entries, the mark names the one that counts.
                 (mark, place.to_string().into_bytes()),
             ])
             .await?;
@@ -305,7 +304,7 @@ impl Usage {
         &self,
         kv: &K,
         day: u64,
-        who: &Who,
+        subject: &UsageSubject,
         name: &str,
         unit: Unit,
         (sum, delta): (i64, i64),
@@ -313,15 +312,15 @@ impl Usage {
     ) -> Result<(), KvError> {
         for alert in self.settings.alerts.iter().filter(|alert| {
             alert.unit == unit
-                && alert.tenant.as_ref().is_none_or(|t| *t == who.tenant)
-                && alert.model.as_ref().is_none_or(|m| *m == who.model)
+                && alert.tenant.as_ref().is_none_or(|t| *t == subject.tenant)
+                && alert.model.as_ref().is_none_or(|m| *m == subject.model)
         }) {
             let threshold = match unit {
                 Unit::ComputeMs => alert.threshold.saturating_mul(1_000),
                 _ => alert.threshold,
             };
             let threshold = i64::try_from(threshold).unwrap_or(i64::MAX);
-            // Exactly one increment steps over it.
+            // Exactly one increment crosses the threshold.
             if sum - delta < threshold && threshold <= sum {
                 kv.set(
                     &alert_name(day, name, &alert.name),
@@ -333,7 +332,7 @@ impl Usage {
         Ok(())
     }
 
-    /// Reads a page of the counts of `days`, both included, from `from` on: only `tenant`'s, or all.
+    /// Reads a page of the counts of `days`, both included, from `from` on, of `tenant` or of all tenants.
     pub async fn report<K: Kv>(
         &self,
         kv: &K,
@@ -361,13 +360,13 @@ impl Usage {
                 let this = place;
                 place += 1;
                 looked += 1;
-                let who = entry.and_then(|e| serde_json::from_slice::<Who>(&e).ok());
-                let Some(who) = who.filter(|w| tenant.is_none_or(|t| t == w.tenant)) else {
+                let subject = entry.and_then(|e| serde_json::from_slice::<UsageSubject>(&e).ok());
+                let Some(subject) = subject.filter(|w| tenant.is_none_or(|t| t == w.tenant)) else {
                     continue;
                 };
-                let mark = kv.get(&mark_name(day, &who.name())).await?;
+                let mark = kv.get(&mark_name(day, &subject.name())).await?;
                 if mark.is_some_and(|mark| mark == this.to_string().as_bytes()) {
-                    report.rows.push(self.row(kv, day, who).await?);
+                    report.rows.push(self.row(kv, day, subject).await?);
                 }
             }
             day += 1;
@@ -376,8 +375,8 @@ impl Usage {
         Ok(report)
     }
 
-    async fn row<K: Kv>(&self, kv: &K, day: u64, who: Who) -> Result<Row, KvError> {
-        let name = who.name();
+    async fn row<K: Kv>(&self, kv: &K, day: u64, subject: UsageSubject) -> Result<Row, KvError> {
+        let name = subject.name();
         let mut counts = [0; 4];
         for (unit, count) in Unit::ALL.into_iter().zip(&mut counts) {
             let counter = counter_name(day, &name, unit);
@@ -394,7 +393,7 @@ impl Usage {
         let [requests, items, bytes, compute_us] = counts;
         Ok(Row {
             day,
-            who,
+            subject,
             requests,
             items,
             bytes,
@@ -404,15 +403,15 @@ impl Usage {
     }
 }
 
-/// Deletes what an index entry `<day> <place> <who>` stands for. Alerts are deleted by the names they
-/// have in today's settings.
+/// Deletes the entries that belong to an index entry `<day> <place> <name>`. Alerts are deleted by their names in the
+/// current settings.
 struct DeleteCounts<'a>(&'a [Alert]);
 
 impl<K: Kv> Removal<K> for DeleteCounts<'_> {
     async fn remove(&mut self, kv: &K, _bucket: u64, value: &[u8]) -> Result<(), KvError> {
         let text = String::from_utf8_lossy(value);
         let mut parts = text.splitn(3, ' ');
-        let (Some(Ok(day)), Some(Ok(place)), Some(who)) = (
+        let (Some(Ok(day)), Some(Ok(place)), Some(subject)) = (
             parts.next().map(str::parse::<u64>),
             parts.next().map(str::parse::<u64>),
             parts.next(),
@@ -420,12 +419,12 @@ impl<K: Kv> Removal<K> for DeleteCounts<'_> {
             return Ok(());
         };
         for unit in Unit::ALL {
-            kv.delete(&counter_name(day, who, unit)).await?;
+            kv.delete(&counter_name(day, subject, unit)).await?;
         }
         for alert in self.0 {
-            kv.delete(&alert_name(day, who, &alert.name)).await?;
+            kv.delete(&alert_name(day, subject, &alert.name)).await?;
         }
-        kv.delete(&mark_name(day, who)).await?;
+        kv.delete(&mark_name(day, subject)).await?;
         kv.delete(&directory_name(day, place)).await?;
         kv.delete(&directory_count_name(day)).await
     }

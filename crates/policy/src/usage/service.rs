@@ -1,7 +1,7 @@
-//! Usage as a service: a policy opened from its text, over a store that answers at once.
+//! Usage as a service: a policy opened from its text, over a store whose operations complete immediately.
 
 use super::Usage;
-use super::words::{Amounts, Report, Who};
+use super::words::{Amounts, Report, UsageSubject};
 use crate::document;
 use penstock_core::kv::run_ready;
 use penstock_core::{Caller, Kv};
@@ -20,7 +20,7 @@ pub trait UsageService {
         now_ms: u64,
         random: u64,
     ) -> Result<(), String>;
-    /// Reads a page of the counts of some days, both included.
+    /// Reads a page of the counts from the first to the last of two days.
     fn read(
         &self,
         days: (u64, u64),
@@ -29,7 +29,7 @@ pub trait UsageService {
     ) -> Result<Report, String>;
 }
 
-/// Usage over a store, and what one instance remembers of it.
+/// Usage over a store, with the memory of one instance.
 #[derive(Debug)]
 pub struct KvUsage<K> {
     usage: RefCell<Usage>,
@@ -59,9 +59,9 @@ impl<K: Kv> UsageService for KvUsage<K> {
         now_ms: u64,
         random: u64,
     ) -> Result<(), String> {
-        let who = Who::new(caller, model);
+        let subject = UsageSubject::new(caller, model);
         let mut usage = self.usage.borrow_mut();
-        run_ready(usage.record(&self.kv, &who, &amounts, now_ms, random)).map_err(|e| e.message)
+        run_ready(usage.record(&self.kv, &subject, &amounts, now_ms, random)).map_err(|e| e.message)
     }
 
     fn read(

@@ -1,10 +1,10 @@
-//! The words between usage and the gate: what is counted of a call, and what is reported.
+//! The types between usage and the gate: the counts of a call, and the reports.
 //!
-//! The WIT package `penstock:usage` says the same for components; the shells in `guest` convert and add nothing.
+//! The WIT package `penstock:usage` has the same types for components. The shells in `guest` only convert.
 
 use serde::{Deserialize, Serialize};
 
-/// What one call cost.
+/// The counts of one call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Amounts {
     /// Calls; 1.
@@ -13,16 +13,16 @@ pub struct Amounts {
     pub items: u64,
     /// Bytes of the body.
     pub bytes: u64,
-    /// Microseconds the model ran for.
+    /// Compute time in microseconds.
     pub compute_us: u64,
 }
 
-/// Whose counts these are.
+/// The combination to which counts belong.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Who {
+pub struct UsageSubject {
     /// The tenant.
     pub tenant: String,
-    /// The API key's id, if the caller showed one.
+    /// The id of the caller's API key, if it used one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key_id: Option<String>,
     /// The model.
@@ -35,19 +35,19 @@ pub struct Row {
     /// Days since 1970-01-01.
     #[serde(skip)]
     pub day: u64,
-    /// Whose.
+    /// The combination to which the counts belong.
     #[serde(flatten)]
-    pub who: Who,
+    pub subject: UsageSubject,
     /// Calls.
     pub requests: u64,
     /// Items.
     pub items: u64,
     /// Bytes of bodies.
     pub bytes: u64,
-    /// Microseconds of computing.
+    /// Compute time in microseconds.
     #[serde(skip)]
     pub compute_us: u64,
-    /// Names of alerts that were reached, each with when, in milliseconds since the Unix epoch.
+    /// Names of alerts that were reached, each with its time in milliseconds since the Unix epoch.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub alerts: Vec<(String, u64)>,
 }
@@ -55,8 +55,8 @@ pub struct Row {
 /// A page of a report.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// By day, then in the order of first use.
+    /// The rows by day, then in the order of first use.
     pub rows: Vec<Row>,
-    /// Where the next page begins: day and place in its directory. `None` at the end.
+    /// The start of the next page: day and place in its directory. `None` at the end.
     pub next: Option<(u64, u64)>,
 }

@@ -3,7 +3,9 @@
 #![allow(dead_code)]
 
 use penstock_core::{Caller, Kv, KvError};
-use penstock_policy::quota::{Admission, Ask, Call, Cost, Quota, QuotaDocument, Refusal};
+use penstock_policy::quota::{
+    Admission, CallAttributes, Cost, Quota, QuotaDocument, QuotaRefusal, StoreAccess,
+};
 use penstock_testkit::{Faults, Sim, SimKv};
 use std::cell::RefCell;
 use std::future::Future;
@@ -34,8 +36,8 @@ pub fn tenant(name: &str) -> Caller {
     }
 }
 
-pub fn call(caller: &Caller) -> Call<'_> {
-    Call {
+pub fn call(caller: &Caller) -> CallAttributes<'_> {
+    CallAttributes {
         caller,
         route: "predict",
         model: Some("m"),
@@ -56,10 +58,10 @@ pub async fn admit(
     sim: &Sim,
     caller: &Caller,
     cost: Cost,
-) -> Result<Admission, Refusal> {
+) -> Result<Admission, QuotaRefusal> {
     let kv = sim.kv();
-    let ask = Ask::new(&kv, sim.now_ms(), sim.below(u64::MAX));
-    quota.admit(ask, &call(caller), cost).await
+    let store = StoreAccess::new(&kv, sim.now_ms(), sim.below(u64::MAX));
+    quota.admit(store, &call(caller), cost).await
 }
 
 /// A store whose swaps always succeed, like SQLite's for two creators of one entry.

@@ -1,65 +1,67 @@
-//! What `model.toml` tells the native engine: which runtime, how many runs at once, and how calls of several
-//! callers join one run. Other hosts ignore it.
+//! The settings of the native engine in `model.toml`: the runtime, the concurrent runs, and the batching of calls. Other
+//! hosts ignore them.
 
-use super::{Contract, Dim, MAX_TENSORS, Reader};
+use super::Contract;
+use super::reader::Reader;
+use super::tensors::{Dim, MAX_TENSORS};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use toml::Spanned;
 use toml::de::DeValue;
 
-/// Most calls a model's line may be told to hold; each holds its tensors.
+/// Largest queue of a model. Each waiting call holds its tensors.
 pub const MAX_QUEUE: u32 = 65_536;
-/// Most items a run may be told to join.
+/// Largest batch, in items.
 pub const MAX_BATCH_ITEMS: u32 = 65_536;
-/// Longest a call may be held back so that others can join it.
+/// Longest queue delay, in milliseconds.
 pub const MAX_WAIT_MS: f64 = 10_000.0;
-/// Most levels of priority; each has a line of its own.
+/// Most levels of priority. Each has its own queue.
 pub const MAX_PRIORITY_LEVELS: u8 = 16;
-/// Most preferred sizes; each is looked at whenever a batch is cut.
+/// Most preferred batch sizes. Forming a batch walks through all of them.
 pub const MAX_PREFERRED: usize = 16;
-/// Most tokens a padded run may be told to hold.
+/// Most tokens of a padded run.
 pub const MAX_TOKENS: u64 = 1 << 30;
 
-/// What the native host does with the model; other hosts ignore it.
+/// How the native host runs the model. Other hosts ignore it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Engine {
-    /// Which runtime to use.
+    /// The runtime.
     pub backend: Backend,
-    /// What ONNX Runtime computes on.
+    /// The execution provider of ONNX Runtime.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub provider: Option<Provider>,
-    /// Which device of the provider or of OpenVINO: `0`, `GPU.1`, `NPU`; the first when absent.
+    /// The device of the provider or of OpenVINO: `0`, `GPU.1`, `NPU`; `None` for the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
     /// Whether a runtime may trade exactness for speed.
     #[serde(skip_serializing_if = "Precision::is_exact")]
     pub precision: Precision,
-    /// Runs in parallel; the host's choice when absent.
+    /// Concurrent runs; `None` for the host's choice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lanes: Option<u16>,
-    /// Threads within one run; the host's choice when absent.
+    /// Threads within one run; `None` for the host's choice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub intra_op_threads: Option<u16>,
-    /// Calls that may wait; the host's choice when absent.
+    /// Calls that may wait in the queue; `None` for the host's choice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue_max: Option<u32>,
-    /// Bytes that one run may hold, weights and inputs not counted; the host's choice when absent.
+    /// Bytes that one run may allocate, without weights and inputs; `None` for the host's choice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run_memory_bytes: Option<u64>,
-    /// Libraries of operators that the graph needs beside ONNX's own, by the names that the server's settings give them
-    /// (`[models.operators]`). A contract cannot name a file: a library runs its own code in the server.
+    /// Libraries of further operators for the graph, by their names in the server's settings (`[models.operators]`). A
+    /// contract cannot name a file, because a library runs its code in the server.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub operators: Vec<String>,
-    /// Whether it stays in memory whatever the budget.
+    /// Whether it is never evicted.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub pinned: bool,
     /// Whether the model is run before it serves.
     #[serde(skip_serializing_if = "FirstRun::is_required")]
     pub first_run: FirstRun,
-    /// Where its runtime runs; the host's choice when absent.
+    /// Where its runtime runs; `None` for the host's choice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub isolation: Option<Isolation>,
-    /// Bytes of private memory that its process may map; the host's choice when absent.
+    /// Bytes of private memory that its process may map; `None` for the host's choice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub process_memory_bytes: Option<u64>,
 }
@@ -68,11 +70,11 @@ pub struct Engine {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FirstRun {
-    /// It is run on the contract's samples, or on inputs that the server makes up; a model that runs on none of them
-    /// does not serve.
+    /// It is run on the contract's samples, or on inputs that the server generates. A model that fails on all of them does
+    /// not serve.
     #[default]
     Required,
-    /// It is not run. The first caller finds out whether it can be, and its calls do not share runs.
+    /// It is not run. The first call shows whether it works, and its calls do not share runs.
     Skip,
 }
 
@@ -94,14 +96,14 @@ impl FirstRun {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Isolation {
-    /// In a process of its own: a crash costs the model's calls and nothing else.
+    /// In its own process: a crash affects only the model's calls.
     Process,
     /// On threads of the server.
     Thread,
 }
 
 impl Isolation {
-    /// Every case.
+    /// All values.
     pub const ALL: [Self; 2] = [Self::Process, Self::Thread];
 
     /// The name used in `model.toml` and `penstock.toml`.
@@ -113,12 +115,12 @@ impl Isolation {
     }
 }
 
-/// The least memory a process may be given: a runtime's library takes a good part of it.
+/// The least memory of a process, in bytes. The library of a runtime takes a large part of it.
 const MIN_PROCESS_MEMORY_BYTES: i64 = 64 << 20;
-/// Most libraries of operators for one model; one has all of onnxruntime-extensions.
+/// Most libraries of operators for one model. A single one contains all of onnxruntime-extensions.
 const MAX_OPERATOR_LIBRARIES: usize = 16;
 
-/// The least a run may be given: runtimes take some of it for themselves.
+/// The least memory of a run, in bytes. Runtimes take some of it for themselves.
 const MIN_RUN_MEMORY_BYTES: i64 = 1 << 20;
 
 /// An inference runtime.
@@ -137,7 +139,7 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// Every case.
+    /// All values.
     pub const ALL: [Self; 4] = [Self::Auto, Self::Onnxruntime, Self::Openvino, Self::Tract];
 
     /// The name used in `model.toml`.
@@ -151,19 +153,19 @@ impl Backend {
     }
 }
 
-/// Whether a runtime may compute in fewer bits than the graph says.
+/// Whether a runtime may compute with fewer bits than the graph declares.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// The precision the graph has.
+    /// The precision of the graph.
     #[default]
     Exact,
-    /// What the runtime does by itself: 8-bit activations beside 8-bit weights, BF16, TF32.
+    /// The runtime's own choice: 8-bit activations with 8-bit weights, BF16, TF32.
     Fast,
 }
 
 impl Precision {
-    /// Every case.
+    /// All values.
     pub const ALL: [Self; 2] = [Self::Exact, Self::Fast];
 
     /// The name used in `model.toml`.
@@ -180,7 +182,7 @@ impl Precision {
     }
 }
 
-/// What ONNX Runtime computes on. One that is asked for and not there is an error, never the processor instead.
+/// An execution provider of ONNX Runtime. A configured provider that is missing is an error; the CPU never replaces it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Provider {
@@ -189,14 +191,14 @@ pub enum Provider {
     Cpu,
     /// CUDA.
     Cuda,
-    /// TensorRT, and CUDA for what it does not take.
+    /// TensorRT, with CUDA for operators that it does not support.
     Tensorrt,
     /// OpenVINO, inside ONNX Runtime.
     Openvino,
 }
 
 impl Provider {
-    /// Every case.
+    /// All values.
     pub const ALL: [Self; 4] = [Self::Cpu, Self::Cuda, Self::Tensorrt, Self::Openvino];
 
     /// The name used in `model.toml`.
@@ -210,36 +212,35 @@ impl Provider {
     }
 }
 
-/// How the native host joins the calls of several callers into one run.
+/// How the native host batches the calls of several callers.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Batching {
-    /// Whether it does, where the model can.
+    /// Whether calls are batched, if the model allows it.
     pub enabled: bool,
-    /// Whether the operator asked for it, so that a model that cannot is a fault.
+    /// Whether the contract asks for it; then a model that does not allow it is a fault.
     #[serde(skip)]
     pub is_required: bool,
-    /// Whether calls may share runs, and items of one call a run, although the answer to an item then depends on the
-    /// others.
+    /// Whether calls and items may share a run although the answer to an item then depends on the others.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub allow_dependent_rows: bool,
-    /// Most items of one joined run; the host's choice when absent.
+    /// Most items of one batch; `None` for the host's choice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_items: Option<u32>,
-    /// Longest a call is held back for others; the host's choice when absent.
+    /// Longest queue delay in milliseconds; `None` for the host's choice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_wait_ms: Option<f64>,
-    /// Sizes the model runs best at, ascending. A run ends at one of them where it can.
+    /// Batch sizes at which the model is fastest, ascending. A batch has one of them if possible.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub preferred_items: Vec<u32>,
-    /// What a call may take, waiting and run together, before runs are made smaller.
+    /// The target latency of a call, queue time included. Above it, batches are made smaller.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latency_target_ms: Option<f64>,
     /// Levels of priority; 1 is the first to run.
     pub priority_levels: u8,
-    /// The level of a call that names none; the last when absent.
+    /// The level of a call without a priority; `None` for the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_priority: Option<u8>,
-    /// The axis that calls may differ in, and how it is filled.
+    /// The axis in which calls may differ, and its padding.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub padding: Option<Padding>,
 }
@@ -261,14 +262,14 @@ impl Default for Batching {
     }
 }
 
-/// An axis along which calls of one run are filled up to the longest of them.
+/// An axis along which the calls of a batch are padded to the longest.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Padding {
     /// The symbolic axis.
     pub axis: String,
-    /// What each input is filled with; 0 for one that is not named.
+    /// The padding value of each input; 0 for others.
     pub values: BTreeMap<String, f64>,
-    /// Most elements of that axis in one run, filling included: items times the longest.
+    /// Most elements of that axis in one run, padding included: items times the longest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_tokens: Option<u64>,
 }
@@ -450,8 +451,7 @@ impl Reader<'_> {
         })
     }
 
-    /// What batching asks of the contract as a whole: an axis that counts items, and an axis to fill that inputs
-    /// have and that is another.
+    /// Checks padding against the whole contract: there is a batch axis, and the padded axis is another axis of an input.
     pub(super) fn batchable(&mut self, contract: &Contract, value: &Value<'_>) {
         let Some(padding) = &contract.batching.padding else {
             return;
@@ -503,7 +503,7 @@ impl Reader<'_> {
             if !contract.input(input).is_some_and(|spec| has(&spec.shape)) {
                 let message = format!(
                     "batching.padding.values names {:?}, which is not an input with the axis {:?}",
-                    crate::rejection::excerpt(input),
+                    crate::excerpt::excerpt(input),
                     padding.axis
                 );
                 self.fault(value.span(), message, "Name an input that has the axis.");
@@ -533,44 +533,5 @@ impl Reader<'_> {
     fn upto(&mut self, value: &Value<'_>, name: &str, greatest: u32) -> Option<u32> {
         let number = self.integer(value, name, (1, i64::from(greatest)))?;
         u32::try_from(number).ok()
-    }
-
-    pub(super) fn boolean(&mut self, value: &Value<'_>, name: &str) -> Option<bool> {
-        match value.get_ref() {
-            DeValue::Boolean(boolean) => Some(*boolean),
-            _ => {
-                self.wrong_type(value, name, "true or false");
-                None
-            }
-        }
-    }
-
-    /// A number, whole or not, within `least..=greatest`.
-    pub(super) fn number(
-        &mut self,
-        value: &Value<'_>,
-        name: &str,
-        (least, greatest): (f64, f64),
-    ) -> Option<f64> {
-        let number = match value.get_ref() {
-            DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix())
-                .ok()
-                .map(|number| number as f64),
-            DeValue::Float(float) => float.as_str().parse::<f64>().ok(),
-            _ => {
-                self.wrong_type(value, name, "a number");
-                return None;
-            }
-        };
-        let sound = number.filter(|number| (least..=greatest).contains(number));
-        if sound.is_none() {
-            let wanted = if least == f64::MIN {
-                "Write a finite number.".to_owned()
-            } else {
-                format!("Write a number from {least} to {greatest}.")
-            };
-            self.fault(value.span(), format!("{name} is out of range"), wanted);
-        }
-        sound
     }
 }

@@ -1,17 +1,17 @@
-//! What `model.toml` says of explanations: which output is explained, which elements of the inputs count as one feature, and
-//! what stands in their place while they are hidden. Without the section the model explains nothing.
+//! The section `[explain]` of `model.toml`: the explained output, the groups of elements that count as one feature, and the
+//! baselines that replace hidden elements. Without the section the model's answers are not explained.
 
-use super::{
-    Bound, Contract, Dim, MAX_NAME_BYTES, MAX_TENSORS, Reader, TensorSpec, as_f64, round_to,
-};
+use super::Contract;
+use super::reader::{MAX_NAME_BYTES, Reader};
+use super::tensors::{Bound, Dim, MAX_TENSORS, TensorSpec, as_f64, round_to};
 use crate::datatype::Datatype;
-use crate::rejection::excerpt;
+use crate::excerpt::excerpt;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use toml::Spanned;
 use toml::de::DeValue;
 
-/// Most groups of features: the model runs on an item for each, and answers list each.
+/// Most groups of features. The model runs on one item for each, and answers list each.
 pub const MAX_GROUPS: u64 = 256;
 
 /// How a model's answers are explained.
@@ -19,7 +19,7 @@ pub const MAX_GROUPS: u64 = 256;
 pub struct Explain {
     /// The output whose values are explained.
     pub target: String,
-    /// What hidden elements become, by input; [`Baseline::ZERO`] where nothing is said.
+    /// The baseline of hidden elements, by input; [`Baseline::ZERO`] by default.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub baseline: BTreeMap<String, Baseline>,
     /// Elements that are hidden together.
@@ -30,7 +30,7 @@ pub struct Explain {
     pub grid: Option<Grid>,
 }
 
-/// What hidden elements become.
+/// The value that replaces hidden elements.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Baseline {
@@ -46,24 +46,24 @@ fn mean<S: serde::Serializer>(serializer: S) -> Result<S::Ok, S::Error> {
 }
 
 impl Baseline {
-    /// Where nothing is said.
+    /// The default.
     pub const ZERO: Self = Self::Constant(Bound::Integer(0));
 }
 
 /// A range of an input's elements within one item, in row-major order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Group {
-    /// What people call it.
+    /// Its name in answers.
     pub name: String,
     /// The input.
     pub input: String,
     /// Its first element.
     pub start: u64,
-    /// The element behind its last.
+    /// The element after its last.
     pub end: u64,
 }
 
-/// Cells of equal size over an input's last two axes; what lies before these belongs to each cell as a whole.
+/// Cells of equal size over an input's last two axes. A cell covers all elements of the axes before these.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Grid {
     /// The input.
@@ -72,7 +72,7 @@ pub struct Grid {
     pub rows: u64,
     /// Cells from left to right.
     pub columns: u64,
-    /// Elements in a row, where the rows of a picture follow each other along one last axis.
+    /// Elements in a row, if the rows of an image follow each other along one last axis.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub width: Option<u64>,
 }
@@ -82,7 +82,7 @@ fn is_number(datatype: Datatype) -> bool {
     !matches!(datatype, Datatype::Bool | Datatype::Bytes)
 }
 
-/// The elements of one item, where the contract fixes all its axes.
+/// The number of elements of one item, if the contract fixes all its axes.
 fn item_elements(spec: &TensorSpec) -> Option<u64> {
     let item = spec.shape.get(1..).unwrap_or_default();
     item.iter().try_fold(1u64, |product, dim| match dim {
@@ -91,7 +91,7 @@ fn item_elements(spec: &TensorSpec) -> Option<u64> {
     })
 }
 
-/// Whether a value is one that an input takes.
+/// Whether an input accepts a value.
 fn takes(spec: &TensorSpec, value: Bound) -> bool {
     let number = as_f64(value);
     let within = |bound: Option<Bound>, fits: fn(f64, f64) -> bool| {
@@ -421,7 +421,7 @@ impl Reader<'_> {
         })
     }
 
-    /// What hiding asks of the inputs: not too many groups, and baselines they take.
+    /// Checks the number of groups, and that inputs accept their baselines.
     fn hidden_inputs(
         &mut self,
         contract: &Contract,
@@ -435,7 +435,7 @@ impl Reader<'_> {
             count = count.and_then(|count| count.checked_add(grid.rows.checked_mul(grid.columns)?));
         }
         if hidden.is_empty() {
-            // Each element is a feature of its own.
+            // Each element is its own feature.
             let numbers = contract.inputs.iter().filter(|s| is_number(s.datatype));
             for spec in numbers.take(MAX_TENSORS) {
                 hidden.push(&spec.name);

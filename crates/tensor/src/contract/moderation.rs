@@ -1,6 +1,6 @@
-//! What a model's classes mean for `/v1/moderations`.
+//! The meaning of a model's classes for `/v1/moderations`.
 
-use super::Reader;
+use super::reader::Reader;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use toml::Spanned;
@@ -10,10 +10,10 @@ use toml::de::DeValue;
 const MAX_CATEGORIES: usize = 256;
 /// Longest name of a category or of a label.
 const MAX_CATEGORY_BYTES: usize = 128;
-/// From which score on a text is flagged, where the contract says nothing.
+/// The default score from which a text is flagged.
 const USUAL_THRESHOLD: f64 = 0.5;
 
-/// How classes become a moderation's categories.
+/// The categories of a moderation model.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Moderation {
     /// The categories, by name; at least one.
@@ -23,9 +23,9 @@ pub struct Moderation {
 /// One category.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Category {
-    /// The label whose score it is.
+    /// The label whose score counts.
     pub label: String,
-    /// The score from which on a text is flagged.
+    /// The score from which a text is flagged.
     pub threshold: f64,
 }
 
@@ -71,7 +71,7 @@ impl Reader<'_> {
         Some(Moderation { categories })
     }
 
-    /// A category: a label, or a table with one.
+    /// Reads a category: a label, or a table with one.
     fn category(&mut self, value: &Spanned<DeValue<'_>>, usual: f64) -> Option<Category> {
         if let DeValue::String(label) = value.get_ref() {
             return Some(Category {

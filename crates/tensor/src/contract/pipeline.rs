@@ -1,12 +1,12 @@
-//! Which other models an adapter runs to answer one call.
+//! The other models that an adapter runs to answer one call.
 
-use super::Reader;
+use super::reader::{MAX_NAME_BYTES, Reader};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use toml::Spanned;
 use toml::de::DeValue;
 
-/// Most steps of a pipeline beside the model itself. A call of any of them costs a run.
+/// Most steps of a pipeline, without the model itself. Each step costs a run.
 pub const MAX_STEPS: usize = 8;
 
 /// A model at one version.
@@ -14,7 +14,7 @@ pub const MAX_STEPS: usize = 8;
 pub struct PipelineStep {
     /// The model's name.
     pub model: String,
-    /// Its version: an answer of the pipeline comes from the same graphs every time.
+    /// Its version. It is fixed, so that answers always come from the same graphs.
     pub version: u64,
 }
 
@@ -40,7 +40,7 @@ impl Reader<'_> {
                     .chars()
                     .next()
                     .is_some_and(|c| c.is_ascii_alphanumeric());
-                let is_name = begins && model.len() <= super::MAX_NAME_BYTES;
+                let is_name = begins && model.len() <= MAX_NAME_BYTES;
                 (is_name && model.chars().all(plain)).then(|| PipelineStep {
                     model: model.to_owned(),
                     version,

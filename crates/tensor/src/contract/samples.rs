@@ -1,7 +1,9 @@
-//! Inputs that are known to be valid: `[[samples]]` in `model.toml`, or the file `sample.json` beside it. A server runs
-//! them before the model serves; without them it makes inputs up, which not every model can bear.
+//! Valid example inputs: `[[samples]]` in `model.toml`, or the file `sample.json` beside it. A server runs them before the
+//! model serves. Without samples it generates inputs, on which some models fail.
 
-use super::{Contract, Reader};
+use super::Contract;
+use super::reader::Reader;
+use super::tensors::MAX_RANK;
 use crate::parameters::Unknown;
 use crate::rejection::Rejection;
 use crate::tensor::Tensor;
@@ -9,20 +11,20 @@ use crate::{parse_infer, parse_predict};
 use toml::Spanned;
 use toml::de::DeValue;
 
-/// Most samples of a contract; each is a run of the model before it serves.
+/// Most samples of a contract. Each costs a run before the model serves.
 pub const MAX_SAMPLES: usize = 8;
 
-/// How deep the arrays of a sample may lie in one another: as many axes as a tensor has, and the list of inputs.
-const MAX_SAMPLE_DEPTH: usize = super::MAX_RANK + 2;
+/// Deepest nesting of a sample: the axes of a tensor, and the list of inputs.
+const MAX_SAMPLE_DEPTH: usize = MAX_RANK + 2;
 
 /// One tensor for each input, in the contract's order.
 pub type Sample = Vec<Tensor>;
 
-/// Reads `sample.json`: a body of `:predict`, or one of the Open Inference Protocol's `infer`.
+/// Parses `sample.json`: a body of `:predict`, or a body of `infer` of the Open Inference Protocol.
 ///
 /// # Errors
 ///
-/// With what is wrong in the form that the body looks like.
+/// The violations of the form that the body resembles.
 pub fn read_sample(body: &[u8], contract: &Contract) -> Result<Sample, Rejection> {
     let predict = match parse_predict(body, contract) {
         Ok(request) => return Ok(request.inputs),
@@ -30,14 +32,14 @@ pub fn read_sample(body: &[u8], contract: &Contract) -> Result<Sample, Rejection
     };
     match parse_infer(body, 0, contract, Unknown::Ignore) {
         Ok(request) => Ok(request.inputs),
-        // Only the Open Inference Protocol says the datatype of each input.
+        // Only the Open Inference Protocol has the datatype of each input.
         Err(infer) if body.windows(10).any(|part| part == b"\"datatype\"") => Err(infer),
         Err(_) => Err(predict),
     }
 }
 
 impl Reader<'_> {
-    /// The contract's samples. The contract itself is whole already: they are held against it.
+    /// Reads the samples, and checks them against the contract, which is complete already.
     pub(super) fn samples(
         &mut self,
         contract: &Contract,
@@ -93,7 +95,7 @@ impl Reader<'_> {
     }
 }
 
-/// Writes a TOML value as JSON; the error is what JSON or a tensor has no place for.
+/// Writes a TOML value as JSON. The error names a value that JSON or a tensor cannot contain.
 fn write_json(value: &DeValue<'_>, depth: usize, json: &mut String) -> Result<(), &'static str> {
     let depth = depth
         .checked_sub(1)

@@ -1,14 +1,14 @@
-//! Decides what JSON is read from strangers: UTF-8, no member twice, not deeper and not more than stated.
+//! Parses untrusted JSON strictly: UTF-8, no repeated member, and bounds on depth and number of values.
 //!
-//! Two readers that resolve a repeated member differently see two tokens in one (RFC 8725, 2.6), and the usual readers
-//! keep the last without a word.
+//! Two parsers that treat a repeated member differently see two tokens in one (RFC 8725, 2.6). Common parsers silently
+//! keep the last.
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// The most levels: claims have two or three, a key set four.
+/// The deepest nesting. Claims have two or three levels, a key set four.
 const MAX_DEPTH: usize = 8;
 
 /// The members of an object.
@@ -35,7 +35,7 @@ impl Json {
         }
     }
 
-    /// A list of texts.
+    /// The elements of a list of texts.
     pub(super) fn texts(&self) -> Option<Vec<&str>> {
         match self {
             Self::List(values) => values.iter().map(Self::text).collect(),
@@ -43,19 +43,19 @@ impl Json {
         }
     }
 
-    /// A NumericDate (RFC 7519), which may have a fraction, in milliseconds; what no clock shows becomes the first or
-    /// the last moment there is.
+    /// A NumericDate (RFC 7519) in milliseconds; it may have a fraction. Values out of range become the first or the last
+    /// possible time.
     pub(super) fn date_ms(&self) -> Option<u64> {
         match self {
             Self::Whole(seconds) => Some(seconds.saturating_mul(1_000)),
-            // A cast to an integer stops at its ends.
+            // The cast saturates.
             Self::Number(seconds) => Some((seconds * 1_000.0) as u64),
             _ => None,
         }
     }
 }
 
-/// Reads an object of at most so many values; the error says what is wrong and repeats nothing of it.
+/// Parses an object of at most `max_values` values. The error says what is wrong without repeating the text.
 pub(super) fn object(bytes: &[u8], max_values: usize) -> Result<Members, String> {
     let left = Cell::new(max_values);
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);

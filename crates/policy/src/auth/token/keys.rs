@@ -1,11 +1,11 @@
-//! Decides which keys of an issuer's set (RFC 7517) are used, and for what.
+//! Decides which keys of an issuer's set (RFC 7517) are used, and for which algorithms.
 //!
-//! A set has public keys for signatures. What is for something else, or of a kind not known here, is passed over; what
-//! shows that the set is not what it should be (a private member, a shared secret, a weak or broken key) refuses all of
-//! it, so that somebody hears of it while the former set goes on.
+//! A set contains public keys for signatures. Keys for other uses, or of unknown kinds, are ignored. A private member, a
+//! shared secret, or a weak or broken key refuses the whole set. The operator then gets an error, and the old set stays in
+//! use.
 
+use super::excerpt::excerpt;
 use super::json::{self, Json, Members};
-use super::shown;
 use crate::auth::settings::Algorithm;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -14,20 +14,20 @@ use p256::ecdsa::signature::Verifier;
 use rsa::{BigUint, RsaPublicKey, pkcs1v15, pss};
 use sha2::{Sha256, Sha384, Sha512};
 
-/// The largest key set. The largest of public providers have a tenth of it.
+/// The largest key set, in bytes. The largest sets of public providers have a tenth of it.
 pub const MAX_SET_BYTES: usize = 64 << 10;
-/// The most keys in a set: all may be looked at for a token.
+/// The most keys in a set. A token may need a search through all of them.
 pub const MAX_SET_KEYS: usize = 64;
 /// The most values in a set: sixteen members of each key, twice over.
 const MAX_SET_VALUES: usize = 2 * 16 * MAX_SET_KEYS;
 /// The shortest RSA key: RFC 7518, 3.3.
 const MIN_RSA_BITS: usize = 2_048;
-/// The longest RSA key: the longest that the library checks signatures with.
+/// The longest RSA key that the library supports.
 const MAX_RSA_BITS: usize = 4_096;
-/// The longest public exponent: beyond 33 bits the library refuses it.
+/// The largest public exponent: the library accepts 33 bits.
 const MAX_EXPONENT: u64 = (1 << 33) - 1;
 
-/// What a key can do at all.
+/// The type of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Secret,
@@ -57,12 +57,12 @@ impl Kind {
 pub(super) struct Key {
     pub(super) kid: Option<String>,
     kind: Kind,
-    /// The only algorithm it is for, where its set says so.
+    /// The only algorithm that it may be used with, if the set names one.
     only: Option<Algorithm>,
     material: Material,
 }
 
-/// What a signature is checked with.
+/// The key material.
 #[derive(Clone, Debug)]
 enum Material {
     Secret(Vec<u8>),
@@ -83,12 +83,12 @@ impl Material {
         }
     }
 
-    /// Whether an algorithm made a signature of a message with this.
+    /// Whether a signature of a message verifies with this key and algorithm.
     fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
         use Algorithm::{
             ES256, ES384, EdDSA, HS256, HS384, HS512, PS256, PS384, PS512, RS256, RS384, RS512,
         };
-        /// HMAC and comparison, in constant time.
+        // HMAC and comparison, in constant time.
         macro_rules! hs {
             ($secret:expr, $hash:ty) => {{
                 let keyed = Hmac::<$hash>::new_from_slice($secret);
@@ -153,7 +153,7 @@ impl Material {
 }
 
 impl Key {
-    /// The secret that an issuer shares with us.
+    /// The secret shared with an issuer.
     pub(super) fn secret(bytes: &[u8]) -> Self {
         Self {
             kid: None,
@@ -171,7 +171,7 @@ impl Key {
         self.kind.fits(algorithm) && self.only.is_none_or(|only| only == algorithm)
     }
 
-    /// Whether this key and algorithm made a signature (base64url) of a message.
+    /// Whether a signature (base64url) of a message verifies with this key and algorithm.
     pub(super) fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &str) -> bool {
         let decoded = URL_SAFE_NO_PAD.decode(signature);
         self.fits(algorithm)
@@ -190,7 +190,7 @@ pub(super) fn algorithm(name: &str) -> Option<Algorithm> {
     all.into_iter().find(|known| known.as_str() == name)
 }
 
-/// Reads a key set; the error is a sentence for the operator without its beginning, which says whose set it is.
+/// Parses a key set. The error continues a sentence for the operator that begins with the name of the set.
 pub(super) fn read_set(text: &str, algorithms: &[Algorithm]) -> Result<Vec<Key>, String> {
     if text.len() > MAX_SET_BYTES {
         return Err(format!(
@@ -214,7 +214,7 @@ pub(super) fn read_set(text: &str, algorithms: &[Algorithm]) -> Result<Vec<Key>,
             return Err(format!("keys[{at}] is not an object"));
         };
         let here = |message: String| match entry.get("kid").and_then(Json::text) {
-            Some(kid) => format!("keys[{at}] (`{}`) {message}", shown(kid)),
+            Some(kid) => format!("keys[{at}] (`{}`) {message}", excerpt(kid)),
             None => format!("keys[{at}] {message}"),
         };
         let Some(key) = read_key(entry).map_err(here)? else {
@@ -224,7 +224,7 @@ pub(super) fn read_set(text: &str, algorithms: &[Algorithm]) -> Result<Vec<Key>,
         if usable(&key).is_none() {
             continue;
         }
-        // Which of two is meant could only be found out by trying.
+        // Two keys with one `kid` could only be told apart by trying both.
         let rival = keys.iter().any(|other| {
             let both = |&a: &Algorithm| key.fits(a) && other.fits(a);
             key.kid.is_some() && other.kid == key.kid && algorithms.iter().any(both)
@@ -237,7 +237,7 @@ pub(super) fn read_set(text: &str, algorithms: &[Algorithm]) -> Result<Vec<Key>,
     Ok(keys)
 }
 
-/// Reads a key; `None` if it is not one that signatures are checked with here.
+/// Parses a key; `None` if it is not for signatures, or of an unknown kind.
 fn read_key(entry: &Members) -> Result<Option<Key>, String> {
     let text = |name: &str| match entry.get(name) {
         None => Ok(None),
@@ -249,7 +249,7 @@ fn read_key(entry: &Members) -> Result<Option<Key>, String> {
     };
     if kty == "oct" || entry.contains_key("k") {
         return Err(
-            "is a shared secret; remove it: with a published secret anybody could make tokens"
+            "is a shared secret; remove it: with a published secret any reader of the set could make tokens"
                 .to_owned(),
         );
     }
@@ -259,7 +259,7 @@ fn read_key(entry: &Members) -> Result<Option<Key>, String> {
     };
     if let Some(name) = private.iter().find(|name| entry.contains_key(**name)) {
         return Err(format!(
-            "has the private member `{name}`: take it out and make a new key, because everybody who read the set can \
+            "has the private member `{name}`: remove it and make a new key, because every reader of the set can \
              make tokens"
         ));
     }
@@ -358,7 +358,7 @@ fn check_rsa(modulus: &[u8], exponent: &[u8]) -> Result<(), String> {
     let exponent = exponent.iter().try_fold(0_u64, |sum, &b| {
         Some(sum.checked_mul(256)? + u64::from(b)).filter(|&sum| sum <= MAX_EXPONENT)
     });
-    // With 1, every message would be its own signature.
+    // With the exponent 1, every message would be its own signature.
     if modulus.last().is_none_or(|b| b % 2 == 0) || exponent.is_none_or(|e| e < 3 || e % 2 == 0) {
         return Err("has an RSA modulus or exponent that is not valid".to_owned());
     }
