@@ -468,7 +468,7 @@ fn main() -> ExitCode {
                 },
                 listen: args.listen,
                 admin: args.admin_listen,
-                door: match args.door {
+                entry_point: match args.door {
                     DoorArg::Direct => EntryPointKind::Direct,
                     DoorArg::Http => EntryPointKind::Http,
                 },
