@@ -146,7 +146,7 @@ impl Channel {
                 }
                 let one = BTreeMap::from([(STORE.to_owned(), store.clone())]);
                 let opened = open_stores(&one).await.context(
-                    "a running server may have the store open; leave out --offline to ask that server, or stop it",
+                    "a running server may have the store open; name it with --admin instead of --offline, or stop it",
                 )?;
                 let store = opened[STORE].clone();
                 let kv = StoreKv::new(store);
