@@ -483,8 +483,8 @@ mod tests {
         show(&body, &mut out).unwrap();
         assert_eq!(
             String::from_utf8(out).unwrap(),
-            "API key 7Kx0aQ2mBv9Z of the tenant acme, tier free, for predict models:\npnst_x\nthe secret that requests \
-             in its name are signed with:\npnss_y\nkeep it now: it is not shown again\nthe key 8Kx0aQ2mBv9Z is good \
+            "API key 7Kx0aQ2mBv9Z of the tenant acme, tier free, for predict models:\npnst_x\nthe secret for \
+             signed requests:\npnss_y\nkeep it now: it is not shown again\nthe key 8Kx0aQ2mBv9Z is valid \
              until 1970-01-01T00:00:00.000Z\n"
         );
     }

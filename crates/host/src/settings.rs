@@ -606,7 +606,7 @@ mod tests {
             ("[models]\nisolation = \"vm\"\n", 2, "`thread`"),
             ("[models]\nprocess_memory_bytes = 1\n", 2, "67108864"),
             ("[tls]\n\ncertificate = \"a.pem\"\n", 3, "tls.private_key"),
-            ("[tls]\nclient_ca = \"a.pem\"\n", 2, "no TLS"),
+            ("[tls]\nclient_ca = \"a.pem\"\n", 2, "does not use TLS"),
             (
                 "[tls]\nclient_certificates = \"optional\"\n",
                 2,

@@ -158,6 +158,6 @@ mod tests {
         assert_eq!(lines.take(many.as_bytes(), now).len(), MAX_LINES as usize);
         assert!(lines.take(b"lost\n", now + WINDOW / 2).is_empty());
         let logged = lines.take(b"heard\n", now + WINDOW);
-        assert_eq!(logged, ["(31 more lines were left out)", "heard"]);
+        assert_eq!(logged, ["(31 more lines omitted)", "heard"]);
     }
 }
