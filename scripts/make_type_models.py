@@ -108,7 +108,7 @@ names = [output.name for output in model.graph.output]
 contract = tensor("inputs", "X", "FP32", ["N", 4]) + classified(names[0], "BYTES", names[1], boosted.classes_)
 save("lightgbm-zipmap", model, contract, [{"X": one} for one in rows])
 
-# Fares of a ship: who survived.
+# Passengers of a ship with their fares: the label is survival.
 rng = np.random.default_rng(0)
 sexes = rng.choice(["female", "male"], 200).reshape(-1, 1).astype(object)
 fares = rng.uniform(5, 80, (200, 1)).astype(np.float32)

@@ -214,7 +214,7 @@ class Case:
         return [{info.name: Tensor.of(array, info.type.tensor_type.elem_type)} for info, array in zip(self.outputs, found)]
 
     def dropped_out(self, sent, got):
-        """What is wrong with outputs that are left to chance: those of Dropout in training. None where they are sound."""
+        """The fault of outputs that depend on chance: those of Dropout in training. None if they are sound."""
         values = {name: tensor.numbers() for tensors in sent for name, tensor in tensors.items()}
         node = self.graph.node[0]
         x, ratio = values[node.input[0]], float(values[node.input[1]].item()) if node.input[1] else 0.5
@@ -229,7 +229,7 @@ class Case:
         return None
 
     def stepped(self, sent, got, wanted):
-        """What is wrong with quantised outputs beside one step where a value lies halfway. None where they are sound."""
+        """The fault of quantised outputs, except one step if a value lies halfway. None if they are sound."""
         values = {name: tensor.numbers() for tensors in sent for name, tensor in tensors.items()}
         x = values[self.inputs[0].name].astype(np.float64)
         scale = values[self.inputs[1].name] if len(self.inputs) > 1 else wanted[self.outputs[1].name].numbers()
@@ -279,7 +279,7 @@ class Case:
 
 
 def absent(info):
-    """What an optional output would be carried by; its lengths are not known."""
+    """The tensor for an optional output. Its lengths are not known."""
     inner = info.type.optional_type.elem_type
     if inner.WhichOneof("value") == "sequence_type":
         element = inner.sequence_type.elem_type.tensor_type.elem_type

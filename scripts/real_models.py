@@ -132,7 +132,7 @@ def operators(work):
 
 
 class Case:
-    """A model: its graph, the runtime that says what is right, and the requests."""
+    """A model: its graph, the reference runtime, and the requests."""
 
     def __init__(self, model, options):
         self.model, self.name, self.known = model, model.name, None
@@ -178,7 +178,7 @@ class Case:
         return True
 
     def draw(self):
-        """Makes the requests and what the runtime answers to each."""
+        """Makes the requests, and the runtime's answer to each."""
         rng = np.random.default_rng(20261129)
         self.requests = []
         kinds = ["usual", "usual", "usual", "rows", "small", "large", "extreme", "zeros"]
@@ -415,7 +415,7 @@ def beside(server, case):
 
 
 def kill(server, cases):
-    """Ends the process of one model. The others must not notice, and it must come back. Says what went wrong, or None."""
+    """Ends the process of one model. The others must not notice, and it must restart. Returns the fault, or None."""
     victim, others = cases[0], cases[1:]
     process = server.said(rf'model "{re.escape(victim.name)}" version 1: runs .*in process (\d+)')
     if process is None:
@@ -455,7 +455,7 @@ def kill(server, cases):
 
 
 def run(cases, options):
-    """Judges the models of one server. Gives what went wrong beside them."""
+    """Judges the models of one server. Returns the other faults."""
     with tempfile.TemporaryDirectory() as folder:
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
             ready = list(pool.map(lambda case: case.prepare(folder), cases))

@@ -7,7 +7,7 @@ INTEGERS = {"INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UIN
 
 
 class Model:
-    """A model; `axes` has lengths for the axes that a contract leaves open, `values` what an input takes."""
+    """A model; `axes` has lengths for the axes that a contract leaves open, `values` the permitted values of an input."""
 
     def __init__(self, name, source, sample=False, axes=None, values=None, tolerance=1e-4, operators=False):
         self.name, self.source, self.sample, self.tolerance, self.operators = name, source, sample, tolerance, operators
@@ -43,7 +43,7 @@ class Model:
         if kind == "zeros":
             numbers = np.zeros(shape)
         elif least is not None and most is not None:
-            # What counts is whole numbers where the contract's bounds come from a table.
+            # Counts are whole numbers if the contract's bounds come from a table.
             numbers = rng.choice([least, most], shape) if kind == "extreme" else rng.uniform(least, most, shape)
         elif kind == "extreme":
             numbers = rng.choice([-3e38, 3e38, 0, 1], shape)
@@ -237,7 +237,7 @@ PORTS, SEXES = np.array(["Southampton", "Cherbourg", "Queenstown"]), np.array(["
 
 
 def passengers(kind, rng, n):
-    """Columns of three types; what is unknown to the encoder comes, too."""
+    """Columns of three types, with values that the encoder does not know."""
     scale = {"small": 1e-6, "large": 1e4, "zeros": 0}.get(kind, 1)
     unknown = kind in ("extreme", "large")
     return {

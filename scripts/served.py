@@ -6,7 +6,7 @@ POLICY = '[auth.anonymous]\nscopes = ["*"]\nfrom = "anywhere"\n'
 
 
 class Server:
-    """`penstock up` on a free port, with stores of its own. `compiled` is a folder where servers share what they compiled."""
+    """`penstock up` on a free port, with its own stores. Servers share their compiled components in the folder `compiled`."""
 
     def __init__(self, binary, models, arguments, compiled, policy=""):
         self.state = tempfile.mkdtemp()
@@ -33,7 +33,7 @@ class Server:
                 self.port = int(found[1])
 
     def said(self, pattern):
-        """What the last line of the log that matches says."""
+        """The text of the last matching line of the log."""
         found = [match[1] for line in list(self.log) if (match := re.search(pattern, line))]
         return found[-1] if found else None
 

@@ -27,7 +27,7 @@ O200K = (
 def texts():
     """The texts: scripts, marks, blanks, code, and text made at random from all of it."""
     table = json.loads((DATA / "wordpiece.json").read_text())["texts"]
-    # What Unicode had not assigned when the package's tables were made is left out.
+    # Characters that Unicode assigned after the package's tables were made are left out.
     own = [text for text, _ in table if "unassigned" not in text and "tag " not in text]
     own += [
         "def main():\n    return {'a': [1, 2, 3]}\n\n\n# done   ",

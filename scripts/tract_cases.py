@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes operator tests that ONNX's own suite lacks, in its layout; ONNX Runtime says what is right.
+"""Writes operator tests that ONNX's own suite lacks, in its layout. ONNX Runtime is the reference.
 Called by scripts/tract-conformance. usage: tract_cases.py FOLDER"""
 import os, sys
 import numpy as np, onnx, onnxruntime as ort

@@ -26,30 +26,30 @@ struct Cli {
 enum Command {
     /// Serve the application.
     Up(UpArgs),
-    /// Check manifest, policy and model contracts, and say what to mend where.
+    /// Check the manifest, the policy and the model contracts. Print each problem with its place and a fix.
     Check(CheckArgs),
-    /// Write a model's folder from its graph, run it once, and print how to call it.
+    /// Create a model's folder from its graph, run the model once, and print an example call.
     Init(InitArgs),
-    /// Print what a graph says of itself, and which backends load it.
+    /// Print the inputs, outputs and metadata of a graph, and the backends that load it.
     Describe(DescribeArgs),
-    /// Ask a running server what was used, by day, tenant, API key and model.
+    /// Print the usage that a running server recorded, by day, tenant, API key and model.
     Usage(UsageArgs),
     /// Create, list, show, rotate and revoke API keys.
     Keys(KeysArgs),
     /// Create, list, show, disable and enable tenants.
     Tenants(TenantsArgs),
-    /// Say which version of a model answers: aliases, canaries, splits, shadows, deprecations.
+    /// Pull models, and control which version answers: aliases, canaries, splits, shadow runs, deprecations.
     Models(Box<models::ModelsArgs>),
-    /// Print the version and what is built in.
+    /// Print the version, the built-in backends and the supported interfaces.
     Version,
-    /// Run one model for the server that started this.
+    /// Run one model in its own process. The server starts this command.
     #[command(hide = true)]
     Worker,
 }
 
 #[derive(Args)]
 struct Common {
-    /// The application manifest, as Spin reads it.
+    /// The application manifest, in Spin's format.
     #[arg(
         long,
         env = "PENSTOCK_APP",
@@ -57,10 +57,10 @@ struct Common {
         value_name = "FILE"
     )]
     app: PathBuf,
-    /// The models directory; without it, the one the manifest mounts at /models.
+    /// The models directory. Default: the directory that the manifest mounts at /models.
     #[arg(long, env = "PENSTOCK_MODELS", value_name = "DIR")]
     models: Option<PathBuf>,
-    /// The operator's policy.
+    /// The operator's policy file.
     #[arg(
         long,
         env = "PENSTOCK_POLICY",
@@ -68,18 +68,17 @@ struct Common {
         value_name = "FILE"
     )]
     policy: PathBuf,
-    /// The ONNX Runtime library; without it, models run on the built-in tract.
+    /// The ONNX Runtime library. Without it, models run on the built-in tract.
     #[arg(long, env = "PENSTOCK_ONNXRUNTIME", value_name = "PATH")]
     onnxruntime: Option<PathBuf>,
-    /// The OpenVINO library, libopenvino_c.so, with the rest of OpenVINO beside it.
+    /// The OpenVINO library libopenvino_c.so. The other OpenVINO libraries must be in the same folder.
     #[arg(long, env = "PENSTOCK_OPENVINO", value_name = "PATH")]
     openvino: Option<PathBuf>,
-    /// Which key-value store each label stands for, as Spin reads it; without it, `default` is kept
+    /// The runtime configuration, in Spin's format: the key-value store for each label. Without it, `default` is kept
     /// in the state directory and `counters` in memory.
     #[arg(long, env = "PENSTOCK_RUNTIME_CONFIG_FILE", value_name = "FILE")]
     runtime_config_file: Option<PathBuf>,
-    /// Where compiled components and stores are kept between starts; without it, `.penstock` beside
-    /// the manifest.
+    /// The directory for compiled components and stores. Default: `.penstock` beside the manifest.
     #[arg(long, env = "PENSTOCK_STATE_DIR", value_name = "DIR")]
     state_dir: Option<PathBuf>,
 }
@@ -88,7 +87,7 @@ struct Common {
 struct CheckArgs {
     #[command(flatten)]
     common: Common,
-    /// Also run made-up calls on a second backend, and warn where it answers differently.
+    /// Also run generated inputs on a second backend, and warn about different outputs.
     #[arg(long)]
     compare: bool,
 }
@@ -97,7 +96,7 @@ struct CheckArgs {
 struct UpArgs {
     #[command(flatten)]
     common: Common,
-    /// Where to listen.
+    /// The address on which the API listens.
     #[arg(
         long,
         env = "PENSTOCK_LISTEN",
@@ -105,16 +104,16 @@ struct UpArgs {
         value_name = "ADDRESS"
     )]
     listen: SocketAddr,
-    /// Where the admin API listens, or `off`; without it, what [admin] in the policy says.
+    /// The address on which the admin API listens, or `off`. Default: [admin] in the policy.
     #[arg(long, env = "PENSTOCK_ADMIN_LISTEN", value_name = "ADDRESS|off")]
     admin_listen: Option<AdminListen>,
-    /// How log lines are written.
+    /// The format of log lines.
     #[arg(long, env = "PENSTOCK_LOG", value_enum, default_value_t = Log::Pretty)]
     log: Log,
-    /// Which of the gate's doors requests go through.
+    /// The gate's entry point that the host calls.
     #[arg(long, env = "PENSTOCK_DOOR", value_enum, default_value_t = DoorArg::Direct)]
     door: DoorArg,
-    /// Where models run.
+    /// The place where models run.
     #[arg(long, env = "PENSTOCK_NN", value_enum, default_value_t = NnArg::Native)]
     nn: NnArg,
 }
@@ -123,16 +122,16 @@ struct UpArgs {
 struct InitArgs {
     #[command(flatten)]
     common: Common,
-    /// The graph (.onnx, or .xml of OpenVINO), or a folder with one, such as a repository of Hugging Face.
+    /// The graph (.onnx, or OpenVINO's .xml), or a folder that contains one, such as a Hugging Face repository.
     #[arg(value_name = "FILE|FOLDER")]
     from: PathBuf,
-    /// The model's name; without it, made from the file's or the folder's.
+    /// The model's name. Default: derived from the name of the file or folder.
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Replace files that are there.
+    /// Replace existing files.
     #[arg(long)]
     force: bool,
-    /// Link the graph and its weights, do not copy them.
+    /// Link the graph and its weights instead of copying them.
     #[arg(long)]
     link: bool,
 }
@@ -141,17 +140,17 @@ struct InitArgs {
 struct DescribeArgs {
     #[command(flatten)]
     common: Common,
-    /// The graph (.onnx, or .xml of OpenVINO), or a folder with one.
+    /// The graph (.onnx, or OpenVINO's .xml), or a folder that contains one.
     #[arg(value_name = "FILE|FOLDER")]
     from: PathBuf,
-    /// One JSON object in place of text.
+    /// Print one JSON object instead of text.
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Args)]
 struct UsageArgs {
-    /// The server.
+    /// The URL of the running server.
     #[arg(
         long,
         env = "PENSTOCK_SERVER",
@@ -159,24 +158,24 @@ struct UsageArgs {
         value_name = "URL"
     )]
     server: String,
-    /// The first day; without it, thirty days are reported.
+    /// The first day. Default: thirty days are reported.
     #[arg(long, value_name = "YYYY-MM-DD")]
     from: Option<String>,
-    /// The last day; without it, today (UTC).
+    /// The last day. Default: today (UTC).
     #[arg(long, value_name = "YYYY-MM-DD")]
     to: Option<String>,
-    /// One JSON object a line instead of a table.
+    /// Print one JSON object per line instead of a table.
     #[arg(long)]
     json: bool,
-    /// A file with the API key to ask with; without it, what PENSTOCK_API_KEY holds, if anything.
+    /// The file with the caller's API key. Default: the value of PENSTOCK_API_KEY, if it is set.
     #[arg(long, env = "PENSTOCK_API_KEY_FILE", value_name = "FILE")]
     api_key_file: Option<PathBuf>,
 }
 
-/// Who is asked. The admin token comes from PENSTOCK_ADMIN_TOKEN, PENSTOCK_ADMIN_TOKEN_FILE or the state directory.
+/// The admin API or the store. The admin token comes from PENSTOCK_ADMIN_TOKEN, PENSTOCK_ADMIN_TOKEN_FILE or the state directory.
 #[derive(Args)]
 struct ViaArgs {
-    /// The admin API of a running server.
+    /// The URL of a running server's admin API.
     #[arg(
         long,
         global = true,
@@ -185,10 +184,10 @@ struct ViaArgs {
         value_name = "URL"
     )]
     admin: String,
-    /// Open the store itself; for when no server runs.
+    /// Open the store directly. No server may be running.
     #[arg(long, global = true)]
     offline: bool,
-    /// The application manifest, which the state directory is beside.
+    /// The application manifest. The default state directory is beside it.
     #[arg(
         long,
         global = true,
@@ -197,7 +196,7 @@ struct ViaArgs {
         value_name = "FILE"
     )]
     app: PathBuf,
-    /// Which key-value store each label stands for; with --offline.
+    /// The key-value store for each label. Used with --offline.
     #[arg(
         long,
         global = true,
@@ -205,10 +204,10 @@ struct ViaArgs {
         value_name = "FILE"
     )]
     runtime_config_file: Option<PathBuf>,
-    /// Where the server keeps its stores and secrets; without it, `.penstock` beside the manifest.
+    /// The directory of the server's stores and secrets. Default: `.penstock` beside the manifest.
     #[arg(long, global = true, env = "PENSTOCK_STATE_DIR", value_name = "DIR")]
     state_dir: Option<PathBuf>,
-    /// JSON instead of words for people.
+    /// Print JSON instead of text.
     #[arg(long, global = true)]
     json: bool,
 }
@@ -223,56 +222,56 @@ struct KeysArgs {
 
 #[derive(Subcommand)]
 enum KeysCommand {
-    /// Make an API key; it is printed once.
+    /// Create an API key. Its secret is printed once.
     Create(CreateKeyArgs),
     /// List keys.
     List {
-        /// Of this tenant alone.
+        /// List only the keys of this tenant.
         #[arg(long, value_name = "NAME")]
         tenant: Option<String>,
     },
     /// Show a key, without its secret.
     Show {
-        /// The key's id: the 12 characters behind `pnst_`.
+        /// The key's id: the 12 characters after `pnst_`.
         id: String,
     },
-    /// Make a key that takes the place of another.
+    /// Create a key that replaces another one.
     Rotate {
-        /// The key's id: the 12 characters behind `pnst_`.
+        /// The key's id: the 12 characters after `pnst_`.
         id: String,
-        /// How long the old key is good beside the new one, at most 30d.
+        /// How long the old key stays valid beside the new one, at most 30d.
         #[arg(long, value_name = "DURATION", value_parser = keys::duration_s)]
         overlap: u64,
     },
-    /// Take a key back, for good.
+    /// Revoke a key permanently.
     Revoke {
-        /// The key's id: the 12 characters behind `pnst_`.
+        /// The key's id: the 12 characters after `pnst_`.
         id: String,
     },
 }
 
 #[derive(Args)]
 struct CreateKeyArgs {
-    /// Whose it is.
+    /// The tenant that owns the key.
     #[arg(long, value_name = "NAME")]
     tenant: String,
-    /// What its callers may cost: a tier of the policy.
+    /// The tier of the key's callers, as defined in the policy.
     #[arg(long, value_name = "NAME")]
     tier: String,
-    /// What its callers may do, as in `predict:magika` or `*`; may be repeated.
+    /// A permission of the key's callers, such as `predict:magika` or `*`. Repeat it for several.
     #[arg(long, value_name = "SCOPE", required = true, value_parser = scope)]
     scope: Vec<Scope>,
-    /// What it is for, for people.
+    /// A description of the key's purpose.
     #[arg(long, default_value = "", value_name = "TEXT")]
     name: String,
-    /// From when on it is no longer good, as in `90d`; without it, never.
+    /// The time until the key expires, such as `90d`. Default: it never expires.
     #[arg(long, value_name = "DURATION", value_parser = keys::duration_s)]
     expires_in: Option<u64>,
-    /// Requests may be signed in its name.
+    /// Also create a secret for signed requests.
     #[arg(long)]
     signs: bool,
-    /// Keep it nowhere, and print the entries for the store of a host without an admin API. The pepper comes from
-    /// SPIN_VARIABLE_PEPPER or SPIN_VARIABLE_PEPPER_FILE.
+    /// Do not store the key. Print the entries to put into the store of a host without an admin API. The pepper comes
+    /// from SPIN_VARIABLE_PEPPER or SPIN_VARIABLE_PEPPER_FILE.
     #[arg(long)]
     print_record: bool,
 }
@@ -287,11 +286,11 @@ struct TenantsArgs {
 
 #[derive(Subcommand)]
 enum TenantsCommand {
-    /// Make a tenant.
+    /// Create a tenant.
     Create {
-        /// Its name.
+        /// The tenant's name.
         tenant: String,
-        /// Who it is, for people.
+        /// A description of the tenant.
         #[arg(long, default_value = "", value_name = "TEXT")]
         description: String,
     },
@@ -299,17 +298,17 @@ enum TenantsCommand {
     List,
     /// Show a tenant.
     Show {
-        /// Its name.
+        /// The tenant's name.
         tenant: String,
     },
-    /// Refuse a tenant's callers, whatever they show.
+    /// Refuse all callers of a tenant, even with valid credentials.
     Disable {
-        /// Its name.
+        /// The tenant's name.
         tenant: String,
     },
-    /// Admit a tenant's callers again.
+    /// Admit the callers of a disabled tenant again.
     Enable {
-        /// Its name.
+        /// The tenant's name.
         tenant: String,
     },
 }
@@ -390,17 +389,17 @@ enum Log {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum DoorArg {
-    /// The typed door: the cheapest.
+    /// The typed entry point `penstock:gate/door`. It costs the least.
     Direct,
-    /// `wasi:http/handler`, as Spin calls it.
+    /// The entry point `wasi:http/handler`, which Spin uses.
     Http,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum NnArg {
-    /// In this host, on its backends: the fastest.
+    /// In this host, on its backends. This is the fastest.
     Native,
-    /// In WebAssembly, as on a host without wasi:nn.
+    /// In WebAssembly, as on a host without `wasi:nn`.
     Component,
 }
 
@@ -469,7 +468,7 @@ fn main() -> ExitCode {
                 },
                 listen: args.listen,
                 admin: args.admin_listen,
-                door: match args.door {
+                entry_point: match args.door {
                     DoorArg::Direct => EntryPointKind::Direct,
                     DoorArg::Http => EntryPointKind::Http,
                 },

@@ -1,4 +1,4 @@
-//! `penstock models`: what can be typed, and what it asks for.
+//! The arguments of `penstock models`, and the actions that they request.
 
 use clap::{Args, Subcommand};
 use penstock_host::keys::duration_s;
@@ -14,7 +14,7 @@ use std::process::ExitCode;
 /// The admin token comes from PENSTOCK_ADMIN_TOKEN, PENSTOCK_ADMIN_TOKEN_FILE or the state directory.
 #[derive(Args)]
 pub struct ModelsArgs {
-    /// The admin API of a running server.
+    /// The URL of a running server's admin API.
     #[arg(
         long,
         global = true,
@@ -23,7 +23,7 @@ pub struct ModelsArgs {
         value_name = "URL"
     )]
     admin: String,
-    /// The application manifest, which the state directory is beside.
+    /// The application manifest. The default state directory is beside it.
     #[arg(
         long,
         global = true,
@@ -32,10 +32,10 @@ pub struct ModelsArgs {
         value_name = "FILE"
     )]
     app: PathBuf,
-    /// Where the server keeps its secrets; without it, `.penstock` beside the manifest.
+    /// The directory of the server's secrets. Default: `.penstock` beside the manifest.
     #[arg(long, global = true, env = "PENSTOCK_STATE_DIR", value_name = "DIR")]
     state_dir: Option<PathBuf>,
-    /// JSON instead of words for people.
+    /// Print JSON instead of text.
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -44,9 +44,9 @@ pub struct ModelsArgs {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Models, their versions, and how these are rolled out.
+    /// List the models, their versions and their rollouts.
     List {
-        /// List what was pulled, from where, and what is pinned; no server is asked.
+        /// List the pulled models, their sources and their pins. Contacts no server.
         #[arg(long)]
         sources: bool,
         #[command(flatten)]
@@ -54,28 +54,28 @@ enum Command {
     },
     /// Pull a model from a folder, an https URL, S3, an OCI registry or a Hugging Face hub.
     Pull(Box<PullArgs>),
-    /// Read the files of pulled models, and say which are not what was pulled.
+    /// Read the files of pulled models, and report the files that differ from the pulled ones.
     Verify {
         #[command(flatten)]
         local: LocalArgs,
     },
-    /// Remove from the cache what no model in the models directory and no source in the policy needs.
+    /// Remove files from the cache that no installed model and no source in the policy needs.
     Prune {
-        /// Remove nothing, and say what would go.
+        /// Remove nothing. Print the files that would be removed.
         #[arg(long)]
         dry_run: bool,
         #[command(flatten)]
         local: LocalArgs,
     },
-    /// One model, with how its canary does.
+    /// Show one model, its rollout and the results of its canary.
     Show {
-        /// Its name.
+        /// The model.
         model: String,
     },
-    /// Give versions names of their own, and move these.
+    /// Set and remove aliases of versions.
     #[command(subcommand)]
     Alias(AliasCommand),
-    /// Say what calls get that name no version.
+    /// Set the version for calls that name none.
     Default {
         /// The model.
         model: String,
@@ -83,71 +83,71 @@ enum Command {
         #[arg(value_parser = target)]
         to: Target,
     },
-    /// Have some callers try a version.
+    /// Start, change or stop a canary: a version that some callers get.
     #[command(subcommand)]
     Canary(CanaryCommand),
-    /// Make the canary what everybody gets.
+    /// Give the canary's version to all callers.
     Promote {
         /// The model.
         model: String,
-        /// The alias to move; without it, the one that is the default, or the default itself.
+        /// The alias to move. Default: the alias that is the model's default, or else the default itself.
         #[arg(long, value_parser = alias)]
         alias: Option<Alias>,
     },
-    /// End the canary because it is bad.
+    /// End the canary and record that its version is bad.
     Rollback {
         /// The model.
         model: String,
     },
-    /// Compare versions on callers.
+    /// Share the callers between versions, for an A/B test.
     Split {
         /// The model.
         model: String,
-        /// A version or alias, and how many callers get it beside the others.
+        /// A version or alias, and its share of the callers relative to the other arms.
         #[arg(long = "arm", value_parser = arm, value_name = "VERSION=WEIGHT", required_unless_present_any = ["header", "end"])]
         arms: Vec<SplitArm>,
-        /// The header by which callers get a version.
+        /// The request header that selects the version.
         #[arg(long, value_name = "NAME", requires = "values")]
         header: Option<String>,
-        /// A value of that header, and the version or alias it gets.
+        /// A value of that header, and the version or alias that it selects.
         #[arg(long = "value", value_parser = value, value_name = "VALUE=VERSION", requires = "header")]
         values: Vec<(String, Target)>,
-        /// Compare no longer.
+        /// End the split.
         #[arg(long, conflicts_with_all = ["arms", "header"])]
         end: bool,
     },
-    /// Run a version beside what answers, and compare.
+    /// Run another version on the same inputs, and compare its outputs with the answers.
     Shadow {
         /// The model.
         model: String,
         /// The version.
         #[arg(value_parser = version, required_unless_present = "end")]
         version: Option<Version>,
-        /// Of how many calls.
+        /// The percentage of calls that the version also runs.
         #[arg(long, value_parser = percent, default_value = "100")]
         percent: Percent,
-        /// Run none beside any longer.
+        /// End the shadow runs.
         #[arg(long, conflicts_with = "version")]
         end: bool,
     },
-    /// Say that a version is to go.
+    /// Mark a version as deprecated, with an optional end and successor.
     Deprecate {
         /// The model.
         model: String,
         /// The version.
         #[arg(value_parser = version)]
         version: Version,
-        /// After what time it answers no more, as 30d; without it, it goes on answering.
+        /// The time until the version stops answering, such as 30d. Default: it never stops.
         #[arg(long, value_parser = duration_s, value_name = "TIME")]
         sunset_in: Option<u64>,
-        /// Where more is to be read.
+        /// The URL of a page with more information.
         #[arg(long, value_name = "URL")]
         link: Option<String>,
-        /// The version or alias to use in its place.
+        /// The version or alias that replaces it.
         #[arg(long, value_parser = target, value_name = "VERSION")]
         successor: Option<Target>,
     },
-    /// Say that a version is to stay after all.
+    /// Withdraw the deprecation of a version.
     Undeprecate {
         /// The model.
         model: String,
@@ -157,13 +157,13 @@ enum Command {
     },
 }
 
-/// Where models and policy are.
+/// The places of the models and the policy.
 #[derive(Args)]
 struct LocalArgs {
-    /// The models directory; without it, the one the manifest mounts at /models.
+    /// The models directory. Default: the directory that the manifest mounts at /models.
     #[arg(long, env = "PENSTOCK_MODELS", value_name = "DIR")]
     models: Option<PathBuf>,
-    /// The operator's policy, with [[models.sources]] and [models.pull].
+    /// The operator's policy file, with [[models.sources]] and [models.pull].
     #[arg(
         long,
         env = "PENSTOCK_POLICY",
@@ -175,31 +175,31 @@ struct LocalArgs {
 
 #[derive(Args)]
 struct PullArgs {
-    /// A folder or file, https://…, s3://bucket/key, oci://registry/repository:tag or hf://owner/name@revision; without it,
+    /// A folder or file, https://…, s3://bucket/key, oci://registry/repository:tag or hf://owner/name@revision. Default:
     /// all [[models.sources]] of the policy.
     from: Option<String>,
-    /// The model that it becomes; without it, the last part of the address.
+    /// The name of the installed model. Default: the last part of the address.
     #[arg(long, value_name = "NAME", requires = "from")]
     name: Option<String>,
-    /// The version that it becomes.
+    /// The number of the installed version.
     #[arg(long, default_value_t = 1, value_name = "NUMBER", requires = "from")]
     version: u64,
-    /// The SHA-256 that it must have: of the file or archive, of the manifest of an OCI artifact, or as a pull prints it.
+    /// The required SHA-256 of the file, the archive or the OCI manifest, or the sum that an earlier pull printed.
     #[arg(long, value_parser = digest, value_name = "SUM", requires = "from")]
     sha256: Option<Digest>,
-    /// The graph's file in it, where there are several.
+    /// The path of the graph in the source. Needed if there are several graphs.
     #[arg(long, value_name = "PATH", requires = "from")]
     graph: Option<String>,
-    /// The minisign public key that must have signed it, or a file that holds it.
+    /// The minisign public key of the required signature, or a file with the key.
     #[arg(long, value_name = "KEY", requires = "from")]
     signature_key: Option<String>,
-    /// Where its signature is; without it, at the address with .minisig behind it.
+    /// The address of the signature. Default: the source's address followed by .minisig.
     #[arg(long, value_name = "ADDRESS", requires = "signature_key")]
     signature: Option<String>,
-    /// The environment variable that holds its credentials: user:password, a token, or the two keys of S3.
+    /// The environment variable with the credentials: user:password, a token, or the two S3 keys.
     #[arg(long, value_name = "VARIABLE", requires = "from")]
     credentials_env: Option<String>,
-    /// The file that holds its credentials.
+    /// The file with the credentials.
     #[arg(
         long,
         value_name = "FILE",
@@ -207,7 +207,7 @@ struct PullArgs {
         requires = "from"
     )]
     credentials_file: Option<PathBuf>,
-    /// The S3 endpoint or the hub.
+    /// The URL of the S3 endpoint or the Hugging Face hub.
     #[arg(long, value_name = "URL", requires = "from")]
     endpoint: Option<String>,
     /// The S3 region.
@@ -248,22 +248,22 @@ fn digest(text: &str) -> Result<Digest, String> {
 
 #[derive(Subcommand)]
 enum AliasCommand {
-    /// Give a version a name, or move the name.
+    /// Set an alias, or move it to another version.
     Set {
         /// The model.
         model: String,
-        /// The name.
+        /// The alias.
         #[arg(value_parser = alias)]
         alias: Alias,
         /// The version.
         #[arg(value_parser = version)]
         version: Version,
     },
-    /// Take a name away.
+    /// Remove an alias.
     Remove {
         /// The model.
         model: String,
-        /// The name.
+        /// The alias.
         #[arg(value_parser = alias)]
         alias: Alias,
     },
@@ -271,61 +271,61 @@ enum AliasCommand {
 
 #[derive(Subcommand)]
 enum CanaryCommand {
-    /// Start it, in place of one that goes on.
+    /// Start a canary. It replaces a running one.
     Start {
         /// The model.
         model: String,
         /// The version.
         #[arg(value_parser = version)]
         version: Version,
-        /// How many of the callers get it.
+        /// The percentage of callers that get the version.
         #[arg(long, value_parser = percent)]
         percent: Percent,
         #[command(flatten)]
         bounds: BoundsArgs,
     },
-    /// Change it while it goes on.
+    /// Change a running canary.
     Set {
         /// The model.
         model: String,
-        /// How many of the callers get it. Who gets it now goes on getting it when there are more.
+        /// The percentage of callers that get the version. If it grows, the present callers keep the version.
         #[arg(long, value_parser = percent)]
         percent: Option<Percent>,
         #[command(flatten)]
         bounds: BoundsArgs,
     },
-    /// End it, without saying that the version is bad.
+    /// End a canary without recording that its version is bad.
     Stop {
         /// The model.
         model: String,
     },
 }
 
-/// When a canary ends by itself.
+/// The bounds at which a canary rolls back automatically.
 #[derive(Args)]
 struct BoundsArgs {
-    /// How much more of its calls may fail; 0.02 is two of a hundred.
+    /// The permitted increase of the error rate; 0.02 is two more failures in a hundred calls.
     #[arg(long, value_name = "PART")]
     max_error_increase: Option<f64>,
-    /// How many times as long its calls may take.
+    /// The permitted latency relative to the stable version; 1.5 is half as long again.
     #[arg(long, value_name = "RATIO")]
     max_latency_ratio: Option<f64>,
-    /// At which quantile latencies are compared.
+    /// The quantile at which latencies are compared, such as 0.95.
     #[arg(long, value_name = "PART")]
     quantile: Option<f64>,
-    /// How many of its calls are waited for.
+    /// The number of canary calls before the first comparison.
     #[arg(long, value_name = "COUNT")]
     min_calls: Option<u64>,
-    /// For how long a call counts.
+    /// How long a call counts in the comparison.
     #[arg(long, value_parser = duration_s, value_name = "TIME")]
     window: Option<u64>,
-    /// Never end it by itself.
+    /// Never roll back automatically.
     #[arg(long, conflicts_with_all = ["max_error_increase", "max_latency_ratio", "quantile", "min_calls", "window"])]
     no_rollback: bool,
 }
 
 impl BoundsArgs {
-    /// What is given of the bounds; `None` where nothing is.
+    /// Returns the bounds that were given, or `None` if none was.
     fn given(&self) -> Option<BoundsPatch> {
         let given = BoundsPatch {
             max_error_rate_increase: self.max_error_increase.map(Some),
@@ -374,7 +374,7 @@ fn value(text: &str) -> Result<(String, Target), String> {
     Ok((value.to_owned(), target(to)?))
 }
 
-/// Asks for what was typed.
+/// Performs the command that was typed.
 pub fn administer(args: ModelsArgs) -> ExitCode {
     let local = |local: &LocalArgs| PullOptions {
         app: penstock_host::AppOptions {
@@ -418,7 +418,7 @@ pub fn administer(args: ModelsArgs) -> ExitCode {
 
 fn action(command: Command) -> RolloutAction {
     let (model, change) = match command {
-        // The others need no server and were answered before.
+        // The other commands need no server. `administer` has answered them.
         Command::List { .. }
         | Command::Pull(_)
         | Command::Verify { .. }

@@ -1,4 +1,4 @@
-//! The admin API and the commands that ask it, over the built server.
+//! The admin API and its commands, over the built server.
 
 #![allow(missing_docs)]
 
@@ -14,7 +14,7 @@ fn state_dir() -> PathBuf {
     root().join("target/penstock-test-state")
 }
 
-/// The token that servers of tests have made and share.
+/// The token that the tests' servers created and share.
 fn token() -> String {
     let text = std::fs::read_to_string(state_dir().join("admin-token")).unwrap();
     text.trim_end().to_owned()
@@ -158,7 +158,7 @@ fn keys_and_tenants_live_from_their_making_to_their_end() {
     let mut elsewhere = new;
     elsewhere["tenant"] = json!("nobody");
     refused(&post("/admin/v1/keys", elsewhere), 404, "unknown_resource");
-    // Each is in the log, and what is secret is not.
+    // Each action is in the log, and no secret is.
     for said in [
         "created the tenant acme".to_owned(),
         format!("created the API key {id} of the tenant acme"),
@@ -210,7 +210,7 @@ fn nobody_is_answered_without_the_token_or_from_a_browser() {
         ),
     ] {
         let answer = call(&headers);
-        // What ends in a space, HTTP libraries may send without it.
+        // HTTP libraries may send a header without its trailing space.
         let body = answer.json();
         assert_eq!(
             (answer.status, body["error"]["code"].as_str()),
@@ -243,7 +243,7 @@ fn nobody_is_answered_without_the_token_or_from_a_browser() {
     }
     let without = format!("GET /admin/v1/keys HTTP/1.0\r\nauthorization: {bearer}\r\n\r\n");
     assert!(exchange(admin, without.as_bytes()).contains("permission_denied"));
-    // The public listener knows nothing of it.
+    // The public listener does not know the admin API.
     let public = server.call("GET", "/admin/v1/keys", &[own], None);
     assert_eq!(public.status, 404);
 }
@@ -316,7 +316,7 @@ fn what_is_sent_is_read_strictly_and_within_bounds() {
     ok(&ask(admin, "GET", "/admin/v1/keys", None), 200);
 }
 
-/// A command, with none of the environment that it would read.
+/// A command without the environment variables that it would read.
 fn penstock(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_penstock"));
     command.args(args);
@@ -404,7 +404,7 @@ fn the_commands_ask_the_server() {
     );
     let text = printed(&run(&["keys", "rotate", id, "--overlap", "24h"]));
     assert!(
-        text.contains("pnst_") && text.contains(&format!("the key {id} is good until")),
+        text.contains("pnst_") && text.contains(&format!("the key {id} is valid until")),
         "{text}"
     );
     let text = printed(&run(&["keys", "revoke", id]));
@@ -418,7 +418,7 @@ fn the_commands_ask_the_server() {
     assert!(printed(&run(&["tenants", "list"])).contains("disabled"));
     assert!(printed(&run(&["tenants", "enable", "acme"])).contains("enabled"));
     assert!(printed(&run(&["tenants", "show", "acme"])).contains("a customer"));
-    // What is wrong is said, and no secret with it.
+    // The errors are reported, and no secret with them.
     let error = failed(&run(&["keys", "show", lines[1]]));
     assert!(error.contains("id") && !error.contains(lines[1]), "{error}");
     let error = failed(&run(&["keys", "rotate", id, "--overlap", "24h"]));
@@ -486,11 +486,11 @@ fn a_key_made_while_no_server_runs_is_there_when_one_does() {
     });
     let listed = ok(&ask(admin_of(&server), "GET", "/admin/v1/keys", None), 200);
     assert_eq!(listed["keys"], json!([made["key"]]));
-    // The server has the store; nobody else opens it.
+    // The server has the store open, so no other process may open it.
     let error = failed(&offline(&["keys", "list"]));
     assert!(error.contains("--admin"), "{error}");
     server.kill();
-    // What was acknowledged has survived.
+    // Acknowledged changes have survived.
     let listed: Value =
         serde_json::from_str(&printed(&offline(&["keys", "list", "--json"]))).unwrap();
     assert_eq!(listed, made["key"]);
@@ -586,7 +586,7 @@ fn a_token_that_others_may_read_is_not_used() {
 
 #[test]
 fn a_second_server_needs_only_another_address_for_its_api() {
-    // Where another process has the port already, that does as well.
+    // If another process already has the port, the test works as well.
     let _first = TcpListener::bind("127.0.0.1:3001");
     let server = Server::start_with(Options {
         policy: Some("[admin]\n"),

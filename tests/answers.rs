@@ -1,4 +1,4 @@
-//! An answer is what the model's contract says and what its graph computes, or there is none, over HTTP.
+//! An answer over HTTP is what the model's contract promises and its graph computes. Otherwise there is no answer.
 
 #![allow(missing_docs)]
 
@@ -43,7 +43,7 @@ fn two_labels(folder: &Path) {
     model(folder, "two-labels", &file, &contract.concat());
 }
 
-/// As many columns come as the caller asks for; the contract promises one, which is what the first run has.
+/// The caller decides the number of columns. The contract promises one, which is the result of the first run.
 fn columns(folder: &Path) {
     let nodes = [node("TopK", &["x", "k"], &["y", "i"], &[])];
     let inputs = [value("x", FLOAT, &[1, 3]), value("k", INT64, &[1])];
@@ -97,7 +97,7 @@ fn start(folder: &Path, policy: &'static str, in_webassembly: bool) -> Server {
     })
 }
 
-/// What `/ready` says of a model.
+/// The entry of a model in `/ready`.
 fn readiness(server: &Server, model: &str) -> Value {
     let said = server.get("/ready").json();
     let models = said["models"].as_array().unwrap();
@@ -150,7 +150,7 @@ fn an_output_that_breaks_the_contract_is_an_error_of_the_operators_and_is_logged
     server.logged("model columns version 1: ready");
     let first = top(&server, 1).json();
     assert_eq!(first["predictions"][0]["y"], json!([[3.0]]), "{first}");
-    // Not kept by the result cache either.
+    // The result cache does not keep it either.
     for _ in 0..2 {
         let answer = top(&server, 2);
         assert_eq!(answer.status, 500);

@@ -1,9 +1,9 @@
-//! Who may call, over HTTP through the built components: keys from their making to their end, tenants that try everything on
-//! each other, signed requests, tokens, and a store that goes away.
+//! Authentication over HTTP through the built components: the life of keys, tenants that attack each other, signed
+//! requests, tokens, and a store that becomes unavailable.
 
 mod common;
 
-use common::{Answer, Options, Server, call, root};
+use common::{Answer, Options, Server, call, hyper_client, root};
 use penstock_policy::auth::signature;
 use penstock_testkit::RedisServer;
 use serde_json::Value;
@@ -180,7 +180,7 @@ fn a_key_lets_in_from_its_making_to_its_end_through_either_door() {
             (403, "permission_denied")
         );
 
-        // Rotated with an overlap, both are good; then the old one is taken back.
+        // After a rotation with an overlap, both keys are valid. Then the old one is revoked.
         let next = site.administer(&["keys", "rotate", &id(&made), "--overlap", "1h"]);
         let next_key = text(&next["api_key"]);
         assert_eq!(site.predict(&[("x-api-key", next_key)]).status, 200);
@@ -216,7 +216,7 @@ fn two_tenants_that_try_everything_on_each_other_find_nothing() {
     let acme = site.key("acme", &["*"], &[]);
     let other = site.key("other", &["*"], &[]);
     let (acme, other) = (text(&acme["api_key"]), text(&other["api_key"]));
-    // Models: another's and none at all are answered alike.
+    // Another tenant's model and an unknown model get the same answer.
     assert_eq!(site.get("/v1/models/digits", acme).status, 200);
     for path in [
         "/v1/models/{}",
@@ -241,7 +241,7 @@ fn two_tenants_that_try_everything_on_each_other_find_nothing() {
     assert!(listed(acme).contains("\"digits\"") && !listed(other).contains("\"digits\""));
     let ready = |key| String::from_utf8_lossy(&site.get("/ready", key).bytes).into_owned();
     assert!(ready(acme).contains("\"digits\"") && !ready(other).contains("\"digits\""));
-    // The same idempotency key is two.
+    // The same idempotency key counts separately for each tenant.
     let call = |key| {
         let answer = site.predict(&[("x-api-key", key), ("idempotency-key", "shared")]);
         assert_eq!(answer.status, 200, "{}", answer.json());
@@ -256,7 +256,7 @@ fn two_tenants_that_try_everything_on_each_other_find_nothing() {
         (call(acme), call(other)),
         ((true, first.1), (true, second.1))
     );
-    // Each sees its own use.
+    // Each tenant sees its own usage.
     for (key, tenant) in [(acme, "acme"), (other, "other")] {
         let report = site.get("/v1/usage", key).json();
         assert_eq!(report["tenant"], tenant);
@@ -295,7 +295,7 @@ fn who_shows_nothing_is_let_in_from_this_machine_and_not_through_a_proxy() {
             "{headers:?}"
         );
     }
-    // What only the server may say is not believed of a client.
+    // The server ignores a client's copy of its own header.
     let forged = r#"x {"certificate":{"sha256":"00","names":["dns:a"]}}"#;
     assert_eq!(with(&[("penstock-connection", forged)]).status, 200);
     assert_eq!(with(&[("spin-client-addr", "192.0.2.1:1")]).status, 200);
@@ -367,7 +367,7 @@ fn a_signed_request_is_let_in_once_and_any_change_of_it_is_not() {
     let mut other_nonce = signed(&key, "nonce-0000000005", now_s, BODY);
     other_nonce[1].1 = other_nonce[1].1.replace("0005", "0006");
     assert_eq!(send(&other_nonce), (401, "credentials_invalid".into()));
-    // A key that does not sign, and a revoked one.
+    // A key without a signing secret, and a revoked one.
     let mute = site.key("acme", &["predict"], &[]);
     let mut forged = mute.clone();
     forged["signing_secret"] = key["signing_secret"].clone();
@@ -513,7 +513,7 @@ fn keys_are_one_for_two_machines_and_a_store_that_goes_away_closes_the_door_afte
     );
     assert_eq!(two.predict(&[("x-api-key", key)]).status, 200);
     redis.stop();
-    // Known and within the grace: honoured. Then closed, and never a wrong answer.
+    // Known keys are accepted within the grace. Then all are refused, and there is never a wrong answer.
     let answer = two.predict(&[("x-api-key", key)]);
     assert_eq!(answer.status, 200, "{}", answer.json());
     let deadline = Instant::now() + Duration::from_secs(30);
@@ -540,7 +540,7 @@ fn keys_are_one_for_two_machines_and_a_store_that_goes_away_closes_the_door_afte
 
 #[test]
 fn the_server_s_own_address_does_not_make_a_public_listener_local() {
-    // Everything on this machine has a loopback address, so the listener alone tells.
+    // Every connection of this machine has a loopback address, so only the listener decides.
     let server = Server::start_with(Options {
         policy: Some("[auth.anonymous]\nscopes = [\"*\"]\n"),
         listen: Some("0.0.0.0:0"),
@@ -559,7 +559,6 @@ fn the_server_s_own_address_does_not_make_a_public_listener_local() {
 #[test]
 fn every_name_by_which_the_server_is_addressed_must_be_of_this_machine() {
     use http_body_util::{BodyExt, Empty};
-    use hyper_util::rt::{TokioExecutor, TokioIo};
 
     let server = Server::start_with(Options {
         policy: Some("[auth.anonymous]\nscopes = [\"*\"]\n"),
@@ -567,10 +566,7 @@ fn every_name_by_which_the_server_is_addressed_must_be_of_this_machine() {
     });
     server.ready();
     let port = server.address.port();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = hyper_client::runtime();
     let request = |target: &str, host: Option<&str>| {
         let request = hyper::Request::get(target);
         let request = match host {
@@ -589,27 +585,16 @@ fn every_name_by_which_the_server_is_addressed_must_be_of_this_machine() {
         (evil, None, 401),
     ] {
         runtime.block_on(async {
-            let stream = tokio::net::TcpStream::connect(server.address)
-                .await
-                .unwrap();
-            let (mut sender, connection) =
-                hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-                    .await
-                    .unwrap();
-            tokio::spawn(connection);
+            let mut sender = hyper_client::to(server.address).await;
             let answer = sender.send_request(request(target, host)).await.unwrap();
             assert_eq!(answer.status(), status, "HTTP/2 {target} {host:?}");
             let _ = answer.into_body().collect().await;
 
-            // In absolute form over HTTP/1.1, which has a Host in any case.
+            // In absolute form over HTTP/1.1, which always has a Host.
             let stream = tokio::net::TcpStream::connect(server.address)
                 .await
                 .unwrap();
-            let (mut sender, connection) =
-                hyper::client::conn::http1::handshake(TokioIo::new(stream))
-                    .await
-                    .unwrap();
-            tokio::spawn(connection);
+            let mut sender = hyper_client::http1(stream).await.unwrap();
             let host = host.unwrap_or("localhost");
             let answer = sender
                 .send_request(request(target, Some(host)))

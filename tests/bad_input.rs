@@ -1,5 +1,5 @@
-//! Everything a client can get wrong, over HTTP, through the built components: its own 4xx, naming
-//! the place and what was expected; never a 500.
+//! All mistakes of clients, over HTTP, through the built components. Each gets its own 4xx, with the place and the
+//! expected value, and never a 500.
 
 #![allow(missing_docs)]
 

@@ -1,5 +1,4 @@
-//! Callers of the built server whose calls share runs of a real model: nobody gets another's answer, and nobody pays
-//! for another's mistake.
+//! Callers of the built server share runs of a real model. No caller gets another's answer or another's error.
 
 #![allow(missing_docs)]
 
@@ -10,10 +9,10 @@ use serde_json::{Value, json};
 
 const CALLERS: usize = 16;
 const ROUNDS: usize = 4;
-/// How far the same sentence's vectors may be apart, alone and in company: sums come in another order.
+/// Largest difference between vectors of the same sentence, alone and in a batch: sums come in another order.
 const TOLERANCE: f64 = 1e-4;
 
-/// A sentence of its own for every number, from 2 to 24 tokens.
+/// A different sentence for every number, from 2 to 24 tokens.
 fn sentence(number: usize) -> String {
     let length = 2 + number * 7 % 23;
     let ids: Vec<usize> = (0..length)
@@ -49,7 +48,7 @@ fn vectors(server: &Server, body: &str) -> Vec<Vec<f64>> {
     tokens.iter().map(numbers).collect()
 }
 
-/// Calls and runs of a model, as the server tells when it stops.
+/// Calls and runs of a model, from the log when the server stops.
 fn told(server: &mut Server, model: &str) -> (usize, usize) {
     let (code, _) = server.terminate();
     assert_eq!(code, Some(0));
@@ -67,7 +66,7 @@ fn told(server: &mut Server, model: &str) -> (usize, usize) {
     numbers.unwrap_or_else(|| panic!("no counts in {line}"))
 }
 
-/// The model as it is served, and sentences of different lengths may share a run.
+/// The served model, with shared runs for sentences of different lengths.
 fn models() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (root().join("models/minilm"), folder.path().join("minilm"));

@@ -1,4 +1,4 @@
-//! `penstock check` finds what is wrong before a request does, and says where and what to do.
+//! `penstock check` finds faults before a request does, with their place and remedy.
 
 #![allow(missing_docs)]
 
@@ -8,7 +8,7 @@ use common::{onnxruntime, root};
 use std::path::Path;
 use std::process::Command;
 
-/// Copies the application into a folder of its own, without what the test does not need.
+/// Copies the application into a new folder, without the parts that the test does not need.
 fn application() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let copy = |from: &str| {

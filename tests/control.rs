@@ -1,5 +1,5 @@
-//! Statistics, the repository's index, loading and unloading, over HTTP, as clients of the Open Inference Protocol ask for
-//! them.
+//! Statistics, the repository's index, loading and unloading, over HTTP, as clients of the Open Inference Protocol
+//! request them.
 
 #![allow(missing_docs)]
 
@@ -11,7 +11,7 @@ use std::path::Path;
 
 const CONTROL: &str = "[models]\ncontrol = true\npoll_interval_ms = 0\n";
 
-/// `identity` in two versions, and `broken`, whose graph is none.
+/// `identity` in two versions, and `broken`, whose graph is invalid.
 fn models() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let from = root().join("models/identity");
@@ -185,7 +185,7 @@ fn a_model_is_unloaded_and_loaded_again_and_callers_see_it_at_once() {
         let answer = predict(&server, "/v1/models/identity:predict");
         refused(&answer, 503, "model_not_ready");
         assert_eq!(server.get("/v2/models/identity/ready").status, 503);
-        // A new version beside it, which nobody looked for.
+        // A new version beside it, which no poll has found.
         let graph = std::fs::read(models.path().join("identity/1/model.onnx")).unwrap();
         write(models.path(), "identity/3/model.onnx", &graph);
         let answer = load(&server, "identity");
@@ -233,7 +233,7 @@ fn who_may_read_models_may_not_unload_them() {
         "[auth.anonymous]\nscopes = [\"models\", \"predict\"]\nfrom = \"anywhere\"\n[models]\ncontrol = true\n",
     );
     for answer in [load(&server, "identity"), unload(&server, "identity")] {
-        // Nobody who shows nothing may; who shows something may have the scope.
+        // A caller without credentials is refused. A caller with credentials may have the scope.
         refused(&answer, 401, "credentials_missing");
     }
     assert_eq!(index(&server, b"").len(), 3);
@@ -270,7 +270,7 @@ fn bodies_that_are_not_what_the_repository_takes_are_400() {
             String::from_utf8_lossy(&answer.bytes)
         );
     }
-    // What would change the model is refused by name.
+    // Members that would change the model are refused by name.
     for body in [
         &b"{\"parameters\":{\"config\":\"{}\"}}"[..],
         b"{\"parameters\":{\"file:1/model.onnx\":\"AAAA\"}}",

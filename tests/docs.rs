@@ -1,5 +1,5 @@
-//! Holds the reference documents against the program: docs/SETTINGS.md against the policy file that the server reads,
-//! docs/POLICIES.md against the scopes and its own examples, and docs/COMMANDS.md against `--help`.
+//! Compares the reference documents with the program: docs/SETTINGS.md with the policy file that the server reads,
+//! docs/POLICIES.md with the scopes and its own examples, and docs/COMMANDS.md with `--help`.
 
 #![allow(missing_docs)]
 
@@ -11,7 +11,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::process::Command;
 
-/// The tables of a policy file: how docs/SETTINGS.md names one, and a table in which every required setting is given.
+/// The tables of a policy file: the name of each in docs/SETTINGS.md, and a table with all required settings.
 const TABLES: &[(&str, &str)] = &[
     ("", ""),
     ("server", "[server]"),
@@ -63,7 +63,7 @@ const TABLES: &[(&str, &str)] = &[
     ("disclosure[]", "[[disclosure]]\ntop = 3"),
 ];
 
-/// Settings of `[[limits]]` that one algorithm alone has, and which.
+/// Returns the algorithm of a setting of `[[limits]]` that only one algorithm has.
 fn algorithm_of(setting: &str) -> Option<&'static str> {
     Some(match setting {
         "burst" => "algorithm = \"token-bucket\"",
@@ -75,7 +75,7 @@ fn algorithm_of(setting: &str) -> Option<&'static str> {
     })
 }
 
-/// A policy file with one table that is complete but for `setting`, and `line` in its place.
+/// Returns a policy file with one table that is complete except for `setting`, with `line` in its place.
 fn policy(table: &str, setting: &str, line: &str) -> String {
     let (_, base) = TABLES
         .iter()
@@ -96,7 +96,7 @@ fn policy(table: &str, setting: &str, line: &str) -> String {
     lines.join("\n")
 }
 
-/// The settings that the server reads from a policy file, or everything that it says against the file.
+/// Returns the settings that the server reads from a policy file, or all its faults.
 fn read(text: &str) -> Result<Settings, String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("penstock.toml");
@@ -235,13 +235,13 @@ fn every_documented_default_is_the_default() {
         if setting == literal || literal.contains('`') {
             continue;
         }
-        // Without a table of a policy that has to be there, the table of which the setting is a part is empty.
+        // If a policy must contain a table, the table with the setting is empty.
         let given = format!("{setting} = {literal}");
         let (Ok(without), Ok(with)) = (
             read(&policy(&table, &setting, "")),
             read(&policy(&table, &setting, &given)),
         ) else {
-            // The setting alone is not complete, such as a name of a time zone.
+            // The setting alone is incomplete, such as a name of a time zone.
             assert!(
                 !literal.starts_with(['"', '0', '1']),
                 "{at} = {literal} is refused"
@@ -340,7 +340,7 @@ fn blocks(page: &str, language: &str) -> Vec<String> {
 fn the_examples_of_the_policies_are_one_policy_that_the_server_accepts() {
     let examples = blocks(&page("POLICIES.md"), "toml");
     let of_the_policy = |block: &&String| !block.starts_with("[explain]");
-    // A block that begins with the file's name is a policy of its own; the others are parts of one.
+    // A block that begins with the file's name is a separate policy. The others are parts of one.
     let (whole, parts): (Vec<_>, Vec<_>) = examples
         .iter()
         .filter(of_the_policy)
@@ -395,7 +395,7 @@ fn help(arguments: &[&str]) -> String {
 fn commands(help: &str) -> Vec<String> {
     let (_, list) = help.split_once("Commands:\n").unwrap_or(("", ""));
     let lines = list.lines().take_while(|line| !line.is_empty());
-    // A description that goes on in a second line is indented further.
+    // The second line of a description is indented further.
     let lines = lines.filter(|line| !line.starts_with("   "));
     let names = lines.filter_map(|line| line.split_whitespace().next());
     names
@@ -433,7 +433,7 @@ fn every_command_is_documented() {
     );
 }
 
-/// The anchors of a page: what GitHub makes of its headings.
+/// The anchors that GitHub makes from the headings of a page.
 fn anchors(page: &str) -> BTreeSet<String> {
     let mut in_code = false;
     let headings = page.lines().filter(|line| {

@@ -1,4 +1,4 @@
-//! The same request through either door gives the same answer.
+//! The same request through either entry point gives the same answer.
 
 #![allow(missing_docs)]
 
@@ -6,7 +6,7 @@ mod common;
 
 use common::{Answer, Options, Server};
 
-/// An answer without what differs between any two requests.
+/// An answer without the parts that differ between any two requests.
 fn comparable(answer: &Answer) -> (u16, Vec<(String, String)>, serde_json::Value) {
     let mut body = answer.json();
     for part in [
@@ -22,7 +22,7 @@ fn comparable(answer: &Answer) -> (u16, Vec<(String, String)>, serde_json::Value
             *value = "varies".into();
         }
     }
-    // When the server published it, and the tag that says so.
+    // The time when the server published it, and the tag of that time.
     let mut varies = vec![];
     if let Some(created) = body.get_mut("created") {
         *created = "varies".into();

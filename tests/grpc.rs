@@ -1,5 +1,5 @@
-//! The gRPC service over real HTTP/2: calls of one message and of many, what they are refused with, and connections that
-//! keep nothing of what they announce.
+//! The gRPC service over real HTTP/2: calls of one message and of many, their refusals, and connections that send less
+//! than they announce.
 
 #![allow(missing_docs)]
 
@@ -7,12 +7,12 @@ mod common;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
+use common::hyper_client::{self, framed, runtime};
 use common::{Options, Server, root};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Frame, Incoming};
 use hyper::client::conn::http2::SendRequest;
 use hyper::{HeaderMap, Request, Response};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use pb::model_infer_request::InferInputTensor;
 use penstock_proto::google::rpc;
 use penstock_proto::grpc::health::v1 as health;
@@ -47,14 +47,7 @@ fn server(policy: &str) -> Server {
     server
 }
 
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-}
-
-/// What is sent, piece by piece.
+/// The body of a request, piece by piece.
 struct Pieces(mpsc::UnboundedReceiver<Bytes>);
 
 impl Body for Pieces {
@@ -71,7 +64,7 @@ impl Body for Pieces {
     }
 }
 
-/// A client of one connection.
+/// A client with one connection.
 struct Client {
     sender: SendRequest<Pieces>,
     scheme: &'static str,
@@ -83,7 +76,7 @@ struct Client {
 struct Ended {
     headers: HeaderMap,
     messages: Vec<Bytes>,
-    /// The trailers, or the headers where there was nothing else.
+    /// The trailers, or the headers if there was nothing else.
     end: HeaderMap,
 }
 
@@ -135,7 +128,7 @@ impl Open {
             .unwrap();
     }
 
-    /// The next message that comes; the trailers in place of one.
+    /// Returns the next message, or the trailers.
     async fn next(&mut self) -> Result<Bytes, HeaderMap> {
         loop {
             if let Some(message) = cut(&mut self.received) {
@@ -167,25 +160,13 @@ fn cut(received: &mut Vec<u8>) -> Option<Bytes> {
     Some(message)
 }
 
-fn framed(message: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![0];
-    bytes.extend((message.len() as u32).to_be_bytes());
-    bytes.extend(message);
-    bytes
-}
-
 impl Client {
     async fn on<S>(stream: S, scheme: &'static str, authority: String) -> Self
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-                .await
-                .unwrap();
-        tokio::spawn(connection);
         Self {
-            sender,
+            sender: hyper_client::http2(stream).await.unwrap(),
             scheme,
             authority,
         }
@@ -210,7 +191,7 @@ impl Client {
         request.body(body).unwrap()
     }
 
-    /// Sends bytes as they are and waits for the end.
+    /// Sends raw bytes and waits for the end.
     async fn raw(&mut self, path: &str, metadata: &[(&str, &str)], body: Vec<u8>) -> Ended {
         let (sender, pieces) = mpsc::unbounded_channel();
         if !body.is_empty() {
@@ -396,7 +377,7 @@ fn errors_say_what_is_wrong_in_their_status_and_their_details() {
             let ended = client.raw(INFER, &[], body).await;
             assert_eq!(ended.status(), status, "{what}: {}", ended.message());
         }
-        // The connection has borne all of it.
+        // The connection has survived all of it.
         let ended = client.unary(INFER, &[], &row("7", [0.0; 4])).await;
         assert_eq!(ended.status(), 0);
     });
@@ -462,7 +443,7 @@ fn a_stream_answers_in_order_and_goes_on_after_an_error() {
         let trailers = stream.next().await.unwrap_err();
         assert_eq!(trailers["grpc-status"], "0");
 
-        // A message that is none ends it, after what came before has its answer.
+        // An invalid message ends the stream, after earlier messages have their answers.
         let mut stream = client.open(STREAM, &[]).await;
         stream.send(&row("1", [0.0; 4]));
         let sender = stream.sender.take().unwrap();
@@ -470,7 +451,7 @@ fn a_stream_answers_in_order_and_goes_on_after_an_error() {
         assert!(stream.next().await.is_ok());
         assert_eq!(stream.next().await.unwrap_err()["grpc-status"], "3");
 
-        // Nor does half a message begin anything.
+        // Half a message begins nothing either.
         let mut stream = client.open(STREAM, &[]).await;
         let sender = stream.sender.take().unwrap();
         sender
@@ -500,7 +481,7 @@ fn a_stream_on_which_nothing_comes_ends_and_many_of_them_keep_nobody_out() {
             }
             open.push(stream);
         }
-        // More streams than requests there may be: they hold none.
+        // There are more streams than permitted requests. Idle streams hold none.
         let ended = client.unary(INFER, &[], &row("7", [0.0; 4])).await;
         assert_eq!(ended.status(), 0, "{}", ended.message());
         for stream in &mut open {
@@ -626,7 +607,7 @@ fn compressed_messages_are_taken_in_the_coding_that_is_offered() {
             ended.headers["grpc-accept-encoding"],
             "identity, gzip, deflate"
         );
-        // What a client says of HTTP's own coding is not acted upon.
+        // The server ignores a client's `content-encoding`.
         let lie = [("content-encoding", "gzip")];
         assert_eq!(client.unary(INFER, &lie, &request).await.status(), 0);
     });
@@ -689,7 +670,7 @@ fn health_is_told_once_and_again_when_the_server_stops_and_services_are_listed()
         });
     let stopping = std::thread::spawn(move || server.terminate());
     runtime.block_on(async {
-        // Watchers hear of it first, and calls go on meanwhile.
+        // Watchers learn it first, and calls continue meanwhile.
         let said = health::HealthCheckResponse::decode(watched.next().await.unwrap()).unwrap();
         assert_eq!(said.status, 2);
         let asked = health::HealthCheckRequest::default();
@@ -790,7 +771,7 @@ fn a_repeated_call_with_its_key_gives_the_same_answer_and_another_call_is_refuse
         assert_eq!(again.headers["idempotency-replayed"], "true");
         let other = client.unary(INFER, &key, &row("7", [2.0; 4])).await;
         assert_eq!(other.status(), 9, "{}", other.message());
-        // Requests of a stream are told apart by their ids.
+        // Requests of a stream are distinguished by their ids.
         for replayed in [false, true] {
             let mut stream = client.open(STREAM, &key).await;
             let mut ids = VecDeque::new();

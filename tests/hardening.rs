@@ -1,21 +1,20 @@
-//! What a server on a public address meets, over raw sockets: requests that two servers would read differently, floods of
-//! frames, one caller that takes all connections, and what may stand in an answer, in the audit log and in the log.
+//! Attacks on a public server, over raw sockets: requests that two servers would read differently, floods of frames, and one
+//! caller that takes all connections. Also the permitted content of answers, the audit log and the log.
 
 #![allow(missing_docs)]
 
 mod common;
 
-use common::{Options, Server, connect, exchange};
+use common::{Options, Server, connect, exchange, hyper_client};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
-/// Everybody may call.
+/// Every caller is admitted.
 const OPEN: &str = "[auth.anonymous]\nscopes = [\"*\"]\nfrom = \"anywhere\"\n";
 const PREDICT: &str = "/v1/models/identity:predict";
 const ONE_ITEM: &str = r#"{"inputs":{"a":[[1,2,3,4]]}}"#;
@@ -35,7 +34,7 @@ fn eventually(mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// How many answers stand in what was read.
+/// Counts the answers in the read text.
 fn answers(text: &str) -> usize {
     text.matches("HTTP/1.1 ").count()
 }
@@ -153,7 +152,7 @@ fn what_rfc_9112_calls_malformed_is_400_and_ends_the_connection() {
         let next = "GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n";
         let text = exchange(server.address, format!("{request}{next}").as_bytes());
         assert!(answers(&text) <= 1, "{what}: {text}");
-        // Where a body breaks off, hyper closes and may not let the answer out.
+        // If a body breaks off, hyper closes and may not send the answer.
         let broke_off = what.contains("chunk ") && text.is_empty();
         assert!(
             text.starts_with("HTTP/1.1 400") || broke_off,
@@ -167,7 +166,7 @@ fn what_rfc_9112_calls_malformed_is_400_and_ends_the_connection() {
 fn what_is_tolerated_is_read_one_way_only() {
     let server = server("");
     for (what, request) in [
-        // RFC 9112 §2.2 lets a recipient take a bare LF as the end of a line, and hyper does.
+        // RFC 9112 §2.2 lets a recipient accept a bare LF as the end of a line, and hyper does.
         (
             "bare line feeds",
             "GET /healthz HTTP/1.1\nhost: x\nconnection: close\n\n".to_owned(),
@@ -243,19 +242,8 @@ fn floods_within_one_request_end_it() {
 #[test]
 fn headers_beyond_their_limit_are_431_over_http2_too() {
     let server = server("");
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let stream = tokio::net::TcpStream::connect(server.address)
-            .await
-            .unwrap();
-        let (mut sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-                .await
-                .unwrap();
-        tokio::spawn(connection);
+    hyper_client::runtime().block_on(async {
+        let mut sender = hyper_client::to(server.address).await;
         for (what, count, bytes, status) in [
             ("a few", 20, 10, 200),
             ("too many", 200, 10, 431),
@@ -304,7 +292,7 @@ fn http2(server: &Server) -> TcpStream {
     stream
 }
 
-/// Reads frames until one is of the kind, and gives it; `None` when the connection ends without one.
+/// Reads frames until one has the kind, and returns it. Returns `None` if the connection ends without one.
 fn until(stream: &mut TcpStream, kind: u8) -> Option<(u32, Vec<u8>)> {
     loop {
         let mut head = [0; 9];
@@ -377,7 +365,7 @@ fn streams_beyond_the_cap_are_refused_and_the_others_served() {
             (id, u32::from_be_bytes([s[2], s[3], s[4], s[5]]))
         })
         .collect();
-    // SETTINGS_MAX_CONCURRENT_STREAMS (3) and SETTINGS_MAX_HEADER_LIST_SIZE (6) are told.
+    // The server announces SETTINGS_MAX_CONCURRENT_STREAMS (3) and SETTINGS_MAX_HEADER_LIST_SIZE (6).
     assert!(settings.contains(&(3, 128)), "{settings:?}");
     assert!(settings.contains(&(6, 16_384)), "{settings:?}");
     let mut bytes = frame(SETTINGS, ACK, 0, &[]);
@@ -435,7 +423,7 @@ fn a_stopping_server_says_goodbye_twice_and_answers_what_was_on_its_way() {
     let last = |payload: &[u8]| u32::from_be_bytes(payload[..4].try_into().unwrap());
     assert_eq!(last(&payload), (1 << 31) - 1);
     let (_, ping) = until(&mut stream, PING).expect("its round trip is measured");
-    // It crossed the first on its way.
+    // It crossed the first one on its way.
     stream
         .write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 1, GET))
         .unwrap();
@@ -486,7 +474,7 @@ fn floods_of_pings_and_settings_whose_answers_nobody_reads_stop_and_keep_no_memo
     ] {
         let mut stream = http2(&server);
         let flood = one.repeat(10_000);
-        // Until the server stops reading, because its answers are not read, or has had enough.
+        // The server stops reading, because its answers are not read, or because of a limit.
         for _ in 0..400 {
             if stream.write_all(&flood).is_err() {
                 break;
@@ -507,7 +495,10 @@ fn one_address_has_so_many_connections_and_trusted_proxies_have_more() {
     eventually(|| {
         let text = exchange(capped.address, ASK);
         let refused = text.starts_with("HTTP/1.1 503") && text.contains("retry-after: 1");
-        assert!(!refused || text.contains("from your address"), "{text}");
+        assert!(
+            !refused || text.contains("your address has 3 connections"),
+            "{text}"
+        );
         refused
     });
     drop(held);
@@ -517,7 +508,7 @@ fn one_address_has_so_many_connections_and_trusted_proxies_have_more() {
         "[server]\nmax_connections_per_address = 3\ntrusted_proxies = [\"127.0.0.0/8\", \"::1\"]\n",
     );
     let _held: Vec<TcpStream> = (0..6).map(|_| connect(behind.address)).collect();
-    // Those held are accepted before the next, which is asked and answered.
+    // The held connections are accepted before the next one, which sends a request and gets an answer.
     assert!(exchange(behind.address, ASK).starts_with("HTTP/1.1 200"));
 }
 
@@ -571,7 +562,7 @@ fn a_first_byte_alone_does_not_keep_its_connection_until_the_headers_are_late() 
     for start in ["P", "PR", "PRI"] {
         assert_eq!(exchange(server.address, start.as_bytes()), "", "{start}");
     }
-    // One that only comes in pieces is served.
+    // A body that only arrives in pieces is accepted.
     let mut stream = connect(server.address);
     for byte in b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" {
         stream.write_all(&[*byte]).unwrap();
@@ -621,7 +612,7 @@ fn what_pads_a_head_or_names_what_nobody_takes_is_refused_and_ends_the_connectio
 
 #[test]
 fn bodies_that_one_address_sends_slowly_do_not_take_everybodys_places() {
-    // An eighth of the places and eight at least: eight.
+    // An eighth of the places, and at least eight: eight.
     let server = server(
         "[server]\nmax_in_flight = 16\nbody_idle_timeout_ms = 60000\ntotal_timeout_ms = 60000\n",
     );
@@ -633,7 +624,7 @@ fn bodies_that_one_address_sends_slowly_do_not_take_everybodys_places() {
             stream
         })
         .collect();
-    // Those beyond are let go, and then there are places again.
+    // The others are refused, and then there are places again.
     let mut told = 0;
     for stream in &mut slow {
         stream
@@ -700,7 +691,7 @@ fn no_answer_says_what_software_gave_it() {
             "hyper",
             env!("CARGO_PKG_VERSION"),
         ] {
-            // The protocol has a version of its own.
+            // The status line has the protocol's own version.
             let rest = &head["http/1.1 ".len()..];
             assert!(!rest.contains(word), "{word} in {head}");
         }
@@ -831,7 +822,7 @@ fn a_request_that_fails_is_found_in_the_log_without_what_it_carried() {
         ("x-api-key", "secret-word"),
     ];
     let target = "/v1/models/hostile:predict?key=secret-word&x=%1b%5b31m%0a";
-    // What carries credentials is refused before anything can fail.
+    // A request with credentials is refused before anything can fail.
     let refused = server.call("POST", target, &headers, Some(b"trap"));
     assert_eq!(refused.status, 401);
     let answer = server.call("POST", target, &headers[..3], Some(b"trap"));

@@ -25,7 +25,7 @@ fn penstock(arguments: &[&str], models: &Path) -> (bool, String) {
     (output.status.success(), said)
 }
 
-/// The models there are: without scripts/models, those of the repository.
+/// The available models: without scripts/models, those of the repository.
 fn graphs() -> Vec<(String, std::path::PathBuf)> {
     let folders = std::fs::read_dir(root().join("models")).unwrap().flatten();
     let mut graphs: Vec<_> = folders

@@ -1,5 +1,5 @@
-//! Models in processes of their own, over HTTP: what the end of one costs, what is told of it, and what is left behind.
-//! The tests end and stop the processes from outside.
+//! Models in separate processes, over HTTP: the cost of a process's end, its report, and its remains. The tests end and
+//! stop the processes from outside.
 
 #![allow(missing_docs)]
 
@@ -87,7 +87,7 @@ fn signal(pid: u32, signal: &str) {
     assert!(status.success(), "process {pid} is there");
 }
 
-/// The process that a model runs in at present, as the log says.
+/// The process in which a model runs now, from the log.
 fn process_of(server: &Server, model: &str) -> u32 {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
@@ -101,7 +101,7 @@ fn process_of(server: &Server, model: &str) -> u32 {
     }
 }
 
-/// The process that the log told of last. The log is a moment behind.
+/// The last process in the log. The log is a moment behind.
 fn last_process_of(server: &Server, model: &str) -> Option<u32> {
     let wanted = format!("model \"{model}\" version 1: runs ");
     let log = server.log.lock().unwrap();
@@ -211,7 +211,7 @@ fn a_crash_costs_the_call_that_ran_and_nothing_else() {
 fn a_stopped_process_is_replaced_and_its_callers_are_told_in_time() {
     let models = models(LOOP, graphs::counting_loop());
     let server = serve(&models, "[server]\ntotal_timeout_ms = 1000\n");
-    // Often enough that its runs are waited for on server threads.
+    // Often enough that server threads wait for its runs.
     for _ in 0..50 {
         assert_eq!(identity(&server).status, 200);
     }
@@ -303,7 +303,7 @@ fn a_process_that_ends_in_its_warm_up_is_a_model_that_failed_and_the_others_serv
     let aside = tempfile::tempdir().unwrap();
     let (there, later) = (models.path().join("heavy"), aside.path().join("heavy"));
     std::fs::rename(&there, &later).unwrap();
-    // A server says that it serves after it has tried the models that are there.
+    // A server reports that it serves after it has tried all models.
     let server = serve(&models, POLICY);
     for file in ["model.toml", "1/model.onnx"] {
         write(&there, file, std::fs::read(later.join(file)).unwrap());
@@ -345,13 +345,13 @@ fn nothing_is_left_after_many_ends_nor_after_the_server() {
         .map(|(pid, _)| pid)
         .collect();
     assert_eq!(left.len(), 2);
-    // For all processes of the server, as a service manager or a terminal sends it.
+    // The signal goes to all processes of the server, as a service manager or a terminal sends it.
     for child in &left {
         signal(*child, "-TERM");
         signal(*child, "-INT");
     }
     assert_eq!(identity(&server).status, 200);
-    // One is stopped, and would see no socket close.
+    // One process is stopped, so it does not notice the closed socket.
     signal(left[0], "-STOP");
     let (code, took) = server.terminate();
     assert_eq!(code, Some(0));

@@ -1,5 +1,5 @@
-//! Key-value stores as components see them: the host serves a component that does with stores what
-//! its caller says, over HTTP, through both doors.
+//! Key-value stores from a component's view. The host serves a component whose caller selects the operations on stores,
+//! over HTTP, through both entry points.
 
 #![allow(missing_docs)]
 
@@ -24,14 +24,14 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// Names in one page of this store: small, so that a listing has several.
+/// Names in one page of this store. It is small, so that a listing has several pages.
 const PAGE: usize = 100;
 
-/// A store in memory whose durability the test has in hand.
+/// A store in memory whose durability the test controls.
 struct Held {
     entries: Mutex<BTreeMap<String, Vec<u8>>>,
     writes: AtomicU64,
-    /// Up to which place all is durable; a wait beyond it lasts until it is raised.
+    /// The position up to which everything is durable. A wait beyond it lasts until it is raised.
     durable: watch::Sender<u64>,
     broken: AtomicBool,
     /// Answers come later, as from another machine.
@@ -40,7 +40,7 @@ struct Held {
 }
 
 impl Held {
-    /// A store where all is durable at once.
+    /// A store in which everything is durable at once.
     fn new() -> Arc<Self> {
         Arc::new(Self {
             entries: Mutex::default(),
@@ -190,7 +190,7 @@ impl Store for Held {
     }
 }
 
-/// What the served component is granted and what each label stands for.
+/// The grants of the served component and the store of each label.
 const MANIFEST: &str = r#"spin_manifest_version = 2
 [application]
 name = "stores"
@@ -315,7 +315,7 @@ impl Running {
         call(self.address, "GET", path, &[], None)
     }
 
-    /// What a call that goes well answers.
+    /// Returns the answer of a successful call.
     #[track_caller]
     fn told(&self, path: &str) -> Value {
         let answer = self.get(path);
@@ -323,7 +323,7 @@ impl Running {
         answer.json()
     }
 
-    /// The name of the error of a call that does not.
+    /// Returns the name of the error of a failed call.
     #[track_caller]
     fn refused(&self, path: &str) -> (String, String) {
         let answer = self.get(path);
@@ -333,7 +333,7 @@ impl Running {
         (text("error"), text("words"))
     }
 
-    /// Asks in a thread, for answers that are made to wait.
+    /// Sends a request in a thread, for answers that must wait.
     fn ask(&self, path: &str) -> std::thread::JoinHandle<Answer> {
         let (address, path) = (self.address, path.to_owned());
         std::thread::spawn(move || call(address, "GET", &path, &[], None))
@@ -550,13 +550,13 @@ fn each_error_is_told_by_its_name() {
         let (error, words) = host.refused(&format!("/spin2/get?label=default&long={long}"));
         assert_eq!(error, "other");
         assert!(words.contains("a name has 513 bytes"), "{words}");
-        // The limits themselves are within them.
+        // Values at the limits are accepted.
         host.told(&format!(
             "/wasi/set?label=default&long={MAX_KV_KEY_BYTES}&large={MAX_VALUE_BYTES}"
         ));
         let read = host.told(&format!("/wasi/get?label=default&long={MAX_KV_KEY_BYTES}"));
         assert_eq!(read, json!({ "bytes": MAX_VALUE_BYTES }));
-        assert_eq!(host.server.door().counts().trapped(), 0);
+        assert_eq!(host.server.entry_point().counts().trapped(), 0);
     }
 }
 
@@ -571,10 +571,10 @@ fn a_batch_holds_no_more_of_the_host_than_an_instance_may() {
     }
     let (error, words) = host.refused("/wasi/get-many?label=default&prefix=p&count=40");
     assert_eq!(error, "other");
-    assert!(words.contains("ask for fewer"), "{words}");
+    assert!(words.contains("request fewer"), "{words}");
     let few = host.told("/wasi/get-many?label=default&prefix=p&count=4");
     assert_eq!(few[3], json!(["p3", { "bytes": 1 << 20 }]));
-    // What compare-and-swap has seen is kept in the host, and counted.
+    // The host keeps and counts the values that compare-and-swap has read.
     let (error, words) = host.refused("/wasi/hoard-cas?label=default&name=p0");
     assert_eq!(error, "other");
     assert!(words.contains("the limit is 33554432"), "{words}");
@@ -676,7 +676,7 @@ fn who_opens_without_end_is_stopped_and_nobody_else_is_hurt() {
         let host = start(door, "[instances]\ncount = 4\n");
         let (error, words) = host.refused("/wasi/hoard?label=default");
         assert_eq!(error, "other");
-        assert!(words.contains("no handle left"), "{words}");
+        assert!(words.contains("too many open stores"), "{words}");
         // The instance that kept them all is not used again.
         for _ in 0..8 {
             assert_eq!(host.told("/wasi/open?label=default"), json!("open"));
@@ -704,7 +704,7 @@ fn who_opens_without_end_is_stopped_and_nobody_else_is_hurt() {
         // A trap with a store open costs its own request.
         assert_eq!(host.get("/wasi/open-and-trap?label=default").status, 500);
         assert_eq!(host.told("/wasi/open?label=default"), json!("open"));
-        assert!(host.server.door().counts().live() <= 5);
+        assert!(host.server.entry_point().counts().live() <= 5);
     }
 }
 
@@ -713,7 +713,7 @@ fn an_answer_waits_until_what_it_rests_on_is_durable() {
     for door in DOORS {
         let host = start(door, "");
         host.told("/wasi/set?label=default&name=a&value=old");
-        // From here on nothing becomes durable by itself.
+        // From here on nothing becomes durable without the test.
         host.store.durable.send_replace(host.store.position().0);
         for path in [
             "/wasi/set?label=default&name=a&value=new",
@@ -734,7 +734,7 @@ fn an_answer_waits_until_what_it_rests_on_is_durable() {
             }
             std::thread::sleep(A_MOMENT);
             assert!(!asked.is_finished(), "{path} was answered too early");
-            // Applied all the same, and others that use no store do not wait.
+            // The operation was applied, and requests that use no store do not wait.
             let place = host.store.position().0;
             host.store.durable.send_replace(place);
             assert_eq!(asked.join().unwrap().status, 200, "{path}");
@@ -753,7 +753,7 @@ fn what_an_instance_remembers_is_waited_for_and_what_it_never_asked_is_not() {
     host.store.put("a", b"not on disk");
     let first = host.ask("/wasi/remember?label=default&name=a");
     std::thread::sleep(A_MOMENT);
-    // The same instance, free again, tells what it read before and asks no store.
+    // The same instance, free again, answers with the value that it read before and asks no store.
     let second = host.ask("/wasi/remember?label=default&name=a");
     std::thread::sleep(A_MOMENT);
     assert!(!first.is_finished() && !second.is_finished());
@@ -762,7 +762,7 @@ fn what_an_instance_remembers_is_waited_for_and_what_it_never_asked_is_not() {
     for asked in [first, second] {
         assert_eq!(asked.join().unwrap().json(), json!("not on disk"));
     }
-    assert_eq!(host.server.door().counts().created(), 1);
+    assert_eq!(host.server.entry_point().counts().created(), 1);
 }
 
 #[test]
@@ -777,7 +777,7 @@ fn an_answer_that_rests_on_what_may_be_lost_is_replaced_by_an_error() {
         assert!(!answer.json().to_string().contains("the disk is gone"));
         host.store.broken.store(false, Ordering::SeqCst);
         assert_eq!(host.told("/wasi/get?label=default&name=a"), json!("x"));
-        assert_eq!(host.server.door().counts().trapped(), 0);
+        assert_eq!(host.server.entry_point().counts().trapped(), 0);
     }
 }
 
@@ -793,7 +793,7 @@ fn where_a_label_says_so_the_write_itself_waits() {
         "delete-many?label=strict&prefix=p&count=2",
         "swap?label=strict&name=b&value=x",
     ] {
-        // The guest hears of it, and the answer it then gives is held back as well.
+        // The guest gets the error, and its answer is held back as well.
         let answer = host.get(&format!("/wasi/{call}"));
         assert_eq!(answer.status, 503, "{call}");
     }
@@ -808,7 +808,7 @@ fn where_a_label_says_so_the_write_itself_waits() {
     host.strict.durable.send_replace(u64::MAX);
     assert_eq!(asked.join().unwrap().status, 200);
     assert!(told());
-    // Elsewhere the guest goes on and its answer waits.
+    // On another machine the guest continues and its answer waits.
     host.counters.entries.lock().unwrap().clear();
     host.store.durable.send_replace(host.store.position().0);
     let asked = host.ask("/wasi/tell?label=default&name=a");

@@ -1,5 +1,6 @@
-//! Bodies and tensors as large as they may be, and larger, over HTTP, through both doors: within the limit they pass,
-//! beyond it the caller is told 413 with the limit, and outputs nobody could hold are refused in words. Never a trap.
+//! Bodies and tensors at the limits and above them, over HTTP, through both entry points. Within the limit they pass.
+//! Above it the caller gets 413 with the limit, and outputs that are too large are refused with a message. Nothing
+//! traps.
 
 #![allow(missing_docs)]
 
@@ -27,7 +28,7 @@ fn port(side: &str, name: &str, datatype: &str, shape: &str) -> String {
     format!("[[{side}s]]\nname = \"{name}\"\ndatatype = \"{datatype}\"\nshape = {shape}\n")
 }
 
-/// `wide` and `wide64` hand back what they are sent; `outer` makes much of little.
+/// `wide` and `wide64` return their inputs; `outer` makes large outputs from small inputs.
 fn models(folder: &Path) {
     for (name, ty, datatype) in [("wide", FLOAT, "FP32"), ("wide64", DOUBLE, "FP64")] {
         let graph = onnx_bytes(
@@ -73,7 +74,7 @@ fn server(door: &'static str, policy: &str) -> (Server, tempfile::TempDir) {
     (server, folder)
 }
 
-/// A call of so many bytes with as many numbers as they hold, each two bytes of JSON; and how many they are.
+/// A body of this many bytes with as many numbers as it holds, each two bytes of JSON, and the count of numbers.
 fn body(bytes: usize, digit: char, datatype: &str) -> (String, usize) {
     let before = "{\"inputs\":[{\"name\":\"a\",\"datatype\":\"";
     let numbers = |count: usize| {
@@ -92,7 +93,7 @@ fn body(bytes: usize, digit: char, datatype: &str) -> (String, usize) {
                 text.push(digit);
             }
             text.push_str(tail);
-            // JSON takes spaces at its end.
+            // JSON permits spaces at its end.
             text.push_str(&" ".repeat(bytes - length));
             assert_eq!(text.len(), bytes);
             return (text, count);
@@ -158,7 +159,7 @@ fn the_worst_a_body_within_the_limit_can_hold_is_answered() {
             answer.status,
             text(&answer)
         );
-        // As many items, each an object of its own in the answer.
+        // As many items, each a separate object in the answer.
         let start = r#"{"inputs":{"a":["#;
         let numbers = vec!["1"; (LIMIT - start.len() - 3) / 2].join(",");
         let predict = format!("{start}{numbers}]}}}}");
@@ -196,7 +197,7 @@ fn outputs_that_no_answer_could_hold_are_refused_in_words() {
     for door in DOORS {
         let (server, _folder) = server(door, "");
         let ask = |rows: usize, columns: usize| {
-            // The longest numbers there are.
+            // The longest numbers.
             let list = |count: usize| vec!["-1.1754944e-38"; count].join(",");
             let body = format!(
                 r#"{{"inputs":[{{"name":"rows","datatype":"FP32","shape":[{rows},1],"data":[{}]}},

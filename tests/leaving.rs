@@ -1,12 +1,12 @@
-//! Callers that go away before their answer, over HTTP, through both doors and all policies: who waits leaves the
-//! model's line and gives back what the policies gave; who runs with an `Idempotency-Key` is run to the end, because a
+//! Callers that disconnect before their answer, over HTTP, through both entry points and all policies. A waiting call
+//! leaves the model's queue, and its charges are returned. A running call with an `Idempotency-Key` finishes, because a
 //! retry will ask for the answer.
 
 #![allow(missing_docs)]
 
 mod common;
 
-use common::{Answer, Options, Server, root};
+use common::{Answer, Options, Server, connect, root};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::net::TcpStream;
@@ -39,9 +39,9 @@ fn server(door: &'static str, policy: &str, engine: &str) -> (Server, tempfile::
     (server, folder)
 }
 
-/// A client that has sent its call and can hang up; dropped, it has.
+/// A client that has sent its call. It hangs up when it is dropped, which an HTTP client cannot do before the answer.
 fn sent(server: &Server, key: Option<&str>) -> TcpStream {
-    let mut stream = TcpStream::connect(server.address).unwrap();
+    let mut stream = connect(server.address);
     let key = key.map_or(String::new(), |key| format!("idempotency-key: {key}\r\n"));
     write!(
         stream,
@@ -58,7 +58,7 @@ fn predict(server: &Server, key: Option<&str>) -> Answer {
     server.call("POST", SLOW, &headers, Some(BODY.as_bytes()))
 }
 
-/// How many items the model was paid for.
+/// Items of the model that were charged.
 fn items(server: &Server) -> u64 {
     let answer = server.get("/v1/usage").json();
     let rows = answer["usage"].as_array().unwrap();
@@ -68,7 +68,7 @@ fn items(server: &Server) -> u64 {
         .sum()
 }
 
-/// What a run takes here and now.
+/// The time of a run on this machine now.
 fn pace(server: &Server) -> Duration {
     let begun = Instant::now();
     assert_eq!(predict(server, None).status, 200);
@@ -93,7 +93,7 @@ fn a_client_that_hangs_up_while_it_waits_frees_its_place() {
         std::thread::sleep(moment);
         let waits = sent(&server, None);
         std::thread::sleep(moment / 4);
-        // The line is full, and so is the limit on calls at once.
+        // The queue is full, and so is the limit on calls at once.
         let refused = predict(&server, None);
         assert_eq!(refused.status, 429, "{door}: {}", refused.json());
         drop(waits);
@@ -102,7 +102,7 @@ fn a_client_that_hangs_up_while_it_waits_frees_its_place() {
         let answer = predict(&server, None);
         assert_eq!(answer.status, 200, "{door}: {}", answer.json());
         drop(runs);
-        // The first of all, the one that ran, and the last; not the one that left.
+        // The first call, the one that ran, and the last one count. The one that left does not.
         assert_eq!(items(&server), 3, "{door}");
     }
 }
@@ -118,7 +118,7 @@ fn a_keyed_call_that_waits_leaves_the_line_and_its_claim() {
         std::thread::sleep(moment / 4);
         drop(waits);
         std::thread::sleep(moment / 4);
-        // Nobody holds the key, and nothing is replayed: this is the run.
+        // No call holds the key, and nothing is replayed: this is the run.
         let answer = predict(&server, Some("k"));
         assert_eq!(answer.status, 200, "{door}: {}", answer.json());
         assert_eq!(answer.header("idempotency-replayed"), None, "{door}");
@@ -188,14 +188,14 @@ fn a_deadline_is_504_and_gives_back_what_was_taken() {
         let shed = late.status == 503;
         let told: Value = late.json();
         if shed {
-            // An engine that knows its pace says so before it runs.
+            // An engine that knows its pace refuses it before it runs.
             assert_eq!(told["error"]["code"], "overloaded", "{door}: {told}");
             assert!(late.header("retry-after").is_some());
         } else {
             assert_eq!(late.status, 504, "{door}: {told}");
             assert_eq!(told["error"]["code"], "deadline_exceeded");
         }
-        // The claim comes back, so the same call is not in flight for ever.
+        // The claim is released, so the same call is not in flight forever.
         let begun = Instant::now();
         loop {
             let again = predict(&server, Some("k"));

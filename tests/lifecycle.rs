@@ -1,4 +1,4 @@
-//! Models that come, change and go while the server runs: what callers see of it, and what of the process's memory.
+//! Models that are added, changed and removed while the server runs: the effect on callers and on the process's memory.
 
 #![allow(missing_docs)]
 
@@ -11,10 +11,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// Short, so that tests are.
+/// A short interval, so that tests are fast.
 const POLICY: &str = "[models]\npoll_interval_ms = 100\n";
 
-/// A models directory of a test's own.
+/// A models directory for one test.
 struct Models(tempfile::TempDir);
 
 impl Models {
@@ -104,26 +104,26 @@ fn reloads_lose_no_request(door: &'static str) {
             std::thread::sleep(Duration::from_millis(50));
             models.write("digits/2/model.onnx", &graph);
             until("version 2 answers", &server, || ask() == "2");
-            // The same version with another graph in its place.
+            // The same version with a replaced graph.
             let before = logged(&server, "version 2: ready");
             models.write("digits/2/model.onnx", &graph);
             until("reloaded", &server, || {
                 logged(&server, "version 2: ready") > before
             });
-            // A broken one: it neither answers nor is it in the way.
+            // A broken version: it does not answer and does not affect the others.
             models.write("digits/3/model.onnx", "not a graph");
             until("refused", &server, || {
                 logged(&server, "model digits: not served: ") > 0
             });
             assert_eq!(ask(), "2");
-            // A broken graph in place of the good one.
-            let before = logged(&server, "what served before does so still");
+            // A broken graph replaces the good one.
+            let before = logged(&server, "keeps serving");
             models.write("digits/2/model.onnx", "not a graph either");
             until("kept", &server, || {
-                logged(&server, "what served before does so still") > before
+                logged(&server, "keeps serving") > before
             });
             assert_eq!(ask(), "2");
-            // Contracts that cannot be read, and that are not what the graph is.
+            // Contracts that cannot be read, and contracts that contradict the graph.
             for broken in [
                 "inputs = ".to_owned(),
                 digits_contract().replace("64]", "65]"),
@@ -135,7 +135,7 @@ fn reloads_lose_no_request(door: &'static str) {
                 });
                 assert_eq!(ask(), "2");
             }
-            // A good one: the metadata moves with it.
+            // A valid one: the metadata changes with it.
             let stated = "Reads a digit; changed while it served";
             let contract = digits_contract();
             let description = contract
@@ -150,7 +150,7 @@ fn reloads_lose_no_request(door: &'static str) {
             until("the new contract is seen", &server, || {
                 String::from_utf8_lossy(&server.get("/v1/models/digits").bytes).contains(stated)
             });
-            // The newest version goes: the one before it answers.
+            // The newest version is removed: the one before it answers.
             std::fs::remove_dir_all(models.path().join("digits/3")).unwrap();
             std::fs::remove_dir_all(models.path().join("digits/2")).unwrap();
             until("version 1 answers again", &server, || ask() == "1");
@@ -178,7 +178,7 @@ fn reloads_lose_no_request_behind_the_http_door() {
     reloads_lose_no_request("http");
 }
 
-/// Picks numbers out of a table of so many: the table is what is in memory.
+/// A model that picks numbers from a table of this size. The table determines its memory.
 fn table(elements: usize) -> Vec<u8> {
     fn varint(mut value: u64, out: &mut Vec<u8>) {
         while value >= 0x80 {
@@ -226,7 +226,7 @@ fn table(elements: usize) -> Vec<u8> {
         number(1, elements as u64, m);
         number(2, FLOAT, m);
         bytes(8, b"w", m);
-        // Not zeros: those might be kept as none at all.
+        // Not zeros: the system might not allocate pages for those.
         let raw: Vec<u8> = (0..elements as u32)
             .flat_map(|i| (i as f32).to_le_bytes())
             .collect();
@@ -405,7 +405,7 @@ fn over_the_budget_models_rest_and_come_back_and_pinned_ones_stay() {
         most / 1024
     );
     assert_eq!(server.get("/ready").status, 200, "resting models are ready");
-    // Many at once for what does not fit side by side: all are answered.
+    // Many calls at once for models that do not fit together: all are answered.
     std::thread::scope(|scope| {
         for caller in 0..6 {
             let server = &server;

@@ -33,7 +33,7 @@ fn content_is_recognised(server: &Server) {
     let readme = std::fs::read(root().join("README.md")).unwrap();
     assert_eq!(label(server, &readme), "markdown");
     assert_eq!(label(server, &png()), "png");
-    // This very test is an ELF file.
+    // The test's own program is an ELF file.
     let elf = std::fs::read(std::env::current_exe().unwrap()).unwrap();
     assert_eq!(label(server, &elf[..elf.len().min(900_000)]), "elf");
     let python = std::fs::read(root().join("scripts/make_models.py")).unwrap();
@@ -202,7 +202,7 @@ fn digits_reaches_its_stated_accuracy_over_http() {
     assert_eq!(right, stated[0], "of {} over HTTP", rows.len());
 }
 
-/// What the Python package `magika` 1.0.3 answers for the same bytes: label and score.
+/// The answers of the Python package `magika` 1.0.3 for the same bytes: label and score.
 #[test]
 fn magika_answers_as_the_reference_implementation_does() {
     let server = Server::start();

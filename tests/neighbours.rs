@@ -1,5 +1,5 @@
-//! One caller's numbers never change another's answer, over HTTP: models whose rows depend on each other, on our host and in
-//! WebAssembly, with and without a result cache.
+//! One caller's numbers never change another's answer, over HTTP: models whose rows depend on each other, on our host
+//! and in WebAssembly, with and without a result cache.
 
 #![allow(missing_docs)]
 
@@ -40,7 +40,7 @@ fn numbers(count: u64, seed: u64, size: f32) -> Vec<f32> {
         .collect()
 }
 
-/// Layers behind what the case does to `x` first, which names its result `h0`.
+/// Layers after the case's own operations on `x`, whose result is named `h0`.
 fn deep(first: Vec<Vec<u8>>, mut constants: Vec<Vec<u8>>) -> Vec<u8> {
     let mut nodes = first;
     for layer in 0..LAYERS {
@@ -134,7 +134,7 @@ fn answer(server: &Server, model: &str, row: &[f32]) -> Value {
     answer.json()["predictions"].clone()
 }
 
-/// What a caller gets, again and again, while others send rows of another size.
+/// The answers to a caller, again and again, while others send rows of another size.
 fn beside(server: &Server, model: &str, row: &[f32], size: f32) -> Vec<Value> {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! Models run in WebAssembly, as on a host without wasi:nn, and answer what the native ones answer.
+//! Models run in WebAssembly, as on a host without wasi:nn, and give the same answers as native ones.
 //!
 //! Identity is compared bit for bit. The others sum in another order than the native backends do: probabilities may
 //! differ by [`CLOSE`] from native tract, which is the same code, and by [`NEAR`] from ONNX Runtime.
@@ -11,9 +11,9 @@ use common::{Answer, Options, Server, root};
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// The most a probability may differ from native tract's.
+/// Largest difference of a probability from native tract's.
 const CLOSE: f64 = 1e-4;
-/// The most a probability may differ from ONNX Runtime's.
+/// Largest difference of a probability from ONNX Runtime's.
 const NEAR: f64 = 1e-3;
 
 fn component() -> Server {
@@ -196,7 +196,7 @@ fn what_cannot_be_served_is_said_as_the_native_host_says_it() {
         &json!({ "inputs": { "pixels": [digits] } }).to_string(),
     );
     assert_eq!(broken.status, 503, "{}", text(&broken));
-    // The same instance goes on answering.
+    // The same instance continues to answer.
     assert_eq!(
         component
             .post_json("/v1/models/identity:predict", good)
@@ -230,7 +230,7 @@ fn a_model_that_tract_cannot_run_is_not_ready_and_others_are() {
 #[test]
 fn a_call_that_would_not_fit_is_refused_and_the_instance_lives() {
     let server = component();
-    // Within the contract and within a body's limit; between its operators it is more than an instance may use.
+    // Within the contract and within a body's limit, but between its operators it needs more than an instance may use.
     let (items, side) = (64, 200);
     let zeros = "0,".repeat(items * 3 * side * side);
     let body = format!(

@@ -1,8 +1,9 @@
-//! `wasi:nn@0.2.0-rc-2024-10-28` as components see it: every call, every error that can come, every handle in the wrong
-//! order, and everything a component can get wrong on purpose. `tests/guests/nn-guest` does it and says what it saw;
-//! here it is judged. Three hosts are asked: ours through both doors, and `components/nn-tract` in WebAssembly.
+//! `wasi:nn@0.2.0-rc-2024-10-28` from a component's view: every call, every possible error, every handle in the wrong
+//! order, and every intentional mistake of a component. `tests/guests/nn-guest` does it and reports its observations,
+//! and this file judges them. It tests three hosts: ours through both entry points, and `components/nn-tract` in
+//! WebAssembly.
 //!
-//! Nothing here may bring the host down or cost another request. What ends the request, by design:
+//! Nothing here may end the host or affect another request. These end the request, by design:
 //!
 //! - a handle that the component does not hold (dropped, passed on, made up): the component model traps it;
 //! - more handles than `MAX_HANDLES` (4096), or more bytes of tensors than `instances.memory_bytes`, held at once.
@@ -32,7 +33,7 @@ use support::{D, Node, onnx_bytes, p};
 
 include!("guests/nn-guest/src/list.rs");
 
-/// Which `wasi:nn` is asked, through which door.
+/// The tested `wasi:nn`, and the entry point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Direct,
@@ -76,8 +77,8 @@ datatype = "FP32"
 shape = ["R", "C"]
 "#;
 
-/// `identity`, `slow` with what is added to its contract, `outer`, models that answer what they are sent in other types,
-/// `relative`, whose rows depend on each other, and `broken`, whose graph is none.
+/// `identity`, `slow` with additions to its contract, `outer`, models that return their inputs in other types,
+/// `relative`, whose rows depend on each other, and `broken`, whose graph is invalid.
 fn models(folder: &Path, slow: &str) {
     let copy = |name: &str, from: &str, contract: &str, graph: Option<&[u8]>| {
         let model = folder.join(name);
@@ -172,7 +173,7 @@ fn start(kind: Kind, slow: &str) -> Host {
     let ticker = Ticker::start(prepared.component.engine()).unwrap();
     let door_settings = EntryPointSettings {
         retained_bytes: settings.instances.memory_bytes,
-        // One, so that each request finds the instance as the one before left it.
+        // One instance, so that each request finds it as the one before left it.
         count: if slow.is_empty() { 1 } else { 8 },
         max_reuse: settings.instances.max_reuse,
         total_timeout: Duration::from_millis(settings.server.total_timeout_ms),
@@ -216,7 +217,7 @@ impl Host {
         call(self.address, "GET", path, &[], None).status
     }
 
-    /// What a case that the guest lives through saw.
+    /// Returns the observations of a case that the guest survives.
     #[track_caller]
     fn saw(&self, path: &str) -> Value {
         let answer = call(self.address, "GET", path, &[], None);
@@ -225,7 +226,7 @@ impl Host {
         answer.json()
     }
 
-    /// That a case ends its request, and no more than that.
+    /// Checks that a case ends its request, and only that.
     #[track_caller]
     fn traps(&self, path: &str) {
         let answer = call(self.address, "GET", path, &[], None);
@@ -241,13 +242,13 @@ impl Host {
     }
 }
 
-/// What the guest says of the outputs of `identity` for so many rows of ones.
+/// The guest's observations of the outputs of `identity` for this many rows of ones.
 fn ones(rows: u32) -> Value {
     let sum: u32 = 1f32.to_le_bytes().into_iter().map(u32::from).sum();
     json!([{ "name": "b", "dims": [rows, 4], "ty": "FP32", "bytes": rows * 16, "sum": rows * 4 * sum }])
 }
 
-/// More than any message of ours has; a name a guest made up is cut before it enters one.
+/// Longer than any message of ours. A name that a guest made up is shortened in a message.
 const LONG_MESSAGE: usize = 1000;
 
 #[track_caller]
@@ -261,7 +262,7 @@ fn is_error(host: &Host, what: &Value, told: &Value, code: &str) {
     );
 }
 
-/// What each case of the guest should have seen.
+/// The expected observations of each case.
 mod cases {
     use super::*;
 
@@ -356,7 +357,7 @@ mod cases {
     pub fn outputs_too_large(host: &Host) {
         let ask = |rows: u32| host.saw(&format!("/outputs_too_large?rows={rows}&columns=4096"));
         assert_eq!(ask(256), json!(["computed", [256, 4096]]));
-        // Twice what is taken here, and more than the component may hold at all.
+        // Twice the accepted size, and more than the component may hold at all.
         let told = ask(8192);
         is_error(host, &Value::Null, &told, "too-large");
         assert!(told[1].as_str().unwrap().contains("send fewer"), "{told}");
@@ -371,7 +372,7 @@ mod cases {
             if host.native() {
                 host.traps(&many);
             } else {
-                // They lie in the memory of the component that runs the models, and are few bytes there.
+                // They are in the memory of the component that runs the models, and take few bytes there.
                 assert_eq!(host.saw(&many), 5000, "{what}");
             }
         }
@@ -380,14 +381,14 @@ mod cases {
         if host.native() {
             host.traps(many);
         } else {
-            // Their bytes are not kept, and `compute` would say so.
+            // Their bytes are not kept, and `compute` would report that.
             assert_eq!(host.saw(many), 300);
         }
         host.answers();
     }
 
     pub fn leaks_a_little(host: &Host) {
-        // More than an instance may hold in the end; it is replaced long before.
+        // In total more than an instance may hold. It is replaced long before.
         for _ in 0..200 {
             assert_eq!(host.saw("/leaks_a_little?count=20"), 20);
         }
@@ -425,10 +426,10 @@ mod cases {
         for terms in ["~0", "~5"] {
             let saw = saw(terms);
             if !host.native() {
-                // A run there cannot be ended, and a call is the only one.
+                // A run there cannot be ended, and the call is the only one.
                 assert_eq!(saw[0]["name"], "b", "{terms}: {saw}");
             } else if saw[0] == "runtime-error" {
-                // Others use the model meanwhile, and the line was too long.
+                // Others use the model meanwhile, and the queue was too long.
                 is_refused_for_load(saw[1].as_str().unwrap());
             } else {
                 is_error(host, &json!(terms), &saw, "timeout");
@@ -536,7 +537,7 @@ fn a_path_that_is_no_case_is_404() {
     assert_eq!(HOSTS[0].status("/no_such_case"), 404);
 }
 
-/// A request straight to the typed door.
+/// Sends a request directly to the typed entry point.
 fn request(path: &str, headers: &[(&str, &str)], within: Duration) -> EntryPointRequest {
     let mut request = hyper::Request::builder().uri(path);
     for (name, value) in headers {
@@ -616,7 +617,7 @@ fn a_shadow_run_is_compared_after_its_request_and_counted_apart() {
     let stats = identity.stats();
     let shadow = &stats.shadow;
     assert_eq!((shadow.agreed, shadow.differed, shadow.shed), (1, 1, 0));
-    // Those whose inputs the model does not take; names of another form are nobody's run.
+    // The model refuses these inputs. Names of another form belong to no run.
     assert_eq!((shadow.runs, shadow.failed), (2, 4));
     assert_eq!(
         (stats.success, stats.failures, stats.execution_count),
@@ -624,7 +625,7 @@ fn a_shadow_run_is_compared_after_its_request_and_counted_apart() {
     );
 }
 
-/// Data of the form `penstock_core::nn_data` describes.
+/// Data in the form of `penstock_core::nn_data`.
 #[track_caller]
 fn is_refused_for_load(data: &str) {
     let read = penstock_core::NnData::parse(data).expect(data);
@@ -660,7 +661,7 @@ fn a_call_whose_caller_left_leaves_the_line_and_the_instance_answers_on() {
     }
 }
 
-/// What the border costs beside the engine. Run by hand:
+/// Measures the cost of the border beside the engine. Run by hand:
 /// `cargo test --release --test nn_contract -- --ignored --nocapture what_the_border_costs`
 #[test]
 #[ignore = "measures; asserts nothing"]

@@ -1,5 +1,5 @@
-//! A rolling restart behind the proxies that people put in front: two servers are stopped with SIGTERM and started again,
-//! one after the other, while nginx and HAProxy pass calls on to them, and no caller notices.
+//! A rolling restart behind usual proxies. Two servers are stopped with SIGTERM and started again, one after the other,
+//! while nginx and HAProxy pass calls to them, and no caller notices.
 
 #![allow(missing_docs)]
 
@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 /// How long health checks fail before a server stops taking connections; HAProxy looks five times in it.
 const POLICY: &str = "[server]\ndrain_delay_ms = 1000\ndrain_timeout_ms = 15000\n";
-/// How long nginx leaves a server alone that did not take a connection. It has no health checks of its own, so a server has
-/// to be back within that time.
+/// Time for which nginx avoids a server that did not accept a connection. nginx has no health checks, so a server must
+/// be back within that time.
 const NGINX_FAIL_TIMEOUT: Duration = Duration::from_secs(8);
 /// Callers of each proxy.
 const CALLERS: usize = 3;
@@ -34,7 +34,7 @@ impl Drop for Running {
 
 /// Starts a proxy and waits until it takes connections.
 fn start(program: &str, arguments: &[&str], address: SocketAddr) -> Running {
-    // Debian keeps them where not everybody looks.
+    // Debian installs them outside of the usual PATH.
     let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin";
     let child = Command::new(program)
         .args(arguments)
@@ -57,14 +57,14 @@ fn start(program: &str, arguments: &[&str], address: SocketAddr) -> Running {
     running
 }
 
-/// An address that nobody listens on.
+/// Returns an address on which nothing listens.
 fn free() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     listener.local_addr().unwrap()
 }
 
 fn serve(address: SocketAddr, models: &Path) -> Server {
-    // A few bytes for as long as the test runs.
+    // This leaks a few bytes until the test ends.
     let listen: &'static str = address.to_string().leak();
     let server = Server::start_with(Options {
         policy: Some(POLICY),
@@ -155,7 +155,7 @@ fn a_rolling_restart_behind_nginx_and_haproxy_loses_no_call() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    // One small model, so that a server is back soon.
+    // One small model, so that a server starts quickly.
     let models = folder.path().join("models");
     let (from, to) = (
         common::root().join("models/identity"),
@@ -192,7 +192,7 @@ fn a_rolling_restart_behind_nginx_and_haproxy_loses_no_call() {
             "the machine is too slow for this test: it was away for {:?}",
             stopped.elapsed()
         );
-        // Until nginx takes it for alive again.
+        // Wait until nginx uses it again.
         std::thread::sleep(
             (NGINX_FAIL_TIMEOUT + Duration::from_secs(1)).saturating_sub(stopped.elapsed()),
         );

@@ -1,6 +1,6 @@
-//! Versions of a model over HTTP: aliases that move, a canary and its callers, one that fails and ends by itself, versions
-//! that are to go, the commands, and what of it all is there after a restart. The second version of `digits` is the first
-//! again, or one that loads and fails on ink.
+//! Versions of a model over HTTP: aliases that move, a canary and its callers, a canary that fails and is rolled back
+//! automatically, deprecated versions, the commands, and the state after a restart. The second version of `digits` is
+//! the first again, or one that loads and fails on ink.
 
 #![allow(missing_docs)]
 
@@ -20,7 +20,7 @@ fn state_dir() -> PathBuf {
     root().join("target/penstock-test-state")
 }
 
-/// What one server has and the next gets: models, and a store of its own.
+/// The state that one server leaves to the next: models and a store.
 struct Setup {
     files: tempfile::TempDir,
 }
@@ -103,7 +103,7 @@ impl Running {
         error["error"]["message"].as_str().unwrap().to_owned()
     }
 
-    /// A command, as it is typed.
+    /// Runs a command.
     fn command(&self, args: &[&str]) -> (bool, String) {
         let output = Command::new(env!("CARGO_BIN_EXE_penstock"))
             .arg("models")
@@ -122,7 +122,7 @@ impl Running {
         (output.status.success(), String::from_utf8(text).unwrap())
     }
 
-    /// A call by a caller of this address, of a sheet with so much ink.
+    /// A call by a caller of this address, with this much ink on its sheet.
     fn call(&self, path: &str, caller: u8, ink: u8) -> Answer {
         let row = vec![ink.to_string(); 64].join(",");
         let body = format!("{{\"inputs\":{{\"pixels\":[[{row}]]}}}}");
@@ -135,7 +135,7 @@ impl Running {
             .call("POST", path, &headers, Some(body.as_bytes()))
     }
 
-    /// Which version answers, and why.
+    /// Returns the version that answers, and the reason.
     fn says(&self, path: &str, caller: u8) -> (String, String) {
         let answer = self.call(path, caller, 0);
         assert_eq!(answer.status, 200, "{:?}", answer.json());
@@ -143,7 +143,7 @@ impl Running {
         (header("x-model-version"), header("x-model-version-reason"))
     }
 
-    /// Waits until a caller is answered so.
+    /// Waits until a caller gets this version for this reason.
     fn until(&self, path: &str, caller: u8, version: &str, reason: &str) {
         let wanted = (version.to_owned(), reason.to_owned());
         let deadline = Instant::now() + Duration::from_secs(20);
@@ -160,7 +160,7 @@ impl Running {
     }
 }
 
-/// Longer than an instance believes what it read.
+/// Longer than an instance may use what it read.
 fn wait() {
     std::thread::sleep(Duration::from_millis(1_200));
 }

@@ -1,14 +1,13 @@
-//! The server's own limits, over raw sockets: what is too large, too slow or too much is refused in
-//! its own way, and what was let in is finished before the server stops.
+//! The server's own limits, over raw sockets. Each excess has its own refusal, and admitted requests finish before the
+//! server stops.
 
 #![allow(missing_docs)]
 
 mod common;
 
-use common::{Options, Server, connect, exchange, read_to_end};
+use common::{Options, Server, connect, exchange, hyper_client, read_one, read_to_end};
 use http_body_util::{BodyExt, Full};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -33,7 +32,7 @@ header_timeout_ms = 20000
 body_idle_timeout_ms = 20000
 ";
 
-/// Tries until it holds; a slow machine takes longer, a broken server for ever.
+/// Tries until it holds. A slow machine takes longer; a broken server would take forever.
 fn eventually(mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !holds() {
@@ -127,7 +126,7 @@ fn a_truncated_body_costs_its_connection_and_nothing_else() {
     stream.shutdown(std::net::Shutdown::Write).unwrap();
     let started = Instant::now();
     let answer = read_to_end(&mut stream);
-    // hyper closes a connection whose body breaks off; where it lets the answer out, it is a 400.
+    // hyper closes a connection whose body breaks off. If it sends the answer, it is a 400.
     assert!(
         answer.is_empty() || answer.starts_with("HTTP/1.1 400"),
         "{answer}"
@@ -192,7 +191,7 @@ fn connections_beyond_the_cap_are_answered_503_with_retry_after() {
     let held: Vec<TcpStream> = (0..4).map(|_| connect(server.address)).collect();
     let refused =
         |answer: &str| answer.starts_with("HTTP/1.1 503") && answer.contains("retry-after: 1");
-    // The refused one has sent its request already, and must hear the answer all the same.
+    // The refused one has sent its request already, and must still get the answer.
     eventually(|| {
         let mut stream = connect(server.address);
         let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
@@ -245,7 +244,7 @@ fn callers_that_take_none_of_their_answers_are_let_go() {
         ..Options::default()
     });
     let request = b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n".repeat(200);
-    // As many as there may be connections, so that nobody gets in unless they are let go.
+    // As many connections as permitted, so that no other client gets in unless they are closed.
     let stalled: Vec<TcpStream> = (0..4)
         .map(|_| {
             let mut stream = connect(server.address);
@@ -295,19 +294,8 @@ fn head_says_what_get_would_and_sends_no_body() {
         "{answer}"
     );
     assert!(answer.ends_with("\r\n\r\n"), "{answer}");
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let stream = tokio::net::TcpStream::connect(server.address)
-            .await
-            .unwrap();
-        let (mut sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-                .await
-                .unwrap();
-        tokio::spawn(connection);
+    hyper_client::runtime().block_on(async {
+        let mut sender = hyper_client::to(server.address).await;
         let request = hyper::Request::head(format!("http://{}/v1/models/cls", server.address))
             .body(Full::new(bytes_of(String::new())))
             .unwrap();
@@ -343,19 +331,8 @@ fn sigterm_finishes_what_is_in_flight_and_ends_with_0() {
 #[test]
 fn http2_with_prior_knowledge_serves_many_streams_on_one_connection() {
     let server = Server::start();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let stream = tokio::net::TcpStream::connect(server.address)
-            .await
-            .unwrap();
-        let (sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-                .await
-                .unwrap();
-        tokio::spawn(connection);
+    hyper_client::runtime().block_on(async {
+        let sender = hyper_client::to(server.address).await;
         let calls: Vec<_> = (0..50)
             .map(|i| {
                 let mut sender = sender.clone();
@@ -423,29 +400,6 @@ fn an_http2_caller_whose_window_never_opens_is_let_go() {
     assert!(took < Duration::from_secs(6), "{took:?}");
 }
 
-/// Reads one answer with a length off a connection that stays open.
-fn read_one(stream: &mut TcpStream) -> String {
-    let mut text = String::new();
-    let mut byte = [0];
-    loop {
-        match stream.read(&mut byte) {
-            Ok(1) => text.push(char::from(byte[0])),
-            other => panic!("{other:?} after {text:?}"),
-        }
-        let Some((head, body)) = text.split_once("\r\n\r\n") else {
-            continue;
-        };
-        let head = head.to_ascii_lowercase();
-        let length = head
-            .lines()
-            .find_map(|line| line.strip_prefix("content-length: "));
-        let length: usize = length.map_or(0, |length| length.parse().unwrap());
-        if body.len() >= length {
-            return text;
-        }
-    }
-}
-
 const HEALTHZ: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
 
 #[test]
@@ -460,7 +414,7 @@ fn a_connection_rests_for_a_time_of_its_own_that_answers_tell_and_heads_keep_the
         let answer = read_one(&mut stream);
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         assert!(answer.contains("keep-alive: timeout=3\r\n"), "{answer}");
-        // Longer than a head may take.
+        // Longer than the time for a head.
         std::thread::sleep(Duration::from_millis(1500));
     }
     let started = Instant::now();
@@ -468,7 +422,7 @@ fn a_connection_rests_for_a_time_of_its_own_that_answers_tell_and_heads_keep_the
     let took = started.elapsed();
     assert!(took >= Duration::from_millis(800), "{took:?}");
     assert!(took < Duration::from_secs(4), "{took:?}");
-    // A head that has begun has no more time on a connection that was used.
+    // A begun head gets no more time on a connection that was used.
     let mut stream = connect(server.address);
     stream.write_all(HEALTHZ).unwrap();
     read_one(&mut stream);
@@ -477,7 +431,7 @@ fn a_connection_rests_for_a_time_of_its_own_that_answers_tell_and_heads_keep_the
     assert_eq!(read_to_end(&mut stream), "");
     let took = started.elapsed();
     assert!(took < Duration::from_millis(2500), "{took:?}");
-    // HTTP/1.0 has no such header, and a connection that closes is not kept.
+    // HTTP/1.0 has no such header, and a closing connection is not kept.
     for (version, connection) in [("1.0", "keep-alive"), ("1.1", "close")] {
         let mut stream = connect(server.address);
         let ask =
@@ -523,6 +477,7 @@ fn health_checks_fail_before_the_listener_closes_and_what_comes_meanwhile_is_ans
     });
     server.ready();
     let address = server.address;
+    // Raw bytes: the connection of each answer is the point, and at the end there is no listener.
     let open = || {
         let stream = TcpStream::connect(address).ok()?;
         stream
@@ -539,7 +494,7 @@ fn health_checks_fail_before_the_listener_closes_and_what_comes_meanwhile_is_ans
     let answer = ask(&mut resting, "/healthz");
     assert!(!answer.contains("connection: close"), "{answer}");
     let stopping = std::thread::spawn(move || server.terminate());
-    // A client that knows no health checks is answered, and told to come back on another connection.
+    // A client without health checks gets an answer that tells it to use another connection next.
     eventually(|| ask(&mut open().unwrap(), "/ready").starts_with("HTTP/1.1 503"));
     for (path, status) in [
         ("/v2/health/ready", 503),
@@ -569,7 +524,7 @@ fn health_checks_fail_before_the_listener_closes_and_what_comes_meanwhile_is_ans
         );
     }
     assert!(answered > 5, "{answered}");
-    // One that rested all the time has a moment more.
+    // An idle one has a moment more.
     let answer = ask(&mut resting, "/healthz");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(answer.contains("connection: close\r\n"), "{answer}");
@@ -601,7 +556,7 @@ fn a_second_signal_ends_the_wait_for_balancers() {
     assert!(took < Duration::from_secs(8), "{took:?}");
 }
 
-/// Two calls an hour for everybody, who needs a key under `/v1/models/cls`.
+/// Two calls an hour for every caller. `/v1/models/cls` needs a key.
 const EXPECTING: &str = "
 [[limits]]
 name = \"calls\"
@@ -614,7 +569,7 @@ max_body_bytes = 100000
 ";
 const ONE_ITEM: &str = r#"{"inputs":{"a":[[1,2,3,4]]}}"#;
 
-/// What is asked with a body that is announced only, and how it is answered before any of it is sent.
+/// Requests with an announced body, and their answers before any of it is sent.
 const ANNOUNCED: [(&str, &str, usize, u16); 6] = [
     ("POST", "/v1/models/nope:predict", 10, 404),
     ("POST", "/nowhere", 10, 404),
@@ -667,11 +622,7 @@ fn over_http2_too_a_body_that_was_only_announced_is_judged_before_it_is_asked_fo
         ..Options::default()
     });
     server.ready();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
+    hyper_client::runtime().block_on(async {
         let stream = tokio::net::TcpStream::connect(server.address)
             .await
             .unwrap();

@@ -1,4 +1,5 @@
-//! Models from elsewhere, through the built program: pulled by hand, killed in the middle, pulled while a server starts.
+//! Models from elsewhere, through the built program: pulled by hand, killed in the middle, pulled while a server
+//! starts.
 
 #![allow(missing_docs)]
 
@@ -14,7 +15,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// A server of one file, with ranges. It sends at most so many bytes a second, and none at all while it is held.
+/// A server of one file, with ranges. It sends at most this many bytes per second, and none while it is held.
 struct Files {
     port: u16,
     ranges: Arc<Mutex<Vec<u64>>>,
@@ -128,7 +129,7 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-/// Every file below a folder, hidden ones too.
+/// Lists every file below a folder, hidden ones too.
 fn all(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -221,7 +222,8 @@ fn pulled_models_are_listed_verified_and_pruned() {
     assert!(!good && said.matches("missing").count() == 2, "{said}");
     let (good, said) = run("pull", &[]);
     assert!(
-        good && said.contains("to pin it: --sha256") && said.contains("it came without model.toml"),
+        good && said.contains("to pin it: --sha256")
+            && said.contains("the source has no model.toml"),
         "{said}"
     );
     let (good, said) = run("list", &["--sources"]);
@@ -236,7 +238,7 @@ fn pulled_models_are_listed_verified_and_pruned() {
         (&first["model"], &first["state"]),
         (&json!("identity"), &json!("good"))
     );
-    // Nothing to remove; then one more, which no setting names and somebody removed.
+    // Nothing to remove. Then one more model, which no setting names and whose folder was removed.
     let (good, said) = run("prune", &[]);
     assert!(good && said.contains("removed 0 files"), "{said}");
     let other = folder.path().join("other.onnx");
@@ -316,7 +318,7 @@ fn a_server_pulls_its_models_while_others_already_answer_and_ready_tells() {
     }
     archive.extend([0; 1024]);
     let files = Files::start(archive, 0);
-    // A source that nobody answers for must hold nothing back.
+    // A source that does not answer must delay nothing.
     let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let policy = format!(
         "[[models.sources]]\nname = \"pulled\"\nfrom = \"{}\"\n[[models.sources]]\nname = \"never\"\nfrom = \"http://{}/x.onnx\"\n\

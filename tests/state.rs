@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Answer, Options, Server, call, root};
+use common::{Answer, Options, Server, call, root, try_call};
 use penstock_testkit::RedisServer;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ const SLOW: &str = "/v1/models/slow:predict";
 const ONE_ITEM: &str = r#"{"inputs":{"a":[[1,2,3,4]]}}"#;
 const SLOW_BODY: &str = r#"{"inputs":{"a":[[0.001]]}}"#;
 
-/// Models `identity` and `slow` in a folder of their own.
+/// Models `identity` and `slow` in a new folder.
 fn models(folder: &Path) -> std::path::PathBuf {
     let models = folder.join("models");
     for (name, from) in [("identity", "models/identity"), ("slow", "tests/data/slow")] {
@@ -58,7 +58,7 @@ fn code(answer: &Answer) -> String {
         .to_owned()
 }
 
-/// Calls at once from as many threads; the answers.
+/// Sends calls at once from as many threads, and returns the answers.
 fn at_once(count: usize, one: impl Fn(usize) -> Answer + Sync) -> Vec<Answer> {
     let (barrier, one) = (Barrier::new(count), &one);
     std::thread::scope(|scope| {
@@ -117,7 +117,7 @@ fn sixty_four_callers_with_one_key_run_a_slow_model_once() {
         }
     }
     assert_eq!(executed, 1, "{counts:?}");
-    // All who come back get the same bytes.
+    // All later callers get the same bytes.
     let later = at_once(16, |_| predict(server.address, SLOW, Some("k"), SLOW_BODY));
     for answer in &later {
         assert_eq!(answer.header("idempotency-replayed"), Some("true"));
@@ -175,7 +175,7 @@ fn of_twenty_five_requests_against_a_limit_of_twenty_exactly_twenty_pass() {
 
 #[test]
 fn bursts_and_drips_pass_as_each_algorithm_promises() {
-    // A window of two seconds gives everything back in four.
+    // A window of two seconds returns all units in four.
     for algorithm in ["sliding-window", "fixed-window"] {
         let policy = format!(
             "[backoff]\nsoft = false\n[[limits]]\nname = \"all\"\nalgorithm = \"{algorithm}\"\nlimit = 5\nwindow_s = 2\n"
@@ -189,7 +189,7 @@ fn bursts_and_drips_pass_as_each_algorithm_promises() {
         let again = at_once(5, |_| predict(server.address, IDENTITY, None, ONE_ITEM));
         assert_eq!(statuses(&again)[&200], 5, "{algorithm}");
     }
-    // A bucket of four that fills with two a second.
+    // A bucket of four that refills with two per second.
     let (bucket, _folder) = server(
         "[backoff]\nsoft = false\n[[limits]]\nname = \"bucket\"\nalgorithm = \"token-bucket\"\nlimit = 2\nwindow_s = 1\nburst = 4\n",
         None,
@@ -205,7 +205,7 @@ fn bursts_and_drips_pass_as_each_algorithm_promises() {
         assert_eq!(drip.status, 200, "{}", drip.json());
     }
     drop(bucket);
-    // Ten a second, one after the other, also when they come at once.
+    // Ten per second, one after the other, even if they come at once.
     let (paced, _folder) = server(
         "[[limits]]\nname = \"pace\"\nalgorithm = \"leaky-bucket\"\nlimit = 10\nwindow_s = 1\nmax_wait_ms = 1500\n",
         None,
@@ -219,7 +219,7 @@ fn bursts_and_drips_pass_as_each_algorithm_promises() {
         started.elapsed()
     );
     drop(paced);
-    // A day's quota is a day's quota.
+    // A daily quota is exact.
     let (day, _folder) = server(
         "[[limits]]\nname = \"day\"\nalgorithm = \"calendar\"\nperiod = \"month\"\ntime_zone = \"Europe/Berlin\"\nlimit = 3\n",
         None,
@@ -327,10 +327,10 @@ fn a_shadow_limit_counts_and_refuses_nobody_and_headers_are_not_for_callers_to_f
     );
 }
 
-/// What callers were told in a storm: each key with its body.
+/// The answers to callers in a storm: each key with its body.
 type Told = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
 
-/// Keyed calls from eight threads until the server is gone.
+/// Sends keyed calls from eight threads until the server is gone.
 fn storm(
     address: SocketAddr,
     round: usize,
@@ -356,32 +356,15 @@ fn storm(
         .collect()
 }
 
-/// A call that may find nobody.
+/// A call to a server that may be gone; `None` without a whole answer.
 fn try_predict(address: SocketAddr, key: &str, body: &str) -> Option<(u16, Vec<u8>)> {
-    use std::io::{Read, Write};
-    let mut stream = std::net::TcpStream::connect(address).ok()?;
-    stream
-        .set_read_timeout(Some(Duration::from_secs(10)))
-        .ok()?;
-    write!(
-        stream,
-        "POST {IDENTITY} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-type: application/json\r\n\
-         idempotency-key: {key}\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .ok()?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).ok()?;
-    let head = answer.windows(4).position(|w| w == b"\r\n\r\n")?;
-    let text = String::from_utf8_lossy(&answer[..head]).into_owned();
-    let length: usize = text
-        .lines()
-        .find_map(|l| l.strip_prefix("content-length: "))?
-        .parse()
-        .ok()?;
-    let body = answer[head + 4..].to_vec();
-    let status = text.split(' ').nth(1)?.parse().ok()?;
-    (body.len() == length).then_some((status, body))
+    let headers = [
+        ("content-type", "application/json"),
+        ("idempotency-key", key),
+    ];
+    let answer = try_call(address, "POST", IDENTITY, &headers, Some(body.as_bytes())).ok()?;
+    let length: usize = answer.header("content-length")?.parse().ok()?;
+    (answer.bytes.len() == length).then_some((answer.status, answer.bytes))
 }
 
 #[test]
@@ -419,7 +402,7 @@ fn a_killed_server_forgets_nothing_it_told_and_runs_nothing_of_it_again() {
         "{} answers are too few to show anything",
         told.len()
     );
-    // What was counted is at least what was told, and at most what was sent.
+    // The counted items are at least the answered ones, and at most the sent ones.
     let counted = used(server.address, "identity")["items"].as_u64().unwrap();
     let range = told.len() as u64..=sent.load(Ordering::Relaxed);
     assert!(range.contains(&counted), "{counted} of {range:?}");
@@ -480,7 +463,7 @@ fn a_redis_that_goes_away_closes_or_opens_limits_as_configured_and_is_found_agai
     let (server, _folder) = server(policy, on_redis(&redis.url()));
     let address = server.address;
     assert_eq!(predict(address, IDENTITY, Some("a"), ONE_ITEM).status, 200);
-    // Under load: nobody is answered anything but 200 and 503 while it goes and comes.
+    // Under load: while the store disappears and returns, every answer is 200 or 503.
     let stop = Arc::new(AtomicU64::new(0));
     let load: Vec<_> = (0..4)
         .map(|thread| {
@@ -518,7 +501,7 @@ fn a_redis_that_goes_away_closes_or_opens_limits_as_configured_and_is_found_agai
     );
     redis.restart();
     let deadline = Instant::now() + Duration::from_secs(20);
-    // Each label has a connection of its own.
+    // Each label has its own connection.
     while predict(address, IDENTITY, Some("c"), ONE_ITEM).status != 200
         || predict(address, SLOW, None, SLOW_BODY).status != 200
     {

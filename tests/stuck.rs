@@ -1,5 +1,5 @@
-//! Models whose runs take longer than anybody waits, over HTTP: everybody else is answered, the caller is told in time,
-//! and the server ends when it is told to.
+//! Models whose runs take too long, over HTTP. All other callers are answered, the caller gets its error in time, and
+//! the server ends when it is told to.
 
 #![allow(missing_docs)]
 
@@ -16,7 +16,7 @@ const POLICY: &str = "[server]\ntotal_timeout_ms = 2000\ndrain_timeout_ms = 4000
 const TOTAL: Duration = Duration::from_millis(2000);
 const DRAIN: Duration = Duration::from_millis(4000);
 
-/// Longer than a busy machine takes to answer, and far shorter than the runs here.
+/// Longer than the answer of a busy machine, and far shorter than the runs here.
 const AT_ONCE: Duration = Duration::from_millis(700);
 
 const LOOP: &str = r#"description = "Counts"
@@ -86,7 +86,7 @@ fn heavy(server: &Server, body: &str) -> Answer {
     server.post_json("/v1/models/heavy:predict", body)
 }
 
-/// Two heavy calls at once; meanwhile probes and other models are answered, and both are told 504 in time.
+/// Sends two heavy calls at once. Meanwhile probes and other models are answered, and both calls get 504 in time.
 fn two_heavy_calls_hold_up_nobody(server: &Server, body: &str) {
     std::thread::scope(|scope| {
         let calls: Vec<_> = (0..2)
@@ -131,7 +131,7 @@ fn a_loop_over_a_value_holds_up_nobody_and_leaves_nothing_behind() {
     let models = models(LOOP, graphs::counting_loop());
     let mut server = serve(&models, false);
     let rounds = |times: u64| format!(r#"{{"inputs":{{"times":[{times}],"x":[0.5]}}}}"#);
-    // Enough short calls that a guess from their times would put the next on a server thread.
+    // Enough short calls that an estimate from their times would put the next on a server thread.
     for _ in 0..30 {
         let answer = heavy(&server, &rounds(2));
         assert_eq!(
@@ -174,12 +174,12 @@ fn runs_that_nothing_can_interrupt_are_given_up_and_named_in_the_log() {
         line.contains("model \"heavy\" version 1") && line.contains("WARN"),
         "{line}"
     );
-    // Their lanes were made anew.
+    // Their lanes were replaced.
     assert_eq!(heavy(&server, &rows(1)).status, 200);
     let stats = server.get("/v2/models/heavy/stats").json();
     assert_eq!(stats["model_stats"][0]["lost"], 2, "{stats}");
     assert_eq!(stats["model_stats"][0]["overdue"], 2, "{stats}");
-    // They go on, and the server ends all the same, and well.
+    // They continue, and the server still ends well.
     let (code, took) = server.terminate();
     assert!(took < DRAIN, "{took:?}");
     assert_eq!(code, Some(0));

@@ -1,4 +1,4 @@
-//! Models that read text, over HTTP: what they answer is what ONNX Runtime and the package `tokenizers` answer
+//! Models that read text, over HTTP. Their answers equal those of ONNX Runtime and the package `tokenizers`
 //! (scripts/text_models.py), under the same policies as every call.
 
 #![allow(missing_docs)]
@@ -160,7 +160,7 @@ fn entities_lie_where_the_package_tokenizers_places_their_tokens() {
             .as_array()
             .unwrap()
             .clone();
-        // Tokens that go on with an entity are joined to it.
+        // Tokens that continue an entity are joined to it.
         let mut wanted: Vec<(String, u64, u64)> = Vec::new();
         for (tag, start, end) in expected {
             match (wanted.last_mut(), tag.strip_prefix("I-")) {

@@ -1,16 +1,16 @@
-//! TLS, over real sockets: what is spoken, which certificate serves when its files change, whose certificates are taken,
-//! and what is said of one that is about to expire.
+//! TLS, over real sockets: the protocols, the certificate in use when its files change, the accepted client
+//! certificates, and the warnings before one expires.
 
 #![allow(missing_docs)]
 
 mod common;
 
-use common::{Options, Server, root};
+use common::hyper_client::{self, runtime};
+use common::{Options, Server, connect, read_to_end, root};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
 
-/// Everybody may call.
+/// Every caller is admitted.
 const OPEN: &str = "[auth.anonymous]\nscopes = [\"*\"]\nfrom = \"anywhere\"\n";
 const HOST: &str = "server.example";
 
@@ -85,14 +85,7 @@ fn server(
     (server, folder)
 }
 
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-}
-
-/// What a client trusts, shows and speaks.
+/// The trusted authority, the certificate and the protocols of a client.
 fn client(authority: &Authority, shown: Option<&Pair>, protocols: &[&str]) -> TlsConnector {
     let mut roots = RootCertStore::empty();
     roots.add(authority.der().clone()).unwrap();
@@ -122,30 +115,31 @@ async fn secure(
         .await
 }
 
-type Answer = hyper::Response<hyper::body::Incoming>;
+type HyperResponse = hyper::Response<hyper::body::Incoming>;
 
-/// One request on a connection of its own, in what was agreed upon.
-async fn ask(connector: &TlsConnector, address: SocketAddr, path: &str) -> Result<Answer, String> {
+/// Sends one request on its own connection, with the negotiated protocol.
+async fn ask(
+    connector: &TlsConnector,
+    address: SocketAddr,
+    path: &str,
+) -> Result<HyperResponse, String> {
     let stream = secure(connector, address)
         .await
         .map_err(|e| e.to_string())?;
     let request = hyper::Request::get(format!("https://{HOST}{path}"));
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-        let (mut sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-                .await
-                .map_err(|e| e.to_string())?;
-        tokio::spawn(connection);
+        let mut sender = hyper_client::http2(stream)
+            .await
+            .map_err(|e| e.to_string())?;
         let request = request.body(Empty::<Bytes>::new()).unwrap();
         return sender
             .send_request(request)
             .await
             .map_err(|e| e.to_string());
     }
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+    let mut sender = hyper_client::http1(stream)
         .await
         .map_err(|e| e.to_string())?;
-    tokio::spawn(connection);
     let request = request.header("host", HOST).body(Empty::<Bytes>::new());
     sender
         .send_request(request.unwrap())
@@ -153,7 +147,7 @@ async fn ask(connector: &TlsConnector, address: SocketAddr, path: &str) -> Resul
         .map_err(|e| e.to_string())
 }
 
-/// The certificate that serves now.
+/// The certificate in use now.
 async fn serving(connector: &TlsConnector, address: SocketAddr) -> CertificateDer<'static> {
     let stream = secure(connector, address).await.unwrap();
     let (_, session) = stream.get_ref();
@@ -193,7 +187,7 @@ fn both_protocols_are_spoken_over_tls_and_strict_transport_security_is_told() {
                 assert!(!body.is_empty());
             }
         }
-        // Nothing in common is no connection, and not another protocol than was offered.
+        // Without a common protocol there is no connection. The server never uses a protocol that was not offered.
         let other = client(&authority, None, &["spdy/3"]);
         assert!(secure(&other, server.address).await.is_err());
     });
@@ -205,28 +199,12 @@ fn both_protocols_are_spoken_over_tls_and_strict_transport_security_is_told() {
     assert_eq!(answer.header("strict-transport-security"), None);
 }
 
-fn read_to_end(stream: &mut TcpStream) -> String {
-    stream
-        .set_read_timeout(Some(Duration::from_secs(20)))
-        .unwrap();
-    let mut answer = Vec::new();
-    let ended = stream.read_to_end(&mut answer);
-    let open = |e: std::io::Error| {
-        matches!(
-            e.kind(),
-            std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
-        )
-    };
-    assert!(!ended.is_err_and(open), "the server did not close");
-    String::from_utf8_lossy(&answer).into_owned()
-}
-
 #[test]
 fn plain_http_on_the_tls_port_is_told_so_and_noise_is_closed() {
     let authority = authority();
     let policy = "[server]\nheader_timeout_ms = 500\nmax_connections = 4\n";
     let (server, _folder) = server(&authority, 300, "", policy);
-    let mut stream = TcpStream::connect(server.address).unwrap();
+    let mut stream = connect(server.address);
     stream
         .write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
         .unwrap();
@@ -242,15 +220,15 @@ fn plain_http_on_the_tls_port_is_told_so_and_noise_is_closed() {
         b"\x00\x00\x00",
         b"\x80\x2e\x01",
     ] {
-        let mut stream = TcpStream::connect(server.address).unwrap();
+        let mut stream = connect(server.address);
         stream.write_all(begun).unwrap();
         let answer = read_to_end(&mut stream);
         assert!(!answer.contains("HTTP"), "{begun:?} {answer}");
     }
-    // Handshakes that are not ended are connections: as many as there may be, until their time is over.
+    // Unfinished handshakes count as connections until their time is over.
     let held: Vec<TcpStream> = (0..4)
         .map(|_| {
-            let mut stream = TcpStream::connect(server.address).unwrap();
+            let mut stream = connect(server.address);
             stream.write_all(b"\x16\x03\x01").unwrap();
             stream
         })
@@ -274,17 +252,15 @@ fn a_new_pair_serves_new_connections_and_a_broken_one_changes_nothing() {
         let connector = client(&authority, None, &["http/1.1"]);
         let first = serving(&connector, server.address).await;
         let stream = secure(&connector, server.address).await.unwrap();
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
-                .await
-                .unwrap();
-        tokio::spawn(connection);
+        let mut sender = hyper_client::http1::<_, Empty<Bytes>>(stream)
+            .await
+            .unwrap();
 
         let second = for_server(&authority, 200);
         put(folder.path(), &second);
         eventually_serves(&connector, server.address, &second).await;
         assert_ne!(first, second.certificate);
-        // Who was connected is so still.
+        // An open connection stays open.
         let request = hyper::Request::get("/healthz").header("host", HOST);
         let request = request.body(Empty::new()).unwrap();
         assert_eq!(sender.send_request(request).await.unwrap().status(), 200);
@@ -313,7 +289,7 @@ fn a_new_pair_serves_new_connections_and_a_broken_one_changes_nothing() {
         eventually_serves(&connector, server.address, &third).await;
     });
     let log = server.log.lock().unwrap();
-    let told = log.iter().filter(|l| l.contains("does so still")).count();
+    let told = log.iter().filter(|l| l.contains("stays in use")).count();
     assert_eq!(told, 3, "each once: {log:#?}");
 }
 
@@ -405,7 +381,7 @@ fn a_certificate_that_is_about_to_expire_is_warned_about_and_one_that_has_is_an_
     let (soon, folder) = server(&authority, 10, "", "");
     let line = soon.logged("for 10 more days");
     assert!(line.contains("WARN"), "{line}");
-    // A better one is taken without a word about its time.
+    // A longer valid one is loaded without a warning.
     put(folder.path(), &for_server(&authority, 300));
     soon.logged("the new certificate serves");
 

@@ -1,4 +1,4 @@
-//! Runs docs/tutorial.md as a reader would: writes its files, runs its commands in order, and compares what they print.
+//! Runs docs/tutorial.md like a reader: writes its files, runs its commands in order, and compares their output.
 
 #![allow(missing_docs)]
 
@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 enum Block {
     /// A file to write: its path is in the first line.
     File { path: String, text: String },
-    /// `penstock up`: in place of the server that runs, if one does.
+    /// `penstock up`. It replaces the running server, if there is one.
     Serve,
-    /// Commands, and what they print, where the page shows it.
+    /// Commands, and their output if the page shows it.
     Commands {
         text: String,
         prints: Option<String>,
@@ -26,7 +26,7 @@ enum Block {
 fn blocks(page: &str) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut fences = page.split("```");
-    // Between fences stands prose.
+    // The text between fences is prose.
     while let (Some(_), Some(block)) = (fences.next(), fences.next()) {
         let (language, text) = block.split_once('\n').expect("a fence ends its line");
         match language {
@@ -55,7 +55,7 @@ fn blocks(page: &str) -> Vec<Block> {
     blocks
 }
 
-/// Whether a text is what the page shows, where `…` stands for anything, also in other lines, and white space does not
+/// Whether a text matches the page, where `…` stands for any text, also over several lines, and white space does not
 /// count.
 fn shows(shown: &str, printed: &str) -> bool {
     let dense = |text: &str| -> String { text.split_whitespace().collect() };
@@ -91,7 +91,7 @@ impl Drop for Serving {
 fn shell(folder: &Path, script: &str) -> Command {
     let mut command = Command::new("bash");
     for (name, _) in std::env::vars() {
-        // What the person who runs the tests has set must not change them.
+        // The environment of the person who runs the tests must not change them.
         if name.starts_with("PENSTOCK_") || name.starts_with("SPIN_VARIABLE_") {
             command.env_remove(name);
         }
@@ -103,13 +103,14 @@ fn shell(folder: &Path, script: &str) -> Command {
     command
 }
 
-/// A port that was free a moment ago. The tutorial names ports, so that this test cannot have the server choose.
+/// A port that was free a moment ago. The tutorial names ports, so the server cannot choose them in this test.
 fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("it is bound").port()
 }
 
-/// What a reader has after `scripts/up`: the manifest, the components, the program and the models of the repository.
+/// The files that a reader has after `scripts/up`: the manifest, the components, the program and the models of the
+/// repository.
 fn checkout(folder: &Path) {
     use std::os::unix::fs::symlink;
     let program = Path::new(env!("CARGO_BIN_EXE_penstock"));

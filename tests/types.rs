@@ -1,5 +1,5 @@
-//! Every element type, and everything else that a tensor may be, from a client to the model and back: as JSON, as bytes and
-//! over gRPC, natively and in WebAssembly.
+//! Every element type and every form of tensor, from a client to the model and back: as JSON, as bytes and over gRPC,
+//! natively and in WebAssembly.
 
 #![allow(missing_docs)]
 
@@ -7,10 +7,9 @@ mod common;
 #[path = "../crates/nn/tests/support/mod.rs"]
 mod support;
 
-use common::{Options, Server};
+use common::{Options, Server, hyper_client};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use penstock_proto::inference as pb;
 use prost::Message as _;
 use serde_json::{Value, json};
@@ -169,7 +168,7 @@ fn identity_models(models: &Path, cases: &[Case]) {
     }
 }
 
-/// Asks for the one output over the protocol, with the input and the answer as bytes.
+/// Requests the one output over the protocol, with the input and the answer as bytes.
 fn as_bytes(server: &Server, model: &str, datatype: &str, data: &[u8]) -> (Value, Vec<u8>) {
     let head = json!({
         "inputs": [{"name": "x", "datatype": datatype, "shape": [1, 2],
@@ -198,23 +197,9 @@ fn over_grpc(
     server: &Server,
     request: &pb::ModelInferRequest,
 ) -> Result<pb::ModelInferResponse, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let stream = tokio::net::TcpStream::connect(server.address)
-            .await
-            .unwrap();
-        let (mut sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-                .await
-                .unwrap();
-        tokio::spawn(connection);
-        let message = request.encode_to_vec();
-        let mut body = vec![0];
-        body.extend((message.len() as u32).to_be_bytes());
-        body.extend(message);
+    hyper_client::runtime().block_on(async {
+        let mut sender = hyper_client::to(server.address).await;
+        let body = hyper_client::framed(&request.encode_to_vec());
         let address = server.address;
         let request = hyper::Request::post(format!(
             "http://{address}/inference.GRPCInferenceService/ModelInfer"
@@ -239,7 +224,7 @@ fn every_type_goes_through(in_webassembly: bool, cases: Vec<Case>) {
     let server = serve(models.path(), in_webassembly);
     for (datatype, _, elements, data) in &cases {
         let model = datatype.to_lowercase();
-        // REST's own form.
+        // The form of our own REST API.
         let body = json!({"inputs": {"x": [elements]}}).to_string();
         let answer = server.post_json(&format!("/v1/models/{model}:predict"), &body);
         let text = String::from_utf8_lossy(&answer.bytes).into_owned();
@@ -282,7 +267,7 @@ fn every_type_goes_through(in_webassembly: bool, cases: Vec<Case>) {
             data.as_slice(),
             "{datatype}"
         );
-        // Its metadata says the same.
+        // Its metadata has the same type.
         let metadata = server.get(&format!("/v2/models/{model}")).json();
         assert_eq!(metadata["inputs"][0]["datatype"], *datatype, "{metadata}");
     }
@@ -311,7 +296,7 @@ fn strings_that_are_no_utf_8_go_through_as_bytes_and_are_marked_in_json() {
     let server = serve(models.path(), false);
     let data = [&[2, 0, 0, 0, 0xff, 0xfe][..], &[1, 0, 0, 0, b'a']].concat();
     assert_eq!(as_bytes(&server, "bytes", "BYTES", &data).1, data);
-    // The same answer as JSON: U+FFFD stands for what is no text.
+    // The same answer as JSON: U+FFFD stands for bytes that are not text.
     let head = json!({"inputs": [{"name": "x", "datatype": "BYTES", "shape": [1, 2],
                                   "parameters": {"binary_data_size": data.len()}}]})
     .to_string();
@@ -444,7 +429,7 @@ fn an_optional_input_that_is_left_out_has_the_graphs_own_value() {
     );
     let (status, answer) = predict(json!({"inputs": {"w": [5, 5, 5]}}));
     assert_eq!(status, 422, "{answer}");
-    // The input that is there comes as bytes, and is not taken for the one that is left out.
+    // The present input comes as bytes, and does not count as the absent one.
     let data = [1f32, 2.0, 3.0].map(f32::to_le_bytes).concat();
     let head = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [3],
                                   "parameters": {"binary_data_size": data.len()}}]})
@@ -562,7 +547,7 @@ fn a_table_of_80_columns_is_80_inputs() {
     );
 }
 
-/// The models of `scripts/make_type_models.py`, beside what ONNX Runtime for Python answers.
+/// The models of `scripts/make_type_models.py`, with the answers of ONNX Runtime for Python.
 fn converted() -> std::path::PathBuf {
     common::root().join("tests/data/types")
 }
@@ -626,7 +611,7 @@ fn classifiers_encoders_and_text_pipelines_answer_what_their_runtime_answers() {
                     answered += 1;
                 }
             }
-            // What the labels say is what the model's own label says.
+            // The labels of the contract give the same label as the model's own output.
             let own = ["output_label", "label"]
                 .iter()
                 .find_map(|name| outputs.get(*name));

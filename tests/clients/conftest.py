@@ -43,7 +43,7 @@ control = true
 [usage]
 enabled = true
 """
-# Nobody without a key, and few calls with one.
+# No calls without a key, and few calls with one.
 CLOSED = """
 [auth.tiers.free]
 priority = 2
@@ -74,7 +74,7 @@ class Server:
         command = [os.environ["PENSTOCK_BINARY"], "up", "--listen", "127.0.0.1:0", "--admin-listen", "off"]
         command += ["--models", models or os.environ.get("PENSTOCK_MODELS", str(ROOT / "models"))]
         command += ["--policy", str(folder / "penstock.toml")]
-        # Servers share what they compiled and nothing else.
+        # Servers share their compiled components and nothing else.
         places = ["--app", os.environ.get("PENSTOCK_APP", str(ROOT / "spin.toml"))]
         places += ["--runtime-config-file", str(folder / "runtime.toml")]
         places += ["--state-dir", str(ROOT / "target" / "penstock-client-state")]
@@ -137,7 +137,7 @@ class Server:
 
 
 class Running:
-    """A server that somebody else started."""
+    """A server that was started outside of the tests."""
 
     def __init__(self, url):
         self.url = url.rstrip("/")
@@ -148,7 +148,7 @@ class Running:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    """A server that lets everybody in."""
+    """A server that admits every caller."""
     if url := os.environ.get("PENSTOCK_URL"):
         yield Running(url)
         return
@@ -173,7 +173,7 @@ def demo(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def texts(tmp_path_factory):
-    """A server with the models of tests/data/texts, that lets everybody in."""
+    """A server with the models of tests/data/texts that admits every caller."""
     if "PENSTOCK_URL" in os.environ:
         pytest.skip("needs a server of its own, and PENSTOCK_URL names another")
     models = str(ROOT / "tests/data/texts")
@@ -194,7 +194,7 @@ def guarded(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def digits():
-    """Digits the model was not trained on: pixels, and what they show."""
+    """Digits that the model was not trained on: pixels and labels."""
     import numpy  # Not every group of clients has it.
 
     rows = numpy.loadtxt(ROOT / "tests/data/digits-heldout.csv", delimiter=",", dtype=numpy.float32)

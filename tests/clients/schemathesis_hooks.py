@@ -1,4 +1,4 @@
-"""What Schemathesis cannot know from a schema."""
+"""Facts that Schemathesis cannot know from a schema."""
 
 import uuid
 

@@ -21,7 +21,7 @@ QUIET = {"REDOCLY_TELEMETRY": "off", "REDOCLY_SUPPRESS_UPDATE_NOTICE": "true", "
 
 
 def run(*command):
-    """Runs a command in the folder of the generators, and tells what it printed."""
+    """Runs a command in the folder of the generators, and returns its output."""
     path = os.pathsep.join([str(PLACE / "venv" / "bin"), str(PLACE / "node_modules" / ".bin"), os.environ["PATH"]])
     environment = {**os.environ, **QUIET, "PATH": path}
     done = subprocess.run(command, cwd=PLACE, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S)
@@ -30,7 +30,7 @@ def run(*command):
 
 
 def install(name, *commands):
-    """Runs commands unless they ran before for what `name` holds now."""
+    """Runs commands unless they ran before for the present content of `name`."""
     wanted = (HERE / name).read_text()
     stamp = PLACE / f"{name}.installed"
     if not stamp.exists() or stamp.read_text() != wanted:
@@ -72,7 +72,7 @@ def node(document):
 
 
 def check(printed):
-    """What every client prints after its calls: the rows it sent came back, and an unknown model is an error it can read."""
+    """The output of every client after its calls: the sent rows came back, and an unknown model is a readable error."""
     said = json.loads(printed.strip().splitlines()[-1])
     assert said == {"predicted": [1, 2, 3, 4], "inferred": [1, 2, 3, 4], "missing": "unknown_model"}
 

@@ -1,4 +1,4 @@
-"""The description of the API: whether it is one, whether its examples run, and what Schemathesis finds."""
+"""The description of the API: whether it is valid, whether its examples run, and Schemathesis's findings."""
 
 import gzip
 import json

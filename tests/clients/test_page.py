@@ -26,7 +26,7 @@ def browser():
 
 @pytest.fixture
 def page(browser, server):
-    """A page of its own, which must ask nobody but the server and say nothing in the console."""
+    """A new page. It must send requests only to the server and write nothing to the console."""
     context = browser.new_context(viewport={"width": 1280, "height": 1000}, color_scheme="light")
     page = context.new_page()
     said, asked = [], []
@@ -112,7 +112,7 @@ def test_the_first_send_of_every_operation_succeeds(page, server):
     opened(page, server)
     document = json.loads(page.evaluate("fetch('/openapi.json').then(answer => answer.text())"))
     operations = [one for item in document["paths"].values() for one in item.values()]
-    # What unloads a model goes last, and what loads it behind that.
+    # The operation that unloads a model runs last, followed by the one that loads it.
     order = ["unloadModel", "loadModel"]
     operations.sort(key=lambda one: order.index(one["operationId"]) if one["operationId"] in order else -1)
     assert len(operations) > 50
@@ -282,7 +282,7 @@ def test_the_page_fits_its_screen_breaks_no_word_and_can_be_read(browser, server
     assert 0 <= box["y"] < 844 / 2, "the answer is on the screen"
     page.screenshot(path=PICTURES / f"docs-{width}-{scheme}.png")
     for _ in range(2):
-        # What opens may hold more that opens.
+        # An opened element may contain more that opens.
         page.evaluate("document.querySelectorAll('#main details').forEach(box => { box.open = true; })")
         page.wait_for_timeout(200)
     page.evaluate("document.getElementById('reference').scrollIntoView()")

@@ -1,4 +1,4 @@
-//! The built server as a process of its own, on a free port, with the built components.
+//! The built server as a separate process, on a free port, with the built components.
 
 #![allow(dead_code, missing_docs)]
 
@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+pub mod hyper_client;
 
 /// The repository.
 pub fn root() -> &'static Path {
@@ -30,7 +32,7 @@ pub fn onnxruntime() -> PathBuf {
     path
 }
 
-/// A policy that lets everybody in, where it does not say itself who may call.
+/// Adds an `[auth]` that admits every caller, if the policy has none.
 pub fn open_to_all(policy: &str) -> String {
     let anybody = "[auth.anonymous]\nscopes = [\"*\"]\nfrom = \"anywhere\"\n";
     let open = if policy.contains("[auth") {
@@ -56,15 +58,15 @@ pub struct Options {
     pub policy: Option<&'static str>,
     /// The runtime configuration; without it, `default` is a store of this server alone.
     pub runtime_config: Option<&'static str>,
-    /// The same, made by the test; and the policy.
+    /// The same, made by the test.
     pub runtime_config_text: Option<String>,
     pub policy_text: Option<String>,
     /// Models to serve in place of the repository's.
     pub models: Option<PathBuf>,
-    /// Where to listen in place of a free port of this machine's own address.
+    /// The address to listen on, instead of a free port of the loopback address.
     pub listen: Option<&'static str>,
     pub tract: bool,
-    /// A copy of the server to run in place of the built one.
+    /// A copy of the server to run instead of the built one.
     pub program: Option<PathBuf>,
     /// Run models in WebAssembly, as on a host without wasi:nn.
     pub in_webassembly: bool,
@@ -72,7 +74,7 @@ pub struct Options {
     pub admin: bool,
     /// Serve `tests/guests/hostile-adapter` in place of the adapter, and a model `hostile` with it.
     pub hostile: bool,
-    /// Components to serve in place of others: a file in `build/`, and the file in its place.
+    /// Components to replace: a file in `build/`, and the file that replaces it.
     pub replaced: &'static [(&'static str, &'static str)],
 }
 
@@ -87,7 +89,7 @@ impl Server {
         let policy = files.path().join("penstock.toml");
         let policy_text = options.policy_text.as_deref().or(options.policy);
         std::fs::write(&policy, open_to_all(policy_text.unwrap_or_default())).unwrap();
-        // Servers share what they compiled and nothing else.
+        // Servers share their compiled components and nothing else.
         let runtime_config = files.path().join("runtime.toml");
         let own_store = format!(
             "[key_value_store.default]\ntype = \"penstock\"\npath = \"{}\"\n",
@@ -126,7 +128,7 @@ impl Server {
             .arg(&runtime_config)
             .arg("--state-dir")
             .arg(root().join("target/penstock-test-state"))
-            // What the person who runs the tests has set must not change them.
+            // The environment of the person who runs the tests must not change them.
             .env_remove("PENSTOCK_ONNXRUNTIME")
             .env_remove("PENSTOCK_OPENVINO")
             .env_remove("PENSTOCK_DOOR")
@@ -211,7 +213,7 @@ impl Server {
         own + children.filter_map(|(pid, _)| resident(pid)).sum::<u64>()
     }
 
-    /// Sends SIGTERM and waits; gives the exit code and how long it took.
+    /// Sends SIGTERM and waits. Returns the exit code and the time that it took.
     pub fn terminate(&mut self) -> (Option<i32>, Duration) {
         let started = Instant::now();
         let killed = Command::new("kill")
@@ -223,7 +225,7 @@ impl Server {
         (status.code(), started.elapsed())
     }
 
-    /// Kills it as a crash does.
+    /// Kills it, like a crash.
     pub fn kill(mut self) {
         self.child.kill().expect("it runs");
         let _ = self.child.wait();
@@ -238,7 +240,7 @@ impl Server {
         }
     }
 
-    /// Waits until a log line holds the text, and gives it.
+    /// Waits until a log line contains the text, and returns the line.
     pub fn logged(&self, text: &str) -> String {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
@@ -298,7 +300,7 @@ pub fn children(of: u32) -> Vec<(u32, char)> {
         .collect()
 }
 
-/// The client of all tests over HTTP/1.1. It keeps connections, and a status of 400 or more is an answer like any other.
+/// The client of all tests over HTTP/1.1. It keeps connections. A status of 400 or more is a normal answer.
 pub fn client(timeout: Option<Duration>) -> ureq::Agent {
     ureq::Agent::config_builder()
         .http_status_as_error(false)
@@ -308,7 +310,7 @@ pub fn client(timeout: Option<Duration>) -> ureq::Agent {
         .into()
 }
 
-/// Connects, for a test that writes its own bytes. Reading and writing are limited to 20 seconds.
+/// Connects, for a test that needs raw bytes. Reading and writing are limited to 20 seconds.
 pub fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
     let limit = Some(Duration::from_secs(20));
@@ -328,11 +330,36 @@ pub fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
 /// Reads until the server closes. Fails if it does not.
 pub fn read_to_end(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
-    // A reset after the answer is as good as a close.
+    // A reset after the answer counts like a close.
     let ended = stream.read_to_end(&mut answer);
     let open = |e: std::io::Error| matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
     assert!(!ended.is_err_and(open), "the server did not close");
     String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// Reads one answer with a length from a connection that stays open.
+pub fn read_one(stream: &mut TcpStream) -> String {
+    let (mut answer, mut buffer) = (Vec::new(), [0; 8192]);
+    loop {
+        let head = answer.windows(4).position(|four| four == b"\r\n\r\n");
+        let text = || String::from_utf8_lossy(&answer).into_owned();
+        if let Some(head) = head {
+            let lines = text()[..head].to_ascii_lowercase();
+            let length = lines
+                .lines()
+                .find_map(|line| line.strip_prefix("content-length: "));
+            let length: usize = length.map_or(0, |length| length.parse().unwrap());
+            let received = answer.len() - head - 4;
+            assert!(received <= length, "more than one answer: {:?}", text());
+            if received == length {
+                return text();
+            }
+        }
+        match stream.read(&mut buffer) {
+            Ok(count) if count > 0 => answer.extend_from_slice(&buffer[..count]),
+            other => panic!("{other:?} after {:?}", text()),
+        }
+    }
 }
 
 /// Sends a request and reads the whole answer.
@@ -343,6 +370,17 @@ pub fn call(
     headers: &[(&str, &str)],
     body: Option<&[u8]>,
 ) -> Answer {
+    try_call(address, method, path, headers, body).expect("an answer")
+}
+
+/// The same for a server that may be gone: the error says why there is no whole answer.
+pub fn try_call(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Option<&[u8]>,
+) -> Result<Answer, ureq::Error> {
     let agent = client(Some(Duration::from_secs(60)));
     let mut request = ureq::http::Request::builder()
         .method(method)
@@ -354,7 +392,7 @@ pub fn call(
         Some(body) => agent.run(request.body(body).unwrap()),
         None => agent.run(request.body(()).unwrap()),
     };
-    let mut response = response.expect("an answer");
+    let mut response = response?;
     let headers = response
         .headers()
         .iter()
@@ -370,16 +408,15 @@ pub fn call(
         .body_mut()
         .with_config()
         .limit(256 << 20)
-        .read_to_vec()
-        .expect("a body");
-    Answer {
+        .read_to_vec()?;
+    Ok(Answer {
         status,
         headers,
         bytes,
-    }
+    })
 }
 
-/// An answer, whole.
+/// A whole answer.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,

@@ -1,9 +1,9 @@
 //! Build steps that need Rust.
 //!
-//! `componentize` turns a core module, built for a target with no system interface and carrying the
-//! sections wit-bindgen leaves in it, into a component. It can be told what the component may import,
-//! so that a capability nobody meant to give breaks the build. `plug` makes one component of two, where a host
-//! lacks what the first imports and the second has it; it is held to the same list.
+//! `componentize` turns a core module into a component. The module is built for a target with no system interface and
+//! has the sections that wit-bindgen leaves in it. A list of permitted imports makes the build fail on an unintended
+//! capability. `plug` joins two components, for a host that lacks an import of the first which the second provides. The
+//! same list applies.
 
 use std::ffi::OsString;
 use std::fs;
@@ -123,7 +123,7 @@ impl Command {
     }
 }
 
-/// Encodes a core module as a component and validates what came out.
+/// Encodes a core module as a component and validates the result.
 fn componentize(module: &[u8]) -> Result<Vec<u8>> {
     ensure!(Parser::is_core_wasm(module), "it is not a core module");
     let component = ComponentEncoder::default()
@@ -136,8 +136,8 @@ fn componentize(module: &[u8]) -> Result<Vec<u8>> {
     Ok(component)
 }
 
-/// Makes one component of two: what the plug exports satisfies what the socket imports, the imports that are left of
-/// both are the whole's, and so are the socket's exports.
+/// Joins two components: the exports of the plug satisfy imports of the socket. The remaining imports of both become
+/// the imports of the whole, and so do the socket's exports.
 fn plugged(socket: Vec<u8>, plug: Vec<u8>) -> Result<Vec<u8>> {
     let mut graph = CompositionGraph::new();
     let mut register = |name: &str, bytes: Vec<u8>| {
@@ -153,7 +153,7 @@ fn plugged(socket: Vec<u8>, plug: Vec<u8>) -> Result<Vec<u8>> {
         .context("they do not fit together")
 }
 
-/// Writes a component, unless it imports something that it may not.
+/// Writes a component, unless it has an import that is not permitted.
 fn put(out: &Path, component: &[u8], allowed: Option<&[String]>) -> Result<()> {
     let surface = Surface::of(component)?;
     if let Some(allowed) = allowed {
@@ -164,7 +164,7 @@ fn put(out: &Path, component: &[u8], allowed: Option<&[String]>) -> Result<()> {
     write(out, component)
 }
 
-/// What a component asks of its host, and what it offers: a kind and a name each.
+/// The imports and exports of a component: a kind and a name each.
 #[derive(Debug, Default, PartialEq)]
 struct Surface {
     imports: Vec<(&'static str, String)>,
@@ -215,7 +215,7 @@ impl Surface {
         Ok(surface)
     }
 
-    /// Fails, naming them, if there are imports that no pattern admits.
+    /// Fails if no pattern admits some imports, and names them.
     fn admit(&self, allowed: &[String]) -> Result<()> {
         let refused: Vec<&str> = self
             .imports
@@ -251,7 +251,7 @@ impl Surface {
     }
 }
 
-/// Whether the name is what the pattern says, where `*` stands for any run of characters.
+/// Whether a name matches a pattern, in which `*` stands for any run of characters.
 fn matches(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
@@ -268,7 +268,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// Puts the whole file in place at once, and leaves one that already holds the same alone.
+/// Writes the whole file at once, and leaves an identical one unchanged.
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     if fs::read(path).is_ok_and(|there| there == bytes) {
         return Ok(());

@@ -1,5 +1,6 @@
-//! What it costs to know who calls: no credential, an API key, a token, each beside an auth component that looks at nothing.
-//! The stand-in has the same boundary, so what the boundary costs is in both; docs/PERFORMANCE.md has the whole.
+//! Measures the cost of authentication: no credential, an API key and a token, each beside an auth component that
+//! checks nothing. The stand-in has the same border, so the cost of the border is in both. docs/PERFORMANCE.md has the
+//! whole cost.
 
 use crate::load::{Keys, Load};
 use crate::{Cli, identity_body, row, server};
@@ -14,16 +15,16 @@ scopes = ["*"]
 [auth.tiers.free]
 "#;
 
-/// How long a row runs before it is measured, as [`crate::load`] has it.
+/// Warm-up of a row in seconds, as in [`crate::load`].
 const WARM_UP_S: f64 = 1.0;
 
 /// Rounds in which the rows take turns.
 const ROUNDS: usize = 5;
 
-/// Where `scripts/build --guests` puts the component that lets everybody in.
+/// The component that admits every caller, as `scripts/build --guests` builds it.
 const STAND_IN: &str = "build/test/open-auth.wasm";
 
-/// Measures.
+/// Measures, and prints the table.
 pub async fn measure(cli: &Cli) -> anyhow::Result<()> {
     let manifest = std::fs::read_to_string("spin.toml")?;
     let open = manifest.replace("build/auth.wasm", STAND_IN);
@@ -75,8 +76,8 @@ pub async fn measure(cli: &Cli) -> anyhow::Result<()> {
         for ((name, served, load), kept) in rows.iter().zip(&mut costs) {
             let before = served.computed_s();
             let one = load.run().await?;
-            row(&format!("direct door, identity, {name}"), &one, None);
-            // The warm-up computes as well; it is as long for every row.
+            row(&format!("direct entry point, identity, {name}"), &one, None);
+            // The warm-up computes as well. It is equally long for every row.
             let seconds = cli.seconds as f64;
             let requests = one.rps * (seconds + WARM_UP_S);
             kept.push((served.computed_s() - before) * 1e6 / requests);

@@ -1,5 +1,5 @@
-//! The floor: ONNX Runtime called directly on tensors that are ready, with the same settings the
-//! server uses: one thread inside a run, no spinning, one run at a time in each thread.
+//! The floor: ONNX Runtime called directly on prepared tensors, with the same settings as in the server: one thread
+//! inside a run, no spinning, one run at a time in each thread.
 
 use crate::load::Measured;
 use crate::{CLS_NUMBERS, Random};
@@ -107,7 +107,7 @@ impl Input {
         }
     }
 
-    /// Numbers by their place.
+    /// Numbers by their position.
     pub fn integers(name: &'static str, shape: &[usize], value: impl Fn(usize) -> i64) -> Self {
         let numbers = shape.iter().product();
         Self {

@@ -1,4 +1,4 @@
-//! The limit: a native hyper server that gives back the body it got.
+//! The limit: a native hyper server that returns the body it got.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};

@@ -1,6 +1,6 @@
-//! The inference engine over HTTP, at 1, 8 and 32 connections: beside ONNX Runtime called directly with its best
-//! batch size on as many threads, and beside a FastAPI server as people write one, with the same library and the
-//! same threads inside a run.
+//! The inference engine over HTTP, at 1, 8 and 32 connections. It is compared with ONNX Runtime called directly with
+//! its best batch size on as many threads, and with a usual FastAPI server that has the same library and the same
+//! threads inside a run.
 
 use crate::load::{Keys, Load, Measured};
 use crate::{CLS_NUMBERS, Cli, Random, cls_body, direct, identity_body, row, server};
@@ -13,7 +13,7 @@ const TOKENS: usize = 32;
 /// Items of one identity body.
 const IDENTITY_ITEMS: usize = 80;
 
-/// One model: what is sent, and the same as tensors.
+/// One model: its requests, and the same data as tensors.
 struct Case {
     model: &'static str,
     body: String,

@@ -1,14 +1,15 @@
-//! A closed loop: each connection sends its next request when the last was answered.
+//! A closed loop: each connection sends its next request after the last was answered.
 
 use anyhow::ensure;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
-/// What to send, where, how often.
+/// The requests, their target and their number.
 #[derive(Clone)]
 pub struct Load {
     /// Connections, each with one request at a time.
@@ -17,31 +18,31 @@ pub struct Load {
     pub path: String,
     /// Body of every request.
     pub body: Bytes,
-    /// How long is measured.
+    /// Time of the measurement.
     pub span: Duration,
     /// The server.
     pub address: SocketAddr,
     /// Idempotency keys.
     pub keys: Keys,
-    /// The credential, where one is shown: a header's name and value.
+    /// The credential: a header's name and value.
     pub credential: Option<(&'static str, String)>,
 }
 
-/// Which idempotency key each request has.
+/// The idempotency key of each request.
 #[derive(Clone, Debug, Default)]
 pub enum Keys {
-    /// None.
+    /// No key.
     #[default]
     None,
-    /// A new one, beginning with this.
+    /// A new key with this prefix.
     Fresh(String),
-    /// This one, always.
+    /// Always this key.
     Same(String),
 }
 
-/// What came back.
+/// The result of a measurement.
 pub struct Measured {
-    /// Answers a second.
+    /// Answers per second.
     pub rps: f64,
     /// Median latency.
     pub p50: Duration,
@@ -66,11 +67,24 @@ impl Measured {
     }
 }
 
-/// How long runs before what is measured.
+/// Opens a connection of HTTP/1.1.
+pub async fn connect(address: SocketAddr) -> anyhow::Result<SendRequest<Full<Bytes>>> {
+    http1(TcpStream::connect(address).await?).await
+}
+
+/// Begins HTTP/1.1 on a connection.
+pub async fn http1(stream: TcpStream) -> anyhow::Result<SendRequest<Full<Bytes>>> {
+    stream.set_nodelay(true)?;
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+/// Time before the measurement.
 pub const WARM_UP: Duration = Duration::from_secs(1);
 
 impl Load {
-    /// Runs the loop; any answer but 200 is an error.
+    /// Runs the loop. Any answer but 200 is an error.
     pub async fn run(&self) -> anyhow::Result<Measured> {
         let start = Instant::now() + WARM_UP;
         let end = start + self.span;
@@ -90,11 +104,7 @@ impl Load {
         start: Instant,
         end: Instant,
     ) -> anyhow::Result<Vec<Duration>> {
-        let stream = TcpStream::connect(self.address).await?;
-        stream.set_nodelay(true)?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
+        let mut sender = connect(self.address).await?;
         let mut latencies = Vec::new();
         for count in 0_u64.. {
             let sent = Instant::now();

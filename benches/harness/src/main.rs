@@ -1,9 +1,8 @@
-//! Penstock beside its baselines, in one run on one machine: a native hyper echo server, the direct
-//! door, the HTTP door, and ONNX Runtime called directly. Prints requests per second, p50, p99, memory
-//! and ratios. It asserts nothing: machines are noisy, ratios of one run are what is compared.
+//! Compares Penstock with its baselines, in one run on one machine: a native hyper echo server, the direct entry point,
+//! the HTTP entry point, and ONNX Runtime called directly. Prints requests per second, p50, p99, memory and ratios. It
+//! asserts nothing: machines are noisy, so only ratios of one run are compared.
 //!
-//! Every server is a process of its own; the client shares the machine with it, as it does for every
-//! row of the table.
+//! Every server is a separate process. The client shares the machine with it, for every row of the table.
 
 mod auth;
 mod direct;
@@ -127,19 +126,19 @@ async fn measure(cli: &Cli) -> anyhow::Result<()> {
     for door in ["direct", "http"] {
         let served = server::Penstock::start(cli, door, "")
             .await
-            .with_context(|| format!("{door} door"))?;
+            .with_context(|| format!("{door} entry point"))?;
         let many = load(cli.connections, predict, &identity, served.address)
             .run()
             .await?;
         let one = load(1, predict, &identity, served.address).run().await?;
         let memory = served.resident_mib();
         row(
-            &format!("{door} door, identity"),
+            &format!("{door} entry point, identity"),
             &many,
             Some(many.rps / echo_many.rps),
         );
         row(
-            &format!("{door} door, identity, 1 connection"),
+            &format!("{door} entry point, identity, 1 connection"),
             &one,
             Some(one.rps / echo_one.rps),
         );
@@ -159,8 +158,12 @@ async fn measure(cli: &Cli) -> anyhow::Result<()> {
             .run()
             .await?;
         let memory = served.resident_mib();
-        row(&format!("{door} door, cls"), &many, None);
-        row(&format!("{door} door, cls, 1 connection"), &one, None);
+        row(&format!("{door} entry point, cls"), &many, None);
+        row(
+            &format!("{door} entry point, cls, 1 connection"),
+            &one,
+            None,
+        );
         drop(served);
         let model = cli.models.join("cls/1/model.onnx");
         let cores = std::thread::available_parallelism()?.get();
@@ -176,7 +179,7 @@ async fn measure(cli: &Cli) -> anyhow::Result<()> {
             None,
         );
         println!(
-            "    {door} door against the direct call, cls: {:.2} at {} connections, {:.2} at 1; resident {memory} MiB",
+            "    {door} entry point against the direct call, cls: {:.2} at {} connections, {:.2} at 1; resident {memory} MiB",
             many.rps / floor_many.rps,
             cli.connections,
             one.rps / floor_one.rps
@@ -209,17 +212,17 @@ window_s = 60
 burst = 1000000
 "#;
 
-/// Rounds in which the rows of a comparison take turns, so that a slow minute hits both.
+/// Rounds in which the rows of a comparison take turns, so that a slow minute affects both.
 const ROUNDS: usize = 3;
 
 /// Connections of the rows that wait for the disk.
 const DISK_CONNECTIONS: usize = 64;
 
-/// Stands for an address that is filled in.
+/// Stands for an address that is filled in later.
 const ANY: std::net::SocketAddr =
     std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
-/// What state costs: limits in memory, calls with idempotency keys and counted calls on the disk.
+/// Measures the cost of state: limits in memory, calls with idempotency keys and counted calls on the disk.
 async fn state(cli: &Cli, load: &Load) -> anyhow::Result<()> {
     let free = server::Penstock::start(cli, "direct", "[idempotency]\nenabled = false\n").await?;
     let limited = server::Penstock::start(cli, "direct", THREE_LIMITS).await?;
@@ -235,8 +238,12 @@ async fn state(cli: &Cli, load: &Load) -> anyhow::Result<()> {
         let with = at(limited.address, cli.connections, Keys::None)
             .run()
             .await?;
-        row("direct door, identity, no limit", &without, None);
-        row("direct door, identity, three limits in memory", &with, None);
+        row("direct entry point, identity, no limit", &without, None);
+        row(
+            "direct entry point, identity, three limits in memory",
+            &with,
+            None,
+        );
         ratios.push(with.rps / without.rps);
     }
     ratios.sort_by(f64::total_cmp);
@@ -259,7 +266,7 @@ async fn state(cli: &Cli, load: &Load) -> anyhow::Result<()> {
         fresh.rps / synced
     );
     let same = at(keyed.address, DISK_CONNECTIONS, Keys::Same("same".into()));
-    // The first call of the key is made alone, or the others would be refused while it runs.
+    // The first call of the key is made alone. Otherwise the others would be refused while it runs.
     Load {
         connections: 1,
         span: Duration::from_millis(1),
@@ -304,7 +311,7 @@ async fn state(cli: &Cli, load: &Load) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How often a second the disk takes a page that must last.
+/// Synced page writes per second of the disk.
 fn syncs_a_second(folder: &std::path::Path, span: Duration) -> anyhow::Result<f64> {
     use std::io::Write;
     let mut file = tempfile::tempfile_in(folder)?;

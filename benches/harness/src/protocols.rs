@@ -1,8 +1,8 @@
-//! One model by every protocol it is served in: `cls` with 27,648 floats as JSON, as binary tensors over HTTP/1.1, and over
-//! gRPC, each beside ONNX Runtime called directly. Rows take turns, so that a slow minute hits all of them; what is
-//! compared are ratios within a round. Every caller has a connection of its own.
+//! Measures one model with every protocol: `cls` with 27,648 floats as JSON, as binary tensors over HTTP/1.1, and over
+//! gRPC, each beside ONNX Runtime called directly. Rows take turns, so that a slow minute affects all of them. Only
+//! ratios within a round are compared. Every caller has its own connection.
 
-use crate::load::{Measured, WARM_UP};
+use crate::load::{self, Measured, WARM_UP};
 use crate::{CLS_NUMBERS, Cli, ROUNDS, Random, cls_body, direct, row, server};
 use anyhow::{Context, bail, ensure};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -19,11 +19,11 @@ use tokio::net::TcpStream;
 
 /// Callers at once.
 const CALLERS: [usize; 2] = [1, 8];
-/// Batches of which the direct call's best is taken where there are several callers; there are no more to join.
+/// Batches for the direct call. With several callers its best one counts.
 const BATCHES: [usize; 4] = [1, 2, 4, 8];
 const SHAPE: [u32; 4] = [1, 3, 48, 192];
 
-/// How a call is written.
+/// The form of a call.
 #[derive(Clone)]
 struct Protocol {
     name: &'static str,
@@ -105,7 +105,7 @@ fn protocols() -> [Protocol; 4] {
     ]
 }
 
-/// A message behind its five bytes: not compressed, and its length.
+/// A message after its five bytes: not compressed, and its length.
 fn framed(message: &ModelInferRequest) -> Bytes {
     let mut body = BytesMut::new();
     body.put_u8(0);
@@ -114,11 +114,11 @@ fn framed(message: &ModelInferRequest) -> Bytes {
     body.freeze()
 }
 
-/// A sentence, and its tokens with those that begin and end it.
+/// A sentence, and its tokens with the first and last special ones.
 const SENTENCE: &str = "The quick brown fox jumps over the lazy dog near the bank of the river.";
 const SENTENCE_TOKENS: usize = 18;
 
-/// Embeddings of one sentence a call, beside the tokenizer alone and the model alone on as many tokens.
+/// Measures embeddings of one sentence per call, beside the tokenizer alone and the model alone on as many tokens.
 async fn embeddings(cli: &Cli, address: SocketAddr, span: Duration) -> anyhow::Result<()> {
     let config = std::fs::read(cli.models.join("minilm/sentence.json"))?;
     let adapter = Builtin::open("sentence", &config).map_err(anyhow::Error::msg)?;
@@ -232,7 +232,7 @@ pub async fn measure(cli: &Cli) -> anyhow::Result<()> {
     embeddings(cli, penstock.address, span).await
 }
 
-/// Calls a second of ONNX Runtime on tensors that are ready: one after the other for one caller, and the best of its
+/// Calls per second of ONNX Runtime on prepared tensors: one after the other for one caller, and the best of its
 /// batches and threads for several.
 fn floor(
     cli: &Cli,
@@ -287,18 +287,15 @@ enum Sender {
 
 impl Sender {
     async fn open(address: SocketAddr, grpc: bool) -> anyhow::Result<Self> {
+        if !grpc {
+            return Ok(Self::One(load::connect(address).await?));
+        }
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        let stream = TokioIo::new(stream);
-        if grpc {
-            let builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
-            let (sender, connection) = builder.handshake(stream).await?;
-            tokio::spawn(connection);
-            return Ok(Self::Two(sender));
-        }
-        let (sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
+        let builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
-        Ok(Self::One(sender))
+        Ok(Self::Two(sender))
     }
 
     async fn send(
@@ -363,7 +360,7 @@ async fn caller(
     }
 }
 
-/// That a call over gRPC went well and brought outputs.
+/// Checks that a call over gRPC succeeded and returned outputs.
 fn answered(status: Option<&[u8]>, body: &[u8]) -> anyhow::Result<()> {
     if status != Some(b"0") {
         bail!("grpc-status {:?}", status.map(String::from_utf8_lossy));

@@ -1,4 +1,4 @@
-//! Servers as processes of their own, ended when dropped.
+//! Servers as separate processes, ended when dropped.
 
 use crate::Cli;
 use anyhow::{Context, bail};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 /// The native echo.
 pub struct Echo {
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
     child: Child,
 }
@@ -39,18 +39,18 @@ impl Drop for Echo {
     }
 }
 
-/// Penstock, through one of its doors.
+/// Penstock, through one of its entry points.
 pub struct Penstock {
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
-    /// Where its admin API listens.
+    /// The address of its admin API.
     admin: Option<String>,
     child: Child,
     folder: tempfile::TempDir,
 }
 
 impl Penstock {
-    /// Starts the server under a policy, with stores of its own, and waits until its models are loaded.
+    /// Starts the server under a policy, with its own stores, and waits until its models are loaded.
     pub async fn start(cli: &Cli, door: &str, policy: &str) -> anyhow::Result<Self> {
         Self::start_app(cli, door, policy, std::path::Path::new("spin.toml")).await
     }
@@ -67,7 +67,7 @@ impl Penstock {
             .tempdir_in(&cli.scratch)
             .with_context(|| format!("no folder can be made in {}", cli.scratch.display()))?;
         let file = folder.path().join("penstock.toml");
-        // Where a policy says nothing of who may call, anybody on this machine may.
+        // If a policy has no `[auth]`, every caller on this machine is admitted.
         let open = "[auth.anonymous]\nscopes = [\"*\"]\n";
         let open = if policy.contains("[auth") { "" } else { open };
         std::fs::write(&file, format!("{open}{policy}"))?;
@@ -114,7 +114,7 @@ impl Penstock {
         bail!("the server ended before it served")
     }
 
-    /// Asks the server's admin API through the command, and gives what it prints.
+    /// Sends a command to the server's admin API, and returns its output.
     pub fn administer(&self, cli: &Cli, arguments: &[&str]) -> anyhow::Result<String> {
         let admin = self.admin.as_deref().context("the policy has no [admin]")?;
         let output = Command::new(&cli.penstock)
@@ -133,13 +133,13 @@ impl Penstock {
         Ok(String::from_utf8(output.stdout)?)
     }
 
-    /// Computing time so far in seconds, as the kernel tells: less noisy on a busy machine than time on the clock.
+    /// Computing time so far in seconds, from the kernel. It is less noisy on a busy machine than wall time.
     pub fn computed_s(&self) -> f64 {
-        /// What the kernel counts in, on every Linux there is.
+        /// The kernel's unit, on every Linux.
         const TICKS_A_SECOND: f64 = 100.0;
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
         let stat = stat.unwrap_or_default();
-        // Behind the name in parentheses, user and system time are the 12th and 13th.
+        // After the name in parentheses, user and system time are the 12th and 13th.
         let behind = stat.rsplit_once(')').map_or("", |(_, behind)| behind);
         let ticks = behind.split_whitespace().skip(11).take(2);
         ticks
@@ -148,7 +148,7 @@ impl Penstock {
             / TICKS_A_SECOND
     }
 
-    /// Resident memory in MiB, as the kernel tells.
+    /// Resident memory in MiB, from the kernel.
     pub fn resident_mib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
         let kib = status.ok().and_then(|s| {
@@ -168,17 +168,17 @@ impl Drop for Penstock {
 
 /// The same application on Spin, with Spin's own stores.
 pub struct Spin {
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
     child: Child,
     _folder: tempfile::TempDir,
 }
 
-/// How long Spin may take to compile the components and answer.
+/// Longest time for Spin to compile the components and answer.
 const SPIN_START: Duration = Duration::from_secs(180);
 
 impl Spin {
-    /// Starts `spin up` on the repository's manifest; `None` where there is no `spin` on the PATH.
+    /// Starts `spin up` on the repository's manifest. Returns `None` if there is no `spin` on the PATH.
     pub async fn start(cli: &Cli) -> anyhow::Result<Option<Self>> {
         let there = Command::new("spin").arg("--version").output();
         if !there.is_ok_and(|output| output.status.success()) {
@@ -221,18 +221,18 @@ impl Drop for Spin {
     }
 }
 
-/// A FastAPI server as people write one, in a virtual environment of its own.
+/// A usual FastAPI server, in its own virtual environment.
 pub struct FastApi {
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
     child: Child,
 }
 
-/// How long a server of Python may take to load its models.
+/// Longest time for a Python server to load its models.
 const PYTHON_START: Duration = Duration::from_secs(60);
 
 impl FastApi {
-    /// Installs it, where it is not installed yet, and starts it with a worker a core.
+    /// Installs it if needed, and starts it with one worker per core.
     pub async fn start(cli: &Cli) -> anyhow::Result<Self> {
         let folder = std::path::Path::new("benches/peers/fastapi");
         let place = cli.scratch.join("peers/fastapi");
@@ -269,7 +269,7 @@ impl FastApi {
             .arg("--app-dir")
             .arg(folder)
             .env("MODELS", std::fs::canonicalize(&cli.models)?)
-            // A group of its own, so that its workers end with it.
+            // Its own process group, so that its workers end with it.
             .process_group(0)
             .spawn()
             .context("cannot start uvicorn")?;
@@ -282,7 +282,7 @@ impl FastApi {
             anyhow::ensure!(started.elapsed() < PYTHON_START, "uvicorn did not listen");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        // The socket is there before every worker has its models.
+        // The socket exists before every worker has its models.
         tokio::time::sleep(Duration::from_secs(5)).await;
         Ok(fastapi)
     }

@@ -1,15 +1,14 @@
-//! Good callers, first alone and then beside what the internet sends: idle connections, clients that write a byte now and
-//! then, and a flood of bad credentials. Reports what was sent, what was answered, the good callers' p99 in both, and memory.
+//! Measures good callers, first alone and then beside hostile traffic: idle connections, slow writers, and a flood of
+//! bad credentials. Reports the requests, the answers, the good callers' p99 in both cases, and memory.
 //!
-//! Good callers and the flood are sent at a fixed rate, and a request is late from when it was due: who waits for its answer
-//! before sending the next would hide the very delays that are asked about.
+//! Good callers and the flood send at a fixed rate, and latency counts from the time when a request was due. A client
+//! that waits for an answer before the next request would hide the delays that are measured.
 
-use crate::load::Measured;
+use crate::load::{self, Measured};
 use crate::{Cli, identity_body, server};
 use anyhow::Context;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper_util::rt::TokioIo;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,23 +26,23 @@ max_connections = 20000
 "#;
 
 const IDLE: usize = 10_000;
-/// Clients that dawdle in their bodies, and as many that dawdle in their headers.
+/// Clients that send their bodies slowly, and the number that send their headers slowly.
 const SLOW: usize = 500;
-/// Requests a second of good callers, and connections they share.
+/// Requests per second of good callers, and connections that they share.
 const GOOD_RATE: u64 = 200;
 const GOOD_CONNECTIONS: usize = 8;
-/// Requests a second with bad credentials, and connections they share.
+/// Requests per second with bad credentials, and connections that they share.
 const BAD_RATE: u64 = 1_000;
 const BAD_CONNECTIONS: usize = 16;
-/// How often a slow writer sends a byte.
+/// Time between two bytes of a slow writer.
 const SLOW_BYTE: Duration = Duration::from_secs(2);
-/// Connections of one address, below the server's cap.
+/// Connections from one address, below the server's cap.
 const PER_ADDRESS: usize = 200;
 
-/// What was answered, by status; 0 for a connection that ended without.
+/// Answers by status; 0 for a connection that ended without one.
 type Answers = Arc<Mutex<BTreeMap<u16, u64>>>;
 
-/// Measures.
+/// Measures, and prints the results.
 pub async fn measure(cli: &Cli) -> anyhow::Result<()> {
     let served = server::Penstock::start(cli, "direct", POLICY).await?;
     served.administer(cli, &["tenants", "create", "bench"])?;
@@ -158,7 +157,7 @@ fn note(answers: &Answers, status: u16) {
 /// Bad credentials of every kind in turn.
 fn bad(count: u64) -> String {
     match count % 4 {
-        // Its checksum fits and nobody has it.
+        // Its checksum is right, but no caller has it.
         0 => format!("Bearer {}", unknown_key(count)),
         1 => "Bearer pnst_short".to_owned(),
         2 => "Basic dXNlcjpwYXNzd29yZA==".to_owned(),
@@ -203,7 +202,7 @@ async fn connections(
     Ok(all)
 }
 
-/// As many dawdle in their headers as in their bodies. One that is shut out comes again after a while.
+/// As many are slow in their headers as in their bodies. A refused one comes again after a while.
 async fn slow_writers(
     address: SocketAddr,
     answers: &Answers,
@@ -246,7 +245,7 @@ async fn slow_writers(
     Ok(all)
 }
 
-/// Sends at a fixed rate over some connections; gives how late each answer was after its request was due.
+/// Sends at a fixed rate over some connections. Returns the latency of each answer since its request was due.
 async fn paced(
     address: SocketAddr,
     rate: u64,
@@ -279,14 +278,7 @@ async fn paced(
                     tokio::time::sleep_until(due.into()).await;
                     if sender.is_none() {
                         let stream = connect(address, network, at as u8 + 1).await?;
-                        stream.set_nodelay(true)?;
-                        let (made, connection) = hyper::client::conn::http1::handshake::<
-                            _,
-                            Full<Bytes>,
-                        >(TokioIo::new(stream))
-                        .await?;
-                        tokio::spawn(connection);
-                        sender = Some(made);
+                        sender = Some(load::http1(stream).await?);
                     }
                     let request = hyper::Request::post("/v1/models/identity:predict")
                         .header("host", "localhost")

@@ -1,5 +1,5 @@
-//! Decides what an administrator's request asks for, and what is answered. The command line asks with the same
-//! [`Action`]s, over HTTP or, where no server runs, of the store itself.
+//! Decides the action of an administrator's request, and its answer. The command line performs the same [`Action`]s,
+//! over HTTP or, if no server runs, directly on the store.
 
 use super::fields::{Body, Query, RETRY_AFTER_S, problem};
 use super::store::StoreKv;
@@ -13,24 +13,24 @@ use penstock_policy::auth::settings::is_name;
 use rand::RngCore;
 use serde_json::{Value, json};
 
-/// What all paths begin with.
+/// The prefix of all paths.
 pub(super) const BASE: &str = "/admin/v1/";
 
-/// What an administrator asks for.
+/// An action of an administrator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// `POST /admin/v1/tenants`
     CreateTenant(NewTenant),
     /// `GET /admin/v1/tenants`
     ListTenants {
-        /// Where to go on.
+        /// The page to continue with.
         page: Option<PageToken>,
     },
     /// `GET /admin/v1/tenants/{tenant}`
     ShowTenant(String),
     /// `POST /admin/v1/tenants/{tenant}:disable`, or `:enable`
     SetTenant {
-        /// Which.
+        /// The tenant.
         tenant: String,
         /// Whether its callers are admitted.
         enabled: bool,
@@ -39,18 +39,18 @@ pub enum Action {
     CreateKey(NewKey),
     /// `GET /admin/v1/keys`
     ListKeys {
-        /// Whose, or everybody's.
+        /// The tenant of the keys, or `None` for all.
         tenant: Option<String>,
-        /// Where to go on.
+        /// The page to continue with.
         page: Option<PageToken>,
     },
     /// `GET /admin/v1/keys/{id}`
     ShowKey(String),
     /// `POST /admin/v1/keys/{id}:rotate`
     RotateKey {
-        /// Which.
+        /// The key's id.
         id: String,
-        /// How long it is good beside its successor.
+        /// Seconds for which it stays valid beside its successor.
         overlap_s: u64,
     },
     /// `POST /admin/v1/keys/{id}:revoke`
@@ -63,11 +63,11 @@ pub struct Done {
     pub status: u16,
     /// The answer.
     pub body: Value,
-    /// What was done, for the log: no secret is in it.
+    /// A description of the action for the log, without secrets.
     pub said: String,
 }
 
-/// The resource a path names.
+/// The resource that a path names.
 enum Resource<'p> {
     Tenants,
     Tenant(&'p str, Option<&'p str>),
@@ -102,7 +102,7 @@ impl Action {
     ///
     /// # Errors
     ///
-    /// Everything that is wrong with it.
+    /// All faults of the request.
     pub fn of(
         method: &str,
         path: &str,
@@ -118,7 +118,7 @@ impl Action {
             return unknown();
         };
         let allowed = |allow: &'static str| {
-            let message = format!("{method} is not allowed here; {allow} is");
+            let message = format!("{method} is not allowed for this path; use {allow}");
             Err(Problem::new(Code::MethodNotAllowed, message).with_allow(allow))
         };
         match (resource, method) {
@@ -196,7 +196,7 @@ impl Action {
         }
     }
 
-    /// Method, path with query, and body of the request for it.
+    /// Returns the method, path with query, and body of the action's request.
     pub fn request(&self) -> (&'static str, String, Option<Value>) {
         let get = |path: String| ("GET", format!("{BASE}{path}"), None);
         let post = |path: String, body: Value| ("POST", format!("{BASE}{path}"), Some(body));
@@ -242,11 +242,11 @@ impl Action {
         }
     }
 
-    /// Carries it out, and waits until what the answer rests on lasts.
+    /// Performs the action, and waits until the data behind the answer are durable.
     ///
     /// # Errors
     ///
-    /// Why it was not done, or may not last.
+    /// The reason why it was not done, or may not be durable.
     pub async fn perform(
         self,
         kv: &StoreKv,
@@ -255,7 +255,7 @@ impl Action {
     ) -> Result<Done, Problem> {
         let done = self.act(kv, pepper, now_ms).await;
         let settled = kv.settled().await.map_err(|error| {
-            let message = format!("what was done may not last: {error}");
+            let message = format!("the operation may not be durable: {error}");
             Problem::new(Code::StoreUnavailable, message).retry_after(RETRY_AFTER_S)
         });
         let done = done.map_err(problem)?;
@@ -332,7 +332,7 @@ impl Action {
                 let (made, old) =
                     registry::rotate_key(kv, pepper, &id, overlap_ms, now_ms, random).await?;
                 let said = format!(
-                    "rotated the API key {} to {}, beside which it is good for {overlap_s} s",
+                    "rotated the API key {} to {}; the old key stays valid for {overlap_s} s",
                     old.record.id, made.record.id
                 );
                 let mut body = made_json(made, now_ms);
@@ -356,7 +356,7 @@ fn listed(name: &str, entries: Vec<Value>, next: Option<PageToken>) -> Value {
     body
 }
 
-/// A key that was made, with its secrets.
+/// Returns a new key as JSON, with its secrets.
 pub fn made_json(made: CreatedKey, now_ms: u64) -> Value {
     let mut body = json!({ "api_key": made.api_key });
     if let Some(secret) = made.signing_secret {
@@ -414,7 +414,7 @@ fn tenant_json(record: &TenantRecord) -> Value {
     body
 }
 
-/// Whether a text can stand in the path of a request for a key or tenant, before it is asked for.
+/// Whether a text may be part of the path of a request for a key or tenant. Check it before the request is sent.
 pub fn is_id_or_name(text: &str) -> bool {
     api_key::is_id(text) || is_name(text)
 }
@@ -422,16 +422,11 @@ pub fn is_id_or_name(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::read_back::{NOW_MS, assert_read_back, assert_refused, read};
     use penstock_policy::auth::scopes::Scope;
 
-    const NOW_MS: u64 = 1_795_262_400_000;
-
     fn of(method: &str, target: &str, body: &str) -> Result<Action, Problem> {
-        let (path, query) = match target.split_once('?') {
-            Some((path, query)) => (path, Some(query)),
-            None => (target, None),
-        };
-        Action::of(method, path, query, body.as_bytes(), NOW_MS)
+        read(Action::of, method, target, body)
     }
 
     #[test]
@@ -477,9 +472,8 @@ mod tests {
             },
             Action::RevokeKey("7Kx0aQ2mBv9Z".into()),
         ] {
-            let (method, target, body) = action.request();
-            let body = body.map_or(String::new(), |body| body.to_string());
-            assert_eq!(of(method, &target, &body), Ok(action));
+            let request = action.request();
+            assert_read_back(Action::of, action, request);
         }
     }
 
@@ -583,8 +577,7 @@ mod tests {
                 Code::InvalidBody,
             ),
         ] {
-            let refused = of(method, target, body).expect_err(target);
-            assert_eq!(refused.code, code, "{method} {target} {body}");
+            assert_refused(Action::of, method, target, body, code);
         }
         let deep = format!("{{\"tenant\":{}", "[".repeat(100_000));
         let refused = of("POST", "/admin/v1/tenants", &deep).unwrap_err();

@@ -1,4 +1,4 @@
-//! One request to a running server, for the commands that ask one.
+//! One request to a running server, for commands that need one.
 
 use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
@@ -8,12 +8,12 @@ use hyper_util::rt::TokioIo;
 use std::io::Write;
 use std::time::Duration;
 
-/// How long one exchange may take.
+/// Longest time of one exchange.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// The largest answer that is read: a thousand rows of usage take some 300 KiB.
+/// Largest answer that is read. A thousand rows of usage take some 300 KiB.
 const MAX_ANSWER_BYTES: usize = 8 << 20;
 
-/// What is asked, and of whom.
+/// One request, and the server for it.
 pub struct Ask<'a> {
     /// The flag that names the server, for messages.
     pub flag: &'a str,
@@ -23,19 +23,19 @@ pub struct Ask<'a> {
     pub method: &'a str,
     /// Path and query.
     pub target: &'a str,
-    /// What is shown as a bearer token.
+    /// The bearer token.
     pub bearer: Option<&'a str>,
     /// The body, JSON.
     pub body: Option<&'a serde_json::Value>,
-    /// What to start where nobody answers.
+    /// The command to start if no server answers.
     pub start: &'a str,
 }
 
-/// Asks, and reads the whole answer.
+/// Sends the request, and reads the whole answer.
 ///
 /// # Errors
 ///
-/// That nobody answered, or that the answer is an error: the server's message.
+/// If no server answered, or the answer is an error: the server's message.
 pub async fn ask(ask: Ask<'_>) -> anyhow::Result<Bytes> {
     let Ask { flag, server, .. } = ask;
     let uri: http::Uri = server
@@ -54,9 +54,10 @@ pub async fn ask(ask: Ask<'_>) -> anyhow::Result<Bytes> {
         .header("accept", "application/json");
     if let Some(bearer) = ask.bearer {
         let value = http::HeaderValue::from_str(&format!("Bearer {bearer}"));
-        // Its error would repeat what must not be shown.
-        let mut value =
-            value.map_err(|_| anyhow!("the credential has characters no header can carry"))?;
+        // The error would repeat the secret.
+        let mut value = value.map_err(|_| {
+            anyhow!("the credential contains characters that a header cannot carry")
+        })?;
         value.set_sensitive(true);
         request = request.header("authorization", value);
     }
@@ -99,7 +100,7 @@ pub async fn ask(ask: Ask<'_>) -> anyhow::Result<Bytes> {
     }
 }
 
-/// The message of an error, with what it lists.
+/// Returns the message of an error, with its details.
 fn said(status: StatusCode, body: &[u8]) -> String {
     let Ok(said) = serde_json::from_slice::<serde_json::Value>(body) else {
         return format!(
@@ -120,7 +121,7 @@ fn said(status: StatusCode, body: &[u8]) -> String {
     text
 }
 
-/// Prints lines in columns as wide as what is in them; those from `right` on end at the same place.
+/// Prints lines in columns. Each is as wide as its widest entry. Columns from `right` on are right-aligned.
 pub fn columns(lines: &[Vec<String>], right: usize, out: &mut impl Write) -> anyhow::Result<()> {
     let count = lines.first().map_or(0, Vec::len);
     let widths: Vec<usize> = (0..count)

@@ -1,4 +1,4 @@
-//! The query and the body of a request, read so that all their mistakes are found.
+//! Reads the query and the body of a request, so that all their mistakes are found.
 
 use penstock_core::violation::Violation;
 use penstock_core::{Code, Problem};
@@ -10,10 +10,10 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value};
 use std::fmt;
 
-/// Characters of a name that does not exist that are repeated to who asked for it.
+/// Most characters of an unknown name that a message repeats.
 pub(crate) const MAX_ECHO_CHARS: usize = 64;
 
-/// Seconds after which a store that failed may be back.
+/// Seconds after which a failed store may work again.
 pub(crate) const RETRY_AFTER_S: u32 = 1;
 
 /// A refusal as an error of the catalogue.
@@ -36,14 +36,16 @@ pub fn problem(refused: RegistryError) -> Problem {
         ),
         RegistryError::TenantExists(tenant) => Problem::new(
             Code::AlreadyExists,
-            format!("there is a tenant `{}` already", echo(&tenant)),
+            format!("the tenant `{}` exists already", echo(&tenant)),
         ),
         RegistryError::Busy {
             doing,
             retry_after_s,
         } => Problem::new(
             Code::FailedPrecondition,
-            format!("{doing} by another request, or was when that failed; try again after a while"),
+            format!(
+                "{doing} by another request, or a request failed while doing so; try again later"
+            ),
         )
         .retry_after(retry_after_s),
         RegistryError::Ended(why) | RegistryError::Full(why) => {
@@ -51,7 +53,7 @@ pub fn problem(refused: RegistryError) -> Problem {
         }
         RegistryError::Store(why) => Problem::new(
             Code::StoreUnavailable,
-            format!("it may or may not have been done: {why}"),
+            format!("the operation may or may not have been done: {why}"),
         )
         .retry_after(RETRY_AFTER_S),
     }
@@ -59,16 +61,13 @@ pub fn problem(refused: RegistryError) -> Problem {
 
 pub(super) fn invalid(faults: Vec<Violation>) -> Problem {
     let message = match faults.as_slice() {
-        [one] => format!("the body is not as it must be: {}", one.message),
-        several => format!(
-            "{} things in the body are not as they must be",
-            several.len()
-        ),
+        [one] => format!("the body is invalid: {}", one.message),
+        several => format!("the body has {} errors", several.len()),
     };
     Problem::new(Code::InvalidBody, message).with_violations(faults, 0)
 }
 
-/// The parameters of a query. Names, ids and tokens need no percent-encoding, so none is read.
+/// The parameters of a query. Names, ids and tokens need no percent-encoding, so it is not decoded.
 pub(super) struct Query<'q>(pub(crate) Vec<(&'q str, &'q str)>);
 
 impl<'q> Query<'q> {
@@ -81,7 +80,8 @@ impl<'q> Query<'q> {
                     [] => "no parameter".to_owned(),
                     known => format!("each of {} once", known.join(", ")),
                 };
-                let message = format!("the query has a parameter too many; it takes {takes}");
+                let message =
+                    format!("the query has an unknown or repeated parameter; it accepts {takes}");
                 return Err(Problem::new(Code::InvalidParameter, message));
             }
             found.push((name, value));
@@ -97,7 +97,8 @@ impl<'q> Query<'q> {
     pub(crate) fn page(&mut self) -> Result<Option<PageToken>, Problem> {
         let read = |text| {
             PageToken::parse(text).ok_or_else(|| {
-                let message = "page_token is not one that an answer had as next_page_token";
+                let message =
+                    "page_token is invalid; send the next_page_token of an earlier answer";
                 Problem::new(Code::InvalidParameter, message)
             })
         };
@@ -107,7 +108,7 @@ impl<'q> Query<'q> {
     pub(crate) fn tenant(&mut self) -> Result<Option<String>, Problem> {
         match self.take("tenant") {
             Some(tenant) if !is_name(tenant) => {
-                let message = "tenant is not a tenant's name";
+                let message = "tenant is not a valid tenant name";
                 Err(Problem::new(Code::InvalidParameter, message))
             }
             tenant => Ok(tenant.map(str::to_owned)),
@@ -115,14 +116,14 @@ impl<'q> Query<'q> {
     }
 }
 
-/// The members of a body that are still to be read, and what was wrong with those that were.
+/// The members of a body that are still to be read, and the faults of those that were read.
 pub(super) struct Body {
     pub(crate) members: Map<String, Value>,
     pub(crate) faults: Vec<Violation>,
 }
 
 impl Body {
-    /// An empty body is one without members.
+    /// Reads a body. An empty body has no members.
     pub(super) fn of(bytes: &[u8]) -> Result<Self, Problem> {
         let mut faults = Vec::new();
         if bytes.iter().all(u8::is_ascii_whitespace) {
@@ -136,7 +137,7 @@ impl Body {
         let read = read.map_err(|e| match e.classify() {
             serde_json::error::Category::Data => Problem::new(
                 Code::InvalidBody,
-                "the body is not a JSON object; docs/KEYS.md has the members of each",
+                "the body is not a JSON object; docs/KEYS.md lists the members of each request",
             ),
             _ => Problem::new(
                 Code::MalformedJson,
@@ -151,7 +152,7 @@ impl Body {
         for (name, value) in read {
             let pointer = pointer(&name);
             if members.insert(name, value).is_some() {
-                let message = "the member is there twice";
+                let message = "the member appears twice";
                 faults.push(Violation::new(pointer, "duplicate_member", "once", message));
             }
         }
@@ -159,12 +160,12 @@ impl Body {
     }
 
     pub(super) fn wrong(&mut self, name: &str, expected: &str) {
-        let message = format!("`{name}` has another type");
+        let message = format!("`{name}` has the wrong type");
         let fault = Violation::new(pointer(name), "wrong_type", expected, message);
         self.faults.push(fault);
     }
 
-    /// Notes a member that is missing.
+    /// Notes a fault if the member is missing.
     pub(super) fn must(&mut self, name: &str) {
         if !self.members.contains_key(name) {
             let message = format!("`{name}` is missing");
@@ -200,7 +201,7 @@ impl Body {
         number
     }
 
-    /// A member that is read as a whole, `null` as if it were not there; `expected` says what it is to be.
+    /// Reads a member as a whole. `null` counts as absent. `expected` describes the right value.
     pub(super) fn read<T: serde::de::DeserializeOwned>(
         &mut self,
         name: &str,
@@ -218,7 +219,7 @@ impl Body {
         }
     }
 
-    /// The same of a member that must be there.
+    /// The same for a required member.
     pub(super) fn required<T: serde::de::DeserializeOwned>(
         &mut self,
         name: &str,
@@ -237,7 +238,7 @@ impl Body {
         }
     }
 
-    /// Whether a member is there and is `null`.
+    /// Whether a member exists and is `null`.
     pub(super) fn is_null(&self, name: &str) -> bool {
         matches!(self.members.get(name), Some(Value::Null))
     }
@@ -274,7 +275,7 @@ impl Body {
                 Err(message) => self.faults.push(Violation::new(
                     format!("{}/{at}", pointer(name)),
                     "invalid_scope",
-                    "a kind of route, and behind a colon which models, as in predict:magika",
+                    "a route, optionally followed by a colon and a model, such as predict:magika",
                     message,
                 )),
             }
@@ -282,15 +283,15 @@ impl Body {
         scopes
     }
 
-    /// All that is wrong: with the form, with what was read, and that there is more than was read.
+    /// Returns all faults: of the form, of the values, and of members that were not read.
     pub(super) fn end(mut self, of_values: Vec<Violation>) -> Result<(), Problem> {
         for name in self.members.keys() {
-            let message = "the member is not known here";
+            let message = "the member is unknown";
             let fault = Violation::new(pointer(name), "unknown_member", "no such member", message);
             self.faults.push(fault);
         }
         for fault in of_values {
-            // What could not be read has no value to be wrong.
+            // A member that could not be read has no value to be wrong.
             let known = |other: &Violation| other.pointer.starts_with(&fault.pointer);
             if !self.faults.iter().any(known) {
                 self.faults.push(fault);
@@ -313,7 +314,7 @@ impl Body {
     }
 }
 
-/// The place of a member; its name may be anything.
+/// The pointer of a member, whose name may be any text.
 pub(crate) fn pointer(name: &str) -> String {
     let short: String = name.chars().take(MAX_ECHO_CHARS).collect();
     format!(
@@ -322,7 +323,7 @@ pub(crate) fn pointer(name: &str) -> String {
     )
 }
 
-/// Reads an object with all its members, those that are there twice as well.
+/// Reads an object with all its members, including duplicates.
 pub(crate) struct Members;
 
 impl<'de> Visitor<'de> for Members {

@@ -1,4 +1,4 @@
-//! `penstock keys` and `penstock tenants`: ask the admin API of a running server, or open the store where none runs.
+//! `penstock keys` and `penstock tenants`: use the admin API of a running server, or open the store if none runs.
 //!
 //! A secret is printed once, to standard output; tokens and peppers come from the environment or from files.
 
@@ -27,41 +27,41 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// The environment variable with the pepper, as Spin reads it too.
+/// The environment variable with the pepper. Spin reads the same one.
 const PEPPER: &str = "SPIN_VARIABLE_PEPPER";
 
-/// Who is asked.
+/// The admin API or the store.
 #[derive(Clone, Debug)]
 pub enum Via {
     /// A running server.
     Server {
         /// Its admin API, `http://host:port`.
         admin: String,
-        /// Where its token is, when the environment does not have it.
+        /// The directory of its token, if the environment does not have it.
         state_dir: PathBuf,
     },
-    /// The store itself, which no server may have open.
+    /// The store itself. No server may have it open.
     Offline {
-        /// The manifest, which may have the pepper.
+        /// The manifest. It may contain the pepper.
         app: PathBuf,
-        /// Which store each label stands for.
+        /// The runtime configuration with the store of each label.
         runtime_config: Option<PathBuf>,
-        /// Where stores and the pepper are kept.
+        /// The directory of stores and the pepper.
         state_dir: PathBuf,
     },
 }
 
-/// Asks and prints.
+/// Performs an action and prints the result.
 pub fn run(via: &Via, action: Action, as_json: bool) -> ExitCode {
     finish(async { print(via, action, as_json, &mut std::io::stdout().lock()).await })
 }
 
-/// Prints a key that is kept nowhere, and the entries to put into the store of a host that has no admin API.
+/// Prints a key that is stored nowhere, and the entries for the store of a host without an admin API.
 pub fn print_record(new: &NewKey, as_json: bool) -> ExitCode {
     finish(async { record(new, as_json, &mut std::io::stdout().lock()) })
 }
 
-/// Works on a runtime of its own and says how it ended.
+/// Runs the work on its own runtime and returns its exit code.
 pub(crate) fn finish(work: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -84,9 +84,9 @@ pub(crate) fn finish(work: impl Future<Output = anyhow::Result<()>>) -> ExitCode
 ///
 /// # Errors
 ///
-/// How to write it.
+/// The correct form.
 pub fn duration_s(text: &str) -> Result<u64, String> {
-    let wrong = || "write a number and d, h, m or s, as 90d or 24h".to_owned();
+    let wrong = || "write a number and d, h, m or s, such as 90d or 24h".to_owned();
     let (number, unit) = text
         .split_at_checked(text.len().saturating_sub(1))
         .ok_or_else(wrong)?;
@@ -104,12 +104,12 @@ pub fn duration_s(text: &str) -> Result<u64, String> {
     number.checked_mul(seconds).ok_or_else(wrong)
 }
 
-/// The time so many seconds from now.
+/// The time in that many seconds, in milliseconds since 1970.
 pub fn from_now_ms(seconds: u64) -> u64 {
     unix_ms().saturating_add(seconds.saturating_mul(1_000))
 }
 
-/// How actions are carried out.
+/// The way in which actions are performed.
 enum Channel {
     Server { admin: String, token: String },
     Store { kv: StoreKv, pepper: Pepper },
@@ -137,16 +137,16 @@ impl Channel {
                 let config =
                     RuntimeConfig::load(runtime_config.as_deref(), state_dir).map_err(several)?;
                 let Some(store) = config.stores.get(STORE) else {
-                    bail!("no store is configured for the label `{STORE}`, which keys are kept in");
+                    bail!("no store is configured for the label `{STORE}`, which holds the keys");
                 };
                 if matches!(store.kind, StoreKind::Memory { .. }) {
                     bail!(
-                        "the store `{STORE}` is in the memory of the server, so nothing can be kept in it while none runs"
+                        "the store `{STORE}` exists only in the memory of a running server; leave out --offline, and ask the server"
                     );
                 }
                 let one = BTreeMap::from([(STORE.to_owned(), store.clone())]);
                 let opened = open_stores(&one).await.context(
-                    "a server that runs has the store open; ask it with --admin, or stop it",
+                    "a running server may have the store open; name it with --admin instead of --offline, or stop it",
                 )?;
                 let store = opened[STORE].clone();
                 let kv = StoreKv::new(store);
@@ -169,7 +169,8 @@ impl Channel {
                     start: "`penstock up` with [admin] in its policy",
                 });
                 let answer = answer.await?;
-                serde_json::from_slice(&answer).context("the server's answer has another form")
+                serde_json::from_slice(&answer)
+                    .context("the server's answer has an unexpected form")
             }
             Self::Store { kv, pepper } => {
                 let done = action.perform(kv, pepper, unix_ms()).await;
@@ -179,7 +180,7 @@ impl Channel {
     }
 }
 
-/// A problem for people at a terminal.
+/// Formats a problem for a terminal.
 fn told(problem: &Problem) -> String {
     let mut text = problem.message.clone();
     for violation in &problem.violations {
@@ -222,7 +223,7 @@ async fn print(
     }
 }
 
-/// That what was typed can be asked for at all; it becomes part of a path.
+/// Checks that the typed name or id may be part of a path.
 fn checked(action: &Action) -> anyhow::Result<()> {
     let named = match action {
         Action::ShowTenant(name)
@@ -237,7 +238,7 @@ fn checked(action: &Action) -> anyhow::Result<()> {
         _ => return Ok(()),
     };
     if penstock_policy::auth::api_key::is_meant(named) {
-        bail!("give the key's id, the 12 characters behind `pnst_`, and never the key itself");
+        bail!("give the key's id (the 12 characters after `pnst_`), never the key itself");
     }
     if !is_id_or_name(named) {
         bail!("{named:?} is neither the id of an API key nor the name of a tenant");
@@ -245,7 +246,7 @@ fn checked(action: &Action) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// All pages of a list.
+/// Returns the entries of all pages of a list.
 async fn all(
     channel: &Channel,
     member: &str,
@@ -260,9 +261,9 @@ async fn all(
         let token = body["next_page_token"].as_str().map(PageToken::parse);
         match token {
             None => return Ok(entries),
-            // Pages only go on; a server that sends one back again would never end.
+            // Page tokens only grow. A server that sent an earlier one would never end.
             Some(Some(token)) if next.is_none_or(|before| before < token) => next = Some(token),
-            Some(_) => bail!("the server's answer has another form"),
+            Some(_) => bail!("the server's answer has an unexpected form"),
         }
     }
 }
@@ -305,7 +306,7 @@ fn text(body: &Value, member: &str) -> String {
     }
 }
 
-/// A character as a terminal may be shown it.
+/// Replaces a character that must not reach a terminal.
 fn plain(c: char) -> impl Iterator<Item = char> {
     let shown = if c.is_control() { '\u{fffd}' } else { c };
     std::iter::once(shown)
@@ -344,7 +345,7 @@ fn tenant_line(tenant: &Value) -> Vec<String> {
     ]
 }
 
-/// Prints one key or tenant, with the secrets of one just made.
+/// Prints one key or tenant, with the secrets of a new one.
 fn show(body: &Value, out: &mut impl Write) -> anyhow::Result<()> {
     if let Some(api_key) = body["api_key"].as_str() {
         secret(api_key, body["signing_secret"].as_str(), &body["key"], out)?;
@@ -352,7 +353,7 @@ fn show(body: &Value, out: &mut impl Write) -> anyhow::Result<()> {
         if old.is_object() {
             writeln!(
                 out,
-                "the key {} is good until {}",
+                "the key {} is valid until {}",
                 text(old, "id"),
                 time(old, "expires_ms")
             )?;
@@ -397,7 +398,7 @@ fn secret(
     )?;
     writeln!(out, "{api_key}")?;
     if let Some(secret) = signing_secret {
-        writeln!(out, "the secret that requests in its name are signed with:")?;
+        writeln!(out, "the secret for signed requests:")?;
         writeln!(out, "{secret}")?;
     }
     writeln!(out, "keep it now: it is not shown again")?;
@@ -406,9 +407,7 @@ fn secret(
 
 fn record(new: &NewKey, as_json: bool, out: &mut impl Write) -> anyhow::Result<()> {
     let pepper = secrets::given(PEPPER, &secrets::environment)?.with_context(|| {
-        format!(
-            "--print-record needs the pepper that the other host has: set {PEPPER} or {PEPPER}_FILE"
-        )
+        format!("--print-record needs the other host's pepper: set {PEPPER} or {PEPPER}_FILE")
     })?;
     let pepper = Pepper::new(pepper.as_bytes()).map_err(|e| anyhow!(e))?;
     let now_ms = unix_ms();
@@ -438,7 +437,7 @@ fn record(new: &NewKey, as_json: bool, out: &mut impl Write) -> anyhow::Result<(
     show(&body, out)?;
     writeln!(
         out,
-        "put these entries into the store `{STORE}` there; the first only where the tenant is new:"
+        "put these entries into the other host's store `{STORE}`; the first is needed only for a new tenant:"
     )?;
     for (name, value) in entries {
         writeln!(out, "{name}\n  {value}")?;
@@ -484,8 +483,8 @@ mod tests {
         show(&body, &mut out).unwrap();
         assert_eq!(
             String::from_utf8(out).unwrap(),
-            "API key 7Kx0aQ2mBv9Z of the tenant acme, tier free, for predict models:\npnst_x\nthe secret that requests \
-             in its name are signed with:\npnss_y\nkeep it now: it is not shown again\nthe key 8Kx0aQ2mBv9Z is good \
+            "API key 7Kx0aQ2mBv9Z of the tenant acme, tier free, for predict models:\npnst_x\nthe secret for \
+             signed requests:\npnss_y\nkeep it now: it is not shown again\nthe key 8Kx0aQ2mBv9Z is valid \
              until 1970-01-01T00:00:00.000Z\n"
         );
     }

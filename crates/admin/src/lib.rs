@@ -1,17 +1,19 @@
-//! The admin API: keys, tenants and rollouts, on a listener of its own that shares no limit with the public one; and the
-//! commands that use it.
+//! The admin API for keys, tenants and rollouts, and the commands that use it. It has its own listener, which shares no
+//! limit with the public one.
 //!
-//! * `listener`: who may administer, and how long a request may take;
-//! * [`action`]: what can be asked for about keys and tenants;
-//! * [`rollouts`]: what can be asked for about versions of models;
-//! * [`store`]: the store that keys are kept in, as policies see stores;
-//! * [`client`]: asks a running server; [`keys_command`], [`rollouts_command`]: `penstock keys`, `penstock rollout`.
+//! * `listener`: authentication of administrators, and time limits of requests;
+//! * [`action`]: the actions on keys and tenants;
+//! * [`rollouts`]: the actions on versions of models;
+//! * [`store`]: the store of the keys, as a port of the policies;
+//! * [`client`]: requests to a running server; [`keys_command`], [`rollouts_command`]: the commands.
 
 pub mod action;
 pub mod client;
 mod fields;
 pub mod keys_command;
 mod listener;
+#[cfg(test)]
+mod read_back;
 pub mod rollouts;
 pub mod rollouts_command;
 pub mod store;

@@ -1,10 +1,11 @@
-//! Decides who may administer keys, tenants and versions of models, on a listener of its own that shares no limit with the public one.
+//! Decides who may administer keys, tenants and versions of models. It has its own listener, which shares no limit with
+//! the public one.
 //!
-//! Whoever has the token may do everything, so what comes with a browser is refused before the token is looked at:
-//! an `Origin`, and a `Host` that is a name somebody may have pointed here (DNS rebinding).
+//! The token permits everything. So requests of browsers are refused before the token is checked: an `Origin`, and a
+//! `Host` that is a name which may point here (DNS rebinding).
 
 use crate::action::Action;
-use crate::rollouts::{Means, Models, RolloutAction};
+use crate::rollouts::{Models, RolloutAction, RolloutContext};
 use crate::store::StoreKv;
 use anyhow::{Context, anyhow};
 use bytes::{Bytes, BytesMut};
@@ -32,40 +33,40 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
 
-/// The store that keys and tenants are kept in.
+/// The store of keys and tenants.
 pub const STORE: &str = "default";
 
-/// The store that calls of canaries are counted in, where there is one; it may be lost at a crash.
+/// The store of the canaries' counters, if it exists. It may be lost at a crash.
 const COUNTERS: &str = "counters";
 
-/// The largest body: a key with all its scopes takes less than ten kilobytes.
+/// Largest body. A key with all its scopes takes less than ten kilobytes.
 const MAX_BODY_BYTES: usize = 64 << 10;
-/// How much of a larger one is read and thrown away.
+/// Bytes of a larger one that are read and discarded.
 const MAX_DISCARD_BYTES: usize = 1 << 20;
-/// Connections at once; one more waits. A person and a script or two.
+/// Connections at once. One more waits. They suffice for a person and some scripts.
 const MAX_CONNECTIONS: usize = 64;
-/// Headers in one request, and bytes of them.
+/// Most headers of one request, and most bytes of them.
 const MAX_HEADERS: usize = 64;
 const MAX_HEAD_BYTES: usize = 16 << 10;
-/// How long a request's headers, and then its body, may take to arrive.
+/// Longest time for a request's headers, and then for its body.
 const ARRIVAL_TIME: Duration = Duration::from_secs(2);
-/// How long a connection may last, idle or not: none holds one of the few for ever.
+/// Longest life of a connection, idle or not, so that none holds one of the few places forever.
 const CONNECTION_TIME: Duration = Duration::from_secs(300);
-/// How long an action may take.
+/// Longest time of an action.
 const OPERATION_TIME: Duration = Duration::from_millis(MAX_OPERATION_MS);
-/// How long actions in progress have to finish when the server ends.
+/// Time for actions in progress when the server ends.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
-/// How long a listener that cannot accept waits before it tries again.
+/// Pause before a listener that cannot accept tries again.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 /// Hexadecimal digits of a token's digest that name it in the log.
 const TOKEN_NAME_CHARS: usize = 8;
 
-/// Where the admin API listens.
+/// The address of the admin API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AdminListen {
-    /// Nowhere.
+    /// The admin API is off.
     Off,
-    /// There.
+    /// The admin API listens on this address.
     At(SocketAddr),
 }
 
@@ -76,23 +77,23 @@ impl FromStr for AdminListen {
         match text {
             "off" => Ok(Self::Off),
             text => text.parse().map(Self::At).map_err(|_| {
-                "write an address with its port, as 127.0.0.1:3001, or `off`".to_owned()
+                "write an address with a port, such as 127.0.0.1:3001, or `off`".to_owned()
             }),
         }
     }
 }
 
-/// What is to be said of an address that others can reach.
+/// Returns a warning if other machines can reach the address.
 pub fn exposed(address: SocketAddr) -> Option<String> {
     (!address.ip().to_canonical().is_loopback()).then(|| {
         format!(
-            "the admin API is to listen on {address}, where others can reach it, and does not encrypt: anybody who \
-             reads its token on the way can do everything"
+            "the admin API listens on {address}, which other machines can reach, without encryption: anyone who \
+             reads its token in transit can use the whole API"
         )
     })
 }
 
-/// What is needed to answer.
+/// The state that answers need.
 struct Shared {
     kv: StoreKv,
     counters: StoreKv,
@@ -101,7 +102,7 @@ struct Shared {
     changing: tokio::sync::Mutex<()>,
     pepper: Pepper,
     token_digest: [u8; 32],
-    /// The first digits of the token's digest: who acts, as far as that is known.
+    /// The first digits of the token's digest. They name the administrator in the log.
     token_name: String,
     address: SocketAddr,
 }
@@ -119,12 +120,12 @@ pub struct Administrating {
 }
 
 impl Admin {
-    /// The admin API on a listener, with the secrets it needs, the store it keeps keys in and the models there are. `store` finds a store of the
+    /// Opens the admin API on a listener, with its secrets, its store and the models. `store` finds a store of the
     /// application by its label.
     ///
     /// # Errors
     ///
-    /// What is missing, and what to do about it.
+    /// The missing part, and the remedy.
     pub fn open(
         listener: TcpListener,
         manifest: &Manifest,
@@ -134,8 +135,8 @@ impl Admin {
     ) -> anyhow::Result<Self> {
         let keys = store(STORE).with_context(|| {
             format!(
-                "the admin API keeps keys in the store `{STORE}`, which the application is not given; add it to \
-                 key_value_stores in {}, or leave [admin] out of the policy",
+                "the admin API needs the store `{STORE}`, which the application does not use; add it to \
+                 key_value_stores in {}, or remove [admin] from the policy",
                 manifest.path.display()
             )
         })?;
@@ -151,7 +152,7 @@ impl Admin {
         let from = match &token.origin {
             Origin::Given => "given".to_owned(),
             Origin::Kept(path) => format!("in {}", path.display()),
-            Origin::Made(path) => format!("made just now, in {}", path.display()),
+            Origin::Made(path) => format!("new, in {}", path.display()),
         };
         let token_digest: [u8; 32] = Sha256::digest(&token.text).into();
         let token_name = hex(&token_digest)[..TOKEN_NAME_CHARS].to_owned();
@@ -160,7 +161,7 @@ impl Admin {
             listener,
             context: Arc::new(Shared {
                 kv: StoreKv::new(keys.clone()),
-                // As the models component chooses.
+                // The models component chooses in the same way.
                 counters: StoreKv::new(store(COUNTERS).unwrap_or(keys)),
                 models,
                 changing: tokio::sync::Mutex::default(),
@@ -172,7 +173,7 @@ impl Admin {
         })
     }
 
-    /// Answers until it is told to stop.
+    /// Answers requests until it is told to stop.
     pub fn serve(self) -> Administrating {
         let (stop, stopped) = watch::channel(false);
         let task = tokio::spawn(self.accept(stopped));
@@ -209,7 +210,7 @@ impl Admin {
 }
 
 impl Administrating {
-    /// Lets actions in progress finish, for a while, and ends.
+    /// Lets actions in progress finish for a bounded time, and ends.
     pub async fn stop(self) {
         self.stop.send_replace(true);
         let _ = self.task.await;
@@ -300,7 +301,7 @@ impl Shared {
         let id = HeaderValue::from_str(request_id.as_str()).expect("visible ASCII");
         headers.insert(HeaderName::from_static("x-request-id"), id);
         if status >= 400 {
-            // The rest of a body nobody read would be taken for the next request.
+            // The next request would otherwise begin with the unread rest of the body.
             headers.insert(header::CONNECTION, plain("close"));
         }
         response
@@ -308,7 +309,7 @@ impl Shared {
 
     async fn answer(&self, request: Request<Incoming>) -> Result<crate::action::Done, Problem> {
         let (parts, body) = request.into_parts();
-        // First, as it is small, so that whoever is refused is not still sending.
+        // First, as it is small, so that a refused client is not still sending.
         let body = collect(body).await;
         admissible(&parts.headers, self.address.ip())?;
         self.authenticate(&parts.headers)?;
@@ -324,14 +325,14 @@ impl Shared {
         let method = parts.method.as_str();
         let performed = async {
             if crate::rollouts::is_path(path) {
-                let means = Means {
+                let context = RolloutContext {
                     kv: &self.kv,
                     counters: &self.counters,
                     models: &self.models,
                     changing: &self.changing,
                 };
                 let action = RolloutAction::of(method, path, query, &body, now_ms)?;
-                return action.perform(&means, now_ms).await;
+                return action.perform(&context, now_ms).await;
             }
             let action = Action::of(method, path, query, &body, now_ms)?;
             action.perform(&self.kv, &self.pepper, now_ms).await
@@ -341,13 +342,13 @@ impl Shared {
             Err(_) => Err(Problem::new(
                 Code::DeadlineExceeded,
                 format!(
-                    "the store did not answer within {MAX_OPERATION_MS} ms; it may or may not have been done"
+                    "the store did not answer within {MAX_OPERATION_MS} ms; the operation may or may not have been done"
                 ),
             )),
         }
     }
 
-    /// Whether the request has the token. How long that takes depends on the length of what was sent alone.
+    /// Checks the token. The time depends only on the length of the sent bytes.
     fn authenticate(&self, headers: &HeaderMap) -> Result<(), Problem> {
         let mut values = headers.get_all(header::AUTHORIZATION).iter();
         let (Some(value), None) = (values.next(), values.next()) else {
@@ -376,12 +377,12 @@ impl Shared {
     }
 }
 
-/// Whether a request may have come from anywhere but a browser that was led here.
+/// Refuses a request that a browser may have been tricked into.
 fn admissible(headers: &HeaderMap, own: IpAddr) -> Result<(), Problem> {
     if headers.contains_key(header::ORIGIN) {
         return Err(Problem::new(
             Code::PermissionDenied,
-            "the request has an Origin; the admin API is not for web pages",
+            "the request has an Origin header; the admin API does not serve web pages",
         ));
     }
     let mut hosts = headers.get_all(header::HOST).iter();
@@ -392,13 +393,13 @@ fn admissible(headers: &HeaderMap, own: IpAddr) -> Result<(), Problem> {
     if host.is_none_or(|host| !is_own(host, own)) {
         return Err(Problem::new(
             Code::PermissionDenied,
-            "the Host header is neither this listener's address nor localhost; the admin API has no other name",
+            "the Host header is neither this listener's address nor localhost; use one of them",
         ));
     }
     Ok(())
 }
 
-/// Whether a `Host` cannot be a name that somebody else decides about. The port may be a tunnel's.
+/// Whether a `Host` is an address or localhost, and not a name that a stranger may control. The port may be a tunnel's.
 fn is_own(host: &str, own: IpAddr) -> bool {
     let Ok(authority) = host.parse::<http::uri::Authority>() else {
         return false;
@@ -425,8 +426,8 @@ fn is_json(headers: &HeaderMap) -> bool {
     kind.eq_ignore_ascii_case("application/json")
 }
 
-/// Reads a body, and of one that is too large a bounded rest: a caller that is still sending when its connection closes
-/// never sees why.
+/// Reads a body. If it is too large, it reads a bounded rest too: a caller that still sends when its connection closes
+/// never sees the answer.
 async fn collect(mut body: Incoming) -> Result<Bytes, Problem> {
     let read = async {
         let (mut kept, mut received) = (BytesMut::new(), 0);
@@ -448,7 +449,7 @@ async fn collect(mut body: Incoming) -> Result<Bytes, Problem> {
             true => Ok(kept.freeze()),
             false => Err(Problem::new(
                 Code::BodyTooLarge,
-                format!("the body has more than {MAX_BODY_BYTES} bytes, the limit"),
+                format!("the body exceeds {MAX_BODY_BYTES} bytes, the limit"),
             )),
         }
     };
@@ -456,7 +457,10 @@ async fn collect(mut body: Incoming) -> Result<Bytes, Problem> {
     read.unwrap_or_else(|_| {
         Err(Problem::new(
             Code::RequestTimeout,
-            format!("the body took more than {} s", ARRIVAL_TIME.as_secs()),
+            format!(
+                "the body did not arrive within {} s",
+                ARRIVAL_TIME.as_secs()
+            ),
         ))
     })
 }

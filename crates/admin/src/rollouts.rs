@@ -1,5 +1,5 @@
-//! Decides what an administrator asks for about versions of models, and what is answered. The command line asks with the
-//! same [`RolloutAction`]s.
+//! Decides an administrator's action on versions of models, and its answer. The command line performs the same
+//! [`RolloutAction`]s.
 
 use super::action::{BASE, Done};
 use super::fields::{Body, Query, RETRY_AFTER_S, invalid};
@@ -18,27 +18,27 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often a change is tried that another machine's is in the way of, and how long is waited between: most changes take
+/// Number of tries if another machine's change is in progress, and the wait between them. Most changes take
 /// milliseconds.
 const TRIES: u32 = 30;
 const TRY_AGAIN: Duration = Duration::from_millis(100);
 
-/// What an administrator asks for.
+/// An action of an administrator.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RolloutAction {
     /// `GET /admin/v1/models`
     List,
     /// `GET /admin/v1/models/{model}`
     Show(String),
-    /// Everything else below it.
+    /// All other paths below the model.
     Change(String, Change),
 }
 
-/// Which models there are.
+/// The models of the server.
 pub struct Models {
-    /// Those this host runs.
+    /// The models that this host runs.
     pub repository: Arc<Repository>,
-    /// Where models are; read where components run them.
+    /// The models directory. It is read if components run the models.
     pub directory: PathBuf,
 }
 
@@ -63,7 +63,7 @@ impl Models {
         }
     }
 
-    /// What is in the directory.
+    /// The versions in the directory.
     fn present(&self) -> BTreeMap<String, Versions> {
         let names = |folder: PathBuf| {
             let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
@@ -84,19 +84,19 @@ impl Models {
     }
 }
 
-/// What actions are carried out with.
-pub struct Means<'a> {
-    /// Where the rollouts are kept.
+/// The stores and models that actions need.
+pub struct RolloutContext<'a> {
+    /// The store of the rollouts.
     pub kv: &'a StoreKv,
-    /// Where calls of canaries are counted.
+    /// The store of the canaries' counters.
     pub counters: &'a StoreKv,
-    /// Which models there are.
+    /// The models of the server.
     pub models: &'a Models,
-    /// Held while the rollouts are changed by this server.
+    /// Held while this server changes the rollouts.
     pub changing: &'a tokio::sync::Mutex<()>,
 }
 
-/// What a path names below a model.
+/// The part of a model that a path names.
 enum Part<'p> {
     Whole,
     Verb(&'p str),
@@ -108,7 +108,7 @@ enum Part<'p> {
     Deprecation(&'p str),
 }
 
-/// Whether a path is one of these.
+/// Whether a path belongs to the rollouts.
 pub fn is_path(path: &str) -> bool {
     let rest = path
         .strip_prefix(BASE)
@@ -141,7 +141,7 @@ const A_VERSION: &str = "a version's number";
 const A_TARGET: &str = "a version's number or an alias";
 const BOUNDS: &str = "an object with any of max_error_rate_increase, max_latency_ratio, quantile, min_calls, window_s";
 
-/// What stands for a member that was missing or wrong, until the whole is refused.
+/// Stands for a missing or wrong member until the whole body is refused.
 const NOTHING: u64 = 1;
 
 fn version(body: &mut Body, name: &str) -> Version {
@@ -163,7 +163,7 @@ fn named(text: &str, what: &str, expected: &str) -> Problem {
         "",
         "invalid_name",
         expected,
-        format!("the path's `{text}` is no {what}"),
+        format!("`{text}` in the path is not a valid {what}"),
     )])
 }
 
@@ -172,7 +172,7 @@ impl RolloutAction {
     ///
     /// # Errors
     ///
-    /// Everything that is wrong with it.
+    /// All faults of the request.
     pub fn of(
         method: &str,
         path: &str,
@@ -207,7 +207,7 @@ impl RolloutAction {
         Ok(Self::Change(model.to_owned(), change))
     }
 
-    /// Method, path and body of the request for it.
+    /// Returns the method, path and body of the action's request.
     pub fn request(&self) -> (&'static str, String, Option<Value>) {
         let (model, change) = match self {
             Self::List => return ("GET", format!("{BASE}models"), None),
@@ -267,15 +267,15 @@ impl RolloutAction {
         }
     }
 
-    /// Carries it out, and waits until what the answer rests on lasts.
+    /// Performs the action, and waits until the data behind the answer are durable.
     ///
     /// # Errors
     ///
-    /// Why it was not done, or may not last.
-    pub async fn perform(self, means: &Means<'_>, now_ms: u64) -> Result<Done, Problem> {
-        let done = self.act(means, now_ms).await;
-        let settled = means.kv.settled().await.map_err(|error| {
-            let message = format!("what was done may not last: {error}");
+    /// The reason why it was not done, or may not be durable.
+    pub async fn perform(self, context: &RolloutContext<'_>, now_ms: u64) -> Result<Done, Problem> {
+        let done = self.act(context, now_ms).await;
+        let settled = context.kv.settled().await.map_err(|error| {
+            let message = format!("the operation may not be durable: {error}");
             Problem::new(Code::StoreUnavailable, message).retry_after(RETRY_AFTER_S)
         });
         let done = done?;
@@ -283,9 +283,9 @@ impl RolloutAction {
         Ok(done)
     }
 
-    async fn act(self, means: &Means<'_>, now_ms: u64) -> Result<Done, Problem> {
-        let rollouts = read(means).await?;
-        let models = with_rolled_out(means.models.list(), &rollouts);
+    async fn act(self, context: &RolloutContext<'_>, now_ms: u64) -> Result<Done, Problem> {
+        let rollouts = read(context).await?;
+        let models = with_rolled_out(context.models.list(), &rollouts);
         let ok = |body: Value, said: String| Done {
             status: 200,
             body,
@@ -303,7 +303,7 @@ impl RolloutAction {
             Self::List => {
                 let mut listed = Vec::new();
                 for (name, versions) in &models {
-                    listed.push(show(means, &rollouts, name, versions, now_ms).await?);
+                    listed.push(show(context, &rollouts, name, versions, now_ms).await?);
                 }
                 let said = format!("listed {} models", listed.len());
                 Ok(ok(
@@ -313,14 +313,14 @@ impl RolloutAction {
             }
             Self::Show(model) => {
                 let versions = known(&model)?;
-                let body = show(means, &rollouts, &model, &versions, now_ms).await?;
+                let body = show(context, &rollouts, &model, &versions, now_ms).await?;
                 Ok(ok(body, format!("showed the model {model}")))
             }
             Self::Change(model, change) => {
                 let versions = known(&model)?;
                 let said = format!("changed the rollout of the model {model}: {change:?}");
-                let rollouts = self::change(means, &model, &versions, &change, now_ms).await?;
-                let body = show(means, &rollouts, &model, &versions, now_ms).await?;
+                let rollouts = self::change(context, &model, &versions, &change, now_ms).await?;
+                let body = show(context, &rollouts, &model, &versions, now_ms).await?;
                 Ok(ok(body, said))
             }
         }
@@ -333,7 +333,7 @@ fn unknown_path() -> Problem {
 }
 
 fn not_allowed(method: &str, allow: &'static str) -> Problem {
-    let message = format!("{method} is not allowed here; {allow} is");
+    let message = format!("{method} is not allowed for this path; use {allow}");
     Problem::new(Code::MethodNotAllowed, message).with_allow(allow)
 }
 
@@ -390,7 +390,7 @@ fn canary_change(method: &str, body: &[u8]) -> Result<Change, Problem> {
             let mut body = Body::of(body)?;
             let version = version(&mut body, "version");
             let percent: Option<Percent> = body.required("percent", PERCENTAGE);
-            // Most operators want a canary that ends by itself. `null` says that it must not.
+            // Most operators want a canary that rolls back automatically. `null` turns that off.
             let rollback = match body.is_null("rollback") {
                 true => {
                     let _: Option<Bounds> = body.read("rollback", BOUNDS);
@@ -487,11 +487,11 @@ fn deprecation_change(
     })
 }
 
-/// The methods of a part that is set and removed.
+/// The methods of a part that can be set and removed.
 const PUT_OR_DELETE: &str = "DELETE, PUT";
 
-/// The models by name, those without a version among them of which something is said: a folder may go before what was said
-/// of it is taken back.
+/// Returns the models by name. It includes models without a version that still have rollout settings: their folder may
+/// be removed before the settings are.
 fn with_rolled_out(
     mut models: BTreeMap<String, Versions>,
     rollouts: &Rollouts,
@@ -502,25 +502,25 @@ fn with_rolled_out(
     models
 }
 
-/// Names of models that are listed where one is none.
+/// Most names of models in the answer about an unknown one.
 const MAX_NAMED: usize = 64;
 
-/// Changes the rollouts, after whoever else does.
+/// Changes the rollouts, after other changes in progress.
 async fn change(
-    means: &Means<'_>,
+    context: &RolloutContext<'_>,
     model: &str,
     versions: &Versions,
     change: &Change,
     now_ms: u64,
 ) -> Result<Rollouts, Problem> {
     let numbers: Vec<ModelVersion> = versions.iter().map(|(version, _)| *version).collect();
-    let _changing = means.changing.lock().await;
+    let _changing = context.changing.lock().await;
     let mut tries = 0;
     loop {
         tries += 1;
         let changed = store::change(
-            means.kv,
-            means.counters,
+            context.kv,
+            context.counters,
             model,
             now_ms,
             |rollouts: &mut Rollouts, rolled_back: Option<&str>| {
@@ -543,8 +543,8 @@ async fn change(
     }
 }
 
-async fn read(means: &Means<'_>) -> Result<Rollouts, Problem> {
-    let read = store::read(means.kv).await;
+async fn read(context: &RolloutContext<'_>) -> Result<Rollouts, Problem> {
+    let read = store::read(context.kv).await;
     read.map_err(|error| problem(error.into()))
 }
 
@@ -560,20 +560,20 @@ fn problem(refused: UpdateError) -> Problem {
         }
         UpdateError::Busy { retry_after_s } => Problem::new(
             Code::FailedPrecondition,
-            "the rollouts are being changed by another request, or were when that failed; try again after a while",
+            "another request is changing the rollouts, or failed while it did; try again later",
         )
         .retry_after(retry_after_s),
         UpdateError::Store(why) => Problem::new(
             Code::StoreUnavailable,
-            format!("it may or may not have been done: {why}"),
+            format!("the operation may or may not have been done: {why}"),
         )
         .retry_after(RETRY_AFTER_S),
     }
 }
 
-/// A model as it is answered: its versions, its rollout, and how its canary does.
+/// Returns a model as JSON: its versions, its rollout, and the results of its canary.
 async fn show(
-    means: &Means<'_>,
+    context: &RolloutContext<'_>,
     rollouts: &Rollouts,
     model: &str,
     versions: &Versions,
@@ -596,7 +596,7 @@ async fn show(
         return Ok(body);
     };
     let failed = |error: penstock_core::KvError| problem(error.into());
-    if let Some(why) = store::rolled_back(means.kv, model, canary.id)
+    if let Some(why) = store::rolled_back(context.kv, model, canary.id)
         .await
         .map_err(failed)?
     {
@@ -606,7 +606,7 @@ async fn show(
         let (number, before) = judge::numbers(canary.id, canary.started_ms, bounds, now_ms);
         let mut sums = vec![0_u64; judge::COUNTERS as usize];
         for number in [number, before] {
-            let tallies = store::tallies(means.counters, model, number, judge::COUNTERS);
+            let tallies = store::tallies(context.counters, model, number, judge::COUNTERS);
             let tallies = tallies.await.map_err(failed)?;
             for (sum, more) in sums.iter_mut().zip(tallies) {
                 *sum = sum.saturating_add(more);
@@ -622,16 +622,7 @@ async fn show(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const NOW_MS: u64 = 1_795_262_400_000;
-
-    fn of(method: &str, target: &str, body: &str) -> Result<RolloutAction, Problem> {
-        let (path, query) = match target.split_once('?') {
-            Some((path, query)) => (path, Some(query)),
-            None => (target, None),
-        };
-        RolloutAction::of(method, path, query, body.as_bytes(), NOW_MS)
-    }
+    use crate::read_back::{assert_read_back, assert_refused};
 
     #[test]
     fn what_the_command_line_asks_is_what_the_server_reads() {
@@ -722,9 +713,8 @@ mod tests {
                 version: version(1),
             }),
         ] {
-            let (method, target, body) = action.request();
-            let body = body.map_or(String::new(), |body| body.to_string());
-            assert_eq!(of(method, &target, &body), Ok(action));
+            let request = action.request();
+            assert_read_back(RolloutAction::of, action, request);
         }
     }
 
@@ -808,8 +798,7 @@ mod tests {
             ("PUT", "/m/deprecations/1", "{", Code::MalformedJson),
         ] {
             let target = format!("/admin/v1/models{path}");
-            let refused = of(method, &target, body).expect_err(&target);
-            assert_eq!(refused.code, code, "{method} {target} {body}");
+            assert_refused(RolloutAction::of, method, &target, body, code);
         }
         assert!(is_path("/admin/v1/models") && is_path("/admin/v1/models/m"));
         assert!(!is_path("/admin/v1/modelsx") && !is_path("/admin/v1/keys"));

@@ -1,4 +1,4 @@
-//! `penstock models`: asks the admin API of a running server how versions of models are rolled out, and changes it.
+//! `penstock models`: shows and changes the rollouts of versions through the admin API of a running server.
 
 use crate::client::{Ask, ask, columns};
 use crate::keys_command::finish;
@@ -17,18 +17,18 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Who is asked, and how it is printed.
+/// The server, and the form of the output.
 #[derive(Clone, Debug)]
 pub struct RolloutOptions {
     /// The admin API, `http://host:port`.
     pub admin: String,
-    /// Where its token is, when the environment does not have it.
+    /// The directory of its token, if the environment does not have it.
     pub state_dir: PathBuf,
-    /// JSON, one model a line.
+    /// Whether to print JSON, one model per line.
     pub json: bool,
 }
 
-/// Asks and prints.
+/// Performs an action and prints the result.
 pub fn run(options: &RolloutOptions, action: &RolloutAction) -> ExitCode {
     finish(async { print(options, action, &mut std::io::stdout().lock()).await })
 }
@@ -49,7 +49,7 @@ async fn print(
     };
     // It becomes part of a path.
     if let Some(model) = named.filter(|model| ModelName::parse(model).is_none()) {
-        bail!("{model:?} cannot be the name of a model");
+        bail!("{model:?} is not a valid model name");
     }
     let token = secrets::known_admin_token(&options.state_dir, &secrets::environment)?;
     let (method, target, body) = action.request();
@@ -62,8 +62,8 @@ async fn print(
         body: body.as_ref(),
         start: "`penstock up` with [admin] in its policy",
     });
-    let answer: Value =
-        serde_json::from_slice(&answer.await?).context("the server's answer has another form")?;
+    let answer: Value = serde_json::from_slice(&answer.await?)
+        .context("the server's answer has an unexpected form")?;
     match (action, options.json) {
         (RolloutAction::List, true) => {
             for model in answer["models"].as_array().into_iter().flatten() {
@@ -89,13 +89,13 @@ async fn print(
     }
 }
 
-/// A text as a terminal may be shown it.
+/// Replaces characters that must not reach a terminal.
 fn plain(text: &str) -> String {
     let shown = |c: char| if c.is_control() { '\u{fffd}' } else { c };
     text.chars().map(shown).collect()
 }
 
-/// A value in a word.
+/// Formats a value as one word.
 fn word(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
@@ -142,7 +142,7 @@ fn canary(model: &Value) -> String {
     let ended = if canary["tripped"].is_null() {
         ""
     } else {
-        " (ended by itself)"
+        " (rolled back automatically)"
     };
     format!(
         "{} at {} %{ended}",
@@ -166,7 +166,7 @@ fn line(model: &Value) -> Vec<String> {
     ]
 }
 
-/// Prints one model, with what is said of it in a line each.
+/// Prints one model, one line for each of its settings.
 fn show(model: &Value, out: &mut impl Write) -> anyhow::Result<()> {
     let time = |value: &Value| value.as_u64().map_or("-".to_owned(), rfc3339);
     let mut say = |name: &str, value: String| writeln!(out, "{name:<12} {value}");
@@ -187,7 +187,7 @@ fn show(model: &Value, out: &mut impl Write) -> anyhow::Result<()> {
         )?;
         let bounds = &run["rollback"];
         let rollback = match bounds {
-            Value::Null => "never by itself".to_owned(),
+            Value::Null => "never automatic".to_owned(),
             bounds => {
                 let set = members(bounds).filter(|(_, value)| !value.is_null());
                 joined(set.map(|(name, value)| format!("{}={value}", plain(name))))
@@ -207,7 +207,7 @@ fn show(model: &Value, out: &mut impl Write) -> anyhow::Result<()> {
             }
         }
         if let Some(why) = run["tripped"].as_str() {
-            say("ended", format!("by itself: {}", plain(why)))?;
+            say("ended", format!("automatically: {}", plain(why)))?;
         }
     }
     for arm in entries(&model["split"]["arms"]) {
@@ -245,7 +245,10 @@ fn show(model: &Value, out: &mut impl Write) -> anyhow::Result<()> {
             time(&deprecated["since_ms"])
         );
         if !deprecated["sunset_ms"].is_null() {
-            text.push_str(&format!(", gone from {}", time(&deprecated["sunset_ms"])));
+            text.push_str(&format!(
+                ", stops answering at {}",
+                time(&deprecated["sunset_ms"])
+            ));
         }
         if !deprecated["successor"].is_null() {
             text.push_str(&format!(", use {}", word(&deprecated["successor"])));
@@ -284,11 +287,11 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         for part in [
             "versions     1 2(failed)\n",
-            "canary       version 2 at 5.5 % (ended by itself) since 1970-01-01T00:00:00.000Z, run 64\n",
+            "canary       version 2 at 5.5 % (rolled back automatically) since 1970-01-01T00:00:00.000Z, run 64\n",
             "rollback     quantile=0.95\n",
             "recent       canary: 50 calls, 50 failed\n",
-            "ended        by itself: it \u{fffd}[1m failed\n",
-            "deprecated   version 1 since 1970-01-01T00:00:00.000Z, gone from 1970-01-02T00:00:00.000Z, use 2\n",
+            "ended        automatically: it \u{fffd}[1m failed\n",
+            "deprecated   version 1 since 1970-01-01T00:00:00.000Z, stops answering at 1970-01-02T00:00:00.000Z, use 2\n",
         ] {
             assert!(text.contains(part), "{part:?} in {text}");
         }

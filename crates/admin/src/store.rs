@@ -1,4 +1,4 @@
-//! One of the host's stores as policies see stores.
+//! A store of the host as a port of the policies.
 
 use penstock_core::{Kv, KvError};
 use penstock_kv::{Store, StoreError, Swap};
@@ -13,16 +13,16 @@ fn failed(error: StoreError) -> KvError {
 }
 
 impl StoreKv {
-    /// A store as policies see it.
+    /// Wraps a store.
     pub fn new(store: Arc<dyn Store>) -> Self {
         Self(store)
     }
 
-    /// Waits until all that was seen of the store lasts.
+    /// Waits until all data that were read or written are durable.
     ///
     /// # Errors
     ///
-    /// That it may not.
+    /// If they may not be durable.
     pub async fn settled(&self) -> Result<(), KvError> {
         self.0.durable(self.0.position()).await.map_err(failed)
     }

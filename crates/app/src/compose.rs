@@ -1,18 +1,18 @@
-//! Decides how a component and its dependencies become one, and what a dependency may not reach.
+//! Decides how a component and its dependencies are joined, and which interfaces a dependency may not reach.
 //!
-//! The component that a trigger names is the root. Each dependency is instantiated once, what it
-//! exports is plugged into the imports of the root that the manifest's key names, and what the root
-//! exports is exported. Imports nobody satisfies become imports of the whole, for the host. The shape
-//! is flat, as in Spin: dependencies do not see each other.
+//! The component that a trigger names is the root. Each dependency is instantiated once. Its exports are connected to
+//! the imports of the root that the manifest's key names. The root's exports are exported. Imports that no dependency
+//! satisfies become imports of the whole, for the host. The shape is flat, as in Spin: dependencies do not see each
+//! other.
 //!
-//! **Least privilege.** A dependency may always compute: use clocks, randomness, its standard output,
-//! the models (`wasi:nn`) and other `penstock:` interfaces. Whatever carries configuration or reaches
-//! outside it may only import if its entry inherits that configuration; otherwise the composition is
-//! refused with the name of the import. Two imports that every Rust component has are answered with
-//! emptiness instead (an empty environment, no directories), so that an ordinary build passes.
+//! **Least privilege.** A dependency may always compute: use clocks, randomness, its standard output, the models
+//! (`wasi:nn`) and other `penstock:` interfaces. It may import interfaces that carry configuration or reach outside
+//! only if its entry inherits that configuration. Otherwise the composition is refused with the name of the import. Two
+//! imports that every Rust component has are satisfied with empty answers instead (an empty environment, no
+//! directories), so that an ordinary build passes.
 //!
-//! Unlike Spin, which lets such a component start and makes the calls fail, this refuses it before
-//! it serves: a policy that calls out is found when it is deployed, not when it is asked.
+//! Spin lets such a component start and makes the calls fail. This host refuses it before it serves, so that a policy
+//! with such calls is found at deployment and not at the first call.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -29,8 +29,8 @@ use super::manifest::{
 };
 use super::stub;
 
-/// The largest WebAssembly file that is read. The largest real one, with an inference engine in it and
-/// not stripped, is about 20 MB; composing holds a file in memory a few times over.
+/// Largest WebAssembly file that is read. The largest real one contains an inference engine, is not stripped, and has
+/// about 20 MB. Composing holds a file in memory a few times.
 pub const MAX_COMPONENT_BYTES: u64 = 256 << 20;
 
 /// A component and its dependencies, as one.
@@ -40,17 +40,17 @@ pub struct Composed {
     pub bytes: Vec<u8>,
     /// The names of its imports, in their order.
     pub imports: Vec<String>,
-    /// What will surprise somebody but does not prevent serving.
+    /// Problems that do not prevent serving but will surprise somebody.
     pub warnings: Vec<Finding>,
 }
 
-/// Composes a component of a manifest with its dependencies. `provided` says whether the host provides
-/// an import, given its full name, such as `wasi:io/streams@0.2.6`; imports that only name types need
-/// nobody to provide them and are not asked about.
+/// Composes a component of a manifest with its dependencies. `provided` says whether the host provides an import, given
+/// its full name, such as `wasi:io/streams@0.2.6`. It is not asked about imports that only name types, because these
+/// need no provider.
 ///
 /// # Errors
 ///
-/// Everything that prevents it, with the line of the manifest it comes from.
+/// Every problem that prevents it, with its line in the manifest.
 pub fn compose(
     manifest: &Manifest,
     component_id: &str,
@@ -81,7 +81,7 @@ pub fn compose(
     }
 }
 
-/// That a manifest has no such component.
+/// The error for a component that a manifest does not have.
 pub(super) fn unknown_component(manifest: &Manifest, id: &str) -> Finding {
     let known = || manifest.components.keys().map(String::as_str);
     let remedy = match finding::nearest(id, known()) {
@@ -110,7 +110,7 @@ struct Composer<'m> {
     graph: CompositionGraph,
     findings: Vec<Finding>,
     warnings: Vec<Finding>,
-    /// The stand-ins made so far, by the import they satisfy: they hold no state, so all share them.
+    /// The stand-ins made so far, by their imports. They hold no state, so all dependencies share them.
     stubs: BTreeMap<String, Option<Part>>,
 }
 
@@ -121,7 +121,7 @@ impl<'m> Composer<'m> {
             .push(Finding::error(path, Some(place), message, remedy));
     }
 
-    /// The composed bytes and their imports, or none if a finding says why not.
+    /// Returns the composed bytes and their imports, or `None` if a finding gives the reason.
     fn compose(
         &mut self,
         root: &'m Component,
@@ -132,7 +132,7 @@ impl<'m> Composer<'m> {
         let mut seen: Vec<(PathBuf, &Dependency, Option<Part>)> = Vec::new();
         for dependency in &root.dependencies {
             let Some(path) = self.manifest.provider_path(dependency) else {
-                // Only a manifest that was changed after it was read has such a dependency.
+                // Only a manifest that was changed after reading has such a dependency.
                 self.error(
                     dependency.place,
                     format!("dependency `{}` names no component", dependency.name),
@@ -173,7 +173,7 @@ impl<'m> Composer<'m> {
             }
         }
         for (import, kind) in self.graph.types()[part.world].imports.clone() {
-            // What was wrong with an import that a key names has been said where the key stands.
+            // A problem with an import that a key names was reported at the key.
             let mut names = root.dependencies.iter().map(|dependency| &dependency.name);
             if names.any(|name| matches(name, &import) != Match::No)
                 || carries_nothing(self.graph.types(), kind)
@@ -188,7 +188,7 @@ impl<'m> Composer<'m> {
                     root.id
                 ),
                 format!(
-                    "add \"{import}\" = {{ component = \"…\" }} to [component.{}.dependencies], or build it without",
+                    "add \"{import}\" = {{ component = \"…\" }} to [component.{}.dependencies], or build the component without it",
                     root.id
                 ),
             );
@@ -227,7 +227,7 @@ impl<'m> Composer<'m> {
                 return None;
             }
         }
-        // Reading the result back validates it and lists its imports in one go.
+        // Reading the result validates it and lists its imports at once.
         let encoded = self
             .graph
             .encode(EncodeOptions {
@@ -300,7 +300,7 @@ impl<'m> Composer<'m> {
         })
     }
 
-    /// Reads a dependency, and closes what it may not reach.
+    /// Reads a dependency, and closes the interfaces that it may not reach.
     fn dependency(
         &mut self,
         path: &Path,
@@ -325,7 +325,7 @@ impl<'m> Composer<'m> {
                     self.error(
                         dependency.place,
                         format!("{label} imports {import}, which this host does not provide"),
-                        "build it without; a dependency cannot have dependencies of its own, so plug this in when it is built",
+                        "build it without this import; a dependency cannot have its own dependencies, so link the import when you build the component",
                     );
                 }
                 continue;
@@ -347,13 +347,13 @@ impl<'m> Composer<'m> {
                 Reach::Configured(capability) => (
                     inherits(&dependency.inherit, capability),
                     format!(
-                        "add inherit_configuration = [\"{}\"] to its dependency entry, or build it without",
+                        "add inherit_configuration = [\"{}\"] to its dependency entry, or build it without this import",
                         capability.name()
                     ),
                 ),
                 _ => (
-                    "is not among what a dependency may use by itself",
-                    "build it without, or add inherit_configuration = true to its dependency entry, which gives it everything its parent has".to_owned(),
+                    "may not use it by default",
+                    "build it without this import, or add inherit_configuration = true to its dependency entry, which gives it everything that its parent has".to_owned(),
                 ),
             };
             let message = format!("{label} imports {import} but {why}");
@@ -373,7 +373,7 @@ impl<'m> Composer<'m> {
         part
     }
 
-    /// Plugs what a dependency exports into the imports of the root that its key names.
+    /// Connects a dependency's exports to the imports of the root that its key names.
     fn plug(&mut self, root: &Component, part: Part, dependency: &Dependency, provider: Part) {
         let imports = self.graph.types()[part.world].imports.clone();
         let mut matched = false;
@@ -421,7 +421,7 @@ impl<'m> Composer<'m> {
                     &self.manifest.path,
                     Some(dependency.place),
                     format!(
-                        "`{}` joins import {import} with export {export}: this host takes compatible versions for the same, Spin does not",
+                        "`{}` joins import {import} with export {export}: this host accepts compatible versions, Spin does not",
                         dependency.name
                     ),
                     format!("write `{import}` in the manifest and build both from that version"),
@@ -477,7 +477,7 @@ impl<'m> Composer<'m> {
     }
 }
 
-/// What a dependency is called in messages.
+/// The name of a dependency in messages.
 fn describe(dependency: &Dependency) -> String {
     match &dependency.provider {
         Provider::Component(id) => format!("component `{id}`"),
@@ -494,20 +494,20 @@ fn inherits(inherit: &Inherit, capability: Capability) -> &'static str {
     }
 }
 
-/// What an import lets a dependency reach.
+/// The access that an import gives a dependency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reach {
-    /// Nothing that anyone configured.
+    /// No access to configuration.
     Computing,
-    /// What this configuration grants.
+    /// The access that this configuration grants.
     Configured(Capability),
-    /// Something this list does not know.
+    /// Unknown access.
     Unknown,
 }
 
-/// What an import lets a dependency reach. Where Spin has a name for the configuration, it is Spin's;
-/// unlike Spin's list, which has single versions of single interfaces, this one goes by package, so
-/// that an interface added to a package tomorrow is closed and not open.
+/// Returns the access that an import gives a dependency. If Spin has a name for the configuration, it is Spin's name.
+/// Spin lists single versions of single interfaces. This list goes by package, so that an interface that is added to a
+/// package later is closed and not open.
 fn reach(import: &str) -> Reach {
     use Capability::*;
     let name = import.split('@').next().unwrap_or(import);
@@ -520,7 +520,7 @@ fn reach(import: &str) -> Reach {
         ("wasi:cli", "stdin" | "stdout" | "stderr" | "exit") => Reach::Computing,
         ("wasi:cli", interface) if interface.starts_with("terminal-") => Reach::Computing,
         ("wasi:cli", "environment") => Reach::Configured(Environment),
-        // Everything in it is done to a descriptor, and only preopens hands out the first one.
+        // All its functions need a descriptor, and only preopens gives the first one.
         ("wasi:filesystem", "types") => Reach::Computing,
         ("wasi:filesystem", _) => Reach::Configured(Files),
         ("wasi:keyvalue" | "spin:key-value", _) | ("fermyon:spin", "key-value") => {
@@ -590,7 +590,7 @@ fn matches(name: &DependencyName, import: &str) -> Match {
     }
 }
 
-/// Reads a component, or says what is wrong with the file and what to do.
+/// Reads a component, or returns the fault of the file and the remedy.
 fn read(path: &Path) -> Result<Vec<u8>, (String, &'static str)> {
     const BUILD: &str = "run scripts/build, or correct the path";
     let unreadable = |error: std::io::Error| (format!("cannot be read ({error})"), BUILD);
@@ -606,7 +606,7 @@ fn read(path: &Path) -> Result<Vec<u8>, (String, &'static str)> {
         ));
     }
     match bytes.get(..8) {
-        // After the magic number, the second half of the version tells components from modules.
+        // After the magic number, the second half of the version distinguishes components and modules.
         Some(&[0, b'a', b's', b'm', _, _, 1, 0]) => Ok(bytes),
         Some(&[0, b'a', b's', b'm', ..]) => Err((
             "is a core module, not a component".to_owned(),

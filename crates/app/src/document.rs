@@ -1,6 +1,6 @@
-//! Decides how the parts of a TOML document are read so that all that is wrong with it is found at
-//! once, each with its place: unknown fields with the name that was most likely meant, and values of
-//! the wrong type with the one that was expected. What the parts mean is for those who use it.
+//! Reads the parts of a TOML document so that all its faults are found at once, each with its place. Unknown fields
+//! come with the most likely name, and values of the wrong type with the expected one. The users of the parts know
+//! their meaning.
 
 use std::ops::Range;
 use std::path::Path;
@@ -10,21 +10,21 @@ use toml::de::{DeTable, DeValue};
 
 use super::finding::{self, Finding, Lines, Place};
 
-/// A table of the document, with the name a person would call it by.
+/// A table of the document, with its name for messages.
 pub(crate) struct Section<'t> {
     pub(crate) name: String,
     pub(crate) table: &'t DeTable<'t>,
-    /// Where it is named, for what is missing in it.
+    /// The place of its name, for missing parts.
     pub(crate) span: Range<usize>,
 }
 
-/// A string of the document and where it stands.
+/// A string of the document and its place.
 pub(crate) struct Text<'t> {
     pub(crate) value: &'t str,
     pub(crate) span: Range<usize>,
 }
 
-/// Reads the parts of a document and collects all that is wrong with it.
+/// Reads the parts of a document and collects all faults.
 pub(crate) struct Reader<'a> {
     /// The file the document came from.
     pub(crate) file: &'a Path,
@@ -32,9 +32,9 @@ pub(crate) struct Reader<'a> {
     pub(crate) root: &'a Path,
     /// Its lines.
     pub(crate) lines: Lines<'a>,
-    /// What prevents using it.
+    /// Faults that prevent its use.
     pub(crate) findings: Vec<Finding>,
-    /// What will surprise somebody.
+    /// Problems that will surprise somebody.
     pub(crate) warnings: Vec<Finding>,
 }
 

@@ -1,9 +1,8 @@
 //! Decides which directories of the host a component sees, and under which paths.
 //!
-//! Spin copies what `files` names into a folder of its own before it serves; this host opens
-//! directories where they are, for reading, and copies single files. So it serves
-//! `{ source, destination }` with a directory or a file, and the plain path of a file, and refuses what
-//! only a copy of everything could do: patterns and `exclude_files`.
+//! Spin copies the entries of `files` into its own folder before it serves. This host opens directories in place, for
+//! reading, and copies single files. So it serves `{ source, destination }` with a directory or a file, and the plain
+//! path of a file. It refuses patterns and `exclude_files`, which would need a copy of everything.
 
 use std::path::{Path, PathBuf};
 
@@ -31,7 +30,7 @@ pub struct SingleFile {
     pub guest: String,
 }
 
-/// What a component sees of the host's files.
+/// The host's files that a component sees.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Visible {
     /// Directories, in the order of the manifest.
@@ -40,12 +39,11 @@ pub struct Visible {
     pub files: Vec<SingleFile>,
 }
 
-/// What a component sees of the host's files. `assumed` are files that need not exist: the host makes
-/// them.
+/// Returns the host's files that a component sees. `assumed` are files that need not exist: the host makes them.
 ///
 /// # Errors
 ///
-/// Everything that prevents them from being served as written.
+/// Every problem that prevents serving them as written.
 pub fn visible(
     manifest: &Manifest,
     component_id: &str,
@@ -84,7 +82,7 @@ pub fn visible(
                 );
                 continue;
             }
-            // Spin keeps the path of a file that is named alone.
+            // Spin keeps the path of a single file.
             FileForm::Pattern(path) => (path, format!("/{path}")),
             FileForm::Directory {
                 source,
@@ -153,12 +151,12 @@ pub fn visible(
     }
 }
 
-/// Copies single files into a folder that is to be mounted at `/`. A file that is not there is left out;
-/// only those that need not exist can be missing here.
+/// Copies single files into a folder that is to be mounted at `/`. A missing file is left out: only files that need not
+/// exist can be missing here.
 ///
 /// # Errors
 ///
-/// When one cannot be copied.
+/// If one cannot be copied.
 pub fn copy(files: &[SingleFile], into: &Path) -> std::io::Result<()> {
     for file in files {
         let to = into.join(file.guest.trim_start_matches('/'));
@@ -177,7 +175,7 @@ pub fn copy(files: &[SingleFile], into: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The destination without a slash at its end, or none if it is not absolute and plain.
+/// The destination without a slash at its end, or `None` if it is not absolute and plain.
 fn guest_path(destination: &str) -> Option<String> {
     let path = destination.strip_prefix('/')?;
     let path = path.strip_suffix('/').unwrap_or(path);

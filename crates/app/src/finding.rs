@@ -1,18 +1,17 @@
-//! Decides how a thing that is wrong is reported: which file, which line, what is wrong, what to do.
+//! Defines how a fault is reported: the file, the line, the fault and the remedy.
 //!
-//! Everything that reads what a person wrote (the manifest, the components it names) answers with a
-//! list of [`Finding`]s rather than the first error, so that one run of `penstock check` shows all
-//! there is to mend.
+//! All readers of files written by people (the manifest, the components it names) return a list of [`Finding`]s instead
+//! of the first error, so that one run of `penstock check` shows all faults.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// How bad a [`Finding`] is.
+/// The severity of a [`Finding`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
-    /// The application cannot be served as it is.
+    /// The application cannot be served.
     Error,
-    /// The application is served, but something will surprise somebody.
+    /// The application is served, but the problem will surprise somebody.
     Warning,
 }
 
@@ -34,12 +33,12 @@ pub struct Place {
     pub column: usize,
 }
 
-/// One thing that is wrong, where it is, and what to do about it.
+/// One fault, its place, and its remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// The file it is in, as the person named it.
+    /// Its file, as the person named it.
     pub file: PathBuf,
-    /// The line, from one; none when the finding is about the file as a whole.
+    /// The line, from one. `None` if the finding is about the whole file.
     pub line: Option<usize>,
     /// The column, from one, in characters.
     pub column: Option<usize>,
@@ -47,12 +46,12 @@ pub struct Finding {
     pub message: String,
     /// What to do about it.
     pub remedy: String,
-    /// Whether the application can be served regardless.
+    /// Whether the application can be served anyway.
     pub severity: Severity,
 }
 
 impl Finding {
-    /// Something that must be mended before the application can be served.
+    /// A fault that must be corrected before the application can be served.
     pub fn error(
         file: impl Into<PathBuf>,
         place: Option<Place>,
@@ -69,7 +68,7 @@ impl Finding {
         }
     }
 
-    /// Something that is served, but will surprise somebody.
+    /// A problem of an application that is served, but will surprise somebody.
     pub fn warning(
         file: impl Into<PathBuf>,
         place: Option<Place>,
@@ -82,7 +81,7 @@ impl Finding {
         }
     }
 
-    /// A finding about a file as a whole.
+    /// A finding about a whole file.
     pub fn about(file: &Path, message: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self::error(file, None, message, remedy)
     }
@@ -145,20 +144,20 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// The longest name that is compared with known ones; comparing takes time and memory by the square.
+/// The longest name that is compared with known ones. Comparing takes quadratic time and memory.
 const MAX_COMPARED_BYTES: usize = 200;
 
-/// The name among `known` that somebody who wrote `written` most likely meant, if one is close enough.
+/// Returns the name among `known` that is most likely meant by `written`, if one is close enough.
 pub(crate) fn nearest<'k>(
     written: &str,
     known: impl IntoIterator<Item = &'k str>,
 ) -> Option<&'k str> {
-    // A name nobody could have meant is not worth comparing letter by letter.
+    // Such a long name is not close to any known one.
     if written.len() > MAX_COMPARED_BYTES {
         return None;
     }
-    // A third of the letters may be wrong: enough for a slip, a plural or a wrong separator, too few
-    // to suggest an unrelated word.
+    // A third of the letters may be wrong: enough for a typing error, a plural or a wrong separator, and too few to
+    // suggest an unrelated word.
     let allowed = (written.chars().count() / 3).clamp(1, 4);
     known
         .into_iter()
@@ -168,8 +167,8 @@ pub(crate) fn nearest<'k>(
         .map(|(_, name)| name)
 }
 
-/// How many letters must be added, dropped, changed or swapped with their neighbour to get from one
-/// word to the other.
+/// The number of letters that must be added, dropped, changed or swapped with their neighbour to turn one word into the
+/// other.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     // Rows of the usual table, one for each letter of `a`; swaps look two rows back.
@@ -189,7 +188,7 @@ fn distance(a: &str, b: &str) -> usize {
     rows[a.len()][b.len()]
 }
 
-/// `a`, `b` or `c`, for saying what was expected.
+/// Formats names as `a`, `b` or `c`, for a message about expected values.
 pub(crate) fn list<'s>(names: impl IntoIterator<Item = &'s str>) -> String {
     let names: Vec<String> = names.into_iter().map(|name| format!("`{name}`")).collect();
     match names.as_slice() {

@@ -1,13 +1,13 @@
-//! An application: what is served, as its manifest and its runtime configuration say. Reads `spin.toml`, joins its components
+//! An application, as its manifest and its runtime configuration describe it. Reads `spin.toml`, joins its components
 //! into one, finds the values of their variables, and opens their stores.
 //!
-//! * [`manifest`]: which manifests are accepted, and what is wrong with the others;
-//! * [`files`]: which directories and files of the host a component sees, and where;
-//! * [`compose`](mod@compose): how a component and its dependencies become one, and what a dependency may not reach;
-//! * [`runtime_config`]: which store a label stands for; [`open_stores`](mod@open_stores): makes the stores;
-//! * [`variables`], [`secrets`]: the values that components and the host are given in confidence;
-//! * `document`: how a TOML document is read so that all its mistakes are found;
-//! * [`finding`]: how a mistake is told to the person who can correct it.
+//! * [`manifest`]: accepts or refuses manifests, with all faults;
+//! * [`files`]: the directories and files of the host that a component sees, with their paths;
+//! * [`compose`](mod@compose): joins a component and its dependencies, and closes interfaces to a dependency;
+//! * [`runtime_config`]: the store of each label; [`open_stores`](mod@open_stores): opens the stores;
+//! * [`variables`], [`secrets`]: the secret values of components and the host;
+//! * `document`: reads a TOML document so that all its faults are found;
+//! * [`finding`]: reports a fault to the person who can correct it.
 //!
 //! This crate runs no WebAssembly and serves no request: its work is done once, before the first request.
 

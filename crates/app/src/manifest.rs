@@ -1,14 +1,12 @@
 //! Decides which application manifests are accepted: Spin's `spin.toml`, version 2, read strictly.
 //!
-//! The manifest is the picture of the application: which component answers which path, which
-//! components it is made of, and what each of them may reach. A word in it that is misspelt or not
-//! acted upon would be a promise nobody keeps, so every field is one of three things: served here,
-//! harmless (build instructions, descriptions, tool settings), or an error with its line. A field Spin
-//! knows and this host does not serve yet says so by name; a field nobody knows comes with the name
-//! that was most likely meant.
+//! The manifest describes the application: the component for each path, the parts of each component, and their
+//! permissions. A field that is misspelt or ignored would be a false promise. So every field is one of three things:
+//! served here, harmless (build instructions, descriptions, tool settings), or an error with its line. A field that
+//! Spin knows and this host does not serve yet is named as such. An unknown field comes with the most likely name.
 //!
-//! All that is wrong is reported at once. [`Manifest::parse`] looks at the text only; [`Manifest::load`]
-//! also looks at the files it names.
+//! All faults are reported at once. [`Manifest::parse`] reads only the text. [`Manifest::load`] also checks the files
+//! that it names.
 
 mod components;
 mod dependency;
@@ -30,19 +28,19 @@ pub use types::{
 
 use super::finding::{self, Finding, Lines, Place};
 
-/// The longest manifest that is read. Real ones are a few KiB; this only keeps a wrong path (a model, a
-/// log) from being read whole.
+/// The longest manifest that is read. Real ones are a few KiB. The limit keeps a wrong path (a model, a log) from being
+/// read whole.
 pub const MAX_MANIFEST_BYTES: u64 = 1 << 20;
 
-/// What brings the files named in the manifest into being.
+/// The remedy for missing files of the manifest.
 const BUILD_REMEDY: &str = "run scripts/build, or correct the path";
 
 impl Manifest {
-    /// Reads a manifest, decides which file each component is served from, and looks whether those exist.
+    /// Reads a manifest, decides from which file each component is served, and checks that these exist.
     ///
     /// # Errors
     ///
-    /// Everything that is wrong with it, in the order of the file.
+    /// All faults, in the order of the file.
     pub fn load(path: &Path, inference: Nn) -> Result<Manifest, Vec<Finding>> {
         let text = read(path).map_err(|finding| vec![finding])?;
         let mut manifest = Self::parse(path, &text)?;
@@ -57,17 +55,16 @@ impl Manifest {
         }
     }
 
-    /// Reads the text of a manifest; `path` is where it came from and is not opened.
+    /// Reads the text of a manifest. `path` is its source and is not opened.
     ///
     /// # Errors
     ///
-    /// Everything that is wrong with it, in the order of the file.
+    /// All faults, in the order of the file.
     pub fn parse(path: &Path, text: &str) -> Result<Manifest, Vec<Finding>> {
         let lines = Lines::new(text);
         let (document, errors) = DeTable::parse_recoverable(text);
         if !errors.is_empty() {
-            // What could be recovered from a broken text would only raise findings that vanish with the
-            // mistake.
+            // Parts recovered from a broken text would only cause findings that vanish with the fault.
             let mut findings: Vec<Finding> = errors
                 .iter()
                 .map(|error| {
@@ -75,7 +72,7 @@ impl Manifest {
                         path,
                         error.span().map(|span| lines.place(span.start)),
                         format!("this is not TOML: {}", error.message()),
-                        "mend the syntax here; the rest of the file was not looked at",
+                        "correct the syntax here; the rest of the file was not checked",
                     )
                 })
                 .collect();
@@ -89,8 +86,8 @@ impl Manifest {
         reader::read(path, &root, lines, document.get_ref())
     }
 
-    /// The id of the component that answers a path: the exact route if there is one, otherwise the
-    /// longest `/...` route that covers it. A slash at the end of the path makes no difference.
+    /// The id of the component for a path: the exact route if there is one, otherwise the longest `/...` route that
+    /// covers it. A slash at the end of the path makes no difference.
     pub fn route(&self, path: &str) -> Option<&str> {
         let path = path.trim_matches('/');
         let mut best: Option<(usize, &str)> = None;
@@ -109,9 +106,9 @@ impl Manifest {
         best.map(|(_, component)| component)
     }
 
-    /// Serves every component that has a `native` file from it in place of its `source`. A dependency then inherits
-    /// nothing through an entry that was written for the `source`: what the native file would need of it, the host
-    /// brings.
+    /// Serves every component that has a `native` file from it instead of from its `source`. A dependency then inherits
+    /// nothing through an entry that was written for the `source`: the host provides everything that the native file
+    /// needs.
     fn prefer_native(&mut self) {
         let mut replaced = BTreeSet::new();
         for component in self.components.values_mut() {
@@ -145,7 +142,7 @@ impl Manifest {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                     "does not exist".to_owned()
                 }
-                Err(error) => format!("cannot be looked at ({error})"),
+                Err(error) => format!("cannot be examined ({error})"),
             };
             findings.push(Finding::error(
                 &self.path,
@@ -175,7 +172,7 @@ impl Manifest {
     }
 }
 
-/// Whether a path is the prefix or below it; both are without slashes at either end.
+/// Whether a path is the prefix or below it. Both have no slashes at either end.
 fn covers(prefix: &str, path: &str) -> bool {
     prefix.is_empty()
         || path

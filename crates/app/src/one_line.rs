@@ -1,10 +1,10 @@
-//! Puts a message on one line, so that nobody outside decides where a line of the log begins.
+//! Puts a message on one line, so that a stranger's text cannot begin a new line of the log.
 
 /// Characters of one message: a trap's backtrace through all policies fits.
 const MAX_CHARS: usize = 16_384;
 
-/// A message on one line: a trap's backtrace has many, and a log line is one. What a caller or a component may have put
-/// into it can neither begin another line nor tell a terminal what to do.
+/// Returns a message on one line. A trap's backtrace has many lines, and a log entry is one. Text of a caller or a
+/// component can neither begin another line nor control a terminal.
 pub fn one_line(message: &dyn std::fmt::Display) -> String {
     let text = message.to_string();
     let lines: Vec<&str> = text
@@ -23,8 +23,8 @@ pub fn one_line(message: &dyn std::fmt::Display) -> String {
     line
 }
 
-/// What changes how a line looks without being seen itself: control characters, line and paragraph separators, and marks
-/// of direction.
+/// Characters that change the look of a line without being visible: control characters, line and paragraph separators,
+/// and marks of direction.
 fn is_unseen(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')

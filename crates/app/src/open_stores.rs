@@ -1,4 +1,4 @@
-//! Makes the stores that a configuration describes: the one place that knows their types.
+//! Opens the stores that a configuration describes. Only this module knows their types.
 
 use crate::runtime_config::{StoreConfig, StoreKind};
 use anyhow::{Context, anyhow};
@@ -13,7 +13,7 @@ use std::sync::Arc;
 ///
 /// # Errors
 ///
-/// The first that cannot be opened, with its label.
+/// The first store that cannot be opened, with its label.
 pub async fn open_stores(
     configs: &BTreeMap<String, StoreConfig>,
 ) -> anyhow::Result<BTreeMap<String, Arc<dyn Store>>> {
@@ -61,7 +61,7 @@ async fn open_one(label: &str, kind: &StoreKind) -> anyhow::Result<Arc<dyn Store
     }
 }
 
-/// Makes the folder of a file, readable to nobody else: callers' keys and answers are kept in it.
+/// Creates the folder of a file, readable only by this user: the store contains callers' keys and answers.
 fn make_folder_of(path: &Path) -> anyhow::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) else {

@@ -1,6 +1,6 @@
-//! Decides which store a label stands for: the runtime configuration, in Spin's form and read
-//! strictly. The manifest says which labels a component may open, this file what they are, because
-//! the one travels with the application and the other belongs to the machine.
+//! Decides the store of each label: the runtime configuration, in Spin's form and read strictly. The manifest says
+//! which labels a component may open, and this file says which stores they are, because the manifest travels with the
+//! application and this file belongs to the machine.
 //!
 //! ```toml
 //! [key_value_store.default]
@@ -9,8 +9,8 @@
 //! durability = "answer"           # or "write"
 //! ```
 //!
-//! Without the file, `default` is a durable store in the state directory, as in Spin, and `counters`
-//! is in memory. `models` is this host's own ([`super::models`]), and no file says what it is.
+//! Without the file, `default` is a durable store in the state directory, as in Spin, and `counters` is in memory.
+//! `models` is the host's own label, and no file may define it.
 
 use crate::document::{Reader, Section, Text};
 use crate::finding::{self, Finding, Lines, Place};
@@ -23,14 +23,14 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// The largest file that is read; it has a few lines for each label. This keeps a wrong path from
-/// being read whole.
+/// The largest file that is read. It has a few lines for each label. The limit keeps a wrong path from being read
+/// whole.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
 /// The table of the stores.
 const STORES: &str = "key_value_store";
 
-/// What Spin's file may have and this host does not act upon.
+/// Settings of Spin's file that this host does not use.
 const NOT_SERVED: [&str; 14] = [
     "state_dir",
     "log_dir",
@@ -48,7 +48,7 @@ const NOT_SERVED: [&str; 14] = [
     "outbound_mqtt",
 ];
 
-/// The type that Spin calls by its own name: a file where `path` says so, otherwise memory.
+/// Spin's own type: a file if `path` is set, otherwise memory.
 const SPIN: &str = "spin";
 /// Our embedded store.
 const PENSTOCK: &str = "penstock";
@@ -56,51 +56,51 @@ const REDIS: &str = "redis";
 const MEMORY: &str = "memory";
 const TYPES: [&str; 4] = [SPIN, PENSTOCK, REDIS, MEMORY];
 
-/// What follows the path of a file that Spin would keep: its file is SQLite's and ours is not, so the
+/// The suffix of our file for the path of a file that Spin would use. Spin's file is SQLite's and ours is not, so the
 /// same configuration must not lead both to the same file.
 const BESIDE_SPIN: &str = "penstock";
 
-/// Which store each label stands for.
+/// The store of each label.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuntimeConfig {
     /// The stores, by label.
     pub stores: BTreeMap<String, StoreConfig>,
 }
 
-/// What a label stands for.
+/// The store of one label.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreConfig {
-    /// Where that is written, or none where it is so by default.
+    /// The place in the file, or `None` for a default.
     pub place: Option<(PathBuf, Place)>,
     /// The store.
     pub kind: StoreKind,
-    /// When what is written lasts.
+    /// When written data are durable.
     pub durability: Durability,
 }
 
-/// A kind of store, with all that is needed to open it.
+/// A kind of store, with everything that is needed to open it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreKind {
     /// A durable store of this machine.
     Embedded {
-        /// Its file, relative to nothing but the working directory; the folder may not exist yet.
+        /// Its file, relative to the working directory. The folder may not exist yet.
         path: PathBuf,
     },
     /// A store in the memory of this process, empty at each start.
     Memory {
-        /// The most entries, or as many as the store takes by itself.
+        /// Most entries, or `None` for the store's own limit.
         max_entries: Option<u64>,
-        /// The most bytes of names and values, or as many as the store takes by itself.
+        /// Most bytes of names and values, or `None` for the store's own limit.
         max_bytes: Option<u64>,
     },
     /// Redis or Valkey.
     Redis {
-        /// Where it is.
+        /// Its URL.
         url: RedisUrl,
     },
 }
 
-/// Where a Redis server is. Neither form shows a password when it is printed.
+/// The URL of a Redis server. Neither form shows a password when it is printed.
 #[derive(Clone, PartialEq, Eq)]
 pub enum RedisUrl {
     /// Written in the file.
@@ -109,13 +109,13 @@ pub enum RedisUrl {
     Environment(String),
 }
 
-/// When what is written lasts.
+/// When written data are durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
-    /// Before the answer leaves: one wait for a request, shared with others.
+    /// Before the answer leaves: one wait per request, shared with others.
     #[default]
     Answer,
-    /// Before the write returns, for components that tell others by other ways than their answer.
+    /// Before the write returns, for components that send data in other ways than their answer.
     Write,
 }
 
@@ -133,7 +133,7 @@ impl RedisUrl {
     ///
     /// # Errors
     ///
-    /// That the environment variable is not set.
+    /// If the environment variable is not set.
     pub fn resolve(&self) -> Result<String, String> {
         match self {
             Self::Literal(url) => Ok(url.clone()),
@@ -162,7 +162,7 @@ impl fmt::Debug for RedisUrl {
 /// A URL with `…` in place of user, password and query, where secrets are.
 fn without_credentials(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-    // A password may itself have an @ that nobody escaped, so the last one counts.
+    // A password may contain an unescaped @, so the last one counts.
     let (credentials, rest) = match rest.rsplit_once('@') {
         Some((_, rest)) => ("…@", rest),
         None => ("", rest),
@@ -172,7 +172,7 @@ fn without_credentials(url: &str) -> String {
 }
 
 impl RuntimeConfig {
-    /// What holds without a file.
+    /// The configuration without a file.
     pub fn defaults(state_dir: &Path) -> Self {
         let mut config = Self {
             stores: BTreeMap::new(),
@@ -181,7 +181,7 @@ impl RuntimeConfig {
         config
     }
 
-    /// Adds what is so by default to what the file says.
+    /// Adds the defaults to the content of the file.
     fn complete(&mut self, state_dir: &Path) {
         let defaults = [
             (
@@ -207,12 +207,11 @@ impl RuntimeConfig {
         }
     }
 
-    /// Reads a file, or gives the defaults where none is named. Relative paths in it start from the
-    /// state directory.
+    /// Reads a file, or returns the defaults if none is named. Relative paths in it start from the state directory.
     ///
     /// # Errors
     ///
-    /// Everything that is wrong with it, in the order of the file.
+    /// All faults, in the order of the file.
     pub fn load(file: Option<&Path>, state_dir: &Path) -> Result<Self, Vec<Finding>> {
         let Some(file) = file else {
             return Ok(Self::defaults(state_dir));
@@ -221,11 +220,11 @@ impl RuntimeConfig {
         Self::parse(file, &text, state_dir)
     }
 
-    /// Reads the text of a file; `file` is where it came from and is not opened.
+    /// Reads the text of a file. `file` is its source and is not opened.
     ///
     /// # Errors
     ///
-    /// Everything that is wrong with it, in the order of the file.
+    /// All faults, in the order of the file.
     pub fn parse(file: &Path, text: &str, state_dir: &Path) -> Result<Self, Vec<Finding>> {
         let lines = Lines::new(text);
         let (document, errors) = DeTable::parse_recoverable(text);
@@ -235,7 +234,7 @@ impl RuntimeConfig {
                     file,
                     error.span().map(|span| lines.place(span.start)),
                     format!("this is not TOML: {}", error.message()),
-                    "mend the syntax here; the rest of the file was not looked at",
+                    "correct the syntax here; the rest of the file was not checked",
                 )
             };
             let mut findings: Vec<Finding> = errors.iter().map(finding).collect();
@@ -261,11 +260,11 @@ impl RuntimeConfig {
         Err(reader.findings)
     }
 
-    /// That each label a component is granted stands for something.
+    /// Checks that each granted label has a store.
     ///
     /// # Errors
     ///
-    /// A finding for each that does not, where the manifest `file` grants it.
+    /// A finding for each label without one, at the place where the manifest `file` grants it.
     pub fn covers(&self, file: &Path, granted: &[StoreLabel]) -> Result<(), Vec<Finding>> {
         let own = [model_store::LABEL];
         let known = || self.stores.keys().map(String::as_str).chain(own);
@@ -294,8 +293,8 @@ impl RuntimeConfig {
         }
     }
 
-    /// What will keep these labels from being opened on this machine as it is now, though the
-    /// configuration is in order.
+    /// Returns the problems that would prevent opening these labels on this machine now, although the configuration is
+    /// valid.
     pub fn warnings(&self, granted: &[StoreLabel]) -> Vec<Finding> {
         let mut warnings = Vec::new();
         for (label, store) in &self.stores {
@@ -380,8 +379,8 @@ impl Reader<'_> {
                 if label == model_store::LABEL {
                     self.error(
                         &entry.span,
-                        format!("the store `{label}` is what this host knows of its models, and cannot be another"),
-                        "call it something else, here and in key_value_stores",
+                        format!("the label `{label}` is reserved for this host's model index"),
+                        "use another label, here and in key_value_stores",
                     );
                     continue;
                 }
@@ -393,7 +392,7 @@ impl Reader<'_> {
         RuntimeConfig { stores }
     }
 
-    /// What a label stands for; none if a finding says why not.
+    /// Reads the store of a label, or returns `None` if a finding gives the reason.
     fn store(&mut self, section: &Section<'_>) -> Option<StoreConfig> {
         let before = self.findings.len();
         if !section.table.contains_key("type") {
@@ -413,7 +412,7 @@ impl Reader<'_> {
                     Some(meant) => format!("did you mean `{meant}`?"),
                     None => format!("the types are {}", finding::list(TYPES)),
                 };
-                let message = format!("there is no store of type `{other}` here");
+                let message = format!("`{other}` is not a store type");
                 self.error(&kind.span, message, remedy);
                 return None;
             }
@@ -508,11 +507,11 @@ impl Reader<'_> {
             .iter()
             .find_map(|scheme| url.value.strip_prefix(scheme));
         if host.is_none_or(str::is_empty) {
-            // The text is not shown: what is not a URL may be a password.
+            // The text is not shown: a value that is not a URL may be a password.
             self.error(
                 &url.span,
                 "`url` is not of the form redis://host:port or rediss://host:port",
-                "write the URL of the server, with user and password if it wants them",
+                "write the URL of the server, with user and password if it needs them",
             );
         }
     }
@@ -527,7 +526,7 @@ impl Reader<'_> {
             other => {
                 self.error(
                     &text.span,
-                    format!("there is no durability `{other}`"),
+                    format!("`{other}` is not a durability"),
                     "write `answer` (the default) or `write`",
                 );
                 Durability::default()
@@ -554,7 +553,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Two labels must not lead to one file: it can be opened once.
+    /// Two labels must not share a file, because it can be opened once.
     fn distinct_files(&mut self, config: &RuntimeConfig) {
         let mut seen: BTreeMap<&Path, &str> = BTreeMap::new();
         for (label, store) in &config.stores {
@@ -564,17 +563,17 @@ impl Reader<'_> {
             let Some(earlier) = seen.insert(path, label) else {
                 continue;
             };
-            // One of the two may be a default, which is written nowhere.
+            // One of the two may be a default, which has no place.
             let other = config.stores[earlier].place.clone();
             let place = store.place.clone().or(other).map(|(_, place)| place);
             self.findings.push(Finding::error(
                 self.file,
                 place,
                 format!(
-                    "the stores `{earlier}` and `{label}` have one file, `{}`",
+                    "the stores `{earlier}` and `{label}` share the file `{}`",
                     path.display()
                 ),
-                "give each a `path` of its own",
+                "give each its own `path`",
             ));
         }
     }
@@ -690,7 +689,7 @@ durability = "answer"
             (store("type = \"memory\"\nmax_bytes = 0"), 3, "out of range"),
             (store("type = \"memory\"\nmax_bytes = \"1\""), 3, "a whole number was expected"),
             (store("type = \"radis\""), 2, "did you mean `redis`?"),
-            (store("type = \"azure_cosmos\""), 2, "no store of type `azure_cosmos`"),
+            (store("type = \"azure_cosmos\""), 2, "`azure_cosmos` is not a store type"),
             (store("type = 1"), 2, "a string was expected"),
             (store("path = \"x\""), 1, "has no `type`"),
             (store("type = \"penstock\""), 1, "has no `path`"),
@@ -699,14 +698,14 @@ durability = "answer"
             (store("type = \"redis\"\nurl = \"redis://a\"\nurl_env = \"A\""), 4, "keep one of the two"),
             (store("type = \"redis\"\nurl = \"hunter2\""), 3, "redis://host:port"),
             (store("type = \"redis\"\nurl_env = \"\""), 3, "names no variable"),
-            (store("type = \"memory\"\ndurability = \"never\""), 3, "no durability `never`"),
+            (store("type = \"memory\"\ndurability = \"never\""), 3, "`never` is not a durability"),
             ("[key_value_stores.a]\ntype = \"memory\"\n".into(), 1, "did you mean `key_value_store`?"),
             ("[sqlite_database.a]\ntype = \"spin\"\n".into(), 1, "not served by this host yet"),
             ("state_dir = \"x\"\n".into(), 1, "--state-dir"),
             ("key_value_store = 1\n".into(), 1, "a table was expected"),
             ("[key_value_store\n".into(), 1, "not TOML"),
-            (store("type = \"penstock\"\npath = \"default.kv\""), 1, "have one file"),
-            ("[key_value_store.models]\ntype = \"memory\"\n".into(), 1, "knows of its models"),
+            (store("type = \"penstock\"\npath = \"default.kv\""), 1, "share the file"),
+            ("[key_value_store.models]\ntype = \"memory\"\n".into(), 1, "reserved for this host's model index"),
         ] {
             refused(&text, line, said);
         }

@@ -1,5 +1,5 @@
-//! Decides where the host's own secrets come from: the environment, a file the environment names, or one that this host
-//! made and keeps. Never the command line, which every process of a machine can read, and never a log.
+//! Decides the source of the host's own secrets: the environment, a file that the environment names, or one that this
+//! host created. Never the command line, which every process of a machine can read, and never a log.
 
 use anyhow::{Context, bail};
 use rand::RngCore;
@@ -9,14 +9,14 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// The largest secret that is read: a key set or a certificate would fit, a wrong path is not read whole.
+/// The largest secret that is read. A key set or a certificate fits. A wrong path is not read whole.
 const MAX_SECRET_BYTES: u64 = 64 << 10;
-/// Bytes of a secret that is made here.
+/// Bytes of a secret that the host creates.
 const MADE_BYTES: usize = 32;
-/// The shortest token an operator may choose for the admin API.
+/// The shortest token for the admin API that an operator may choose.
 pub const MIN_TOKEN_CHARS: usize = 32;
 
-/// Where the admin API's token comes from.
+/// The environment variable of the admin API's token.
 pub const ADMIN_TOKEN: &str = "PENSTOCK_ADMIN_TOKEN";
 const ADMIN_TOKEN_FILE: &str = "admin-token";
 
@@ -28,23 +28,23 @@ pub fn environment(name: &str) -> Option<OsString> {
     std::env::var_os(name)
 }
 
-/// A secret, and where it came from.
+/// A secret and its source.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret {
     /// The secret itself.
     pub text: String,
-    /// Where it came from.
+    /// Its source.
     pub origin: Origin,
 }
 
-/// Where a secret came from.
+/// The source of a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// The operator gave it.
     Given,
-    /// It was made at an earlier start and is in this file.
+    /// The host created it at an earlier start. It is in this file.
     Kept(PathBuf),
-    /// It was made just now and is in this file.
+    /// The host has just created it. It is in this file.
     Made(PathBuf),
 }
 
@@ -54,11 +54,12 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// What the environment gives as `NAME`, or in the file that `NAME_FILE` names, without the line's end.
+/// Returns the value of `NAME` in the environment, or the content of the file that `NAME_FILE` names, without the
+/// line's end.
 ///
 /// # Errors
 ///
-/// That both are there, or that the value or the file cannot be read.
+/// If both are set, or the value or the file cannot be read.
 pub fn given(name: &str, environment: Environment<'_>) -> anyhow::Result<Option<String>> {
     let in_file = format!("{name}_FILE");
     match (environment(name), environment(&in_file)) {
@@ -80,7 +81,7 @@ pub fn given(name: &str, environment: Environment<'_>) -> anyhow::Result<Option<
 ///
 /// # Errors
 ///
-/// That it cannot be read, with its path and without its content.
+/// If it cannot be read. The error has its path and not its content.
 pub fn read(path: &Path) -> anyhow::Result<String> {
     let shown = path.display();
     let size = std::fs::metadata(path)
@@ -97,11 +98,11 @@ pub fn read(path: &Path) -> anyhow::Result<String> {
     Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
 }
 
-/// A secret that is in a file of the state directory, and is made when it is not: 32 random bytes in hexadecimal.
+/// Returns a secret in a file of the state directory. It is created if it is missing: 32 random bytes in hexadecimal.
 ///
 /// # Errors
 ///
-/// That the file cannot be read or made, or that others may read it.
+/// If the file cannot be read or created, or other users may read it.
 pub fn kept(state_dir: &Path, file_name: &str) -> anyhow::Result<Secret> {
     let path = state_dir.join(file_name);
     if let Some(text) = existing(&path)? {
@@ -116,7 +117,7 @@ pub fn kept(state_dir: &Path, file_name: &str) -> anyhow::Result<Secret> {
     let mut bytes = [0; MADE_BYTES];
     rand::rng().fill_bytes(&mut bytes);
     let text = penstock_policy::auth::api_key::hex(&bytes);
-    // Whole or not at all, and of two servers that start at once both take what the first has made.
+    // Complete or not at all. Of two servers that start at once, both use the file that the first has created.
     let mut file = tempfile::NamedTempFile::new_in(state_dir)
         .with_context(|| format!("{} cannot be written", state_dir.display()))?;
     file.write_all(format!("{text}\n").as_bytes())?;
@@ -136,7 +137,7 @@ pub fn kept(state_dir: &Path, file_name: &str) -> anyhow::Result<Secret> {
     }
 }
 
-/// A secret in a file that nobody else may read; none when there is no such file.
+/// Reads a secret from a file that no other user may read. Returns `None` if there is no such file.
 fn existing(path: &Path) -> anyhow::Result<Option<String>> {
     let shown = path.display();
     let mode = match std::fs::metadata(path) {
@@ -146,29 +147,29 @@ fn existing(path: &Path) -> anyhow::Result<Option<String>> {
     };
     if mode & 0o077 != 0 {
         bail!(
-            "others may read the secret in {shown} (mode {:03o}); run `chmod 600 {shown}`, and replace it if they may \
-             have done so",
+            "other users can read the secret in {shown} (mode {:03o}); run `chmod 600 {shown}`, and replace the secret if they \
+             may have read it",
             mode & 0o777
         );
     }
     let text = read(path)?;
     if text.len() < MADE_BYTES {
-        bail!("{shown} has no secret in it; remove the file, and one is made");
+        bail!("{shown} contains no secret; remove the file, and the server creates a new one");
     }
     Ok(Some(text))
 }
 
-/// The token of the admin API, which is made when there is none.
+/// Returns the token of the admin API. It is created if there is none.
 ///
 /// # Errors
 ///
-/// See [`given`] and [`kept`]; and that a given one is too short or cannot be in a header.
+/// See [`given`] and [`kept`]. Also if a given token is too short or cannot be in a header.
 pub fn admin_token(state_dir: &Path, environment: Environment<'_>) -> anyhow::Result<Secret> {
     match given(ADMIN_TOKEN, environment)? {
         Some(text) => {
             if text.len() < MIN_TOKEN_CHARS || !text.bytes().all(|b| b.is_ascii_graphic()) {
                 bail!(
-                    "{ADMIN_TOKEN} must be at least {MIN_TOKEN_CHARS} visible ASCII characters, at random, e.g. from \
+                    "{ADMIN_TOKEN} must be at least {MIN_TOKEN_CHARS} random visible ASCII characters, for example from \
                      `openssl rand -hex 32`"
                 );
             }
@@ -179,11 +180,11 @@ pub fn admin_token(state_dir: &Path, environment: Environment<'_>) -> anyhow::Re
     }
 }
 
-/// The token as a client finds it: none is made.
+/// Returns the token as a client finds it. None is created.
 ///
 /// # Errors
 ///
-/// That there is none, with the ways to give it.
+/// If there is none. The message lists the ways to give it.
 pub fn known_admin_token(state_dir: &Path, environment: Environment<'_>) -> anyhow::Result<String> {
     if let Some(text) = given(ADMIN_TOKEN, environment)? {
         return Ok(text);
@@ -192,7 +193,7 @@ pub fn known_admin_token(state_dir: &Path, environment: Environment<'_>) -> anyh
     existing(&path)?.with_context(|| {
         format!(
             "there is no token for the admin API: set {ADMIN_TOKEN} or {ADMIN_TOKEN}_FILE, or name the server's state \
-             directory with --state-dir; {} is not there",
+             directory with --state-dir; {} does not exist",
             path.display()
         )
     })

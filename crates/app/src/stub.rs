@@ -1,11 +1,10 @@
-//! Decides what a component that inherits nothing sees in place of its surroundings: emptiness.
+//! Provides empty answers to a component that inherits nothing.
 //!
-//! A Rust component for `wasm32-wasip2` imports `wasi:cli/environment` and `wasi:filesystem/preopens`
-//! whether it asks for a variable or a file or not. Leaving them open would hand every dependency the
-//! environment and the directories of its parent; refusing them would refuse every such component. So
-//! each import is satisfied, inside the composed component, by a tiny component that answers: no
-//! variables, no arguments, no working directory, no directories. It is written here for the very
-//! version that is imported, because the name of the export carries it.
+//! A Rust component for `wasm32-wasip2` always imports `wasi:cli/environment` and `wasi:filesystem/preopens`, even if
+//! it uses no variable and no file. Leaving them open would give every dependency the environment and the directories
+//! of its parent. Refusing them would refuse every such component. So a tiny component inside the composed one
+//! satisfies each import: no variables, no arguments, no working directory, no directories. It is generated for the
+//! imported version, because the name of the export carries it.
 
 use wasm_encoder::{
     Alias, CanonicalFunctionSection, CanonicalOption, CodeSection, Component,
@@ -16,8 +15,8 @@ use wasm_encoder::{
     ValType,
 };
 
-/// The component that stands in for an import, if there is one for it: `import` is the name of the
-/// import, and `imports` are the names of all imports of the component that has it.
+/// Returns the component that stands in for an import, if there is one: `import` is the name of the import, and
+/// `imports` are the names of all imports of the component that has it.
 pub(super) fn empty<'i>(
     import: &str,
     mut imports: impl Iterator<Item = &'i str>,
@@ -29,7 +28,7 @@ pub(super) fn empty<'i>(
     match interface {
         "wasi:cli/environment" => Some(environment(import)),
         "wasi:filesystem/preopens" => {
-            // The directories it does not list would be of this type, so it must be the same one.
+            // The directories that it does not list would be of this type, so it must be the same one.
             let types = imports.find(|other| {
                 let (other, its_version) = match other.split_once('@') {
                     Some((other, its_version)) => (other, Some(its_version)),
@@ -43,8 +42,8 @@ pub(super) fn empty<'i>(
     }
 }
 
-/// `wasi:cli/environment`, empty. It has the functions of WASI 0.2 and of 0.3: an instance may offer
-/// more than is asked for.
+/// `wasi:cli/environment`, empty. It has the functions of WASI 0.2 and of 0.3: an instance may offer more than is
+/// requested.
 fn environment(import: &str) -> Vec<u8> {
     let string = ComponentValType::Primitive(PrimitiveValType::String);
     let mut component = silent_core();
@@ -119,8 +118,8 @@ fn preopens(import: &str, types_import: &str) -> Vec<u8> {
     component.finish()
 }
 
-/// A component with one core function and a memory of zeros. The function answers the address of the
-/// first zero, which reads as the empty list and as no value, whatever their types.
+/// A component with one core function and a memory of zeros. The function returns the address of the first zero, which
+/// reads as the empty list and as no value for all types.
 fn silent_core() -> Component {
     let mut types = TypeSection::new();
     types.ty().function([], [ValType::I32]);

@@ -1,9 +1,9 @@
-//! Decides what a component's variables are worth: `[component.<id>.variables]` of the manifest, texts in which
-//! `{{ name }}` stands for an application variable. Components read them through `fermyon:spin/variables@2.0.0`, as on
-//! Spin.
+//! Decides the values of a component's variables: `[component.<id>.variables]` of the manifest, texts in which `{{ name
+//! }}` stands for an application variable. Components read them through `fermyon:spin/variables@2.0.0`, as on Spin.
 //!
-//! An application variable is `SPIN_VARIABLE_<NAME>`, or what is in the file that `SPIN_VARIABLE_<NAME>_FILE` names, or
-//! its default. [`PEPPER`] is special: where nothing gives it a value, the host makes one and keeps it.
+//! The value of an application variable is `SPIN_VARIABLE_<NAME>`, or the content of the file that
+//! `SPIN_VARIABLE_<NAME>_FILE` names, or its default. [`PEPPER`] is special: if nothing gives it a value, the host
+//! creates one and keeps it.
 
 use crate::finding::Finding;
 use crate::manifest::Manifest;
@@ -13,7 +13,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-/// The variable that is mixed into what is kept of API keys, and the file it is kept in.
+/// The variable that is mixed into the hashes of API keys, and the name of its file.
 pub const PEPPER: &str = "pepper";
 
 const PREFIX: &str = "SPIN_VARIABLE_";
@@ -29,21 +29,21 @@ impl fmt::Debug for Variables {
 }
 
 impl Variables {
-    /// None.
+    /// No variables.
     pub fn none() -> Arc<Self> {
         Arc::default()
     }
 
-    /// What one is worth.
+    /// Returns the value of a variable.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
 
-    /// What a component's variables are worth here.
+    /// Returns the values of a component's variables.
     ///
     /// # Errors
     ///
-    /// A finding for each application variable it needs that has no value or cannot be read.
+    /// A finding for each needed application variable that has no value or cannot be read.
     pub fn resolve(
         manifest: &Manifest,
         component: &str,
@@ -74,7 +74,7 @@ impl Variables {
     }
 }
 
-/// What would keep a component's variables from having values; nothing is made for it.
+/// Returns the problems that would prevent a component's variables from having values. It creates nothing.
 pub fn findings(
     manifest: &Manifest,
     component: &str,
@@ -90,7 +90,7 @@ pub fn findings(
         .collect()
 }
 
-/// The pepper: as it is given, else as the manifest has it, else one that is made once and kept.
+/// Returns the pepper: the given one, else the manifest's, else one that is created once and kept.
 ///
 /// # Errors
 ///
@@ -108,15 +108,15 @@ pub fn pepper(
     let pepper = secrets::kept(state_dir, PEPPER)?;
     if let Origin::Made(path) = &pepper.origin {
         tracing::info!(
-            "the pepper that API keys are checked with was made and is kept in {}; without it no key is good, so back it \
-             up, and give the same to every machine that shares the store, with SPIN_VARIABLE_PEPPER_FILE",
+            "a new pepper for API keys is in {}; without it no key is valid: back it \
+             up, and give it to every machine that shares the store, with SPIN_VARIABLE_PEPPER_FILE",
             path.display()
         );
     }
     Ok(pepper)
 }
 
-/// The application variables that a component's refer to.
+/// Returns the application variables that a component's variables use.
 fn needed<'m>(manifest: &'m Manifest, component: &str) -> BTreeSet<&'m str> {
     let texts = manifest.components[component].variables.values();
     texts
@@ -133,7 +133,7 @@ enum Piece<'t> {
     Variable(&'t str),
 }
 
-/// The parts of a text with `{{ name }}` in it, which the manifest's reader has found well formed.
+/// Splits a text at each `{{ name }}`. The manifest's reader has checked its form.
 fn pieces(text: &str) -> Vec<Piece<'_>> {
     let mut pieces = Vec::new();
     let mut rest = text;
@@ -155,7 +155,7 @@ fn fill(text: &str, values: &BTreeMap<&str, String>) -> String {
     filled.collect()
 }
 
-/// What an application variable is worth, where something says so.
+/// Returns the value of an application variable, if it has one.
 fn value(
     manifest: &Manifest,
     name: &str,
@@ -166,7 +166,7 @@ fn value(
     Ok(given.or_else(default))
 }
 
-/// The environment variable for an application variable.
+/// The environment variable of an application variable.
 fn variable(name: &str) -> String {
     format!("{PREFIX}{}", name.to_ascii_uppercase())
 }
@@ -185,8 +185,8 @@ fn unreadable(manifest: &Manifest, name: &str, error: &anyhow::Error) -> Finding
     Finding::error(
         &manifest.path,
         manifest.variables.get(name).map(|found| found.place),
-        format!("the value of the variable `{name}` cannot be had: {error:#}"),
-        "correct what gives it its value; its name begins with SPIN_VARIABLE_",
+        format!("the value of the variable `{name}` cannot be read: {error:#}"),
+        "correct the environment variable that sets it; its name begins with SPIN_VARIABLE_",
     )
 }
 
@@ -247,7 +247,7 @@ pepper = "{{ pepper }}"
         let values = [("SPIN_VARIABLE_TOKEN", "x"), ("SPIN_VARIABLE_REGION", "us")];
         let variables = resolve(&values).unwrap();
         assert_eq!(variables.get("where"), Some("in us: xus"));
-        // Nothing gives the pepper a value, so one is made, and it is the same at the next start.
+        // Nothing gives the pepper a value, so one is created, and it is the same at the next start.
         let pepper = variables.get("pepper").unwrap().to_owned();
         assert_eq!(pepper.len(), 64);
         assert_eq!(resolve(&values).unwrap().get("pepper"), Some(&*pepper));

@@ -24,8 +24,7 @@ const KNOWN_CIRCLES: &[(&str, &[&str])] = &[];
 const LONG_FUNCTIONS: &[&str] = &[];
 
 /// Files that are still longer than [`MAX_FILE_LINES`].
-const LONG_FILES: &[&str] = &[
-];
+const LONG_FILES: &[&str] = &[];
 
 #[test]
 fn the_files_of_a_crate_do_not_import_each_other_in_a_circle() {

@@ -1,5 +1,5 @@
-//! Decides what to warn an operator of in a policy that is sound and may not be what was meant: doors that stand open, and
-//! doors that nobody can open.
+//! Warns an operator of a valid policy that may have an unintended effect: access for everyone, or access for no
+//! caller.
 
 use crate::settings::Settings;
 use penstock_app::Finding;
@@ -8,7 +8,7 @@ use penstock_policy::auth::settings::From;
 use std::net::SocketAddr;
 use std::path::Path;
 
-/// What is to be warned of. `listen` is where the server listens, where that is known.
+/// Returns the warnings. `listen` is the address of the server, if it is known.
 pub fn warnings(settings: &Settings, policy: &Path, listen: Option<SocketAddr>) -> Vec<Finding> {
     let auth = &settings.auth;
     let mut warnings = Vec::new();
@@ -19,18 +19,18 @@ pub fn warnings(settings: &Settings, policy: &Path, listen: Option<SocketAddr>) 
     match &auth.anonymous {
         Some(anonymous) if anonymous.from == From::Anywhere && public => {
             let place = match listen {
-                Some(listen) => format!("{listen} is not this machine's own address"),
-                None => "served on a public address, that is everybody".to_owned(),
+                Some(listen) => format!("other machines can reach {listen}"),
+                None => "on a public address this admits everyone".to_owned(),
             };
             warn(
-                format!("callers without credentials may call from anywhere; {place}"),
-                "take [auth.anonymous] out, or write from = \"loopback\" in it",
+                format!("callers without credentials may call from any address; {place}"),
+                "remove [auth.anonymous], or set from = \"loopback\" in it",
             );
         }
         Some(anonymous) if anonymous.from == From::Loopback && listen.is_some_and(|_| public) => {
             warn(
-                "callers without credentials are refused, because others than this machine reach the server".to_owned(),
-                "take [auth.anonymous] out, or listen on 127.0.0.1",
+                "callers without credentials are refused, because other machines can reach the server".to_owned(),
+                "remove [auth.anonymous], or listen on 127.0.0.1",
             );
         }
         _ => {}
@@ -41,15 +41,15 @@ pub fn warnings(settings: &Settings, policy: &Path, listen: Option<SocketAddr>) 
         .is_none_or(|anonymous| anonymous.scopes.is_empty());
     if closed && !auth.api_keys.enabled && auth.issuers.is_empty() && auth.certificates.is_empty() {
         warn(
-            "no caller is accepted: there are no API keys, issuers, certificates or callers without credentials".to_owned(),
+            "no caller is accepted: API keys, issuers, certificates and callers without credentials are all off".to_owned(),
             "turn one of them on under [auth]",
         );
     }
     if !auth.certificates.is_empty() && settings.tls.client_ca.is_none() {
         warn(
-            "[[auth.certificates]] stand for callers, and no client is asked for a certificate"
+            "[[auth.certificates]] has entries, but the server does not ask clients for certificates"
                 .to_owned(),
-            "name the authority that signs them in tls.client_ca",
+            "set tls.client_ca to the file of the authority that signs them",
         );
     }
     for limit in &settings.limits {
@@ -97,8 +97,8 @@ mod tests {
         for (text, listen, words) in [
             ("", Some(public), None),
             (anywhere, Some(local), None),
-            (anywhere, Some(public), Some("from anywhere")),
-            (anywhere, None, Some("from anywhere")),
+            (anywhere, Some(public), Some("from any address")),
+            (anywhere, None, Some("from any address")),
             (loopback, Some(local), None),
             (loopback, None, None),
             (loopback, Some(public), Some("are refused")),
@@ -107,7 +107,7 @@ mod tests {
                 None,
                 Some("no caller is accepted"),
             ),
-            (certificate, None, Some("no client is asked")),
+            (certificate, None, Some("does not ask clients")),
             (limit, None, Some("`gold`")),
             (
                 "[[disclosure]]\ntiers = [\"gold\"]\ntop = 1\n",

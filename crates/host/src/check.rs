@@ -1,5 +1,5 @@
-//! `penstock check`: everything that can be wrong before a request comes, each with file, line and
-//! remedy: manifest, composition, policy, stores, and every model's contract against its graph.
+//! `penstock check`: finds everything that can be wrong before the first request, each with file, line and remedy:
+//! manifest, composition, policy, stores, and every model's contract against its graph.
 
 use crate::AppOptions;
 use crate::settings::{Compare, ModelsSettings, Settings};
@@ -13,7 +13,7 @@ use penstock_tensor::Contract;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Checks and prints; fails when there is an error, not when there are only warnings.
+/// Checks and prints. It fails if there is an error, and not if there are only warnings.
 pub fn run(options: &AppOptions, compare: bool) -> ExitCode {
     let findings = findings(options, compare);
     for finding in &findings {
@@ -32,8 +32,8 @@ pub fn run(options: &AppOptions, compare: bool) -> ExitCode {
     })
 }
 
-/// All findings, in the order: policy, certificate, runtime configuration, manifest, composition, stores, models. With
-/// `compare`, each model is also compared with a second backend.
+/// Returns all findings, in the order: policy, certificate, runtime configuration, manifest, composition, stores,
+/// models. With `compare`, each model is also compared with a second backend.
 pub fn findings(options: &AppOptions, compare: bool) -> Vec<Finding> {
     let (settings, mut findings) = match Settings::load(&options.policy) {
         Ok(settings) => (settings, Vec::new()),
@@ -111,8 +111,8 @@ pub fn findings(options: &AppOptions, compare: bool) -> Vec<Finding> {
     findings
 }
 
-/// What is wrong with the application as a host without `wasi:nn` composes it, where some component has a file for
-/// that. That such a file was not built is no error here: this host does without.
+/// Checks the application as a host without `wasi:nn` composes it, if some component has a file for that. A missing
+/// file is no error here, because this host does not need it.
 fn as_elsewhere(options: &AppOptions, native: &Manifest, root: &str) -> Vec<Finding> {
     let portable = match Manifest::load(&options.app, Nn::Component) {
         Ok(portable) => portable,
@@ -134,14 +134,14 @@ fn as_elsewhere(options: &AppOptions, native: &Manifest, root: &str) -> Vec<Find
     }
 }
 
-/// What is wrong with the models: each contract by itself, then each graph against its contract, then all of them
-/// against the memory they may have.
+/// Checks the models: each contract alone, then each graph against its contract, then all of them against the memory
+/// budget.
 fn models_findings(options: &AppOptions, models: &Path, settings: &ModelsSettings) -> Vec<Finding> {
     let budget_bytes = settings.memory_budget_bytes;
     let backends = match prepare::backends(options) {
         Ok(backends) => backends,
         Err(error) => {
-            // The message names the library; which option named it is told by the path it repeats.
+            // The message names the library. The path that it repeats shows which option named it.
             let of = |library: &Option<PathBuf>| {
                 let path = library.as_ref()?;
                 let named = error.message.contains(&*path.to_string_lossy());
@@ -160,7 +160,7 @@ fn models_findings(options: &AppOptions, models: &Path, settings: &ModelsSetting
             return vec![Finding::error(&library, None, error.message, remedy)];
         }
     };
-    // Without a budget: everything is loaded once, and then it is known what it takes.
+    // Without a budget: everything is loaded once, and then its memory is known.
     let unbounded = penstock_nn::Settings {
         memory_budget_bytes: None,
         launcher: options.launcher.clone(),
@@ -195,7 +195,7 @@ fn models_findings(options: &AppOptions, models: &Path, settings: &ModelsSetting
     runtime.spawn(async move {
         while let Some(event) = events.recv().await {
             if matches!(event.kind, EventKind::Slow | EventKind::Noted) {
-                // Beside the findings, which are on standard output.
+                // The findings are on standard output, so this goes to standard error.
                 let (model, version) = (event.model, event.version);
                 eprintln!("model {model} version {version}: {}", event.text);
             }
@@ -239,12 +239,12 @@ fn models_findings(options: &AppOptions, models: &Path, settings: &ModelsSetting
         }
     }));
     findings.extend(budget_findings(&repository, models, budget_bytes));
-    // Models load side by side; people read in order.
+    // Models load in parallel, but people read in order.
     findings.sort_by(|a, b| (&a.file, a.line, &a.message).cmp(&(&b.file, b.line, &b.message)));
     findings
 }
 
-/// What helps against a load that failed. The reason itself often says more; the remedy must not send people elsewhere.
+/// The remedy for a load that failed. The reason itself often says more, so the remedy must not mislead.
 fn load_remedy(reason: &str) -> &'static str {
     let says = |part: &str| reason.contains(part);
     if says("fails its first run") {
@@ -252,25 +252,25 @@ fn load_remedy(reason: &str) -> &'static str {
     } else if says("is not available") || says("cannot load the graph") || says("newer than") {
         "choose a backend that reads the graph, or export the graph for this one"
     } else if says("has no model.onnx") || says("has no model.xml") || says("has no version") {
-        "put the graph into place"
+        "add the graph file"
     } else if says("not an ONNX file") || says("keeps weights in the file") {
-        "put a whole graph into place, with the files that belong to it"
+        "replace it with a complete graph and its files"
     } else {
         "make the contract match the graph's inputs and outputs, or replace the graph"
     }
 }
 
-/// What is to be told of a comparison with another backend.
+/// Returns the finding of a comparison with another backend.
 fn disagreement(file: &Path, version: u64, found: &Agreement) -> Option<Finding> {
     let remedy = match found {
         Agreement::Differs { .. } => {
             "run the graph in its own framework on the same input to find out which backend is right"
         }
         Agreement::Unknown(_) => {
-            "give --onnxruntime and --openvino to have more backends; values within declared ranges help too"
+            "name more backends with --onnxruntime and --openvino; ranges in model.toml give better inputs"
         }
         Agreement::Agrees { .. } => {
-            // Beside the findings, which are on standard output.
+            // The findings are on standard output, so this goes to standard error.
             eprintln!("{}: version {version}: {found}", file.display());
             return None;
         }
@@ -283,7 +283,7 @@ fn disagreement(file: &Path, version: u64, found: &Agreement) -> Option<Finding>
     ))
 }
 
-/// Which models have no place in the memory there is for them.
+/// Returns the models that do not fit into the memory budget.
 fn budget_findings(
     repository: &Repository,
     models: &Path,
@@ -292,14 +292,14 @@ fn budget_findings(
     let Some(budget) = budget_bytes else {
         return Vec::new();
     };
-    let remedy = "raise models.memory_budget_bytes in the policy, or serve less";
+    let remedy = "raise models.memory_budget_bytes in the policy, or serve fewer models";
     let index = repository.index();
     let too_large = index.iter().filter(|entry| entry.memory_bytes > budget);
     let mut findings: Vec<Finding> = too_large
         .map(|entry| {
             let file = models.join(&entry.model).join("model.toml");
             let message = format!(
-                "version {} takes {} bytes, and models.memory_budget_bytes allows {budget} for all models together",
+                "version {} takes {} bytes, but models.memory_budget_bytes allows {budget} for all models together",
                 entry.version, entry.memory_bytes
             );
             Finding::error(&file, None, message, remedy)
@@ -310,15 +310,15 @@ fn budget_findings(
         .sum();
     if pinned > budget {
         let message = format!(
-            "the pinned models take {pinned} bytes together, and models.memory_budget_bytes allows {budget}; they \
-             are loaded all the same, and no other is"
+            "the pinned models take {pinned} bytes together, but models.memory_budget_bytes allows {budget}; they \
+             are loaded anyway, and no other model is"
         );
         findings.push(Finding::error(models, None, message, remedy));
     }
     findings
 }
 
-/// The line that declares the first tensor a message names.
+/// Returns the line that declares the first tensor that a message names.
 fn place_of_name(contract: &str, message: &str) -> Option<Place> {
     message.split('"').skip(1).step_by(2).find_map(|name| {
         let declares = |line: &str| {

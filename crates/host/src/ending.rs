@@ -1,25 +1,26 @@
-//! Sees to it that a server that was told to stop does end, whatever its threads are doing.
+//! Ensures that a server that was told to stop does end, even if its threads are stuck.
 //!
-//! A drain needs threads of the server that still take turns. A run or a load that never ends has a thread of its own
-//! and does not disturb it; this is for what nobody thought of. A thread with a runtime of its own waits for the same
-//! signals and ends the process when the drain's time is over. That loses nothing that a caller was told: answers
-//! leave only after what they rest on is on the disk.
+//! A drain needs threads of the server that still make progress. A run or a load that never ends has its own thread and
+//! does not disturb it. This module covers all other cases. A thread with its own runtime waits for the same signals
+//! and ends the process when the drain timeout is over. That loses nothing that a caller was told: an answer leaves
+//! only after its data are on the disk.
 
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// The most of the drain's time that is kept for what comes after the last request: closing stores and the audit
-/// log.
+/// Largest part of the drain timeout that is reserved for the steps after the last request: closing stores and the
+/// audit log.
 const MAX_CLOSING: Duration = Duration::from_secs(1);
 
-/// The part of a drain's time that requests do not get.
+/// The part of the drain timeout that requests do not get.
 pub(crate) fn closing(drain: Duration) -> Duration {
     (drain / 4).min(MAX_CLOSING)
 }
 
-/// Ends the process when `drain` has passed since a signal to stop. Call it where the signals are listened to.
+/// Ends the process when `drain` has passed since a signal to stop. Call it where the server begins to listen for
+/// signals.
 pub(crate) fn watch(drain: Duration) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -42,7 +43,7 @@ pub(crate) fn watch(drain: Duration) -> std::io::Result<()> {
     thread.spawn(move || {
         runtime.block_on(wait);
         tracing::error!(
-            "the server has not ended within server.drain_timeout_ms ({} ms); it is ended now",
+            "the server did not stop within server.drain_timeout_ms ({} ms); it is stopped now",
             drain.as_millis()
         );
         at_once(ExitCode::FAILURE);
@@ -50,8 +51,8 @@ pub(crate) fn watch(drain: Duration) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The code to end with. Does not return where a model still runs or is being loaded: a plain exit runs the clean-up
-/// code of native libraries under the feet of that thread, which may crash, or wait for it for ever.
+/// The code to end with. If a model still runs or loads, this does not return: a plain exit runs the clean-up code of
+/// native libraries while that thread uses them, which may crash, or wait for the thread forever.
 pub(crate) fn with(code: ExitCode) -> ExitCode {
     if penstock_nn::overdue::at_work() > 0 {
         at_once(code);

@@ -1,4 +1,4 @@
-//! Fetches one small document over https, and nothing else: no redirects, no plain http, bounded in time and size.
+//! Fetches one small document over https: no redirects, no plain http, bounded in time and size.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
@@ -12,10 +12,10 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 
-/// How much is read at once of an answer's headers.
+/// Most bytes of an answer's headers.
 const MAX_HEAD_BYTES: usize = 32 << 10;
 
-/// Where a document is.
+/// The location of a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Location {
     host: String,
@@ -25,7 +25,7 @@ pub(crate) struct Location {
 }
 
 impl Location {
-    /// Takes an https URL apart; the error says what is wrong with it.
+    /// Parses an https URL. The error says what is wrong with it.
     pub(crate) fn parse(url: &str) -> Result<Self, String> {
         let wrong = |what: &str| Err(format!("the URL {what}"));
         let Ok(uri) = url.parse::<http::Uri>() else {
@@ -38,11 +38,11 @@ impl Location {
             return wrong("names no host");
         };
         if authority.as_str().contains('@') {
-            return wrong("has a user's name in it, which is not sent");
+            return wrong("contains a user name, which would not be sent");
         }
         let host = authority.host().trim_matches(['[', ']']).to_owned();
         if ServerName::try_from(host.clone()).is_err() {
-            return wrong("names no host that a certificate could be for");
+            return wrong("names no host that a certificate could cover");
         }
         Ok(Self {
             host,
@@ -53,7 +53,7 @@ impl Location {
     }
 }
 
-/// Whom to trust: the machine's certificate authorities, and those in a PEM file.
+/// The trusted authorities: the machine's, and those in a PEM file.
 pub(crate) fn trust(more: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -83,8 +83,8 @@ pub(crate) fn trust(more: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
     Ok(Arc::new(config))
 }
 
-/// Gets a document of at most so many bytes; it must come with status 200 within the time. The error says why it did
-/// not, in the same words each time.
+/// Gets a document of at most `max_bytes`. It must come with status 200 within the time. The error gives the reason, in
+/// the same words each time.
 pub(crate) async fn get(
     location: &Location,
     trust: Arc<ClientConfig>,
@@ -124,7 +124,7 @@ async fn exchange(
         .header(http::header::ACCEPT, accept)
         .header(http::header::USER_AGENT, "penstock")
         .body(Empty::<Bytes>::new())
-        .map_err(|e| format!("the URL cannot be asked for: {e}"))?;
+        .map_err(|e| format!("the URL cannot be requested: {e}"))?;
     let answer = sender.send_request(request).await;
     let answer = answer.map_err(|e| format!("HTTP failed: {e}"))?;
     if answer.status() != http::StatusCode::OK {

@@ -1,6 +1,6 @@
-//! `penstock init` and `penstock describe`: a contract from a graph, and what a graph says of itself.
+//! `penstock init` and `penstock describe`: a contract from a graph, and the description of a graph.
 //!
-//! What the contract says is decided in `penstock_nn::derive`; this module finds the graph, reads what lies beside it,
+//! `penstock_nn::derive` decides the content of the contract. This module finds the graph, reads the files beside it,
 //! writes files, runs the model once and prints.
 
 use super::init_source::find_graph;
@@ -21,32 +21,32 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// The largest `sample.json` that is written. A model with larger inputs is called with a binary body instead.
+/// Largest `sample.json` that is written. A model with larger inputs is called with a binary body instead.
 const MAX_SAMPLE_BYTES: usize = 4 << 20;
 
-/// Largest configuration beside a graph that is read; a tokenizer has some megabytes.
+/// Largest configuration beside a graph that is read. A tokenizer has some megabytes.
 const MAX_BESIDE_BYTES: u64 = 64 << 20;
 
-/// Most pairs of axes that are tried together at their least lengths: those of seven axes.
+/// Most pairs of axes that are tried together at their smallest lengths: those of seven axes.
 const MAX_PAIRS: usize = 21;
 
-/// Most axes that are tried for an input of which the graph does not say how many it has.
+/// Most axes that are tried for an input whose number of axes the graph does not declare.
 const MAX_TRIED_RANK: usize = 4;
 
-/// What `penstock init` is asked.
+/// The options of `penstock init`.
 #[derive(Clone, Debug)]
 pub struct InitOptions {
     /// The graph, or a folder with one.
     pub from: PathBuf,
-    /// The model's name; without it, made from the file's or the folder's.
+    /// The model's name. Without it, the name is derived from the file's or the folder's.
     pub name: Option<String>,
-    /// Whether files that are there are replaced.
+    /// Whether existing files are replaced.
     pub force: bool,
-    /// Whether the graph is linked and not copied.
+    /// Whether the graph is linked instead of copied.
     pub link: bool,
 }
 
-/// Writes a model's folder, and says how to call it.
+/// Writes a model's folder, and prints how to call it.
 pub fn run(options: &AppOptions, init: &InitOptions) -> ExitCode {
     ended(initialise(options, init, &mut std::io::stdout().lock()))
 }
@@ -66,7 +66,7 @@ fn ended(outcome: anyhow::Result<()>) -> ExitCode {
     })
 }
 
-/// A name for the model, made of the file's or the folder's.
+/// Derives a name for the model from the file's or the folder's.
 fn name_for(from: &Path, graph: &Path) -> anyhow::Result<String> {
     let from = if from.is_dir() {
         from.canonicalize().unwrap_or_else(|_| from.to_owned())
@@ -104,7 +104,7 @@ fn name_for(from: &Path, graph: &Path) -> anyhow::Result<String> {
     }
 }
 
-/// What is known of a graph, from itself and from what lies beside it.
+/// Describes a graph, from the graph itself and from the files beside it.
 fn described(path: &Path, backends: &Backends) -> anyhow::Result<(Description, Vec<PathBuf>)> {
     let is_ir = path.extension().is_some_and(|extension| extension == "xml");
     let (mut description, files) = if is_ir {
@@ -153,7 +153,7 @@ fn described(path: &Path, backends: &Backends) -> anyhow::Result<(Description, V
     Ok((description, files))
 }
 
-/// A JSON file beside the graph, or in the folder above it, as repositories of models have them.
+/// Reads a JSON file beside the graph, or in the folder above it, as repositories of models have them.
 fn beside(graph: &Path, name: &str) -> Option<serde_json::Value> {
     let folder = graph.parent()?;
     let above = folder.parent().unwrap_or(folder);
@@ -165,8 +165,8 @@ fn beside(graph: &Path, name: &str) -> Option<serde_json::Value> {
     })
 }
 
-/// The adapter for which there is evidence: its name, the file of its configuration, and the configuration. Or a question,
-/// where the evidence does not decide.
+/// Returns the adapter for which there is evidence: its name, the file of its configuration, and the configuration.
+/// Returns a question if the evidence does not decide.
 fn guess_adapter(
     graph: &Path,
     description: &Description,
@@ -192,21 +192,21 @@ fn guess_adapter(
         && let Some(input) = image(port)
     {
         return Err(format!(
-            "Does {input} take an image? The adapter \"image\" (docs/ADAPTERS.md) makes it from PNG or JPEG, once its \
-             configuration says mean, std and size, which the graph does not."
+            "Does {input} take an image? The adapter \"image\" (docs/ADAPTERS.md) makes it from PNG or JPEG. Its \
+             configuration needs mean, std and size, which the graph does not contain."
         ));
     }
     Ok(None)
 }
 
-/// The adapter for embeddings of text, from the tokenizer beside the graph.
+/// Returns the adapter for embeddings of text, from the tokenizer beside the graph.
 fn sentence(
     graph: &Path,
     description: &Description,
 ) -> Result<Option<(String, String, String)>, String> {
     let ask = |what: &str| {
         Err(format!(
-            "The model reads tokens. Which text do they stand for? {what}; docs/ADAPTERS.md lists the adapters."
+            "The model reads tokens. Which tokenizer produces them? {what}; docs/ADAPTERS.md lists the adapters."
         ))
     };
     let Some(tokenizer) = beside(graph, "tokenizer.json") else {
@@ -219,7 +219,7 @@ fn sentence(
         (vocabulary, model["type"].as_str(), lowercase)
     else {
         return ask(
-            "The adapter \"sentence\" reads uncased WordPiece, and the tokenizer.json beside the graph is another",
+            "The adapter \"sentence\" reads uncased WordPiece, but the tokenizer.json beside the graph is of another type",
         );
     };
     let mut pieces: Vec<(u64, &str)> = vocabulary
@@ -236,7 +236,7 @@ fn sentence(
         _ => None,
     });
     let (Some(width), true) = (vectors, gapless) else {
-        return ask("The adapter \"sentence\" wants one vector for each token");
+        return ask("The adapter \"sentence\" needs one vector for each token");
     };
     let pooling = beside(graph, "1_Pooling/config.json");
     let first = pooling
@@ -256,22 +256,22 @@ fn sentence(
     )))
 }
 
-/// What came of deriving a contract and running the model under it.
+/// The result of deriving a contract and running the model under it.
 struct Made {
     derived: Derived,
     outcome: Result<Ran, Obstacle>,
 }
 
-/// Why a model did not run.
+/// The reason why a model did not run.
 enum Obstacle {
-    /// The graph was not loaded: no answer to a question helps.
+    /// The graph was not loaded. No answer to a question helps.
     Load(String),
-    /// The run failed, or its outputs are not what the contract says.
+    /// The run failed, or its outputs contradict the contract.
     Run(String),
 }
 
-/// Derives a contract, and runs the graph under it. Where the graph does not say how many axes an input has, several
-/// numbers are tried; where it ran on longer axes alone, these become the least.
+/// Derives a contract, and runs the graph under it. If the graph does not declare the number of an input's axes,
+/// several numbers are tried. If it ran only on longer axes, these become the smallest lengths.
 fn made(description: &Description, graph: &Path, backends: &Backends) -> Made {
     let unranked: Vec<String> = (description.inputs.iter())
         .filter(|port| port.dims.is_none())
@@ -296,7 +296,7 @@ fn made(description: &Description, graph: &Path, backends: &Backends) -> Made {
         let done = outcome.is_ok();
         let made = Made { derived, outcome };
         if done {
-            // Lengths first: only at the least ones does a longer run show what depends on the number of items.
+            // Lengths first: only at the smallest ones does a longer run show which axes depend on the number of items.
             let (described, made) = with_least(described, made, graph, backends);
             return with_answers(described, made, graph, backends);
         }
@@ -330,7 +330,7 @@ fn parsed(text: &str) -> Result<Contract, String> {
     })
 }
 
-/// The same with the shapes that came, where the graph declares others. Without that a server would refuse the model.
+/// The same with the observed shapes, if the graph declares others. Otherwise a server would refuse the model.
 fn with_answers(
     mut description: Description,
     mut made: Made,
@@ -353,7 +353,7 @@ fn with_answers(
             ranks.iter().any(|rank| *rank != ranks[0])
         });
         if changes {
-            // The number of items decides; what one item is answered can be said.
+            // The number of items decides. Then the shape for one item is known.
             let first = parsed(&made.derived.text).map(|contract| {
                 let firsts = contract
                     .inputs
@@ -385,7 +385,7 @@ fn with_answers(
     made
 }
 
-/// The same with the lengths that ran as the least ones, where the least did not run.
+/// The same with the lengths that ran as the smallest ones, if the smallest did not run.
 fn with_least(
     description: Description,
     made: Made,
@@ -409,7 +409,7 @@ fn with_least(
     if described.least.is_empty() {
         return (description, made);
     }
-    // All axes were made longer together; those that need not be are left as short as they may be.
+    // All axes were made longer together. Axes that need no longer length are reduced again.
     let runs = |described: &Description| {
         let derived = derive(described);
         matches!(attempt(&derived, graph, backends), Ok(ran) if ran.on_least)
@@ -421,7 +421,7 @@ fn with_least(
             described = shorter;
         }
     }
-    // Two that are left may have to be as long as each other, such as the items of an input and of a state.
+    // Two remaining axes may need equal lengths, such as the items of an input and of a state.
     let left: Vec<String> = described.least.keys().cloned().collect();
     let pairs = (left.iter().enumerate())
         .flat_map(|(at, first)| left[at + 1..].iter().map(move |second| (first, second)));
@@ -433,7 +433,7 @@ fn with_least(
         }
     }
     described.questions.push(
-        "The lengths under [axes] are the first that ran, not the least that can: lower min where you know better.".into(),
+        "The lengths under [axes] are the first ones that ran. Lower min if the model also runs shorter ones.".into(),
     );
     let derived = derive(&described);
     match attempt(&derived, graph, backends) {
@@ -491,7 +491,7 @@ fn initialise(
         Err(question) => description.questions.push(question),
     }
     let Made { derived, outcome } = made(&description, &graph, &backends);
-    // Written whatever came of the run: the contract says what is to be answered.
+    // Written for every outcome of the run: the contract contains the questions.
     if !in_place {
         let version = folder.join("1");
         std::fs::create_dir_all(&version)
@@ -525,8 +525,8 @@ fn initialise(
     let ran = match outcome {
         Ok(ran) => ran,
         Err(Obstacle::Load(reason)) => bail!(
-            "the graph does not load: {reason}. `penstock describe {}` says which backends load it; the contract in {} \
-             is right as far as the graph tells",
+            "the graph does not load: {reason}. `penstock describe {}` lists the backends that load it. The contract in \
+             {} holds all that the graph declares",
             graph.display(),
             contract_file.display()
         ),
@@ -559,7 +559,7 @@ fn initialise(
     Ok(())
 }
 
-/// The mounts of the manifest, where there is one: it says where the models are.
+/// The mounts of the manifest, if there is one. They show where the models are.
 fn manifest_mounts(options: &AppOptions) -> Vec<penstock_app::Mount> {
     let found = penstock_app::Manifest::load(&options.app, penstock_app::Nn::Native)
         .ok()
@@ -570,7 +570,7 @@ fn manifest_mounts(options: &AppOptions) -> Vec<penstock_app::Mount> {
     found.map(|found| found.directories).unwrap_or_default()
 }
 
-/// Copies or links a file; never over one that is there, unless that was asked for.
+/// Copies or links a file. It replaces an existing one only if that was requested.
 fn place(from: &Path, to: &Path, init: &InitOptions) -> anyhow::Result<()> {
     if let Some(folder) = to.parent() {
         std::fs::create_dir_all(folder)?;
@@ -592,7 +592,7 @@ fn place(from: &Path, to: &Path, init: &InitOptions) -> anyhow::Result<()> {
         let linked = std::fs::copy(from, to).map(drop);
         linked
     } else {
-        // What is served must not be half a file.
+        // The server must not read an incomplete file.
         let part = to.with_extension("part");
         std::fs::copy(from, &part).and_then(|_| std::fs::rename(&part, to))
     };
@@ -610,7 +610,7 @@ fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// A body of `:predict` with these inputs.
+/// Returns a body of `:predict` with these inputs.
 fn sample_json(inputs: &[Tensor]) -> Vec<u8> {
     let mut body = b"{\"inputs\":{".to_vec();
     for (index, tensor) in inputs.iter().enumerate() {
@@ -625,7 +625,7 @@ fn sample_json(inputs: &[Tensor]) -> Vec<u8> {
     body
 }
 
-/// The command that calls the model, and whether it reads `sample.json`.
+/// Returns the command that calls the model, and whether it reads `sample.json`.
 fn call(name: &str, folder: &Path, inputs: &[Tensor], sample: &[u8]) -> (String, bool) {
     const SERVER: &str = "http://127.0.0.1:3000";
     if sample.len() <= MAX_SAMPLE_BYTES {
@@ -636,7 +636,7 @@ fn call(name: &str, folder: &Path, inputs: &[Tensor], sample: &[u8]) -> (String,
         );
         return (command, true);
     }
-    // Numbers as text would be several megabytes; zeros come cheaper as bytes behind the JSON.
+    // Numbers as text would be several megabytes. Zeros are cheaper as bytes after the JSON.
     let mut header = String::from("{\"inputs\":[");
     let mut bytes = 0;
     for (index, tensor) in inputs.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Prints what `penstock init` and `penstock models describe` found out about a graph.
+//! Prints the facts that `penstock init` and `penstock describe` found about a graph.
 
 use super::init_source::find_graph;
 use crate::{AppOptions, prepare};
@@ -7,12 +7,12 @@ use penstock_nn::trial;
 use penstock_nn::{Graph, Port};
 use std::path::{Path, PathBuf};
 
-/// What `penstock describe` is asked.
+/// The options of `penstock describe`.
 #[derive(Clone, Debug)]
 pub struct DescribeOptions {
     /// The graph, or a folder with one.
     pub from: PathBuf,
-    /// One JSON object in place of text.
+    /// Whether to print one JSON object instead of text.
     pub json: bool,
 }
 
@@ -98,7 +98,7 @@ pub(crate) fn print(
     for (backend, version, loaded) in &loads {
         match loaded {
             Ok(()) => writeln!(out, "{backend:<10} {version} loads it")?,
-            Err(reason) => writeln!(out, "{backend:<10} {version} does not: {reason}")?,
+            Err(reason) => writeln!(out, "{backend:<10} {version} does not load it: {reason}")?,
         }
     }
     Ok(())
@@ -108,7 +108,7 @@ pub(crate) fn domain_name(domain: &str) -> &str {
     if domain.is_empty() { "ai.onnx" } else { domain }
 }
 
-/// Text out of a file, fit for a terminal: no control characters, and not without end.
+/// Makes text from a file printable on a terminal: no control characters, and a bounded length.
 pub(crate) fn printable(text: &str) -> String {
     const MOST: usize = 2_000;
     let mut shown: String = text

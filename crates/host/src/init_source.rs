@@ -1,14 +1,14 @@
-//! Finds the graph that a model is made of.
+//! Finds the graph for a new model.
 
 use anyhow::bail;
 use penstock_nn::layout::{GRAPH_FILE, OPENVINO_GRAPH_FILE};
 use std::path::{Path, PathBuf};
 
-/// Most files of a folder that are looked at for a graph.
+/// Most files of a folder that are searched for a graph.
 pub(crate) const MAX_ENTRIES: usize = 4096;
 
-/// The graph that a path stands for: the file itself; or in a folder `model.onnx`, `onnx/model.onnx`, the highest version
-/// of a model's folder, or the only graph that is there.
+/// Returns the graph of a path: the file itself, or in a folder `model.onnx`, `onnx/model.onnx`, the highest version of
+/// a model's folder, or the only graph that is there.
 pub(crate) fn find_graph(from: &Path) -> anyhow::Result<PathBuf> {
     if from.is_file() {
         return Ok(from.to_owned());

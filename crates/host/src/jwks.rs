@@ -1,10 +1,10 @@
-//! Keeps the key sets of issuers fresh: decides when each is fetched, and puts what is good where the checkers of
-//! tokens look for it.
+//! Refreshes the key sets of issuers: decides when each is fetched, and writes valid sets to the store, where the
+//! checkers of tokens read them.
 //!
-//! Components cannot fetch. So the host does, and they meet in the store (`penstock_policy::auth::record`): a set stands
-//! under `key_set_name`; a checker that misses one, or a key in it, raises the counter `key_set_asked_name`, and the
-//! host fetches when it sees that the counter has moved. A set that cannot be had or read changes nothing: the one
-//! before it stays.
+//! Components cannot fetch, so the host does. They meet in the store (`penstock_policy::auth::record`): a set is under
+//! `key_set_name`. A checker that misses one, or a key in it, raises the counter `key_set_asked_name`, and the host
+//! fetches when it sees that the counter has moved. A set that cannot be fetched or read changes nothing: the previous
+//! one stays.
 
 use crate::https::{self, Location};
 use penstock_kv::{Store, StoreError};
@@ -17,22 +17,22 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::io::AsyncReadExt;
 use tokio::task::JoinSet;
 
-/// How an issuer is asked.
+/// The Accept header for an issuer.
 const ACCEPT: &str = "application/jwk-set+json, application/json;q=0.9";
 
-/// How fast all of it goes. Tests have less patience than issuers.
+/// The times of all steps. Tests use shorter ones.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
-    /// How often is looked whether somebody asked, and whether a file changed.
+    /// Time between two checks of the counter and of the file.
     look: Duration,
-    /// The shortest time between two fetches when the first went well: tokens with keys that do not exist cost nothing
-    /// to make, and an issuer must not be asked for each.
+    /// Shortest time between two fetches when the first succeeded. Tokens with unknown keys cost nothing to make, and
+    /// must not cause a fetch each.
     gap_ms: u64,
-    /// How long to wait after the first failure; each further one doubles it.
+    /// Wait after the first failure. Each further one doubles it.
     first_wait_ms: u64,
-    /// The longest of these waits.
+    /// Longest of these waits.
     longest_wait_ms: u64,
-    /// How long an issuer may take to answer.
+    /// Longest time for an issuer's answer.
     timeout: Duration,
 }
 
@@ -44,7 +44,7 @@ const PACE: Pace = Pace {
     timeout: Duration::from_secs(10),
 };
 
-/// Keeps the sets of all issuers that have one fresh, until it is dropped. File names are relative to the folder of the
+/// Refreshes the sets of all issuers that have one, until it is dropped. File names are relative to the folder of the
 /// policy file.
 pub async fn keep_fresh(settings: AuthSettings, policy_dir: PathBuf, store: Arc<dyn Store>) {
     keep(settings, &policy_dir, store, PACE).await;
@@ -59,12 +59,12 @@ async fn keep(settings: AuthSettings, policy_dir: &Path, store: Arc<dyn Store>, 
     }
     while let Some(ended) = tasks.join_next().await {
         if let Err(e) = ended {
-            tracing::error!("a key set is no longer kept fresh: {e}");
+            tracing::error!("a key set is no longer refreshed: {e}");
         }
     }
 }
 
-/// When a set is fetched. Times are milliseconds on one monotonic clock.
+/// Decides when a set is fetched. Times are milliseconds on one monotonic clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Rhythm {
     last: Option<Last>,
@@ -75,9 +75,9 @@ struct Rhythm {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Last {
     at_ms: u64,
-    /// What the counter showed before the fetch; `None` if it could not be read.
+    /// The counter before the fetch, or `None` if it could not be read.
     asked: Option<i64>,
-    /// How long to wait after a failure.
+    /// The wait after a failure.
     wait_ms: Option<u64>,
 }
 
@@ -97,7 +97,7 @@ impl Rhythm {
         }
     }
 
-    /// What follows from a fetch that ended now.
+    /// Updates the state after a fetch that ended now.
     fn after(
         self,
         now_ms: u64,
@@ -111,7 +111,7 @@ impl Rhythm {
         } else {
             self.failures.saturating_add(1)
         };
-        // Half of each wait is random, so that hosts that failed together do not come back together.
+        // Half of each wait is random, so that hosts that failed together do not retry together.
         let wait_ms = (!went_well).then(|| {
             let doublings = (failures - 1).min(32);
             let most = (pace.first_wait_ms << doublings).min(pace.longest_wait_ms);
@@ -126,7 +126,7 @@ impl Rhythm {
     }
 }
 
-/// Where an issuer's set is.
+/// The source of an issuer's set.
 #[derive(Clone, Debug)]
 enum Source {
     Url {
@@ -142,7 +142,7 @@ impl Source {
             Self::Url { url, ca_file } => {
                 let location = Location::parse(url)?;
                 let ca_file = ca_file.clone();
-                // Authorities are files, read anew each time: they may have been replaced.
+                // Authorities are files that may have been replaced, so each fetch reads them anew.
                 let trust =
                     tokio::task::spawn_blocking(move || https::trust(ca_file.as_deref())).await;
                 let trust = trust.map_err(|e| e.to_string())??;
@@ -167,7 +167,7 @@ async fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// What keeps one issuer's set.
+/// Refreshes one issuer's set.
 struct Keeper {
     issuer: Issuer,
     /// Reads sets as the checkers will.
@@ -176,9 +176,9 @@ struct Keeper {
     pace: Pace,
     started: Instant,
     rhythm: Rhythm,
-    /// What was last read, whether it was taken or not.
+    /// The last set that was read, accepted or not.
     read: Option<Result<String, String>>,
-    /// What the log was last told is wrong.
+    /// The last fault that was logged.
     told: Option<String>,
 }
 
@@ -224,13 +224,13 @@ impl Keeper {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Fetches if it is time to, and writes what is good.
+    /// Fetches if it is time to, and writes a valid set.
     async fn look(&mut self, store: &dyn Store) {
         let asked_name = record::key_set_asked_name(&self.issuer.name);
         let asked = store.increment(&asked_name, 0).await.ok();
         let refresh_ms = self.issuer.refresh_s.saturating_mul(1_000);
         let due = (self.rhythm).due(self.now_ms(), asked, refresh_ms, self.pace.gap_ms);
-        // A file is looked at each time: that costs little, and who replaces it waits for it to count.
+        // A file is read each time. That costs little, and an operator that replaces it waits for the effect.
         if !due && matches!(self.source, Source::Url { .. }) {
             return;
         }
@@ -253,7 +253,7 @@ impl Keeper {
         self.tell(outcome);
     }
 
-    /// Writes a set if it is one; gives how many of its keys are of use.
+    /// Writes a set if it is valid. Returns the number of usable keys.
     async fn take(&mut self, jwks: String, store: &dyn Store) -> Result<usize, String> {
         self.judge.set_keys(&self.issuer.name, &jwks)?;
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -266,7 +266,7 @@ impl Keeper {
         };
         let name = record::key_set_name(&self.issuer.name);
         let written = store.set(&name, &record::encode(&set)).await;
-        written.map_err(|e: StoreError| format!("it cannot be put into the store: {e}"))?;
+        written.map_err(|e: StoreError| format!("it cannot be stored: {e}"))?;
         Ok(self.judge.key_count(&self.issuer.name).unwrap_or(0))
     }
 
@@ -283,7 +283,10 @@ impl Keeper {
                 (Some(wrong.to_owned()), "")
             }
             Ok(_) => (None, ""),
-            Err(wrong) => (Some(wrong), "; the set before it, if there was one, stays"),
+            Err(wrong) => (
+                Some(wrong),
+                "; the previous set stays in use, if there was one",
+            ),
         };
         if wrong == self.told {
             return;
@@ -330,18 +333,18 @@ mod tests {
             (10_999, Some(4), false),
             (11_000, Some(4), true),
             (11_000, Some(3), false),
-            // A counter that went away and came back is another counter.
+            // A counter that disappeared and returned is another counter.
             (11_000, Some(0), true),
             (11_000, None, false),
-            // The clock never goes back, but a decision must not fall over it.
+            // The clock never goes back, but a decision must not panic on it.
             (0, Some(4), false),
         ] {
             let said = fetched.due(now_ms, asked, 300_000, 10_000);
             assert_eq!(said, due, "{now_ms} {asked:?}");
         }
-        // A refresh that is due sooner than the gap is not held up by it.
+        // The gap does not delay a refresh that is due sooner.
         assert!(fetched.due(6_000, Some(3), 5_000, 10_000));
-        // What was asked while the counter could not be read is seen when it can.
+        // Requests that came while the counter could not be read are seen later.
         let blind = Rhythm::default().after(0, None, true, &PACE, 0);
         assert!(!blind.due(20_000, None, 300_000, 10_000));
         assert!(blind.due(20_000, Some(0), 300_000, 10_000));
@@ -372,7 +375,7 @@ mod tests {
         assert!(rhythm.last.unwrap().wait_ms.unwrap() <= 60_000);
         rhythm.failures = u32::MAX;
         let rhythm = rhythm.after(500, None, false, &PACE, 7);
-        // One success makes up for all.
+        // One success resets all failures.
         let well = rhythm.after(500, Some(1), true, &PACE, 7);
         assert_eq!((well.failures, well.last.unwrap().wait_ms), (0, None));
     }
@@ -383,11 +386,11 @@ mod tests {
         )
     }
 
-    /// What the server answers next.
+    /// The next answer of the server.
     #[derive(Clone)]
-    enum Answer {
+    enum IssuerReply {
         Whole(u16, String),
-        /// Pieces of a body without a stated length.
+        /// Pieces of a body without a declared length.
         Endless,
         Nothing,
     }
@@ -395,7 +398,7 @@ mod tests {
     struct TlsServer {
         port: u16,
         directory: tempfile::TempDir,
-        answer: Arc<Mutex<Answer>>,
+        answer: Arc<Mutex<IssuerReply>>,
         asked: Arc<AtomicUsize>,
         _task: tokio::task::JoinHandle<()>,
     }
@@ -416,7 +419,7 @@ mod tests {
             let acceptor = TlsAcceptor::from(Arc::new(config));
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let port = listener.local_addr().unwrap().port();
-            let answer = Arc::new(Mutex::new(Answer::Whole(200, set("first"))));
+            let answer = Arc::new(Mutex::new(IssuerReply::Whole(200, set("first"))));
             let asked = Arc::new(AtomicUsize::new(0));
             let (answers, count) = (answer.clone(), asked.clone());
             let task = tokio::spawn(async move {
@@ -447,7 +450,7 @@ mod tests {
             }
         }
 
-        fn says(&self, answer: Answer) {
+        fn says(&self, answer: IssuerReply) {
             *self.answer.lock().unwrap() = answer;
         }
 
@@ -466,7 +469,7 @@ mod tests {
 
     async fn answered(
         request: hyper::Request<hyper::body::Incoming>,
-        answers: Arc<Mutex<Answer>>,
+        answers: Arc<Mutex<IssuerReply>>,
         count: Arc<AtomicUsize>,
     ) -> Result<hyper::Response<Body>, std::convert::Infallible> {
         count.fetch_add(1, Ordering::SeqCst);
@@ -474,19 +477,19 @@ mod tests {
         let response = hyper::Response::builder();
         assert_eq!(request.uri().to_string(), "/keys?of=main");
         Ok(match answer {
-            Answer::Whole(status, text) => response
+            IssuerReply::Whole(status, text) => response
                 .status(status)
                 .header("location", "https://localhost/elsewhere")
                 .body(Full::new(Bytes::from(text)).boxed_unsync())
                 .unwrap(),
-            Answer::Endless => {
+            IssuerReply::Endless => {
                 let piece = || Ok(Frame::data(Bytes::from(vec![b' '; 4_096])));
                 let pieces = futures_util::stream::repeat_with(piece);
                 response
                     .body(StreamBody::new(pieces).boxed_unsync())
                     .unwrap()
             }
-            Answer::Nothing => std::future::pending().await,
+            IssuerReply::Nothing => std::future::pending().await,
         })
     }
 
@@ -505,7 +508,7 @@ mod tests {
         bytes.map(|bytes| record::decode(&bytes).unwrap())
     }
 
-    /// Waits until the set in the store is this one.
+    /// Waits until this set is in the store.
     async fn becomes(store: &MemoryStore, jwks: &str) {
         while kept(store).await.map(|set| set.jwks).as_deref() != Some(jwks) {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -527,32 +530,32 @@ mod tests {
         let plain = url.replace("https", "http");
         refused(server.read(&plain, true, patience).await, "https://");
         for status in [301, 302, 303, 307, 308] {
-            server.says(Answer::Whole(status, set("moved")));
+            server.says(IssuerReply::Whole(status, set("moved")));
             refused(
                 server.read(&url, true, patience).await,
                 "redirects are not followed",
             );
         }
         for status in [201, 204, 206, 401, 404, 500, 503] {
-            server.says(Answer::Whole(status, String::new()));
+            server.says(IssuerReply::Whole(status, String::new()));
             refused(
                 server.read(&url, true, patience).await,
                 &format!("answered {status}"),
             );
         }
-        server.says(Answer::Whole(200, " ".repeat(MAX_SET_BYTES)));
+        server.says(IssuerReply::Whole(200, " ".repeat(MAX_SET_BYTES)));
         assert!(server.read(&url, true, patience).await.is_ok());
-        server.says(Answer::Whole(200, " ".repeat(MAX_SET_BYTES + 1)));
+        server.says(IssuerReply::Whole(200, " ".repeat(MAX_SET_BYTES + 1)));
         refused(
             server.read(&url, true, patience).await,
             "more than 65536 bytes",
         );
-        server.says(Answer::Endless);
+        server.says(IssuerReply::Endless);
         refused(
             server.read(&url, true, patience).await,
             "more than 65536 bytes",
         );
-        server.says(Answer::Nothing);
+        server.says(IssuerReply::Nothing);
         let short = Duration::from_millis(50);
         refused(server.read(&url, true, short).await, "within 50 ms");
         let missing = Source::Url {
@@ -578,15 +581,15 @@ mod tests {
         let keeping = tokio::spawn(async move { keep(settings, &directory, opened, QUICK).await });
         becomes(&store, &set("first")).await;
         let asked = server.asked.load(Ordering::SeqCst);
-        // What is no set does not take its place, and is asked for again.
-        server.says(Answer::Whole(200, "<html>".to_owned()));
+        // An invalid set does not replace it, and is fetched again.
+        server.says(IssuerReply::Whole(200, "<html>".to_owned()));
         let asked_name = record::key_set_asked_name("main");
         store.increment(&asked_name, 1).await.unwrap();
         while server.asked.load(Ordering::SeqCst) < asked + 3 {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         assert_eq!(kept(&store).await.unwrap().jwks, set("first"));
-        server.says(Answer::Whole(200, set("second")));
+        server.says(IssuerReply::Whole(200, set("second")));
         becomes(&store, &set("second")).await;
         assert!(kept(&store).await.unwrap().fetched_ms > 1_700_000_000_000);
         // Dropping it stops it.
@@ -626,7 +629,7 @@ mod tests {
                 keeper.told
             );
         }
-        // No key at all is how an issuer takes everything back.
+        // A set without any key is how an issuer revokes everything.
         std::fs::write(&path, "{\"keys\":[]}").unwrap();
         keeper.look(&*store).await;
         assert_eq!(kept(&store).await.unwrap().jwks, "{\"keys\":[]}");
@@ -634,7 +637,7 @@ mod tests {
         std::fs::write(&path, set("second")).unwrap();
         keeper.look(&*store).await;
         assert_eq!(kept(&store).await.unwrap().jwks, set("second"));
-        // Somebody misses it.
+        // A checker misses it.
         store.delete(&record::key_set_name("main")).await.unwrap();
         store
             .increment(&record::key_set_asked_name("main"), 1)

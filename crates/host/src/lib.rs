@@ -3,10 +3,10 @@
 //! `penstock-nn` runs the models, and `penstock-sources` pulls them.
 //!
 //! * [`up`], [`check`], [`init`], [`usage`], [`pulls`]: the commands; `prepare`: makes an application ready to serve;
-//! * [`settings`]: what the operator decides, in `penstock.toml`; [`access`]: warnings about who may call;
-//! * [`jwks`], `https`: fetches the key sets of those who issue tokens;
+//! * [`settings`]: the operator's settings in `penstock.toml`; [`access`]: warnings about access;
+//! * [`jwks`], `https`: the key sets of token issuers;
 //! * `listen`: the addresses that a server listens on; `signals`, `ending`: how the process ends;
-//! * [`log`]: where log lines go; `model_events`: what they say of the models.
+//! * [`log`]: the destination of log lines; `model_events`: log lines about the models.
 
 pub mod access;
 pub mod check;
@@ -34,12 +34,12 @@ pub use penstock_runtime::{engine, entry_points, kv};
 pub use penstock_server as server;
 use std::path::{Path, PathBuf};
 
-/// What `up` and `check` look at.
+/// The options of `up` and `check`.
 #[derive(Clone, Debug)]
 pub struct AppOptions {
     /// The manifest.
     pub app: PathBuf,
-    /// The models directory, where it is not the manifest's.
+    /// The models directory, if it is not the manifest's.
     pub models: Option<PathBuf>,
     /// The operator's policy.
     pub policy: PathBuf,
@@ -47,13 +47,13 @@ pub struct AppOptions {
     pub onnxruntime: Option<PathBuf>,
     /// The OpenVINO library.
     pub openvino: Option<PathBuf>,
-    /// Which store each label stands for, where it is not the defaults.
+    /// The runtime configuration with the store of each label, if it is not the default.
     pub runtime_config: Option<PathBuf>,
-    /// Where models run: natively, or in the component that a host without `wasi:nn` would serve.
+    /// The place where models run: in this host, or in the component for hosts without `wasi:nn`.
     pub nn: app::Nn,
-    /// Where compiled components and stores are kept, where it is not beside the manifest.
+    /// The directory of compiled components and stores, if it is not beside the manifest.
     pub state_dir: Option<PathBuf>,
-    /// Starts this program as a child that runs a model; without it, models run in this process alone.
+    /// Starts this program as a child that runs a model. Without it, models run only in this process.
     pub launcher: Option<Launcher>,
 }
 
@@ -61,7 +61,7 @@ pub struct AppOptions {
 const DEFAULT_STATE_DIR: &str = ".penstock";
 
 impl AppOptions {
-    /// Where compiled components and stores are kept.
+    /// The directory of compiled components and stores.
     pub fn state_dir(&self) -> PathBuf {
         state_dir(&self.app, self.state_dir.as_deref())
     }
@@ -73,7 +73,7 @@ pub fn state_dir(app: &Path, named: Option<&Path>) -> PathBuf {
     named.map_or_else(|| beside.join(DEFAULT_STATE_DIR), Path::to_owned)
 }
 
-/// What is built in, a line each, for `penstock version`.
+/// Returns the built-in parts, one line each, for `penstock version`.
 pub fn built_in() -> Vec<String> {
     vec![
         "wasmtime 48 (component model, async)".to_owned(),

@@ -17,11 +17,11 @@ const BACKLOG: u32 = 1024;
 pub(crate) struct Reserved {
     socket: TcpSocket,
     asked: SocketAddr,
-    /// Who listens there, at the beginning of a message.
+    /// The listener's name, at the beginning of a message.
     subject: &'static str,
-    /// What to do where the address is taken.
+    /// The remedy if the address is taken.
     remedy: &'static str,
-    /// Whether somebody chose the address. If not, another one will do.
+    /// Whether the operator chose the address. If not, another one will do.
     is_chosen: bool,
 }
 
@@ -30,7 +30,7 @@ impl Reserved {
     ///
     /// # Errors
     ///
-    /// When it cannot be had.
+    /// If it cannot be bound.
     pub(crate) fn public(asked: SocketAddr) -> anyhow::Result<Self> {
         let remedy = "choose another --listen";
         let socket = bind(asked).with_context(|| cannot("", asked, remedy))?;
@@ -43,12 +43,12 @@ impl Reserved {
         })
     }
 
-    /// The address of the admin API: the one of the command line, else the one of the policy, else the default. Nobody chose
-    /// the default, so where it is taken the admin API gets any free port, and the log says which.
+    /// The address of the admin API: the one of the command line, else the one of the policy, else the default. Nobody
+    /// chose the default. So if it is taken, the admin API gets any free port, and the log says which.
     ///
     /// # Errors
     ///
-    /// When a chosen address cannot be had.
+    /// If a chosen address cannot be bound.
     pub(crate) fn admin(
         named: Option<AdminListen>,
         settings: Option<&AdminSettings>,
@@ -80,7 +80,7 @@ impl Reserved {
     ///
     /// # Errors
     ///
-    /// When another process has begun to listen on the address meanwhile.
+    /// If another process has begun to listen on the address meanwhile.
     pub(crate) fn listen(self) -> anyhow::Result<TcpListener> {
         let Self {
             socket,
@@ -105,7 +105,7 @@ fn cannot(subject: &str, asked: SocketAddr, remedy: &str) -> String {
     format!("{subject}cannot listen on {asked}; {remedy}")
 }
 
-/// Says that the admin API has another address than the default.
+/// Logs that the admin API has another address than the default.
 fn warn_of(asked: SocketAddr, socket: &TcpSocket) {
     let address = socket.local_addr().map(|address| address.to_string());
     tracing::warn!(
@@ -123,11 +123,12 @@ fn socket(address: SocketAddr) -> std::io::Result<TcpSocket> {
     }
 }
 
-/// Binds to an address. Two sockets that may share an address can both bind to it as long as neither listens, so sharing is
-/// allowed only where the address cannot be had otherwise: where connections of a former server wait for their end.
+/// Binds to an address. Two sockets that may share an address can both bind to it as long as neither listens. So
+/// sharing is allowed only if the address cannot be bound otherwise: if connections of a former server wait for their
+/// end.
 fn bind(address: SocketAddr) -> std::io::Result<TcpSocket> {
     let alone = socket(address)?;
-    // On Unix tokio and std leave this off for sockets that they only make.
+    // On Unix tokio and std leave this off for sockets that only connect or bind.
     alone.set_reuseaddr(false)?;
     match alone.bind(address) {
         Ok(()) => Ok(alone),
@@ -146,7 +147,8 @@ fn bind_free(asked: SocketAddr) -> std::io::Result<TcpSocket> {
     bind(SocketAddr::new(asked.ip(), 0))
 }
 
-/// Listens. Connections inherit that their address may be shared, so the next server can have it while they wait for their end.
+/// Listens. Connections inherit that their address may be shared, so the next server can bind it while they wait for
+/// their end.
 fn listen(socket: TcpSocket) -> std::io::Result<TcpListener> {
     socket.set_reuseaddr(true)?;
     socket.listen(BACKLOG)
@@ -202,7 +204,7 @@ mod tests {
             remedy: "",
             is_chosen: false,
         };
-        // Somebody else listens first.
+        // Another socket listens first.
         let address = reserved.socket.local_addr().unwrap();
         let other = socket(address).unwrap();
         reserved.socket.set_reuseaddr(true).unwrap();

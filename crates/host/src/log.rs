@@ -1,12 +1,12 @@
-//! Where log lines go and how they look. `RUST_LOG` chooses what is logged.
+//! Configures the destination and the form of log lines. `RUST_LOG` selects them.
 
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
-/// What is logged unless `RUST_LOG` says otherwise: not how the embedded store goes about its work.
+/// The default of `RUST_LOG`. It hides the embedded store's routine messages.
 const DEFAULT: &str = "info,fjall=warn,lsm_tree=warn";
 
-/// Starts logging to standard error; as JSON lines, or for people.
+/// Starts logging to standard error, as JSON lines or as text.
 pub fn init(json: bool) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT));
     let builder = tracing_subscriber::fmt()

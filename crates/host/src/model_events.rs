@@ -1,9 +1,9 @@
-//! Logs what becomes of the models, and what each of them did.
+//! Logs the events and the statistics of the models.
 
 use penstock_nn::Repository;
 use penstock_nn::repository::{Event, EventKind};
 
-/// What each model version that was called did, in a line.
+/// Returns one line of statistics for each model version that was called.
 pub(crate) fn statistics(repository: &Repository) -> Vec<String> {
     let ms = |ns: u64| {
         if ns == u64::MAX {
@@ -41,7 +41,7 @@ pub(crate) fn statistics(repository: &Repository) -> Vec<String> {
         .collect()
 }
 
-/// Says what becomes of the models.
+/// Logs the events of the models.
 pub(crate) async fn note_all(mut events: tokio::sync::mpsc::UnboundedReceiver<Event>) {
     while let Some(event) = events.recv().await {
         note(&event);
@@ -65,11 +65,11 @@ fn note(event: &Event) {
         EventKind::Failed => tracing::error!("model {model}: not served: {text}"),
         EventKind::Skipped => tracing::warn!("model {model}: {text}"),
         EventKind::Kept if *version == 0 => {
-            tracing::error!("model {model}: what served before does so still: {text}");
+            tracing::error!("model {model}: the previous state keeps serving: {text}");
         }
         EventKind::Kept => {
             tracing::error!(
-                "model {model} version {version}: what served before does so still: {text}"
+                "model {model} version {version}: the previous state keeps serving: {text}"
             );
         }
         EventKind::Unseen => tracing::error!("{text}"),

@@ -20,19 +20,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Where a gate expects the models directory.
+/// The path under which a gate reads the models directory.
 const MODELS_MOUNT: &str = "/models";
 
-/// Where components find the operator's policy, whichever file it is.
+/// The path under which components read the operator's policy, independent of its file.
 pub(crate) const POLICY_FILE: &str = "/penstock.toml";
 
-/// An application, ready for a door.
+/// An application that is ready for an entry point.
 pub struct Prepared {
     /// The manifest.
     pub manifest: Manifest,
     /// The composed component, compiled.
     pub component: wasmtime::component::Component,
-    /// What instances are made from.
+    /// The source of instances.
     pub source: InstanceSource,
     /// The models.
     pub repository: Arc<Repository>,
@@ -42,7 +42,7 @@ pub struct Prepared {
     pub backends: Vec<(&'static str, String)>,
     /// Whether the application asks this host to run models; if not, none are loaded.
     pub runs_models: bool,
-    /// Whether it was compiled or taken from the cache, in words.
+    /// Whether it was compiled or taken from the cache, as text.
     pub compiled: String,
 }
 
@@ -54,8 +54,8 @@ pub async fn prepare(options: &AppOptions, settings: &Settings) -> anyhow::Resul
     .await
 }
 
-/// The same, with stores that the caller opens: of those configured, the ones that are granted. A
-/// label it leaves out is told `no-such-store`.
+/// The same, with stores that the caller opens: it gets the configured ones that are granted. A label that it leaves
+/// out gets `no-such-store`.
 pub async fn prepare_with(
     options: &AppOptions,
     settings: &Settings,
@@ -73,18 +73,18 @@ pub async fn prepare_with(
     // Before the components are compiled, because that takes longer.
     let variables =
         Variables::resolve(&manifest, &root, &state_dir, &secrets::environment).map_err(several)?;
-    // The auth component would find the same, with the first request.
+    // The auth component would find the same problem at the first request.
     let pepper = variables.get("pepper").filter(|text| !text.is_empty());
     let checked = pepper.map(|text| Pepper::new(text.as_bytes())).transpose();
     let secret = |name: &str| variables.get(name).map(str::to_owned);
     checked
         .and_then(|_| Issuers::new(&settings.auth.issuers, &settings.auth.tiers, secret))
         .map_err(|why| {
-            anyhow::anyhow!("[auth] cannot be used: {why}; variables are named in the manifest and given as docs/KEYS.md says")
+            anyhow::anyhow!("[auth] cannot be used: {why}; docs/KEYS.md describes how to set variables of the manifest")
         })?;
     let mut stores = stores(options, &manifest, &root, &state_dir, open).await?;
     let engine = engine::build(&settings.instances)
-        .map_err(|e| anyhow::anyhow!("cannot start the WebAssembly engine: {e:#}; [instances] may ask for more memory than there is"))?;
+        .map_err(|e| anyhow::anyhow!("cannot start the WebAssembly engine: {e:#}; [instances] may need more memory than the machine has"))?;
     let (component, outcome) = compile(&engine, &composed.bytes, &state_dir.join("cache"))?;
     let compiled = match outcome.cached {
         Cached::Hit => format!("components from the cache in {} ms", outcome.millis),
@@ -118,7 +118,7 @@ pub async fn prepare_with(
         ..settings.models.repository(runs_models && mounted)
     };
     let repository = Arc::new(Repository::open(&models, engines, repository_settings)?);
-    // What this host runs, components see as this host has accepted it, and not as the operator is changing it.
+    // Components see the models that this host has accepted, and not the directory that the operator is changing.
     let catalogue = (runs_models && mounted).then(|| {
         mounts.retain(|mount| mount.guest != MODELS_MOUNT);
         MODELS_MOUNT.to_owned()
@@ -129,7 +129,7 @@ pub async fn prepare_with(
         .into_iter()
         .collect();
     if runs_models {
-        // Where components run the models themselves, this host knows nothing of them, and there is no such store.
+        // If components run the models themselves, this host has no facts about them, and there is no such store.
         let store = ModelStore::new(repository.clone(), settings.models.control);
         stores.insert(
             model_store::LABEL.to_owned(),
@@ -168,7 +168,7 @@ pub async fn prepare_with(
     })
 }
 
-/// Opens the stores that a component is granted, by label.
+/// Opens the stores that are granted to a component, by label.
 async fn stores(
     options: &AppOptions,
     manifest: &Manifest,
@@ -197,12 +197,12 @@ async fn stores(
     Ok(opened.collect())
 }
 
-/// The inference backends there are: those whose libraries were named, and tract.
+/// Returns the inference backends: those whose libraries were named, and tract.
 pub(crate) fn backends(options: &AppOptions) -> Result<Backends, penstock_nn::NnError> {
     Backends::with(options.onnxruntime.as_deref(), options.openvino.as_deref())
 }
 
-/// The component that all paths lead to; this host serves one application with one gate.
+/// Returns the component for all paths. This host serves one application with one gate.
 pub(crate) fn root_component(manifest: &Manifest) -> anyhow::Result<&str> {
     manifest.route("/").with_context(|| {
         format!(
@@ -212,7 +212,7 @@ pub(crate) fn root_component(manifest: &Manifest) -> anyhow::Result<&str> {
     })
 }
 
-/// The models directory: the one the operator named, else the one the manifest mounts.
+/// Returns the models directory: the one that the operator named, else the one that the manifest mounts.
 pub(crate) fn models_directory(options: &AppOptions, mounts: &mut Vec<app::Mount>) -> PathBuf {
     let mounted = mounts.iter_mut().find(|m| m.guest == MODELS_MOUNT);
     match (&options.models, mounted) {
@@ -251,7 +251,7 @@ pub(crate) fn provided(import: &str) -> bool {
         || import == variables::INTERFACE
 }
 
-/// Findings as one error, each on lines of its own.
+/// Joins findings into one error, each on its own lines.
 pub(crate) fn several(findings: Vec<Finding>) -> anyhow::Error {
     let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
     anyhow::anyhow!("the application cannot be served:\n{}", lines.join("\n"))

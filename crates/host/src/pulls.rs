@@ -23,9 +23,9 @@ use tokio::sync::Semaphore;
 
 /// The folder of the cache in the state directory.
 const CACHE: &str = "models";
-/// Between two lines about one download, where no bar is drawn.
+/// Time between two lines about one download, if no bar is drawn.
 const LINE_EVERY: Duration = Duration::from_secs(30);
-/// Between two states of a bar.
+/// Time between two states of a bar.
 const DRAW_EVERY: Duration = Duration::from_millis(100);
 /// Cells of a bar.
 const BAR_CELLS: u64 = 24;
@@ -35,7 +35,7 @@ fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Every version that the policy gives a source. The settings were checked before.
+/// Returns every version for which the policy has a source. The settings were checked before.
 fn sources(settings: &Settings, policy: &Path) -> anyhow::Result<Vec<Source>> {
     let mut all = Vec::new();
     for source in &settings.models.sources {
@@ -69,16 +69,16 @@ fn puller(
     )?)
 }
 
-/// The pulls of a server that starts.
+/// The pulls of a starting server.
 #[derive(Default)]
 pub(crate) struct AtStart {
-    /// What a model that is not there yet is waiting for, in words.
+    /// The state of each missing model's pull, as text.
     waiting: Mutex<BTreeMap<(String, u64), String>>,
     stop: AtomicBool,
 }
 
 impl AtStart {
-    /// Why the server is not ready, where a model that it never had is still being pulled.
+    /// Returns why the server is not ready, if a model that was never installed is still being pulled.
     pub(crate) fn not_ready(&self) -> Option<String> {
         let waiting = self.waiting.lock().unwrap_or_else(|e| e.into_inner());
         let ((name, version), state) = waiting.first_key_value()?;
@@ -109,7 +109,7 @@ impl AtStart {
     }
 }
 
-/// Pulls of a server, and what they are for.
+/// The pulls of a server, with their sources and state.
 pub(crate) struct Pulls {
     sources: Vec<Source>,
     puller: Puller,
@@ -118,7 +118,7 @@ pub(crate) struct Pulls {
 }
 
 impl Pulls {
-    /// What the policy asks for; `None` where it asks for nothing.
+    /// Opens the pulls of the policy. Returns `None` if it has none.
     pub(crate) fn open(
         options: &AppOptions,
         settings: &Settings,
@@ -133,11 +133,11 @@ impl Pulls {
             let mut waiting = state.waiting.lock().unwrap_or_else(|e| e.into_inner());
             for source in &sources {
                 let folder = models.join(&source.name).join(source.version.to_string());
-                // A model that is there serves until the newer one is.
+                // An installed model serves until the newer one is installed.
                 if !folder.exists() {
                     waiting.insert(
                         (source.name.clone(), source.version),
-                        "it waits for its turn".to_owned(),
+                        "it is queued".to_owned(),
                     );
                 }
             }
@@ -150,12 +150,12 @@ impl Pulls {
         }))
     }
 
-    /// What is known of them, for `/ready`.
+    /// The state of the pulls, for `/ready`.
     pub(crate) fn state(&self) -> Arc<AtStart> {
         self.state.clone()
     }
 
-    /// Pulls all, some at a time, and loads what came. One that fails or takes long holds back no other.
+    /// Pulls all, a few at a time, and loads the installed versions. One that fails or takes long delays no other.
     pub(crate) async fn run(self, repository: Arc<Repository>, runs_models: bool) {
         let turns = Arc::new(Semaphore::new(self.at_once));
         let pulls = self.sources.into_iter().map(|source| {
@@ -172,12 +172,12 @@ impl Pulls {
                     Ok(Ok(outcome)) => {
                         tracing::info!("model {name} version {version}: {}", told(&outcome, from));
                         if let Some(why) = &outcome.offline {
-                            tracing::warn!("model {name} version {version}: its source could not be asked: {why}");
+                            tracing::warn!("model {name} version {version}: its source could not be reached: {why}");
                         }
                         for file in outcome.installed.iter().flat_map(|installed| &installed.kept) {
                             tracing::warn!(
-                                "model {name}: {file} differs from its source's and was kept, because it was not pulled \
-                                 or was edited since"
+                                "model {name}: {file} differs from the source's file. It was kept, because it was not pulled \
+                                 or was edited since then"
                             );
                         }
                         outcome.installed.is_some()
@@ -192,8 +192,8 @@ impl Pulls {
                     }
                 };
                 if installed && runs_models {
-                    state.say(&source, "it is being loaded".to_owned());
-                    // How it went is told by the repository's own events.
+                    state.say(&source, "it is loading".to_owned());
+                    // The repository's events report the result.
                     let _ = repository.load_version(name, *version).await;
                 }
                 state.done(&source);
@@ -205,7 +205,7 @@ impl Pulls {
     }
 }
 
-/// What became of a pull, in words.
+/// Describes the result of a pull.
 fn told(outcome: &Outcome, from: &impl std::fmt::Display) -> String {
     let signed = if outcome.signed {
         ", signature good"
@@ -214,13 +214,13 @@ fn told(outcome: &Outcome, from: &impl std::fmt::Display) -> String {
     };
     let sum = format!("sha256 {}{signed}", outcome.sha256);
     match (outcome.kept, &outcome.installed) {
-        (Some(Kept::Pinned), _) => format!("installed already, as pinned ({sum})"),
+        (Some(Kept::Pinned), _) => format!("already installed, as pinned ({sum})"),
         (Some(Kept::Same), _) => format!("{from} has nothing newer ({sum})"),
-        (Some(Kept::Offline), _) => format!("the installed model serves ({sum})"),
+        (Some(Kept::Offline), _) => format!("serving the installed model ({sum})"),
         (None, _) if outcome.cached => format!("installed from the cache ({sum})"),
         (None, Some(installed)) if installed.replaced => {
             format!(
-                "replaced by what {from} has now, {} fetched ({sum})",
+                "replaced with the present content of {from}, {} fetched ({sum})",
                 human(outcome.fetched_bytes)
             )
         }
@@ -231,7 +231,7 @@ fn told(outcome: &Outcome, from: &impl std::fmt::Display) -> String {
     }
 }
 
-/// Tells the log, and `/ready`.
+/// Reports progress to the log and to `/ready`.
 struct Logged {
     source: Source,
     state: Arc<AtStart>,
@@ -282,7 +282,7 @@ fn amount(done: u64, total: Option<u64>) -> String {
     }
 }
 
-/// Draws a bar on a terminal; elsewhere it writes a line now and then.
+/// Draws a bar on a terminal. Elsewhere it writes a line now and then.
 struct Terminal {
     draws: bool,
     state: Mutex<Drawn>,
@@ -396,12 +396,12 @@ fn bar(name: &str, done: u64, total: Option<u64>, rate: u64) -> String {
     )
 }
 
-/// What the commands are told.
+/// The options of the commands.
 #[derive(Clone, Debug)]
 pub struct PullOptions {
     /// The application: its models directory and its policy.
     pub app: AppOptions,
-    /// JSON instead of words for people.
+    /// Whether to print JSON instead of text.
     pub json: bool,
 }
 
@@ -448,13 +448,13 @@ fn finish(work: impl FnOnce() -> anyhow::Result<bool>) -> ExitCode {
     }
 }
 
-/// `penstock models pull`: one source, or all that the policy names where none is given.
+/// `penstock models pull`: one source, or all sources of the policy if none is given.
 pub fn pull(options: &PullOptions, source: Option<SourceSettings>) -> ExitCode {
     finish(|| {
         let settings = options.settings()?;
         let models = options.models()?;
         let wanted = match source {
-            // Typed paths are relative to where they were typed.
+            // Typed paths are relative to the working directory.
             Some(source) => source
                 .sources(Path::new(""))
                 .map_err(|(setting, why)| anyhow::anyhow!("{} {why}", flag(setting)))?,
@@ -497,7 +497,7 @@ pub fn pull(options: &PullOptions, source: Option<SourceSettings>) -> ExitCode {
     })
 }
 
-/// The setting as it is typed.
+/// The setting's name on the command line.
 fn flag(setting: &str) -> String {
     match setting {
         "from" => "the address".to_owned(),
@@ -533,14 +533,14 @@ fn report(
         told(outcome, from)
     )?;
     if let Some(why) = &outcome.offline {
-        writeln!(out, "  its source could not be asked: {why}")?;
+        writeln!(out, "  its source could not be reached: {why}")?;
     }
     for file in outcome
         .installed
         .iter()
         .flat_map(|installed| &installed.kept)
     {
-        writeln!(out, "  {file} differs from its source's and was kept")?;
+        writeln!(out, "{file} differs from the source's file; it was kept")?;
     }
     let folder = models.join(name);
     writeln!(
@@ -552,7 +552,7 @@ fn report(
     if !outcome.has_contract {
         writeln!(
             out,
-            "  it came without model.toml; write {}",
+            "  the source has no model.toml; write {}",
             folder.join("model.toml").display()
         )?;
     }

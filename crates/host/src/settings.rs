@@ -1,6 +1,5 @@
-//! `penstock.toml`: what the operator decides about the server. Every setting has a default that
-//! suits a small machine; unknown settings are errors, so that a misspelt limit is not a limit that
-//! silently does not hold.
+//! `penstock.toml`: the operator's settings of the server. Every setting has a default for a small machine. Unknown
+//! settings are errors. Otherwise a misspelt limit would silently not apply.
 
 use penstock_app::{Finding, Place};
 use penstock_core::ModelName;
@@ -33,101 +32,102 @@ pub struct Settings {
     pub server: ServerSettings,
     /// `[tls]`: the certificate, and clients' certificates.
     pub tls: TlsSettings,
-    /// `[audit]`: who asked for what, for later.
+    /// `[audit]`: the log of callers and requests.
     pub audit: AuditSettings,
     /// `[instances]`: the pool of component instances.
     pub instances: InstanceSettings,
-    /// `[models]`: how the models this host runs follow their files, and what they may hold.
+    /// `[models]`: how this host's models follow their files, and their limits.
     pub models: ModelsSettings,
-    /// `[auth]`: who may call. Acted upon by the auth component.
+    /// `[auth]`: the accepted callers. Used by the auth component.
     pub auth: AuthSettings,
-    /// `[[limits]]`: how much callers may use. Acted upon by the quota component.
+    /// `[[limits]]`: the limits of callers. Used by the quota component.
     pub limits: Vec<Limit>,
-    /// `[backoff]`: callers who are refused again and again. Acted upon by the quota component.
+    /// `[backoff]`: callers that are refused again and again. Used by the quota component.
     pub backoff: Backoff,
-    /// `[idempotency]`: calls that may be repeated. Acted upon by the component of that name.
+    /// `[idempotency]`: calls that may be repeated. Used by the component of that name.
     pub idempotency: IdempotencySettings,
-    /// `[usage]`: what is counted. Acted upon by the component of that name.
+    /// `[usage]`: the usage counters. Used by the component of that name.
     pub usage: UsageSettings,
-    /// `[[cache]]`: results that are kept. Acted upon by the gate and the component of that name.
+    /// `[[cache]]`: results that are kept. Used by the gate and the component of that name.
     pub cache: Vec<CacheEntry>,
-    /// `[validation]`: bodies of the Open Inference Protocol. Acted upon by the gate.
+    /// `[validation]`: bodies of the Open Inference Protocol. Used by the gate.
     pub validation: ValidationSettings,
-    /// `[cors]`: pages of other origins. Acted upon by the gate.
+    /// `[cors]`: pages of other origins. Used by the gate.
     pub cors: CorsSettings,
-    /// `[[disclosure]]`: how much of models' scores goes out. Acted upon by the gate.
+    /// `[[disclosure]]`: the precision of scores in answers. Used by the gate.
     pub disclosure: Vec<Disclosure>,
-    /// `[custom]`: settings of the operator's own policy. That component reads them, and nothing here judges them.
+    /// `[custom]`: settings of the operator's own policy. Only that component reads and checks them.
     pub custom: toml::Table,
-    /// `[admin]`: who administers keys and tenants; without it, there is no admin API.
+    /// `[admin]`: the admin API for keys and tenants. Without it, there is no admin API.
     pub admin: Option<AdminSettings>,
 }
 
-/// `[admin]`: the admin API, on a listener of its own.
+/// `[admin]`: the admin API, on its own listener.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdminSettings {
-    /// Where it listens; without it [`DEFAULT_ADMIN_LISTEN`], or any free port where that is taken.
+    /// Its address. Without it [`DEFAULT_ADMIN_LISTEN`], or any free port if that is taken.
     pub listen: Option<SocketAddr>,
 }
 
-/// Where the admin API listens by default.
+/// The default address of the admin API.
 pub const DEFAULT_ADMIN_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3001);
 
 impl AdminSettings {
-    /// Where the admin API listens, if that is free.
+    /// The address of the admin API, if it is free.
     pub fn listen(&self) -> SocketAddr {
         self.listen.unwrap_or(DEFAULT_ADMIN_LISTEN)
     }
 }
 
-/// `[models]`: the life of the models that this host runs.
+/// `[models]`: the life cycle of the models that this host runs.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelsSettings {
     /// Milliseconds between two looks at the models directory; 0 never looks again.
     pub poll_interval_ms: u64,
-    /// Bytes the loaded models may hold together; none means what is there is loaded.
+    /// Bytes that the loaded models may hold together. Without it, every model is loaded.
     pub memory_budget_bytes: Option<u64>,
     /// Models loaded at the same time.
     pub load_at_once: u32,
-    /// Bytes that one run may hold, weights and inputs not counted.
+    /// Bytes that one run may hold, without weights and inputs.
     pub run_memory_bytes: u64,
     /// Milliseconds that loading a version may take, its first runs included.
     pub load_timeout_ms: u64,
-    /// Where runtimes run, `process` or `thread`; without it, native ones in processes of their own, tract on threads.
+    /// Where runtimes run, `process` or `thread`. Without it, native ones run in processes, tract on threads.
     pub isolation: Option<String>,
-    /// Bytes of private memory that a model's process may map; without it, what the load took and what runs may take.
+    /// Bytes of private memory that a model's process may map. Without it, the memory of the load plus that of its
+    /// runs.
     pub process_memory_bytes: Option<u64>,
-    /// Whether a second backend must answer the same, and what becomes of a model where it does not.
+    /// Whether a second backend must give the same outputs, and the consequence if it does not.
     pub compare: Compare,
-    /// By how much it may differ, as a part of the output's largest element.
+    /// The permitted difference, as a part of the output's largest element.
     pub compare_tolerance: f64,
-    /// Whether callers with the scope for it may load and unload models.
+    /// Whether callers with the scope may load and unload models.
     pub control: bool,
-    /// Whether a folder with a graph and without a `model.toml` serves under a contract derived from the graph. Without it:
-    /// where the server listens on the loopback address alone, because a derived contract has no bounds on values and
-    /// lengths.
+    /// Whether a folder with a graph and without a `model.toml` serves under a contract derived from the graph. Without
+    /// the setting, only if the server listens on the loopback address alone, because a derived contract has no bounds
+    /// on values and lengths.
     pub derive: Option<bool>,
     /// Libraries of operators that `operators` of `[engine]` in a `model.toml` may name, each with its file.
     pub operators: BTreeMap<String, PathBuf>,
-    /// The models without which the server is not ready; `*` stands for all that are there. Acted upon by the gate.
+    /// The models without which the server is not ready; `*` means all that exist. Used by the gate.
     pub required: Vec<String>,
-    /// `[[models.sources]]`: models that come from elsewhere.
+    /// `[[models.sources]]`: models that are pulled.
     pub sources: Vec<SourceSettings>,
-    /// `[models.pull]`: what pulling them may cost, and whom it trusts.
+    /// `[models.pull]`: limits and trust of pulls.
     pub pull: PullSettings,
 }
 
-/// What becomes of a model that a second backend answers differently.
+/// The consequence if a second backend gives different outputs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Compare {
     /// Nothing is compared.
     #[default]
     Off,
-    /// It serves, and the log, the index and `/ready` say so.
+    /// It serves, and the log, the index and `/ready` report the difference.
     Warn,
     /// It is not served.
     Refuse,
@@ -143,10 +143,10 @@ impl From<Compare> for penstock_nn::agreement::Compare {
     }
 }
 
-/// The most libraries of operators: each is loaded for the models that ask for it.
+/// Most libraries of operators. Each is loaded for the models that ask for it.
 const MAX_OPERATOR_LIBRARIES: usize = 64;
 
-/// As many as a server lists.
+/// The number of models that a server lists.
 const MAX_REQUIRED_MODELS: usize = 1024;
 
 impl Default for ModelsSettings {
@@ -159,10 +159,10 @@ impl Default for ModelsSettings {
             load_timeout_ms: penstock_nn::repository::LOAD_TIMEOUT.as_millis() as u64,
             isolation: None,
             process_memory_bytes: None,
-            // It loads every graph twice; docs/decisions/0029 has what that costs.
+            // It loads every graph twice; docs/decisions/0029 has the cost.
             compare: Compare::Off,
             compare_tolerance: penstock_nn::agreement::TOLERANCE,
-            // Who unloads a model takes it from everybody.
+            // A caller that unloads a model takes it from all callers.
             control: false,
             derive: None,
             operators: BTreeMap::new(),
@@ -173,25 +173,25 @@ impl Default for ModelsSettings {
     }
 }
 
-/// The shortest interval between looks: a look lists every folder, and on a network file system takes milliseconds.
+/// Shortest interval between looks. A look lists every folder, and takes milliseconds on a network file system.
 const MIN_POLL_INTERVAL_MS: u64 = 50;
 
-/// The longest: beyond it, who copies a model in waits long enough to think that it is not seen.
+/// Longest interval. With a longer one, an operator that copies a model would think that the server does not see it.
 const MAX_POLL_INTERVAL_MS: u64 = 3_600_000;
 
-/// The least a run may be given: runtimes take some of it for themselves.
+/// Smallest memory of a run. Runtimes take some of it for themselves.
 const MIN_RUN_MEMORY_BYTES: u64 = 1 << 20;
 
-/// The least a model's process may be given: a runtime's library takes a good part of it.
+/// Smallest memory of a model's process. A runtime's library takes a good part of it.
 const MIN_PROCESS_MEMORY_BYTES: u64 = 64 << 20;
 
-/// The most loads at once: each takes about twice its graph in memory, and a core.
+/// Most loads at once. Each takes about twice its graph in memory, and a core.
 const MAX_LOAD_AT_ONCE: u32 = 64;
 
-/// The shortest time for a load: less, and a busy machine gives up models that are well.
+/// Shortest time for a load. With less, a busy machine gives up valid models.
 const MIN_LOAD_TIMEOUT_MS: u64 = 1_000;
 
-/// The longest: beyond it, a load that never ends is not noticed.
+/// Longest time for a load. With more, nobody notices a load that never ends.
 const MAX_LOAD_TIMEOUT_MS: u64 = 3_600_000;
 
 impl ModelsSettings {
@@ -245,7 +245,7 @@ impl ModelsSettings {
         let interval = MIN_POLL_INTERVAL_MS..=MAX_POLL_INTERVAL_MS;
         if *poll_interval_ms != 0 && !interval.contains(poll_interval_ms) {
             let (least, most) = (interval.start(), interval.end());
-            let message = format!("must be 0, which never looks, or from {least} to {most}");
+            let message = format!("must be 0 (never poll) or from {least} to {most}");
             faults.push(("poll_interval_ms", message));
         }
         if *memory_budget_bytes == Some(0) {
@@ -271,14 +271,14 @@ impl ModelsSettings {
         faults
     }
 
-    /// Where runtimes run, where it is said and is a case.
+    /// The setting where runtimes run, if it is set and valid.
     fn isolated(&self) -> Option<Isolation> {
         let named = self.isolation.as_deref()?;
         let mut cases = Isolation::ALL.into_iter();
         cases.find(|case| case.as_str() == named)
     }
 
-    /// What the engine is told; it publishes a catalogue where components do not read the models themselves.
+    /// The settings of the engine. It publishes a catalogue unless components read the models themselves.
     pub fn repository(&self, publish: bool) -> penstock_nn::Settings {
         penstock_nn::Settings {
             load_at_once: self.load_at_once as usize,
@@ -298,8 +298,8 @@ impl ModelsSettings {
 }
 
 impl Settings {
-    /// The largest body that is taken: what the operator allows, and no more than an instance has the memory for, so
-    /// that a body too large is answered 413 and never traps.
+    /// The largest accepted body: at most the operator's limit, and at most the size for which an instance has memory,
+    /// so that a larger body gets 413 and never traps.
     pub fn body_limit(&self) -> u64 {
         let holdable = (self.instances.memory_bytes as u64 / MEMORY_PER_BODY).max(1);
         self.server.max_body_bytes.min(holdable)
@@ -365,10 +365,11 @@ impl Settings {
             cache,
             cors,
             disclosure,
-            // One of two words, or the file cannot be read.
+            // It is one of two words, or the file cannot be read.
             validation: _,
-            // An address is one, or the file cannot be read.
+            // The component checks them.
             custom: _,
+            // An address is valid, or the file cannot be read.
             admin: _,
         } = self;
         let mut faults = limit_faults(limits);
@@ -382,7 +383,7 @@ impl Settings {
                 faults.push((
                     format!("limits[{at}].max_wait_ms"),
                     format!(
-                        "lets {waiting} calls wait for their turn, each in an instance; at most {allowed} may, a quarter of \
+                        "lets {waiting} calls wait, each in an instance; at most {allowed} may wait, a quarter of \
                          instances.count"
                     ),
                 ));
@@ -415,7 +416,7 @@ impl Settings {
     }
 }
 
-/// What is wrong with the numbers of `[server]` and `[instances]`.
+/// Returns the faults of the numbers of `[server]` and `[instances]`.
 fn number_faults(server: &ServerSettings, instances: &InstanceSettings) -> Vec<(String, String)> {
     let mut faults = Vec::new();
     let mut at_least = |setting: &str, value: u64, least: u64, message: &str| {
@@ -430,7 +431,7 @@ fn number_faults(server: &ServerSettings, instances: &InstanceSettings) -> Vec<(
         1,
         "must be at least 1",
     );
-    // hyper refuses to read heads into less.
+    // hyper refuses smaller buffers.
     at_least(
         "max_header_bytes",
         server.max_header_bytes.into(),
@@ -506,7 +507,7 @@ fn number_faults(server: &ServerSettings, instances: &InstanceSettings) -> Vec<(
         faults.push((
             "drain_delay_ms".to_owned(),
             format!(
-                "must be less than drain_timeout_ms ({all}), which it is a part of, or requests in flight have no time \
+                "must be less than drain_timeout_ms ({all}), of which it is a part, so that requests in flight have time \
                  to finish"
             ),
         ));
@@ -514,10 +515,10 @@ fn number_faults(server: &ServerSettings, instances: &InstanceSettings) -> Vec<(
     faults
 }
 
-/// One part in so many of the instances may hold calls that a limit paces, so that the others are free.
+/// One part in this many of the instances may hold calls that a limit paces, so that the others are free.
 const PACED_SHARE: u32 = 4;
 
-/// How many calls a pacing limit may hold back at once.
+/// Calls that a pacing limit may delay at once.
 fn most_waiting(limit: &Limit) -> u64 {
     if limit.algorithm != Algorithm::LeakyBucket {
         return 0;
@@ -527,8 +528,8 @@ fn most_waiting(limit: &Limit) -> u64 {
     limit.limit.saturating_mul(wait_ms).div_ceil(window_ms)
 }
 
-/// The line, from 0, that a setting with a fault stands on: `lease_ms`, `backoff.double_every`,
-/// `limits[2].window_s`. Where the setting is not there, because it is missing, its table's.
+/// The line, from 0, of a setting with a fault: `lease_ms`, `backoff.double_every`, `limits[2].window_s`. If the
+/// setting is missing, the line of its table.
 fn line_of(text: &str, setting: &str) -> Option<usize> {
     let (entry, field) = setting.rsplit_once('.').unwrap_or(("", setting));
     let lines = || text.lines().map(str::trim_start).enumerate();
@@ -609,7 +610,7 @@ mod tests {
             ("[models]\nisolation = \"vm\"\n", 2, "`thread`"),
             ("[models]\nprocess_memory_bytes = 1\n", 2, "67108864"),
             ("[tls]\n\ncertificate = \"a.pem\"\n", 3, "tls.private_key"),
-            ("[tls]\nclient_ca = \"a.pem\"\n", 2, "no TLS"),
+            ("[tls]\nclient_ca = \"a.pem\"\n", 2, "does not use TLS"),
             (
                 "[tls]\nclient_certificates = \"optional\"\n",
                 2,

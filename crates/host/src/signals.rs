@@ -6,7 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 ///
 /// # Errors
 ///
-/// When the process cannot listen for signals.
+/// If the process cannot listen for signals.
 pub(crate) fn stop_and_hurry()
 -> std::io::Result<(impl Future<Output = ()>, impl Future<Output = ()>)> {
     let mut first = Both::new()?;

@@ -1,4 +1,4 @@
-//! `penstock up`: puts manifest, components, models and server together, and says what it serves.
+//! `penstock up`: starts manifest, components, models and server together, and logs what it serves.
 
 use crate::AppOptions;
 use crate::access;
@@ -33,28 +33,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Where components find what the server's own headers begin with.
+/// The variable with the prefix of the server's own headers, for components.
 const HOST_TOKEN: &str = "PENSTOCK_HOST_TOKEN";
 
 /// The store that the auth component keeps keys in.
 const KEY_STORE: &str = admin::STORE;
 
-/// The variable by which components hear that others than this machine reach the server.
+/// The variable that tells components that other machines can reach the server.
 const HOST_LISTENER: &str = "PENSTOCK_LISTENER";
 
-/// The variable by which components hear that there is an audit log to tell of.
+/// The variable that tells components that there is an audit log.
 const HOST_AUDITS: &str = "PENSTOCK_AUDIT";
 
-/// What `up` is told.
+/// The options of `up`.
 #[derive(Clone, Debug)]
 pub struct UpOptions {
-    /// What to serve.
+    /// The application.
     pub app: AppOptions,
-    /// Where to listen.
+    /// The address of the API.
     pub listen: SocketAddr,
-    /// Which door requests go through.
-    pub door: EntryPointKind,
-    /// Where the admin API listens, whatever the policy says.
+    /// The entry point that requests go through.
+    pub entry_point: EntryPointKind,
+    /// The address of the admin API. It overrides the policy.
     pub admin: Option<AdminListen>,
 }
 
@@ -71,7 +71,7 @@ pub fn run(options: UpOptions) -> ExitCode {
         }
     };
     let served = runtime.block_on(serve(options));
-    // What is still running after a drain is not waited for.
+    // Tasks that still run after a drain are not waited for.
     runtime.shutdown_timeout(CLOSING);
     ending::with(match served {
         Ok(()) => ExitCode::SUCCESS,
@@ -82,7 +82,7 @@ pub fn run(options: UpOptions) -> ExitCode {
     })
 }
 
-/// The longest that tasks are waited for after a drain.
+/// Longest wait for tasks after a drain.
 const CLOSING: Duration = Duration::from_millis(500);
 
 async fn serve(options: UpOptions) -> anyhow::Result<()> {
@@ -110,12 +110,12 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
     log_stores(&settings, &prepared.source.stores);
     let engine = prepared.component.engine();
     let _ticker = Ticker::start(engine).context("cannot start the epoch thread")?;
-    let entry = open_entry_point(options.door, &prepared, &settings)?;
-    // Idle instances that remember old models may hold much memory. They go when the models change.
+    let entry = open_entry_point(options.entry_point, &prepared, &settings)?;
+    // Idle instances that hold old models may use much memory. They are dropped when the models change.
     let retiring = retire_with(&entry, &prepared.repository);
     let scheme = if tls.is_some() { "https" } else { "http" };
     let following = tls.clone().map(|tls| tokio::spawn(tls.follow()));
-    // Components that open the models themselves have none to load.
+    // Components that open the models themselves need no load here.
     let loaded = Arc::new(AtomicBool::new(!prepared.runs_models));
     let pull_state = pulls.as_ref().map(Pulls::state);
     let server_options = ServerOptions {
@@ -162,7 +162,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Tells components of this server through their environment. Returns the token that its own headers begin with.
+/// Tells components about this server through their environment. Returns the token at the beginning of its headers.
 fn tell_components(
     source: &mut InstanceSource,
     settings: &Settings,
@@ -182,7 +182,7 @@ fn tell_components(
     token
 }
 
-/// Makes the admin API, on the address that was reserved for it.
+/// Opens the admin API on the address that was reserved for it.
 fn open_admin(
     reserved: Reserved,
     options: &UpOptions,
@@ -203,7 +203,7 @@ fn open_admin(
     )
 }
 
-/// Logs where entries are kept, and how limits are counted.
+/// Logs the stores of all labels, and how limits are counted.
 fn log_stores(settings: &Settings, stores: &Stores) {
     for line in stores.describe() {
         tracing::info!("{line}");
@@ -223,11 +223,11 @@ fn open_entry_point(
     prepared: &Prepared,
     settings: &Settings,
 ) -> anyhow::Result<EntryPoint> {
-    let door_settings = EntryPointSettings {
+    let pool_settings = EntryPointSettings {
         retained_bytes: if prepared.runs_models {
             RETAINED_BYTES
         } else {
-            // What an instance holds then is models, and opening them again for each request is dearer.
+            // Then instances hold models, and opening these again for each request costs more.
             settings.instances.memory_bytes
         },
         count: settings.instances.count,
@@ -238,15 +238,14 @@ fn open_entry_point(
         .map_err(|e| anyhow::anyhow!("cannot link the application: {e:#}"))?;
     let source = prepared.source.clone();
     match kind {
-        EntryPointKind::Direct => {
-            Direct::new(pre, source, door_settings).map(|door| EntryPoint::Direct(Arc::new(door)))
-        }
-        EntryPointKind::Http => Http::new(pre, source, door_settings).map(EntryPoint::Http),
+        EntryPointKind::Direct => Direct::new(pre, source, pool_settings)
+            .map(|direct| EntryPoint::Direct(Arc::new(direct))),
+        EntryPointKind::Http => Http::new(pre, source, pool_settings).map(EntryPoint::Http),
     }
-    .map_err(|e| anyhow::anyhow!("the application has no such door: {e:#}"))
+    .map_err(|e| anyhow::anyhow!("the application lacks this entry point: {e:#}"))
 }
 
-/// The settings of the server, within what instances can hold and with time left to end the process.
+/// The settings of the server, within the memory of instances and with time left to end the process.
 fn server_settings(settings: &Settings) -> ServerSettings {
     let mut own = settings.server.clone();
     own.max_body_bytes = settings.body_limit();
@@ -256,7 +255,7 @@ fn server_settings(settings: &Settings) -> ServerSettings {
     if own.max_body_bytes < settings.server.max_body_bytes {
         tracing::warn!(
             "bodies of more than {} bytes are refused, although server.max_body_bytes is {}: an instance of \
-             instances.memory_bytes = {} has no room for the tensors of a larger one",
+             instances.memory_bytes = {} is too small for the tensors of a larger body",
             own.max_body_bytes,
             settings.server.max_body_bytes,
             settings.instances.memory_bytes
@@ -274,12 +273,12 @@ fn log_application(prepared: &Prepared, origin: &str) {
         if prepared.runs_models {
             "loading, /ready tells when they are"
         } else {
-            "opened by the components that run them, when they are first asked for"
+            "opened by the components that run them, at the first call"
         },
     );
 }
 
-/// Loads the models, says when they are loaded, and follows their files.
+/// Loads the models, reports when they are loaded, and follows their files.
 fn load(
     prepared: &Prepared,
     settings: &Settings,
@@ -308,7 +307,7 @@ fn load(
                 started.elapsed().as_millis()
             );
         };
-        // Beside each other: one model that takes long to load must not keep changes to others from being seen.
+        // In parallel: a model that takes long to load must not delay changes to others.
         let followed = async {
             if runs_models {
                 repository.run(poll).await;
@@ -318,7 +317,7 @@ fn load(
     }
 }
 
-/// Keeps the key sets of token issuers fresh, where the policy names any, in the store that the auth component reads.
+/// Refreshes the key sets of token issuers, if the policy names any, in the store that the auth component reads.
 fn fetch_key_sets(
     settings: &Settings,
     options: &UpOptions,
@@ -336,12 +335,12 @@ fn fetch_key_sets(
 
 fn log_end(server: &Server, repository: &Repository, left: u64) {
     if left > 0 {
-        tracing::warn!("{left} connections were still open when the drain's time ran out");
+        tracing::warn!("{left} connections were still open at the end of the drain timeout");
     }
     for line in statistics(repository) {
         tracing::info!("{line}");
     }
-    let counts = server.door().counts();
+    let counts = server.entry_point().counts();
     tracing::info!(
         "stopped: {} instances made, {} live, {} requests trapped",
         counts.created(),
@@ -350,8 +349,8 @@ fn log_end(server: &Server, repository: &Repository, left: u64) {
     );
 }
 
-/// Says why a server whose models this host runs takes no new work: it has not tried all that were there at its start, or
-/// none of those it has can answer. One that failed beside others that answer is its own callers' affair.
+/// Returns why a server whose models this host runs takes no new work: it has not tried all models of its start, or
+/// none of them can answer. If others answer, a failed one concerns only its own callers.
 fn not_ready(
     repository: Arc<Repository>,
     loaded: Arc<AtomicBool>,
@@ -371,16 +370,16 @@ fn not_ready(
             unloaded,
             failed,
         } = repository.readiness();
-        // What an operator unloaded is not broken.
+        // A model that an operator unloaded is not broken.
         let others = ready + loading + evicted + unloaded;
         (failed > 0 && others == 0).then(|| "every model failed to load".into())
     })
 }
 
-/// Lets go of idle instances whenever the models change. Behind the HTTP door they go by themselves.
-fn retire_with(door: &EntryPoint, repository: &Repository) -> tokio::task::JoinHandle<()> {
+/// Drops idle instances when the models change. With the HTTP entry point they end by themselves.
+fn retire_with(entry_point: &EntryPoint, repository: &Repository) -> tokio::task::JoinHandle<()> {
     let mut generations = repository.generations();
-    let direct = match door {
+    let direct = match entry_point {
         EntryPoint::Direct(direct) => Some(direct.clone()),
         EntryPoint::Http(_) => None,
     };
@@ -392,9 +391,9 @@ fn retire_with(door: &EntryPoint, repository: &Repository) -> tokio::task::JoinH
     })
 }
 
-/// How each limit is counted and where, and whether that differs from what the policy asks for.
+/// Describes how and where each limit is counted, and whether that differs from the policy.
 fn limit_lines(settings: &Settings, stores: &Stores) -> Vec<(bool, String)> {
-    // As the quota component chooses.
+    // The quota component chooses in the same way.
     let store = stores.first_of(&["counters", "default"]);
     let lines = settings.limits.iter().map(|limit| {
         let Limit { name, algorithm, .. } = limit;
@@ -406,13 +405,13 @@ fn limit_lines(settings: &Settings, stores: &Stores) -> Vec<(bool, String)> {
         match store {
             None => (
                 true,
-                format!("limit {name}: there is no store `counters` or `default` to count in; grant one in key_value_stores"),
+                format!("limit {name}: it needs the store `counters` or `default`; add one to key_value_stores"),
             ),
             Some((label, false)) if wants_swap => (
                 true,
                 format!(
-                    "limit {name}: a sliding window on {label} in place of the {algorithm}, because the store's \
-                     compare-and-swap cannot be trusted"
+                    "limit {name}: a sliding window on {label} instead of {algorithm}, because the store has no \
+                     reliable compare-and-swap"
                 ),
             ),
             Some((label, _)) => (false, format!("limit {name}: {algorithm} on {label}")),

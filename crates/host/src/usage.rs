@@ -1,7 +1,7 @@
-//! `penstock usage`: asks a running server what was used and prints it as a table or as JSON lines.
+//! `penstock usage`: gets the usage from a running server and prints it as a table or as JSON lines.
 //!
-//! It asks over HTTP because the server has the store open, and because what it may see is then decided
-//! by the server alone.
+//! It uses HTTP because the server has the store open, and because the server alone then decides what the caller may
+//! see.
 
 use anyhow::{Context, bail};
 use penstock_admin::client::{Ask, ask, columns};
@@ -11,12 +11,12 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// The environment variable that holds the API key to ask with.
+/// The environment variable with the caller's API key.
 pub const API_KEY: &str = "PENSTOCK_API_KEY";
 /// Pages that are read before giving up: a million rows.
 const MAX_PAGES: usize = 1_000;
 
-/// What is asked, and how it is printed.
+/// The query, and the form of the output.
 #[derive(Clone, Debug)]
 pub struct UsageOptions {
     /// The server, `http://host:port`.
@@ -25,9 +25,9 @@ pub struct UsageOptions {
     pub from: Option<String>,
     /// The last day.
     pub to: Option<String>,
-    /// One JSON object a line.
+    /// Whether to print one JSON object per line.
     pub json: bool,
-    /// The file with the API key to ask with, where [`API_KEY`] does not hold it.
+    /// The file with the API key, if [`API_KEY`] does not hold it.
     pub api_key_file: Option<PathBuf>,
 }
 
@@ -49,7 +49,7 @@ struct Row {
     compute_ms: f64,
 }
 
-/// Asks and prints.
+/// Gets the usage and prints it.
 pub fn run(options: &UsageOptions) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -81,7 +81,8 @@ async fn print(options: &UsageOptions, out: &mut impl Write) -> anyhow::Result<(
                 writeln!(out, "{row}")?;
             } else {
                 rows.push(
-                    serde_json::from_value(row).context("the server's answer has another form")?,
+                    serde_json::from_value(row)
+                        .context("the server's answer has an unexpected form")?,
                 );
             }
         }
@@ -96,7 +97,7 @@ async fn print(options: &UsageOptions, out: &mut impl Write) -> anyhow::Result<(
     bail!("there are more than {MAX_PAGES} pages; ask for fewer days with --from and --to")
 }
 
-/// Prints rows in columns as wide as what is in them.
+/// Prints rows in columns. Each is as wide as its widest entry.
 fn table(rows: &[Row], out: &mut impl Write) -> anyhow::Result<()> {
     let head = [
         "DATE",
@@ -136,7 +137,7 @@ async fn page(
         ("page_token", token),
     ] {
         if let Some(value) = value {
-            // Dates and tokens have digits, dashes and a point; anything else the server would refuse.
+            // Dates and tokens have digits, dashes and a point. The server would refuse anything else.
             if !value
                 .bytes()
                 .all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b))
@@ -160,7 +161,7 @@ async fn page(
         start: "`penstock up`",
     })
     .await?;
-    serde_json::from_slice(&body).context("the server's answer has another form")
+    serde_json::from_slice(&body).context("the server's answer has an unexpected form")
 }
 
 #[cfg(test)]

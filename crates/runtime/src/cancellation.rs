@@ -1,6 +1,6 @@
 //! Tells the code that works for a request that its caller is gone.
 //!
-//! An entry point cancels a request when its caller disconnects. The code that works for the caller stops where going on
+//! An entry point cancels a request when its caller disconnects. The code that works for the caller stops if its result
 //! would be useless.
 
 use std::sync::Arc;

@@ -1,17 +1,16 @@
 //! Decides when machine code from an earlier run may be trusted.
 //!
-//! Compiling a composed component takes seconds and always gives the same code for the same component,
-//! engine and settings, so the code is kept in a directory. Loading machine code is as dangerous as
-//! running a program, so a file is only loaded if
+//! Compiling a composed component takes seconds and always gives the same code for the same component, engine and
+//! settings. So the code is kept in a directory. Loading machine code is as dangerous as running a program, so a file
+//! is only loaded if
 //!
-//! * nobody else could have written it: the directory belongs to this user, or to root, and nobody else
-//!   may write in it;
-//! * it is what was written: it carries a digest of itself, and the bytes that were digested are the
-//!   bytes that are loaded;
-//! * it was made from this very component, by this version of the compiler with these settings: the
-//!   digest of all that is its name, and is in the file too.
+//! * no other user could have written it: the directory belongs to this user, or to root, and no other user may write
+//!   to it;
+//! * it is unchanged: it carries a digest of itself, and the digested bytes are the loaded bytes;
+//! * it was made from this component, by this version of the compiler with these settings: the digest of all that is
+//!   its name, and is in the file too.
 //!
-//! Anything else is compiled afresh. A cache that cannot be used is a slow start, never a failed one.
+//! Anything else is compiled again. An unusable cache makes the start slow, and never fails it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::{Hash, Hasher};
@@ -25,47 +24,47 @@ use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-/// How many compiled components are kept. An application has one or a few, so this is several builds'
-/// worth; each is about as large as twice its component.
+/// Compiled components that are kept. An application has one or a few, so this covers several builds. Each is about
+/// twice as large as its component.
 pub const MAX_CACHED: usize = 16;
 
 /// The largest cache file that is read: compiled code of the largest component that is accepted.
 const MAX_CACHED_BYTES: u64 = 1 << 30;
 
-/// How long an unfinished file is left alone: whoever writes it may still be at it.
+/// Time for which an unfinished file is left alone, because another process may still write it.
 const UNFINISHED_FOR: Duration = Duration::from_secs(60 * 60);
 
-/// What a cache file starts with. Changing the layout changes the number.
+/// The beginning of a cache file. A change of the layout changes the number.
 const MAGIC: &[u8; 16] = b"penstock-cwasm-1";
 const DIGEST_BYTES: usize = 32;
 const HEADER_BYTES: usize = MAGIC.len() + 2 * DIGEST_BYTES;
 const EXTENSION: &str = "cwasm";
 
-/// Whether the machine code was there already.
+/// Whether the machine code came from the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cached {
-    /// It was, and was loaded.
+    /// It was there, and was loaded.
     Hit,
-    /// It was not, and is now kept.
+    /// It was missing, and is stored now.
     Miss,
-    /// The cache could not be used, for this reason; the code was compiled and is not kept.
+    /// The cache could not be used, for this reason. The code was compiled and is not stored.
     Unusable(String),
 }
 
-/// How a component came to be machine code.
+/// The origin of a component's machine code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheOutcome {
-    /// Whether the code was there already.
+    /// Whether the code came from the cache.
     pub cached: Cached,
-    /// How long it took, in milliseconds.
+    /// The time for it, in milliseconds.
     pub millis: u64,
 }
 
-/// Compiles a component, or loads what an earlier run compiled from it.
+/// Compiles a component, or loads the code that an earlier run compiled.
 ///
 /// # Errors
 ///
-/// The component is not one that the engine accepts.
+/// The engine does not accept the component.
 pub fn compile(
     engine: &Engine,
     bytes: &[u8],
@@ -85,8 +84,8 @@ pub fn compile(
     }
     // This takes seconds of every core, so the log must not be silent meanwhile.
     tracing::info!(
-        "compiling the components to machine code ({} of WebAssembly); this uses every core for some seconds, and happens \
-         once: later starts of this build load the code from `{}`",
+        "compiling the components to machine code ({} of WebAssembly); this uses every core for some seconds; \
+         later starts of this build load the code from `{}`",
         megabytes(bytes.len()),
         cache_dir.display()
     );
@@ -99,10 +98,10 @@ pub fn compile(
     let kept = usable.and_then(|()| {
         let code = component
             .serialize()
-            .map_err(|error| format!("the compiled code cannot be written down: {error:?}"))?;
+            .map_err(|error| format!("the compiled code cannot be serialized: {error:?}"))?;
         store(&key, &code, cache_dir).map_err(|error| {
             format!(
-                "the compiled code cannot be kept in `{}` ({error})",
+                "the compiled code cannot be stored in `{}` ({error})",
                 cache_dir.display()
             )
         })
@@ -121,7 +120,7 @@ fn megabytes(bytes: usize) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
-/// A digest of all that decides the machine code.
+/// A digest of everything that determines the machine code.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Key([u8; DIGEST_BYTES]);
 
@@ -138,7 +137,7 @@ impl std::fmt::Display for Key {
 }
 
 fn key(engine: &Engine, bytes: &[u8]) -> Key {
-    /// Takes what would be hashed into the digest, so that nothing of it is lost in 64 bits.
+    /// Feeds hashed data into the digest, so that nothing of it is lost in 64 bits.
     struct Feed(Sha256);
     impl Hasher for Feed {
         fn write(&mut self, bytes: &[u8]) {
@@ -157,7 +156,7 @@ fn key(engine: &Engine, bytes: &[u8]) -> Key {
     Key(digest.finalize().into())
 }
 
-/// Makes the directory if need be, and says why it cannot be used if it cannot.
+/// Creates the directory if needed, and returns the reason if it cannot be used.
 fn prepare(cache_dir: &Path) -> Result<(), String> {
     let at = cache_dir.display();
     let mut builder = DirBuilder::new();
@@ -171,24 +170,23 @@ fn prepare(cache_dir: &Path) -> Result<(), String> {
     {
         use std::os::unix::fs::MetadataExt;
         let metadata = fs::metadata(cache_dir)
-            .map_err(|error| format!("`{at}` cannot be looked at ({error})"))?;
+            .map_err(|error| format!("`{at}` cannot be examined ({error})"))?;
         if metadata.mode() & 0o022 != 0 {
             return Err(format!(
-                "others may write in `{at}`, and could have their code run here; `chmod 700` it, or name another directory"
+                "other users can write to `{at}` and could run their code in this server; run `chmod 700 {at}`, or name another directory"
             ));
         }
         let owner = metadata.uid();
         if owner != 0 && Some(owner) != own_user(cache_dir) {
             return Err(format!(
-                "`{at}` belongs to another user, who could have their code run here; name another directory"
+                "`{at}` belongs to another user, who could run code in this server; name another directory"
             ));
         }
     }
     Ok(())
 }
 
-/// The user this process acts as, who owns whatever it makes. There is no other way to ask without
-/// calling into C.
+/// Returns the user of this process, which owns its files. There is no other way to find it without a call into C.
 #[cfg(unix)]
 fn own_user(cache_dir: &Path) -> Option<u32> {
     use std::os::unix::fs::MetadataExt;
@@ -198,9 +196,9 @@ fn own_user(cache_dir: &Path) -> Option<u32> {
     owner
 }
 
-/// Opens a new file that only this user can read, under a name nobody else uses.
+/// Opens a new file that only this user can read, under a unique name.
 fn aside(cache_dir: &Path, stem: &str) -> io::Result<(PathBuf, File)> {
-    /// Tells apart what several threads write at once.
+    /// Distinguishes the files that several threads write at once.
     static MADE: AtomicU64 = AtomicU64::new(0);
     let made = MADE.fetch_add(1, Ordering::Relaxed);
     let path = cache_dir.join(format!("{stem}.{}-{made}.tmp", std::process::id()));
@@ -212,7 +210,7 @@ fn aside(cache_dir: &Path, stem: &str) -> io::Result<(PathBuf, File)> {
     Ok((path, file))
 }
 
-/// The component an earlier run compiled, if there is one that may be trusted.
+/// Loads the component that an earlier run compiled, if it may be trusted.
 fn load(engine: &Engine, key: &Key, cache_dir: &Path) -> Option<Component> {
     let path = key.path(cache_dir);
     let refuse = |why: &str| {
@@ -231,16 +229,16 @@ fn load(engine: &Engine, key: &Key, cache_dir: &Path) -> Option<Component> {
         Err(error) => return refuse(&format!("cannot be read ({error})")),
     }
     let Some(code) = verified(key, &content) else {
-        return refuse("is damaged or was made from something else");
+        return refuse("is damaged or belongs to other components");
     };
-    // SAFETY: `deserialize` asks that the bytes come from this library's own serialization and were not
-    // changed since. `prepare` has established that only this user and root can write in the directory,
-    // and `verified` that these very bytes, which nobody else can reach any more, are the ones `store`
-    // wrote for this component, this compiler and these settings: the digest covers all of them. That
-    // they fit this engine, `deserialize` checks by itself.
+    // SAFETY: `deserialize` requires that the bytes come from this library's own serialization and are unchanged.
+    // `prepare` has established that only this user and root can write to the directory. `verified` has established
+    // that these bytes, which nobody else can reach any more, are the ones that `store` wrote for this component, this
+    // compiler and these settings: the digest covers all of them. `deserialize` checks itself that they fit this
+    // engine.
     match unsafe { Component::deserialize(engine, code) } {
         Ok(component) => {
-            // The files used last are the ones to keep; that this one was used is only worth trying to note.
+            // The most recently used files are kept. A failure to note the use is harmless.
             let _ = file.set_modified(SystemTime::now());
             Some(component)
         }
@@ -248,7 +246,7 @@ fn load(engine: &Engine, key: &Key, cache_dir: &Path) -> Option<Component> {
     }
 }
 
-/// The machine code in a cache file, if the file is whole and was made for this key.
+/// Returns the machine code of a cache file, if the file is complete and was made for this key.
 fn verified<'c>(key: &Key, content: &'c [u8]) -> Option<&'c [u8]> {
     let rest = content.strip_prefix(MAGIC)?;
     let (made_for, rest) = rest.split_at_checked(DIGEST_BYTES)?;
@@ -263,7 +261,7 @@ fn digest_of(key: &Key, code: &[u8]) -> [u8; DIGEST_BYTES] {
     digest.finalize().into()
 }
 
-/// Keeps machine code: written aside, then renamed, so that no reader ever sees a part of it.
+/// Stores machine code. It is written to another name and renamed, so that no reader ever sees a part of it.
 fn store(key: &Key, code: &[u8], cache_dir: &Path) -> io::Result<()> {
     let path = key.path(cache_dir);
     let mut header = Vec::with_capacity(HEADER_BYTES);
@@ -271,7 +269,7 @@ fn store(key: &Key, code: &[u8], cache_dir: &Path) -> io::Result<()> {
     header.extend_from_slice(&key.0);
     header.extend_from_slice(&digest_of(key, code));
     let (aside, mut file) = aside(cache_dir, &key.to_string())?;
-    // No wait for the disk: what a power cut leaves behind does not match its digest.
+    // No wait for the disk: after a power cut the remains do not match their digest.
     let written = file
         .write_all(&header)
         .and_then(|()| file.write_all(code))
@@ -284,8 +282,8 @@ fn store(key: &Key, code: &[u8], cache_dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes the files that were not used for longest, down to [`MAX_CACHED`], but never the one just
-/// written, and what was left unfinished. Failing to is not worth failing for.
+/// Removes unfinished files, and the least recently used files down to [`MAX_CACHED`], but never the one just written.
+/// A failure is ignored.
 fn prune(cache_dir: &Path, just_written: &Path) {
     let Ok(entries) = fs::read_dir(cache_dir) else {
         return;

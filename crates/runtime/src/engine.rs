@@ -1,5 +1,5 @@
-//! Decides how WebAssembly runs: which proposals are on, how memory is pooled, and how a guest that
-//! computes without end is stopped.
+//! Decides how WebAssembly runs: the enabled proposals, the pool of memory, and the stop of a guest that computes
+//! without end.
 
 use crate::settings::InstanceSettings;
 use std::sync::Arc;
@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-/// How often running guests are interrupted to let others run and to be counted. Short enough that
-/// a busy guest delays its neighbours by no more than a model run, long enough to cost nothing.
+/// Time between two interruptions of running guests, which let others run and count the time. It is short enough that a
+/// busy guest delays its neighbours by no more than a model run, and long enough to cost nothing.
 pub const EPOCH_TICK: Duration = Duration::from_millis(10);
 
 /// Core instances one composed component may need: each policy brings its module and a few shims.
@@ -17,17 +17,17 @@ const CORE_INSTANCES_PER_COMPONENT: u32 = 56;
 const MEMORIES_PER_COMPONENT: u32 = 14;
 /// Tables one composed component may need.
 const TABLES_PER_COMPONENT: u32 = 56;
-/// Bytes of a memory slot kept mapped between instances. Larger values make fresh instances dearer,
+/// Bytes of a memory slot that stay mapped between instances. Larger values make fresh instances more expensive,
 /// because clearing kept pages costs more than mapping new ones.
 const KEEP_RESIDENT_BYTES: usize = 64 << 10;
 /// Stack for a guest's calls into the host's async functions.
 const ASYNC_STACK_BYTES: usize = 1 << 20;
-/// Stack a guest may use; what is above it is the host's.
+/// Stack that a guest may use. The rest is the host's.
 const WASM_STACK_BYTES: usize = 512 << 10;
 
 /// Builds the engine all components run on.
 pub fn build(settings: &InstanceSettings) -> wasmtime::Result<Engine> {
-    // Two doors have a pool each, and an instance being replaced overlaps with its successor.
+    // Two entry points have a pool each, and an instance being replaced overlaps with its successor.
     let slots = settings.count.saturating_mul(2).saturating_add(2);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(slots)

@@ -1,11 +1,11 @@
-//! The two ways into a gate, as the host calls them.
+//! The two entry points of a gate, as the host calls them.
 //!
-//! * [`Direct`]: the typed door, `penstock:gate/door`: whole request, whole answer, the cheapest;
+//! * [`Direct`]: the typed entry point `penstock:gate/door`: whole request, whole answer, the cheapest;
 //! * [`Http`]: `wasi:http/handler@0.3.0`, as Spin and other hosts call it.
 //!
-//! Both pass on when a request's answer is due and whether its caller still waits, so that a call in a model's line
-//! knows when to give up. Both keep instances for reuse, serve one request at a time in each, and bound their number. In both,
-//! an answer waits until what the instance saw of its key-value stores lasts; the instance does not.
+//! Both pass on the deadline of a request and its cancellation, so that a call in a model's queue knows when to stop.
+//! Both keep instances for reuse, serve one request at a time in each, and bound their number. In both, an answer waits
+//! until the entries that the instance saw in its key-value stores are durable. The instance does not wait.
 
 mod counts;
 mod direct;

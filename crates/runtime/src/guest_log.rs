@@ -1,5 +1,6 @@
-//! Decides what of a component's standard error reaches the log: whole lines, as many as an operator can read. Components
-//! say there what is not for callers, such as why a policy cannot be used or a canary was ended.
+//! Decides which lines of a component's standard error reach the log: whole lines, as many as an operator can read.
+//! Components write messages there that are not for callers, such as the reason why a policy cannot be used or a canary
+//! ended.
 
 use bytes::Bytes;
 use std::pin::Pin;
@@ -11,9 +12,9 @@ use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
-/// The longest line; what is beyond it is left out.
+/// Longest line. The rest is omitted.
 const MAX_LINE_BYTES: usize = 4_096;
-/// Lines an instance may write in [`WINDOW`]; what it says beyond them is counted and left out.
+/// Lines that an instance may write in [`WINDOW`]. Further ones are counted and omitted.
 const MAX_LINES: u32 = 20;
 const WINDOW: Duration = Duration::from_secs(1);
 /// Bytes a component may write at once.
@@ -32,7 +33,7 @@ struct Lines {
 }
 
 impl Lines {
-    /// Takes some bytes, and gives the lines that are to be logged.
+    /// Takes some bytes, and returns the lines for the log.
     fn take(&mut self, bytes: &[u8], now: Instant) -> Vec<String> {
         let mut logged = Vec::new();
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
@@ -56,7 +57,7 @@ impl Lines {
         let over = |began| now.saturating_duration_since(began) >= WINDOW;
         if self.window.is_none_or(over) {
             if self.left_out > 0 {
-                logged.push(format!("({} more lines were left out)", self.left_out));
+                logged.push(format!("({} more lines omitted)", self.left_out));
             }
             (self.window, self.said, self.left_out) = (Some(now), 0, 0);
         }
@@ -157,6 +158,6 @@ mod tests {
         assert_eq!(lines.take(many.as_bytes(), now).len(), MAX_LINES as usize);
         assert!(lines.take(b"lost\n", now + WINDOW / 2).is_empty());
         let logged = lines.take(b"heard\n", now + WINDOW);
-        assert_eq!(logged, ["(31 more lines were left out)", "heard"]);
+        assert_eq!(logged, ["(31 more lines omitted)", "heard"]);
     }
 }

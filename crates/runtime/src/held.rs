@@ -17,7 +17,7 @@ pub struct OverLimit {
 }
 
 impl HeldBytes {
-    /// No bytes, with a limit.
+    /// Holds no bytes yet, with a limit.
     pub fn new(limit: usize) -> Self {
         Self { now: 0, limit }
     }
@@ -38,7 +38,7 @@ impl HeldBytes {
     ///
     /// # Errors
     ///
-    /// [`OverLimit`] when they would pass the limit.
+    /// [`OverLimit`] if they would exceed the limit.
     #[inline]
     pub fn take(&mut self, bytes: usize) -> Result<(), OverLimit> {
         let held = self.now.saturating_add(bytes);
@@ -52,7 +52,7 @@ impl HeldBytes {
         Ok(())
     }
 
-    /// Counts bytes that are held no more.
+    /// Counts bytes that are no longer held.
     #[inline]
     pub fn release(&mut self, bytes: usize) {
         self.now = self.now.saturating_sub(bytes);

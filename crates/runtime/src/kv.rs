@@ -1,20 +1,19 @@
-//! Decides which stores an instance may open and what an answer waits for.
+//! Decides which stores an instance may open and which writes an answer waits for.
 //!
-//! A component names a store by a label. It may open the labels its manifest grants it and no others;
-//! a composed component is one instance, so what the root is granted is what all of its parts that
-//! inherit `key_value_stores` can reach, and the composition sees to it that the others cannot even
-//! ask. Three interfaces lead to the same stores: `wasi:keyvalue`, and Spin's `key-value` in its
-//! versions 2 (synchronous) and 3 (asynchronous), so that foreign components run unchanged.
+//! A component names a store by a label. It may open the labels that its manifest grants, and no others. A composed
+//! component is one instance. So all parts that inherit `key_value_stores` can reach the root's stores, and the
+//! composition prevents the others from asking. Three interfaces lead to the same stores: `wasi:keyvalue`, and Spin's
+//! `key-value` in its versions 2 (synchronous) and 3 (asynchronous), so that foreign components run unchanged.
 //!
-//! * [`ledger`]: what an instance has seen of its stores, and how an answer waits until that lasts;
-//! * [`models`]: the store that is what this host knows of its models, and no entries;
+//! * [`ledger`]: the entries that an instance has seen in its stores, and how an answer waits until they are durable;
+//! * [`models`]: the store with this host's facts about its models, and no entries;
 //! * `stores`: the stores by label; `access`: one operation on one store, within its limits;
-//! * `view`: what these interfaces see of an instance; `resources`: what its handles stand for;
+//! * `view`: the view of an instance for these interfaces; `resources`: the objects behind its handles;
 //! * `wasi`, `spin2`, `spin3`: the three interfaces.
 //!
-//! An operation is applied at once and everybody sees it; it is the answer that waits for the disk,
-//! in the door, and only for stores the instance has used. A component with other ways out than its
-//! answer needs `durability = "write"`: then each write waits.
+//! An operation is applied at once and visible to all. The answer waits for the disk, in the entry point, and only for
+//! stores that the instance has used. A component that sends data in other ways than its answer needs `durability =
+//! "write"`: then each write waits.
 
 mod access;
 mod bindings;

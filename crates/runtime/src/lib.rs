@@ -6,7 +6,7 @@
 //! * [`state`]: the state of one instance; `linker`: which interfaces a component may import;
 //! * [`nn`], [`kv`], [`variables`]: the interfaces, each with its own context and its own view of an instance;
 //! * [`request`], [`cancellation`]: the request that an instance serves; `held`: the bytes that the host holds for it;
-//! * `guest_log`: what of a component's standard error reaches the log.
+//! * `guest_log`: the part of a component's standard error that reaches the log.
 
 pub mod cancellation;
 pub mod compile;

@@ -5,7 +5,7 @@ use crate::{kv, nn, variables};
 use wasmtime::Engine;
 use wasmtime::component::{Component, InstancePre, Linker};
 
-/// All that a component may import: WASI, `wasi:nn`, key-value stores, its variables, and nothing else.
+/// Links everything that a component may import: WASI, `wasi:nn`, key-value stores, its variables, and nothing else.
 pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<InstanceState>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;

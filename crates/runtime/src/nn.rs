@@ -1,20 +1,20 @@
 //! `wasi:nn@0.2.0-rc-2024-10-28` for guests, over the engine in `penstock-nn`.
 //!
-//! Models are loaded by name only: a request never uploads a graph. `compute` is an async host
-//! function, so a guest waiting for a model holds no thread. Nothing a guest passes can make the
-//! host panic: what cannot be a tensor becomes an error of `compute`.
+//! Models are loaded by name only: a request never uploads a graph. `compute` is an async host function, so a guest
+//! that waits for a model holds no thread. Nothing that a guest passes can make the host panic: an invalid tensor
+//! becomes an error of `compute`.
 //!
-//! Where `wasi:nn` has no error code for a case, the error's data says which it is: see [`penstock_core::nn_data`].
+//! If `wasi:nn` has no error code for a case, the error's data names it: see [`penstock_core::nn_data`].
 //!
-//! A call runs on its request's terms. It waits in a model's line until the request's deadline and no longer than
-//! somebody waits for the answer. A run that has begun when the caller goes is brought to its end where a retry may
-//! pick the answer up (`Idempotency-Key`), and is abandoned otherwise. Either way `compute` returns, so that the
-//! policies in the guest give back what they took. A graph's name may ask for less time, for another line, or for shadow
-//! runs, whose `compute` comes back at once with nothing ([`penstock_nn::shadow`]): those outlive the request, are in
-//! nobody's way and are not waited for, not even when the server stops.
+//! A call uses the deadline and the cancellation of its request. It waits in a model's queue until the request's
+//! deadline, and no longer than its caller waits. If the caller disconnects during a run, the run finishes if a retry
+//! may get the answer (`Idempotency-Key`), and is cancelled otherwise. In both cases `compute` returns, so that the
+//! policies in the guest return their charges. A graph's name may ask for less time, another priority, or shadow runs.
+//! `compute` of a shadow run returns at once with nothing ([`penstock_nn::shadow`]). Shadow runs outlive the request
+//! and delay nobody, and a stopping server does not wait for them.
 //!
-//! The bytes of a tensor are copied once on their way in, from the guest's memory to the engine's, and once on their
-//! way out. That is why `tensor.data` is not the generated one, which would have the host copy them a second time.
+//! The bytes of a tensor are copied once from the guest's memory to the engine's, and once back. That is why
+//! `tensor.data` is not the generated one, which would make the host copy them a second time.
 
 use crate::held::{HeldBytes, OverLimit};
 use crate::request::RequestContext;
@@ -57,36 +57,38 @@ use bindings::wasi::nn::{errors, graph, inference, tensor};
 /// A run's outputs, in the guest's table.
 type Given = Vec<(String, Resource<Tensor>)>;
 
-/// One part in so many of an instance's memory may be outputs of one run: the gate holds them as
-/// blocks, as tensors and as JSON.
+/// The outputs of one run may take one part in this many of an instance's memory: the gate holds them as blocks, as
+/// tensors and as JSON.
 const OUTPUT_SHARE: usize = 4;
 
-/// The most of a name a guest made up that enters a message.
+/// Most characters of a guest's name in a message.
 const MAX_SHOWN_CHARS: usize = 80;
 
-/// A tensor a guest made or is given. What it says of itself is checked when it is used.
+/// A tensor of a guest. Its declared type and shape are checked when it is used.
 pub struct Tensor(NnTensor);
-/// A model a guest opened, and how its calls are treated. It keeps nothing in memory: what serves is asked for at each call.
+/// A model that a guest opened, and the options of its calls. It keeps nothing in memory: each call asks for the
+/// serving version.
 pub struct Graph(Handle, GraphOptions);
-/// A model a guest may run.
+/// A model that a guest may run.
 pub struct Context(Handle, GraphOptions);
-/// An error on its way to a guest.
+/// An error that is being returned to a guest.
 pub struct Error {
     code: errors::ErrorCode,
     data: String,
 }
 
-/// What an instance has of `wasi:nn` beside its handles: the models, and the request that it serves.
+/// The state of an instance for `wasi:nn`, without its handles: the models, and the request that it serves.
 pub struct NnCtx {
     repository: Arc<Repository>,
-    /// The catalogue the instance sees, kept for as long as it does.
+    /// The catalogue that the instance sees for its whole life.
     snapshot: Option<Arc<Snapshot>>,
-    /// The request in hand; none before the first.
+    /// The current request. `None` before the first.
     request: Option<RequestContext>,
 }
 
 impl NnCtx {
-    /// The context of a new instance. An instance sees one catalogue all its life: what it read of it stays true for it.
+    /// The context of a new instance. An instance sees one catalogue all its life, so the contracts that it read stay
+    /// valid for it.
     pub fn new(repository: Arc<Repository>, snapshot: Option<Arc<Snapshot>>) -> Self {
         Self {
             repository,
@@ -95,24 +97,24 @@ impl NnCtx {
         }
     }
 
-    /// The next request begins.
+    /// Begins the next request.
     pub fn begin_request(&mut self, request: RequestContext) {
         self.request = Some(request);
     }
 
-    /// The generation of the catalogue that the instance sees, where it sees one.
+    /// The generation of the catalogue that the instance sees, if it sees one.
     pub fn generation(&self) -> Option<u64> {
         self.snapshot.as_ref().map(|snapshot| snapshot.generation())
     }
 
-    /// Whether the models have changed since the instance was made: what it remembers of them is out of date.
+    /// Whether the models have changed since the instance was made. Then its remembered contracts are outdated.
     pub fn is_behind(&self) -> bool {
         self.generation()
             .is_some_and(|generation| generation != self.repository.generation())
     }
 }
 
-/// What the functions of `wasi:nn` see of an instance.
+/// The view of an instance for the functions of `wasi:nn`.
 pub struct NnView<'a> {
     /// The models and the request.
     pub ctx: &'a mut NnCtx,
@@ -153,7 +155,7 @@ pub fn add_to_linker<T: Send + 'static>(
 }
 
 impl NnView<'_> {
-    /// Takes over the bytes of a tensor, within what one instance may hold.
+    /// Takes over the bytes of a tensor, within the limit of one instance.
     fn hold_tensor(&mut self, tensor: NnTensor) -> wasmtime::Result<Resource<Tensor>> {
         self.held
             .take(tensor.data.len())
@@ -197,7 +199,7 @@ impl From<NnError> for Error {
             Some(EngineRefusal::RowsDepend) => Some(NnWord::RowsDepend),
             Some(EngineRefusal::Deadline | EngineRefusal::Gone) | None => None,
         };
-        // Rounded up: who comes back too early is refused again.
+        // Rounded up: a caller that retries too early is refused again.
         let retry_after_ms = error.retry_after.map(|wait| {
             u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(MAX_RETRY_AFTER_MS)
         });
@@ -245,7 +247,7 @@ impl tensor::HostTensor for NnView<'_> {
         ty: tensor::TensorType,
         data: Vec<u8>,
     ) -> wasmtime::Result<Resource<Tensor>> {
-        // A constructor cannot fail in WIT, so a tensor that lies about its shape waits for `compute`.
+        // A constructor cannot fail in WIT, so a tensor with a wrong shape fails in `compute`.
         self.hold_tensor(NnTensor {
             ty: from_wit(ty),
             dims,
@@ -262,7 +264,7 @@ impl tensor::HostTensor for NnView<'_> {
     }
 
     fn data(&mut self, tensor: Resource<Tensor>) -> wasmtime::Result<Vec<u8>> {
-        // The linker has another one; this is here because the generated trait has it.
+        // The linker has another one. This is here because the generated trait has it.
         Ok(self.table.get(&tensor)?.0.data.to_vec())
     }
 
@@ -366,7 +368,7 @@ impl inference::HostGraphExecutionContext for NnView<'_> {
 }
 
 impl NnView<'_> {
-    /// Runs a model on tensors, which are used up.
+    /// Runs a model on tensors, and drops these.
     async fn computed(
         &mut self,
         context: Resource<Context>,
@@ -387,7 +389,7 @@ impl NnView<'_> {
         Ok(run(&handle, named, asked, self.ctx.request.clone()).await)
     }
 
-    /// Gives a run's outputs to the guest, within what it can hold.
+    /// Gives a run's outputs to the guest, within its memory.
     fn give(
         &mut self,
         computed: Result<Vec<(String, NnTensor)>, Error>,
@@ -399,7 +401,7 @@ impl NnView<'_> {
         let bytes: usize = outputs.iter().map(|(_, tensor)| tensor.data.len()).sum();
         let most = self.held.limit() / OUTPUT_SHARE;
         if bytes > most {
-            // The guest could not hold them beside the answer it writes, and would trap.
+            // The guest could not hold them beside its answer, and would trap.
             let data = format!(
                 "the model's outputs have {bytes} bytes in all; at most {most} are accepted from one call: send \
                  fewer items, or ask the operator to raise instances.memory_bytes"
@@ -418,7 +420,7 @@ impl NnView<'_> {
     }
 }
 
-/// Hands a shadow run to the engine: inputs and what was answered, told apart by their names.
+/// Hands a shadow run to the engine: inputs and expected outputs, which their names distinguish.
 fn shadow(handle: &Handle, tensors: Vec<(String, NnTensor)>) -> Result<(), NnError> {
     let (mut inputs, mut expected) = (Vec::new(), Vec::new());
     for (name, tensor) in tensors {
@@ -436,8 +438,8 @@ fn shadow(handle: &Handle, tensors: Vec<(String, NnTensor)>) -> Result<(), NnErr
     handle.shadow(inputs, expected)
 }
 
-/// Runs a model on the terms of the request in hand, and on those of the graph's name. Time that a model takes to come back from its rest is the
-/// request's own.
+/// Runs a model with the options of the current request and of the graph's name. The time to load an evicted model
+/// counts as the request's own.
 async fn run(
     handle: &Handle,
     inputs: Vec<(String, NnTensor)>,
@@ -480,7 +482,7 @@ async fn run(
         Ok(model.infer_with(inputs, terms).await?)
     });
     tokio::select! {
-        // An answer that is there is taken, whoever left meanwhile.
+        // A finished answer is used, even if the caller has disconnected meanwhile.
         biased;
         answer = &mut answer => return answer,
         () = cancellation.cancelled() => {}
@@ -488,7 +490,7 @@ async fn run(
     if repeatable && begun.load(Ordering::Acquire) {
         return answer.await;
     }
-    // Dropping the answer leaves the line, or tells the engine that nobody waits for the run.
+    // Dropping the answer leaves the queue, or tells the engine that nobody waits for the run.
     Err(gone().into())
 }
 
@@ -506,7 +508,8 @@ fn still_loading() -> NnError {
 fn gone() -> NnError {
     NnError {
         code: ErrorCode::Timeout,
-        message: "the caller went away before the model answered; the call was given up".to_owned(),
+        message: "the caller disconnected before the model answered; the call was cancelled"
+            .to_owned(),
         refusal: Some(EngineRefusal::Gone),
         retry_after: None,
     }
@@ -552,10 +555,10 @@ fn to_wit(ty: penstock_nn::TensorType) -> wasmtime::Result<tensor::TensorType> {
         Own::U8 => tensor::TensorType::U8,
         Own::I32 => tensor::TensorType::I32,
         Own::I64 => tensor::TensorType::I64,
-        // Tensors from `compute` have none of these: only one of `penstock:nn` has, whose type is asked there.
+        // Tensors from `compute` have none of these. Only tensors of `penstock:nn` have, and their type is read there.
         other => {
             return Err(wasmtime::format_err!(
-                "a tensor is {other}, which wasi:nn has no type for; ask penstock:nn/tensors for it"
+                "wasi:nn has no type for a tensor of {other}; get it through penstock:nn/tensors"
             ));
         }
     })

@@ -1,4 +1,4 @@
-//! A request on its way to a component, and what the host remembers of it while the component works.
+//! A request on its way to a component, and the facts that the host keeps while the component works.
 
 use crate::cancellation::Cancellation;
 use std::sync::Arc;
@@ -6,24 +6,24 @@ use std::sync::Arc;
 /// The header by which a client says that it may repeat the call.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
-/// A request as a door takes it.
+/// A request in the form of an entry point.
 pub struct EntryPointRequest {
     /// Method, target and headers.
     pub parts: ::http::request::Parts,
     /// The whole body.
     pub body: bytes::Bytes,
-    /// When its answer is no longer of use.
+    /// The time after which its answer is useless.
     pub deadline: tokio::time::Instant,
 }
 
 /// The deadline and the cancellation of the request that an instance serves.
 #[derive(Clone, Debug)]
 pub struct RequestContext {
-    /// When the answer is no longer of use.
+    /// The time after which the answer is useless.
     pub deadline: tokio::time::Instant,
     /// Set when the caller is gone.
     pub cancellation: Arc<Cancellation>,
-    /// Whether a retry may pick the answer up. A run that has begun then finishes although the caller is gone.
+    /// Whether a retry may get the answer. A run that has begun then finishes even if the caller is gone.
     pub repeatable: bool,
 }
 

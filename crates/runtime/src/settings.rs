@@ -3,17 +3,17 @@
 use penstock_policy::document::DEFAULT_MEMORY_BYTES;
 use serde::Deserialize;
 
-/// `[instances]`: what one instance may use and how many there are.
+/// `[instances]`: the number of instances and the limits of each.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct InstanceSettings {
-    /// Instances at once; each serves one request at a time. Requests beyond it wait.
+    /// Instances at once. Each serves one request at a time. More requests wait.
     pub count: u32,
-    /// Requests an instance serves before it is replaced, so that no leak outlives it.
+    /// Requests that an instance serves before it is replaced, which ends its leaks.
     pub max_reuse: u32,
-    /// Bytes each memory of an instance may grow to (one memory for each policy).
+    /// Largest size in bytes of each memory of an instance (one memory per policy).
     pub memory_bytes: usize,
-    /// Milliseconds of computing one request may use in WebAssembly, models not counted.
+    /// Milliseconds of computing time of one request in WebAssembly, without models.
     pub cpu_time_ms: u64,
 }
 

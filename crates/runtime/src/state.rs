@@ -21,31 +21,31 @@ use wasmtime_wasi_http::{
     WasiHttpView,
 };
 
-/// Handles one instance may hold at once, tensors and errors included. A request needs a few dozen;
-/// an instance that leaks them is stopped here instead of filling the host.
+/// Handles that one instance may hold at once, tensors and errors included. A request needs a few dozen. An instance
+/// that leaks them is stopped here before it fills the host.
 const MAX_HANDLES: usize = 4096;
 
 /// Handles, and bytes behind them, that an instance may keep from one request to the next. Ours keep the contexts of
-/// models they opened, a few hundred at most, and no tensors; what keeps more leaks, and is replaced before a
-/// later request is the one to run into [`MAX_HANDLES`].
+/// models that they opened, a few hundred at most, and no tensors. An instance that keeps more leaks. It is replaced
+/// before a later request runs into [`MAX_HANDLES`].
 const MAX_RESTING_HANDLES: usize = 1024;
 const MAX_RESTING_BYTES: usize = 1 << 20;
 
 /// A directory of the host that an instance sees, read-only.
 #[derive(Clone, Debug)]
 pub struct Mount {
-    /// Where it is.
+    /// Its path on the host.
     pub host: std::path::PathBuf,
-    /// Where the instance sees it.
+    /// Its path in the instance.
     pub guest: String,
 }
 
-/// What instances are made from.
+/// The source of instances.
 #[derive(Clone)]
 pub struct InstanceSource {
     /// Directories an instance sees.
     pub mounts: Vec<Mount>,
-    /// Where an instance sees the newest catalogue of the models this host runs; where components open models
+    /// The path under which an instance sees the newest catalogue of this host's models. If components open models
     /// themselves, their directory is among the mounts.
     pub catalogue: Option<String>,
     /// The folder of copied files among the mounts, removed with the last instance.
@@ -56,7 +56,7 @@ pub struct InstanceSource {
     pub repository: Arc<Repository>,
     /// The key-value stores an instance may open.
     pub stores: Arc<Stores>,
-    /// What an instance's variables are worth.
+    /// The values of an instance's variables.
     pub variables: Arc<Variables>,
     /// Bytes each memory may grow to.
     pub memory_bytes: usize,
@@ -84,17 +84,17 @@ pub struct InstanceState {
 }
 
 impl InstanceState {
-    /// A store for a new instance, with its limits in force.
+    /// Creates a store for a new instance, with its limits.
     pub fn store(engine: &Engine, source: &InstanceSource) -> wasmtime::Result<Store<Self>> {
         let mut wasi = WasiCtxBuilder::new();
-        // Instances read a few small files when they start and none after; handing each read to
-        // another thread costs more than the read.
+        // Instances read a few small files when they start and none after. Handing each read to another thread costs
+        // more than the read.
         wasi.allow_blocking_current_thread(true);
         wasi.stderr(GuestLog::default());
         for mount in &source.mounts {
             wasi.preopened_dir(&mount.host, &mount.guest, FsPerms::ReadOnly)?;
         }
-        // An instance sees one catalogue all its life: what it read of it stays true for it.
+        // An instance sees one catalogue all its life, so the contracts that it read stay valid for it.
         let snapshot = source
             .catalogue
             .as_ref()
@@ -127,8 +127,8 @@ impl InstanceState {
         };
         let mut store = Store::new(engine, state);
         store.limiter(|state| &mut state.limits);
-        // What one host call may bring: all that a memory can hold, and no more. A body within the limit makes
-        // tensors that fit a memory (`Settings::body_limit`), so no body runs into this.
+        // The bytes of one host call: at most the size of a memory. A body within the limit makes tensors that fit into
+        // a memory (`Settings::body_limit`), so no body reaches this limit.
         store.set_hostcall_fuel(source.memory_bytes);
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|mut store| {
@@ -139,7 +139,7 @@ impl InstanceState {
                     Ok(UpdateDeadline::Yield(1))
                 }
                 None => Err(wasmtime::format_err!(
-                    "the request used up its computing time"
+                    "the request exceeded its computing time"
                 )),
             }
         });
@@ -157,27 +157,27 @@ impl InstanceState {
 }
 
 impl InstanceState {
-    /// Whether the models have changed since the instance was made: what it remembers of them is out of date.
+    /// Whether the models have changed since the instance was made. Then its remembered contracts are outdated.
     pub fn is_behind(&self) -> bool {
         self.nn.is_behind()
     }
 
-    /// The generation of the catalogue that the instance sees, where it sees one.
+    /// The generation of the catalogue that the instance sees, if it sees one.
     pub fn generation(&self) -> Option<u64> {
         self.nn.generation()
     }
 
-    /// What the instance has seen of its key-value stores.
+    /// The positions that the instance has seen in its key-value stores.
     pub fn ledger(&self) -> &Arc<Ledger> {
         self.kv.ledger()
     }
 
-    /// Whether the instance was seen to leak when a request began.
+    /// Whether the instance leaked when a request began.
     pub fn leaking(&self) -> &Arc<AtomicBool> {
         &self.leaking
     }
 
-    /// What `wasi:nn` sees of the instance.
+    /// The view of the instance for `wasi:nn`.
     #[inline]
     pub fn nn(&mut self) -> NnView<'_> {
         NnView {
@@ -187,7 +187,7 @@ impl InstanceState {
         }
     }
 
-    /// What the key-value interfaces see of the instance.
+    /// The view of the instance for the key-value interfaces.
     #[inline]
     pub fn kv(&mut self) -> KvView<'_> {
         KvView {
@@ -202,7 +202,7 @@ impl InstanceState {
         &self.variables
     }
 
-    /// Whether the instance kept more handles, or more bytes behind them, than there is a use for.
+    /// Whether the instance kept more handles, or more bytes behind them, than it needs.
     pub fn leaks(&mut self) -> bool {
         self.held.now() > MAX_RESTING_BYTES
             || self.table.iter_mut().nth(MAX_RESTING_HANDLES).is_some()
@@ -236,7 +236,7 @@ impl WasiHttpView for InstanceState {
 /// The progress of a message's transfer.
 type Transfer = Box<dyn Future<Output = Result<(), HttpError>> + Send>;
 
-/// Components reach nothing over HTTP; they only answer it.
+/// Components cannot send HTTP requests. They only answer them.
 struct NoOutbound;
 
 impl WasiHttpHooks for NoOutbound {
@@ -251,7 +251,7 @@ impl WasiHttpHooks for NoOutbound {
     }
 }
 
-/// Refuses growth beyond the limit; the guest's allocator sees it and traps, which costs the request.
+/// Refuses growth beyond the limit. The guest's allocator fails and traps, which costs the request.
 struct MemoryLimits {
     memory_bytes: usize,
     /// All memories of the instance together; they never shrink.

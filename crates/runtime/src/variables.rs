@@ -6,7 +6,7 @@ use wasmtime::component::{HasData, Linker};
 /// The interface, as components import it.
 pub const INTERFACE: &str = "fermyon:spin/variables@2.0.0";
 
-/// Longest name that a guest is told about again.
+/// Longest name of a guest that a message repeats.
 const MAX_SHOWN_CHARS: usize = 64;
 
 #[allow(missing_docs)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout_at};
 
-/// How long a listener that cannot accept (no file descriptors) waits before it tries again.
+/// Pause before a listener that cannot accept (no file descriptors) tries again.
 pub(crate) const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
 impl Server {
@@ -22,9 +22,10 @@ impl Server {
             .await
     }
 
-    /// Accepts connections until `stop` resolves, then drains: health checks fail while everything else goes on, until the
-    /// drain's delay is over or `hurry` resolves; then there are no new connections, requests in flight finish, and
-    /// connections without requests close. Returns how many were still open when the drain's time ran out.
+    /// Accepts connections until `stop` resolves, then drains. Health checks fail while everything else continues,
+    /// until the drain delay is over or `hurry` resolves. Then there are no new connections, requests in flight finish,
+    /// and connections without requests close. Returns the number of connections that were still open at the end of the
+    /// drain timeout.
     pub async fn serve_until(
         self: &Arc<Self>,
         listener: TcpListener,
@@ -78,12 +79,13 @@ impl Server {
         }
     }
 
-    /// Accepts what waits to be accepted, and closes the listener: the kernel resets what waits when it is closed.
+    /// Accepts the connections that wait in the listener's queue, and closes it. The kernel resets connections that
+    /// still wait then.
     fn accept_the_rest(self: &Arc<Self>, listener: TcpListener) {
         let Ok(listener) = listener.into_std() else {
             return;
         };
-        // As many as there may be; one that is refused has been answered too.
+        // The loop accepts at most the permitted number. A refused connection has been answered too.
         for _ in 0..self.settings.max_connections {
             let accepted = listener.accept().and_then(|(stream, peer)| {
                 stream.set_nonblocking(true)?;

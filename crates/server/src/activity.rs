@@ -1,9 +1,9 @@
-//! Decides when an HTTP/2 connection is ended because nothing moves on it: no request for too long, a head that does not
-//! come to its end, or an answer its caller does not take. [`rest`](super::rest) does it for HTTP/1, with the socket's
-//! write timeout; on HTTP/2 pings keep a socket moving while its streams stand still.
+//! Decides when an HTTP/2 connection is ended because nothing moves on it: no request for too long, an incomplete head,
+//! or an answer that the caller does not read. [`rest`](super::rest) does it for HTTP/1, with the socket's write
+//! timeout. On HTTP/2 pings keep a socket moving while its streams stand still.
 //!
-//! A client that pings says that it wants to keep the connection, as gRPC's clients do while they have nothing to ask. So
-//! a ping counts as a request would, for a bounded time.
+//! A client that pings wants to keep the connection, as gRPC clients do while they have no calls. So a ping counts like
+//! a request, for a bounded time.
 
 use super::drain;
 use super::frames::Frames;
@@ -12,50 +12,52 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long a client may keep a connection by pings alone. It is told to leave then, and opens another when it has
-/// something to ask; without a bound, connections of clients that ask nothing would gather.
+/// Time for which a client may keep a connection by pings alone. Then it is told to leave, and opens another connection
+/// for its next call. Without a bound, connections of clients without calls would accumulate.
 pub const MAX_PINGED: Duration = Duration::from_secs(3600);
 
-/// What goes on on one connection.
+/// The activity of one connection.
 #[derive(Debug)]
 pub struct Activity(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
-    /// Requests being worked on.
+    /// Requests that are being answered.
     requests: usize,
-    /// Answers on their way, by number, with the time each was ready or was last taken some of.
+    /// Answers that are being sent, by number. Each has the time when it became ready or when the caller last read some
+    /// of it.
     answers: BTreeMap<u64, Instant>,
     next_answer: u64,
     /// When the last request or answer ended.
     quiet_since: Instant,
-    /// What the client's frames say.
+    /// The state of the client's frames.
     frames: Frames,
-    /// When the head that is on its way began; before the client's first frame, when the connection was opened.
+    /// The time when the incomplete head began. Before the client's first frame, it is the time when the connection was
+    /// opened.
     head_since: Option<Instant>,
-    /// When the client last pinged.
+    /// The time of the client's last ping.
     pinged: Option<Instant>,
 }
 
-/// How long nothing may move.
+/// Times for which nothing may move.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// From the first byte of a head to its last; and until the client's first frame.
+    /// From the first byte of a head to its last, and until the client's first frame.
     pub head: Duration,
-    /// Without any request or ping.
+    /// Time without any request or ping.
     pub idle: Duration,
-    /// With an answer its caller does not take.
+    /// Time with an answer that the caller does not read.
     pub write: Duration,
 }
 
-/// What to do with a connection.
+/// The decision about a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Leave it be, and look again then.
+    /// Keep it, and look again at this time.
     Wait(Instant),
-    /// Tell its caller to leave: nothing was asked for too long.
+    /// Tell its caller to leave, because there was no request for too long.
     Leave,
-    /// End it: its caller takes no answer, or was told and is still there.
+    /// End it: its caller does not read an answer, or was told to leave and is still there.
     End,
 }
 
@@ -95,7 +97,7 @@ impl Activity {
         self.0.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// What to do with the connection. `leaving_since` is when its caller was told to leave.
+    /// Decides about the connection. `leaving_since` is the time when its caller was told to leave.
     pub fn verdict(&self, now: Instant, limits: Limits, leaving_since: Option<Instant>) -> Verdict {
         let state = self.state();
         let head_ends = state.head_since.map(|since| since + limits.head);
@@ -139,13 +141,13 @@ impl Activity {
         }
     }
 
-    /// Counts a request until the guard goes.
+    /// Counts a request until the guard is dropped.
     pub fn request(self: &Arc<Self>) -> Working {
         self.state().requests += 1;
         Working(self.clone())
     }
 
-    /// Counts something that is ready to go out until the guard goes.
+    /// Counts an answer that is ready to be sent, until the guard is dropped.
     pub fn ready(self: &Arc<Self>) -> Sending {
         let mut state = self.state();
         let number = state.next_answer;
@@ -159,7 +161,7 @@ impl Activity {
     }
 }
 
-/// A request being worked on.
+/// A request that is being answered.
 #[derive(Debug)]
 pub struct Working(Arc<Activity>);
 
@@ -171,7 +173,7 @@ impl Drop for Working {
     }
 }
 
-/// Something that is ready to go out.
+/// An answer that is ready to be sent.
 #[derive(Debug)]
 pub struct Sending {
     activity: Arc<Activity>,
@@ -179,7 +181,7 @@ pub struct Sending {
 }
 
 impl Sending {
-    /// Some of it was taken just now.
+    /// Notes that the caller read some of it just now.
     pub fn moved(&self) {
         let mut state = self.activity.state();
         state.answers.insert(self.number, Instant::now());

@@ -1,4 +1,4 @@
-//! Decides whether one more connection from an address is let in, so that one caller cannot take all of them.
+//! Decides whether one more connection from an address is accepted, so that one caller cannot take all of them.
 
 use penstock_policy::quota::subject::subscriber;
 use std::collections::HashMap;
@@ -6,7 +6,8 @@ use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// How many connections each subscriber has open: one IPv4 address, or an IPv6 network of 64 bits. Who has none is not in it, so it holds at most as many as there are connections.
+/// Open connections of each subscriber: one IPv4 address, or an IPv6 network of 64 bits. A subscriber without
+/// connections has no entry, so there are at most as many entries as connections.
 #[derive(Debug, Default)]
 pub struct Addresses(Mutex<HashMap<IpAddr, u32>>);
 
@@ -15,7 +16,7 @@ impl Addresses {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts one more connection until the guard goes; `None` when there are `limit` already.
+    /// Counts one more connection until the guard is dropped. Returns `None` if there are `limit` already.
     pub fn admit(self: &Arc<Self>, address: IpAddr, limit: u32) -> Option<Counted> {
         let of = subscriber(address);
         let mut open = self.open();

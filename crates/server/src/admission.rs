@@ -1,4 +1,4 @@
-//! Decides from the head of a request whether it is let in.
+//! Decides from the head of a request whether it is accepted.
 
 use super::framing::Seen;
 use super::grpc_head;
@@ -6,7 +6,7 @@ use super::state::Server;
 use http::header;
 use penstock_core::{Code, Problem};
 
-/// What a header line has beside name and value: colon, space, carriage return, newline.
+/// Bytes of a header line besides name and value: colon, space, carriage return, newline.
 pub(crate) const HEADER_FRAMING_BYTES: usize = 4;
 /// The longest method; the longest registered one has 17.
 pub(crate) const MAX_METHOD_BYTES: usize = 32;
@@ -14,7 +14,7 @@ pub(crate) const MAX_METHOD_BYTES: usize = 32;
 pub(crate) const MAX_HEADERS: usize = 128;
 
 impl Server {
-    /// What can be said of a request before its body.
+    /// Checks everything that can be checked before the body.
     pub(crate) fn admissible(
         &self,
         parts: &http::request::Parts,
@@ -56,7 +56,7 @@ impl Server {
                 ),
             ));
         }
-        // HTTP/1's read buffer is larger than the limit, for the sake of bodies, so it is held here.
+        // HTTP/1's read buffer is larger than the limit because of bodies, so the limit is checked here.
         let header_bytes: usize = parts
             .headers
             .iter()
@@ -71,7 +71,7 @@ impl Server {
                 ),
             ));
         }
-        // hyper holds it for HTTP/1; HTTP/2 knows no count.
+        // hyper checks it for HTTP/1. HTTP/2 has no limit on the count.
         if parts.headers.len() > MAX_HEADERS {
             return Err(Problem::new(
                 Code::HeadersTooLarge,
@@ -84,10 +84,10 @@ impl Server {
         if seen == Seen::TooLong {
             return Err(Problem::new(
                 Code::HeadersTooLarge,
-                "the head of the request is larger than its target and headers may be together; send it without padding",
+                "the request head exceeds the limits of the target and the headers together; send it without padding",
             ));
         }
-        // RFC 9112 §3.2: with none or several, two servers may disagree whom the request is for.
+        // RFC 9112 §3.2: with none or several, two servers may disagree about the target of the request.
         let hosts = parts.headers.get_all(header::HOST).iter().count();
         if parts.version == http::Version::HTTP_11 && hosts != 1 {
             return Err(Problem::new(

@@ -1,8 +1,8 @@
-//! Decides what the audit log says of a request: who asked for what, and what was decided. One JSON object a line, without
-//! bodies, queries and credentials.
+//! Decides the audit log's line for a request: the caller, the request and the decision. One JSON object per line,
+//! without bodies, queries and credentials.
 //!
-//! Lines are written by a thread of its own behind a bounded queue, so that no disk keeps a caller waiting. What the queue
-//! or the disk does not take is lost, and the next line that is written says how much was.
+//! A separate thread writes the lines from a bounded queue, so that no disk delays a caller. Lines that the queue or
+//! the disk refuses are lost, and the next line reports their number.
 
 use crate::settings::AuditSettings;
 use http::{HeaderValue, Method};
@@ -19,25 +19,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Lines that may wait for the disk: about half a second of all a server answers, a few megabytes.
+/// Lines that may wait for the disk: about half a second of all answers of a server, a few megabytes.
 const QUEUE_LINES: usize = 8192;
 /// Lines written at once.
 const BATCH_LINES: usize = 256;
-/// Characters of a path, and of a member that a component gives.
+/// Most characters of a path, and of a member that a component gives.
 const MAX_TEXT_CHARS: usize = 256;
-/// Bytes of what a component gives; more is not read.
+/// Bytes that are read of a component's entry.
 const MAX_TOLD_BYTES: usize = 8192;
-/// After an error of the disk, how long until the next try.
+/// Pause after an error of the disk before the next try.
 const RETRY: Duration = Duration::from_secs(1);
-/// Nobody else reads who called whom.
+/// Only the server's user may read which caller made which request.
 const FILE_MODE: u32 = 0o600;
-/// The folder may be the state directory, which has secrets and stores in it.
+/// The folder may be the state directory, which contains secrets and stores.
 const FOLDER_MODE: u32 = 0o700;
-/// What is said of a request whose client did not wait for the answer; no status is sent then.
+/// The status in the log if the client disconnected before the answer. No status is sent then.
 const LEFT_STATUS: u16 = 499;
 const LEFT_CODE: &str = "client_left";
 
-/// What is taken of what a component gives; nothing else is.
+/// The members that are read of a component's entry. All others are ignored.
 const MEMBERS: [&str; 10] = [
     "code",
     "tenant",
@@ -51,32 +51,32 @@ const MEMBERS: [&str; 10] = [
     "decision",
 ];
 
-/// What is known of a request when it has ended.
+/// The known facts about a request when it has ended.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// When it began.
+    /// The time when it began.
     pub unix_ms: u64,
-    /// Its id; none where a connection was refused before there was a request.
+    /// Its id. `None` if a connection was refused before there was a request.
     pub request_id: Option<String>,
     /// The client.
     pub address: IpAddr,
     /// Method and path, without the query.
     pub asked: Option<(Method, String)>,
-    /// What it was answered.
+    /// The status of the answer.
     pub status: u16,
-    /// The code, where the server itself refused.
+    /// The error code, if the server itself refused.
     pub code: Option<&'static str>,
-    /// From the end of its headers to its answer.
+    /// Time from the end of its headers to its answer.
     pub duration: Duration,
-    /// The body it came with, as far as it was read.
+    /// Bytes of its body, as far as it was read.
     pub bytes_in: u64,
-    /// The body it was answered with.
+    /// Bytes of the answer's body.
     pub bytes_out: u64,
-    /// What components say of it.
+    /// The entry that components give.
     pub told: Option<HeaderValue>,
 }
 
-/// The line of an entry.
+/// Returns the line of an entry.
 pub fn line(entry: &Entry) -> String {
     let mut members = Map::new();
     members.insert("time".into(), json!(rfc3339(entry.unix_ms)));
@@ -102,7 +102,7 @@ pub fn line(entry: &Entry) -> String {
     Value::Object(members).to_string() + "\n"
 }
 
-/// What is taken of what a component gives.
+/// Reads the known members of a component's entry.
 fn taken(told: &[u8]) -> Map<String, Value> {
     if told.len() > MAX_TOLD_BYTES {
         return Map::new();
@@ -122,7 +122,7 @@ fn taken(told: &[u8]) -> Map<String, Value> {
         .collect()
 }
 
-/// A text of bounded length; one that was longer ends in `…`.
+/// Shortens a text to a bounded length. A shortened text ends in `…`.
 fn shortened(text: &str) -> String {
     match text.char_indices().nth(MAX_TEXT_CHARS) {
         Some((at, _)) => format!("{}…", &text[..at]),
@@ -130,7 +130,7 @@ fn shortened(text: &str) -> String {
     }
 }
 
-/// Whether a path is asked for by machines that watch the server, every few seconds.
+/// Whether machines that watch the server request this path every few seconds.
 fn is_probe(path: &str) -> bool {
     path.starts_with("/v2/health/")
         || matches!(
@@ -143,7 +143,7 @@ fn is_probe(path: &str) -> bool {
         )
 }
 
-/// What is renamed when the log is rotated, in this order; what the first replaces is the oldest and goes.
+/// The renames of a rotation, in order. The first replaces the oldest file.
 fn renames(path: &Path, keep: u32) -> Vec<(PathBuf, PathBuf)> {
     let numbered = |n: u32| {
         let mut name = path.as_os_str().to_owned();
@@ -179,7 +179,7 @@ pub struct Audit {
 }
 
 impl Audit {
-    /// Opens the log that the settings name; `None` when they name none.
+    /// Opens the log that the settings name. Returns `None` if they name none.
     pub fn start(settings: &AuditSettings, state_dir: &Path) -> anyhow::Result<Option<Arc<Self>>> {
         let Some(path) = &settings.path else {
             return Ok(None);
@@ -218,14 +218,14 @@ impl Audit {
         self.probes || !is_probe(path)
     }
 
-    /// Hands an entry over; it is lost where too many wait.
+    /// Hands an entry over. It is lost if too many wait.
     pub(crate) fn log(&self, entry: Entry) {
         if let Err(TrySendError::Full(_)) = self.sender.try_send(Message::Line(Box::new(entry))) {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Writes what waits, and ends. What is logged later is lost.
+    /// Writes the waiting lines, and ends. Later entries are lost.
     pub fn close(&self) {
         let thread = self
             .writing
@@ -239,7 +239,7 @@ impl Audit {
     }
 }
 
-/// A request that is being answered; it is logged when it is, or as left when it is given up before.
+/// A request that is being answered. It is logged with its answer, or as left if it is dropped before.
 pub(crate) struct Open {
     audit: Arc<Audit>,
     entry: Option<Entry>,
@@ -247,7 +247,7 @@ pub(crate) struct Open {
 }
 
 impl Open {
-    /// A request that begins, with what is known of it.
+    /// Begins a request with its known facts.
     pub fn new(audit: &Arc<Audit>, entry: Entry) -> Self {
         Self {
             audit: audit.clone(),
@@ -256,7 +256,7 @@ impl Open {
         }
     }
 
-    /// Logs it with what it was answered.
+    /// Logs it with its answer.
     pub fn close(mut self, end: impl FnOnce(&mut Entry)) {
         if let Some(mut entry) = self.entry.take() {
             entry.duration = self.begun.elapsed();
@@ -277,7 +277,7 @@ impl Drop for Open {
     }
 }
 
-/// What writes the lines.
+/// The writer of the lines.
 struct Writer {
     path: PathBuf,
     max_bytes: u64,
@@ -289,11 +289,11 @@ struct Writer {
     buffered: u64,
     /// Whether the file may end within a line.
     torn: bool,
-    /// Lines that were not written since the last that was.
+    /// Lines that were lost since the last written one.
     lost: u64,
-    /// The last error that was told, until it is over.
+    /// The last error that was reported, until it is over.
     failing: Option<String>,
-    /// The same of the renaming.
+    /// The last reported error of the renaming, until it is over.
     unrotated: Option<String>,
     retry: Duration,
     retry_at: Option<Instant>,
@@ -370,7 +370,7 @@ impl Writer {
         self.buffered += 1;
     }
 
-    /// Writes what is buffered; what cannot be written is lost.
+    /// Writes the buffered lines. Lines that cannot be written are lost.
     fn flush(&mut self) {
         if self.buffered == 0 && self.lost == 0 {
             return;
@@ -392,7 +392,7 @@ impl Writer {
                 let error = e.to_string();
                 if self.failing.as_ref() != Some(&error) {
                     tracing::error!(
-                        "{}: the audit log is not written: {error}; lines are lost until it can be",
+                        "{}: the audit log cannot be written: {error}; lines are lost until it can",
                         self.path.display()
                     );
                     self.failing = Some(error);
@@ -434,7 +434,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Begins a new file. Where the old cannot be renamed it is written on.
+    /// Begins a new file. If the old one cannot be renamed, it is written on.
     fn rotate(&mut self) {
         let now = Instant::now();
         if self.rotate_at.is_some_and(|at| now < at) {

@@ -1,4 +1,4 @@
-//! The body of a request, over either version of HTTP, and how its client is told that it may come.
+//! The body of a request, over either version of HTTP, and the signal that the client may send it.
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -12,7 +12,7 @@ pub(crate) type ConnectionError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The body of a request.
 pub enum Inbound {
-    /// hyper reads it. A client that waits for `100 Continue` is sent it when the body is first asked for.
+    /// hyper reads it. A client that waits for `100 Continue` gets it when the body is first polled.
     Http1(Incoming),
     /// A stream of HTTP/2.
     Http2(Received),
@@ -24,12 +24,12 @@ pub struct Received {
     /// The length that was announced, less what has come.
     left: Option<u64>,
     data_ended: bool,
-    /// Has the stream's owner tell the client that the body may come.
+    /// Makes the stream's owner tell the client that the body may come.
     go_on: Option<oneshot::Sender<()>>,
 }
 
 impl Received {
-    /// The body on a stream. `announced` is its length, where that was said.
+    /// The body on a stream. `announced` is its length, if the client announced one.
     pub fn new(stream: h2::RecvStream, announced: Option<u64>) -> (Self, oneshot::Receiver<()>) {
         let (go_on, asked) = oneshot::channel();
         let received = Self {
@@ -51,7 +51,7 @@ impl Inbound {
         if let Self::Http2(received) = self
             && let Some(go_on) = received.go_on.take()
         {
-            // Where nobody hears it, the stream is over.
+            // If the receiver is gone, the stream is over.
             let _ = go_on.send(());
         }
     }
@@ -99,7 +99,7 @@ impl Received {
         if !self.data_ended {
             match ready!(self.stream.poll_data(cx)) {
                 Some(Ok(data)) => {
-                    // The window opens again by what was taken. It fails where the stream is over.
+                    // This reopens the window by the bytes read. It fails if the stream is over.
                     let _ = self.stream.flow_control().release_capacity(data.len());
                     let left = self.left.as_mut();
                     if let Some(left) = left {

@@ -1,15 +1,15 @@
-//! The client at the other end of a connection, and what components are told of it.
+//! The client at the other end of a connection, and the facts that components get about it.
 
 use crate::proxies::Client;
 use serde_json::{Map, Value, json};
 use std::net::SocketAddr;
 
-/// Who is at the other end of a connection.
+/// The client at the other end of a connection.
 pub(crate) struct Caller {
     pub(crate) address: SocketAddr,
     /// Whether it speaks TLS.
     pub(crate) secure: bool,
-    /// What its certificate says, where it showed one; it is verified.
+    /// The names and digest of its verified certificate, if it showed one.
     pub(crate) certificate: Option<Value>,
 }
 
@@ -23,7 +23,7 @@ impl Caller {
     }
 }
 
-/// What there is to say of a connection.
+/// Returns the facts about a connection, as components get them.
 pub(crate) fn facts(client: Client, caller: &Caller, tls: Option<Value>) -> Map<String, Value> {
     let mut facts = Map::new();
     if client.hidden {

@@ -1,4 +1,4 @@
-//! Decides which connections are served, finds out what each of them speaks, and refuses the others.
+//! Decides which connections are served, detects the protocol of each, and refuses the others.
 
 use super::addresses::Counted;
 use super::body::ConnectionError;
@@ -22,8 +22,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::server::TlsStream;
 
-/// How long a connection may last that a client's certificate opened: for as long, an authority that was taken out of
-/// `client_ca` and a certificate that has expired meanwhile still count.
+/// Longest life of a connection that a client's certificate opened. For this time an authority that was removed from
+/// `client_ca`, and a certificate that has expired meanwhile, still count.
 pub(crate) const CERTIFICATE_TIME: Duration = Duration::from_secs(300);
 
 impl Server {
@@ -38,14 +38,14 @@ impl Server {
             // Beyond the cap a connection costs one small write and no parsing.
             Err(message) => {
                 let problem = Problem::new(Code::Overloaded, message).retry_after(RETRY_AFTER_S);
-                // To who speaks TLS an answer in plain text is none.
+                // A client that speaks TLS cannot read an answer in plain text.
                 let stream = self.options.tls.is_none().then_some(stream);
                 self.refuse_connection(stream, peer, &problem);
             }
         }
     }
 
-    /// A place for one more connection, or why there is none.
+    /// Returns a place for one more connection, or the reason why there is none.
     fn place(&self, peer: SocketAddr) -> Result<Place, String> {
         let counted = if self.proxies.trusts(peer.ip()) {
             None
@@ -53,13 +53,13 @@ impl Server {
             let limit = self.settings.max_connections_per_address;
             let counted = self.addresses.admit(peer.ip(), limit);
             Some(counted.ok_or_else(|| {
-                format!("the server has its {limit} connections from your address; use those you have, or close some")
+                format!("your address has {limit} connections, the limit; reuse or close some")
             })?)
         };
         let permit = self.connections.clone().try_acquire_owned();
         let permit = permit.map_err(|_| {
             let limit = self.settings.max_connections;
-            format!("the server has its {limit} connections")
+            format!("the server has {limit} connections, the limit")
         })?;
         Ok(Place {
             _permit: permit,
@@ -131,7 +131,7 @@ impl Server {
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Finds out what a connection speaks, and shakes hands.
+    /// Detects the protocol of a connection, and shakes hands.
     async fn opened(&self, stream: TcpStream) -> std::io::Result<Opened> {
         let Some(tls) = &self.options.tls else {
             let is_http2 = io::speaks_http2(&stream).await?;
@@ -168,25 +168,25 @@ impl Server {
     }
 }
 
-/// A connection's place among those there may be.
+/// A connection's place among the permitted ones.
 struct Place {
     _permit: OwnedSemaphorePermit,
     _counted: Option<Counted>,
 }
 
-/// A connection that is known to speak something.
+/// A connection with a known protocol.
 enum Opened {
     Plain {
         stream: TcpStream,
         is_http2: bool,
     },
     Secure(Box<TlsStream<TcpStream>>),
-    /// Plain HTTP where TLS is spoken.
+    /// Plain HTTP on a port for TLS.
     Plaintext(TcpStream),
 }
 
-/// Writes a whole answer to a connection that is not going to be served, and closes it once the
-/// caller had a moment to read it. Gives the bytes of its body.
+/// Writes a whole answer to a connection that will not be served, and closes it after the caller had a moment to read
+/// it. Returns the bytes of its body.
 fn refuse_connection(
     stream: TcpStream,
     problem: &Problem,
@@ -206,10 +206,10 @@ fn refuse_connection(
     answer.push_str("\r\n");
     let mut bytes = answer.into_bytes();
     bytes.extend_from_slice(&body);
-    // A new socket's buffer takes this whole; if it does not, the caller gets a reset instead.
+    // A new socket's buffer takes all of this. If it does not, the caller gets a reset instead.
     let _ = stream.try_write(&bytes);
-    // Closing with unread bytes resets the connection and may take the answer back, so what the
-    // caller is sending is read for a moment; not for more callers than a flood would bring.
+    // Closing with unread bytes resets the connection and may discard the answer. So the server reads the caller's
+    // bytes for a moment, for a bounded number of callers.
     if let Ok(permit) = refusing.clone().try_acquire_owned() {
         tokio::spawn(async move {
             let _permit = permit;

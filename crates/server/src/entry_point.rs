@@ -7,9 +7,9 @@ use penstock_runtime::entry_points::{
 };
 use std::sync::Arc;
 
-/// The door requests go through.
+/// The entry point that requests go through.
 pub enum EntryPoint {
-    /// The typed door.
+    /// The typed entry point `penstock:gate/door`.
     Direct(Arc<Direct>),
     /// `wasi:http/handler`.
     Http(Http),
@@ -21,16 +21,16 @@ impl EntryPoint {
         request: EntryPointRequest,
     ) -> Result<Response<Bytes>, EntryPointError> {
         match self {
-            EntryPoint::Direct(door) => door.call(request).await,
-            EntryPoint::Http(door) => door.call(request).await,
+            EntryPoint::Direct(direct) => direct.call(request).await,
+            EntryPoint::Http(http) => http.call(request).await,
         }
     }
 
-    /// How many instances there are and were.
+    /// Counts of present and past instances.
     pub fn counts(&self) -> &InstanceCounts {
         match self {
-            EntryPoint::Direct(door) => door.counts(),
-            EntryPoint::Http(door) => door.counts(),
+            EntryPoint::Direct(direct) => direct.counts(),
+            EntryPoint::Http(http) => http.counts(),
         }
     }
 }

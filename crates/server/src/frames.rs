@@ -1,5 +1,5 @@
-//! Decides what a client's frames on an HTTP/2 connection say of its life: whether it has begun, whether it pings, and
-//! whether a head is on its way. Everything else is hyper's: it reads the same bytes, and ends the connection where they
+//! Derives the life of an HTTP/2 connection from the client's frames: whether it has begun, whether it pings, and
+//! whether a head is incomplete. Everything else is h2's task. It reads the same bytes, and ends the connection if they
 //! are no frames.
 
 /// Bytes before the first frame (RFC 9113 §3.4).
@@ -10,12 +10,12 @@ const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const CONTINUATION: u8 = 9;
-/// Of a ping that answers one of ours.
+/// The flag of a ping that answers one of ours.
 const ACK: u8 = 1;
-/// Of the last frame of a head.
+/// The flag of the last frame of a head.
 const END_HEADERS: u8 = 4;
 
-/// Reads along with the client's half of one connection.
+/// Reads the client's half of one connection, in parallel to its reader.
 #[derive(Debug)]
 pub struct Frames {
     /// Bytes of the preface or of a payload that are still to come.
@@ -23,9 +23,9 @@ pub struct Frames {
     /// The head of a frame that has arrived in part.
     head: [u8; HEAD_BYTES],
     have: usize,
-    /// Whether the payload on its way is the last of a head.
+    /// Whether the current payload is the last of a head.
     last_of_head: bool,
-    /// Whether a head is on its way.
+    /// Whether a head is incomplete.
     in_head: bool,
     begun: bool,
     pings: u64,
@@ -87,7 +87,7 @@ impl Frames {
         self.begun
     }
 
-    /// The pings that were sent of the client's own accord.
+    /// Pings that the client sent by itself, without a ping of ours.
     pub fn pings(&self) -> u64 {
         self.pings
     }
@@ -115,7 +115,7 @@ mod tests {
         all.extend(frame(SETTINGS, 0, &[0; 12]));
         all.extend(frame(PING, 0, &[7; 8]));
         all.extend(frame(HEADERS, END_HEADERS, b"abc"));
-        // A payload that looks like frames, and an answer to a ping of ours.
+        // A payload that looks like frames, and an answer to our ping.
         all.extend(frame(0, 0, &frame(PING, 0, &[7; 8])));
         all.extend(frame(PING, ACK, &[7; 8]));
         all.extend(frame(PING, 0, &[8; 8]));

@@ -1,40 +1,40 @@
-//! Decides where each HTTP/1 request on a connection begins, and whether it says two things about where it ends.
+//! Decides where each HTTP/1 request on a connection begins, and whether its end is ambiguous.
 //!
 //! RFC 9112 §6.1: a request with both `Transfer-Encoding` and `Content-Length` may be an attempt to smuggle another one
-//! past a proxy that goes by the length. hyper goes by the encoding, drops the length and closes the connection; who sent
-//! such a request is to be told that it is refused. What hyper hands over no longer shows it, so the bytes are read along.
-//! Nothing is decided here about what a request means: hyper reads it, and what this and hyper read differently is
-//! [`Seen::Unknown`] from there on.
+//! past a proxy that uses the length. hyper uses the encoding, drops the length and closes the connection. The sender
+//! of such a request should learn that it is refused. hyper's request no longer shows it, so this module reads the
+//! bytes in parallel. It decides nothing about the meaning of a request, which is hyper's task. Where the two read
+//! differently, the rest is [`Seen::Unknown`].
 
 use std::collections::VecDeque;
 
-/// What a request's head said about its end.
+/// The framing that a request's head declared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// One thing at most.
+    /// At most one of the two.
     Clear,
     /// Both a length and an encoding.
     Ambiguous,
-    /// It is larger than a head may be, and was not read along.
+    /// It is larger than the limit for heads, and was not read.
     TooLong,
-    /// It was not read along.
+    /// It was not read.
     Unknown,
 }
 
-/// What follows in the connection's bytes.
+/// The next part of the connection's bytes.
 #[derive(Debug, PartialEq, Eq)]
 enum At {
-    /// A head, of which this much has arrived.
+    /// A head. This much of it has arrived.
     Head,
     /// So many bytes of a body.
     Body(u64),
     /// A chunked body.
     Chunked(Chunk),
-    /// Nobody knows.
+    /// Unknown.
     Lost,
 }
 
-/// As RFC 9112 §7.1 has them.
+/// The states of RFC 9112 §7.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Chunk {
     SizeStart,
@@ -53,19 +53,19 @@ enum Chunk {
     EndLf,
 }
 
-/// Reads along with one connection.
+/// Reads the bytes of one connection in parallel to hyper.
 #[derive(Debug)]
 pub struct Follower {
     at: At,
     /// A head that has arrived in part.
     partial: Vec<u8>,
     max_head_bytes: usize,
-    /// What was seen of requests that were not handed over yet; hyper's read buffer bounds how many that can be.
+    /// The findings for requests that were not handed over yet. hyper's read buffer bounds their number.
     seen: VecDeque<Seen>,
 }
 
 impl Follower {
-    /// At the start of a connection. Heads beyond the bound are not read along; they are refused for their size.
+    /// Starts at the beginning of a connection. Heads beyond the bound are not read; they are refused for their size.
     pub fn new(max_head_bytes: usize) -> Self {
         Self {
             at: At::Head,
@@ -75,7 +75,7 @@ impl Follower {
         }
     }
 
-    /// What was seen of the next request that is handed over.
+    /// Returns the finding for the next request that is handed over.
     pub fn next(&mut self) -> Seen {
         self.seen.pop_front().unwrap_or(Seen::Unknown)
     }
@@ -119,10 +119,10 @@ impl Follower {
         }
     }
 
-    /// Takes what belongs to a head, and gives the rest.
+    /// Takes the part that belongs to a head, and returns the rest.
     fn head<'b>(&mut self, mut bytes: &'b [u8]) -> &'b [u8] {
         if self.partial.is_empty() {
-            // Empty lines before a request are passed over (RFC 9112 §2.2).
+            // Empty lines before a request are skipped (RFC 9112 §2.2).
             let first = bytes.iter().position(|b| !matches!(b, b'\r' | b'\n'));
             bytes = &bytes[first.unwrap_or(bytes.len())..];
             if let Some(end) = head_end(bytes, 0) {
@@ -134,7 +134,7 @@ impl Follower {
         let room = self.max_head_bytes.saturating_sub(had);
         self.partial
             .extend_from_slice(&bytes[..bytes.len().min(room)]);
-        // The end may have begun in what was there.
+        // The end may have begun in the earlier part.
         match head_end(&self.partial, had.saturating_sub(3)) {
             Some(end) => {
                 let head = std::mem::take(&mut self.partial);
@@ -158,8 +158,8 @@ impl Follower {
     }
 }
 
-/// Where the empty line that ends a head is over, looked for from `from`. Lines may end without a carriage return, as
-/// hyper takes them.
+/// Returns the position after the empty line that ends a head, searched from `from`. Lines may end without a carriage
+/// return, as hyper accepts them.
 fn head_end(bytes: &[u8], from: usize) -> Option<usize> {
     let newlines = (from..bytes.len()).filter(|at| bytes[*at] == b'\n');
     for at in newlines {
@@ -172,7 +172,7 @@ fn head_end(bytes: &[u8], from: usize) -> Option<usize> {
     None
 }
 
-/// What a whole head says, and what follows it.
+/// Returns the finding for a whole head, and the part that follows it.
 fn framing(head: &[u8]) -> (Seen, At) {
     let (mut length, mut encoded) = (None, false);
     for line in head.split(|b| *b == b'\n').skip(1) {
@@ -204,7 +204,7 @@ fn framing(head: &[u8]) -> (Seen, At) {
     }
 }
 
-/// What follows a byte of a chunked body. What hyper refuses is lost.
+/// Returns the state after a byte of a chunked body. Bytes that hyper refuses are lost.
 fn after(chunk: Chunk, byte: u8) -> At {
     let next = match (chunk, byte) {
         (Chunk::SizeStart, byte) => match hex(byte) {

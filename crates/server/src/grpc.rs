@@ -1,11 +1,11 @@
-//! Calls over gRPC, between HTTP/2 and the door: which are taken, where messages begin and end, how long a call may last
-//! and how it is ended. What messages mean is the gate's to know.
+//! Calls over gRPC, between HTTP/2 and the entry point: which calls are accepted, where messages begin and end, how
+//! long a call may last and how it ends. Only the gate knows the meaning of messages.
 //!
-//! Every call is a sequence of messages. Each goes through the door as a request of its own, whose body is the message
-//! without its frame; what comes back is one message with the status among its headers, which becomes the trailers. A
-//! unary call has one message. A stream has as many as its client sends: a few run at once, so that the engine can join
-//! them, and answers go out in order. Between messages a stream holds nothing but its place on the connection. A message
-//! that finds no room is not read on, so that its client waits and nothing is held for it.
+//! Every call is a sequence of messages. Each goes through the entry point as a separate request, whose body is the
+//! message without its frame. The answer is one message with the status among its headers, which become the trailers. A
+//! unary call has one message. A stream has as many as its client sends. A few run at once, so that the engine can
+//! batch them, and answers go out in order. Between messages a stream holds nothing but its place on the connection. A
+//! message without a free place is not read further, so that its client waits and the server holds nothing for it.
 
 use super::activity::{Activity, Sending, Working};
 use super::body::Inbound;
@@ -37,37 +37,36 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-/// Messages of one stream that run at once: enough for the engine to join, and too few for one stream to take the
-/// instances.
+/// Messages of one stream that run at once: enough for a batch, and too few to take all instances.
 const MAX_RUNNING: usize = 8;
-/// How often the state of the server is asked for those who watch it.
+/// Time between two checks of the server's state for calls that watch it.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Frames that are ready before the connection takes them.
 const READY_FRAMES: usize = 1;
-/// How soon a message looks again for a place among the requests in flight, at first and at most. It does not stand in
-/// line for one: a line would be served before everybody who only looks.
+/// Pauses before a message looks again for a place among the requests in flight, the first and the longest. It does not
+/// queue, because the server would serve the queue before all requests that only look.
 const FIRST_LOOK: Duration = Duration::from_millis(5);
 const LAST_LOOK: Duration = Duration::from_millis(50);
 
-/// Tells the gate's other door that a body is one message without its frame.
+/// Tells the gate's HTTP entry point that a body is one message without its frame.
 const UNFRAMED: HeaderName = HeaderName::from_static("penstock-grpc");
 
-/// What is the same for all messages of a call.
-struct Call {
+/// The part that all messages of a call share.
+struct GrpcCall {
     parts: Parts,
     client: Client,
     caller: Arc<Caller>,
     asked: RequestInfo,
-    /// When the whole call is of no more use to its client.
+    /// The time after which the client has no use for the answer.
     deadline: Option<Instant>,
-    /// When the connection has lasted as long as it may.
+    /// The time when the connection reaches its longest life.
     until: Option<Instant>,
-    /// How messages are compressed, where they may be.
+    /// The compression of messages, if they may be compressed.
     coding: Option<&'static str>,
 }
 
 impl Server {
-    /// Answers a call over gRPC, whatever happens.
+    /// Answers a call over gRPC in every case.
     pub(crate) async fn respond_grpc(
         self: Arc<Self>,
         request: Request<Inbound>,
@@ -83,7 +82,7 @@ impl Server {
         let asked = RequestInfo::of(&parts);
         let shape = Shape::of(parts.uri.path());
         let call = match self.call_of(parts, client, asked, caller, begun) {
-            Ok(call) => Call { until, ..call },
+            Ok(call) => GrpcCall { until, ..call },
             Err((problem, parts, asked)) => {
                 let audited = self.audited(&parts, &asked, client);
                 discard(body).await;
@@ -142,7 +141,7 @@ impl Server {
         })
     }
 
-    /// What a call is, or why it is not taken.
+    /// Reads a call, or returns the reason for a refusal.
     #[allow(clippy::result_large_err)]
     fn call_of(
         &self,
@@ -151,7 +150,7 @@ impl Server {
         asked: RequestInfo,
         caller: &Arc<Caller>,
         begun: Instant,
-    ) -> Result<Call, (Problem, Parts, RequestInfo)> {
+    ) -> Result<GrpcCall, (Problem, Parts, RequestInfo)> {
         let taken = self
             .admissible(&parts, Seen::Clear)
             .and_then(|()| options(&parts.headers));
@@ -175,19 +174,19 @@ impl Server {
             let id = HeaderValue::from_str(asked.request_id.as_str()).expect("visible ASCII");
             headers.insert(HeaderName::from_static("x-request-id"), id);
         }
-        Ok(Call {
+        Ok(GrpcCall {
             parts,
             client,
             caller: caller.clone(),
             asked,
-            // A time beyond what can be counted is none.
+            // A time beyond the countable range is no deadline.
             deadline: timeout.and_then(|timeout| begun.checked_add(timeout)),
             until: None,
             coding,
         })
     }
 
-    /// Adds what every answer over TLS has.
+    /// Adds the headers of every answer over TLS.
     fn secured<B>(&self, mut response: Response<B>, caller: &Caller) -> Response<B> {
         if let (true, Some(hsts)) = (caller.secure, &self.hsts) {
             let headers = response.headers_mut();
@@ -196,8 +195,8 @@ impl Server {
         response
     }
 
-    /// When one message that came `begun` must be answered.
-    fn due(&self, call: &Call, begun: Instant) -> Instant {
+    /// The time by which one message that came at `begun` must be answered.
+    fn due(&self, call: &GrpcCall, begun: Instant) -> Instant {
         let due = begun + Duration::from_millis(self.settings.total_timeout_ms);
         call.deadline.map_or(due, |deadline| deadline.min(due))
     }
@@ -205,7 +204,7 @@ impl Server {
     /// One message in, one out.
     async fn unary(
         &self,
-        call: &Call,
+        call: &GrpcCall,
         body: Inbound,
         begun: Instant,
     ) -> Result<GrpcAnswer, Problem> {
@@ -227,24 +226,23 @@ impl Server {
         conclude(audited, answered, asked.received.load(Ordering::Relaxed))
     }
 
-    /// A body that came too late, or an answer, is told with the time that was over.
-    fn late(&self, problem: Problem, call: &Call) -> Problem {
+    /// Corrects the message of a body or an answer that was too late: it names the timeout that passed.
+    fn late(&self, problem: Problem, call: &GrpcCall) -> Problem {
         let over = call
             .deadline
             .is_some_and(|deadline| deadline <= Instant::now());
         match problem.code {
-            Code::DeadlineExceeded | Code::RequestTimeout if over => Problem::new(
-                Code::DeadlineExceeded,
-                "the call's own grpc-timeout is over",
-            ),
+            Code::DeadlineExceeded | Code::RequestTimeout if over => {
+                Problem::new(Code::DeadlineExceeded, "the call's grpc-timeout has passed")
+            }
             _ => problem,
         }
     }
 
-    /// Many messages in, as many out, in order. Gives the trailers; `Err` when nobody takes them.
+    /// Serves many messages, with as many answers in order. Returns the trailers, or `Err` if the client is gone.
     async fn stream(
         self: &Arc<Self>,
-        call: Call,
+        call: GrpcCall,
         body: Inbound,
         out: &Out,
     ) -> Result<HeaderMap, Gone> {
@@ -253,7 +251,7 @@ impl Server {
         let mut phases = Phases::of(&self.phase);
         let mut messages = Messages::new(self, body, call.client.address);
         let mut running: VecDeque<Ends<Result<GrpcAnswer, Problem>>> = VecDeque::new();
-        // Set when no further message is taken: how the call ends once those that run are answered.
+        // Set when no further message is read: the end of the call after the running ones are answered.
         let mut ending = None;
         loop {
             if running.is_empty()
@@ -279,7 +277,7 @@ impl Server {
                                 out.send(frame).await?;
                             }
                         }
-                        // The gate ends the stream, or nobody can answer this message.
+                        // The gate ended the stream, or its client is gone.
                         Ok(answered) => return Ok(answered.trailers),
                         Err(problem) => return Ok(trailers(&self.late(problem, &call))),
                     }
@@ -302,8 +300,8 @@ impl Server {
         }
     }
 
-    /// How a stream ends with an error of this side's own, which the audit log is told of.
-    fn ended(&self, call: &Call, problem: &Problem) -> HeaderMap {
+    /// Ends a stream with an error of the server, and tells the audit log.
+    fn ended(&self, call: &GrpcCall, problem: &Problem) -> HeaderMap {
         if let Some(audited) = self.audited(&call.parts, &call.asked, call.client) {
             audited.close(|entry| {
                 entry.status = problem.code.status();
@@ -313,10 +311,10 @@ impl Server {
         trailers(problem)
     }
 
-    /// One message of a stream, which has its place until it is answered.
+    /// Serves one message of a stream. It keeps its place until it is answered.
     async fn one_of_many(
         &self,
-        call: &Call,
+        call: &GrpcCall,
         message: Message,
         _place: Place,
         begun: Instant,
@@ -346,10 +344,10 @@ impl Server {
         conclude(audited, answered, bytes)
     }
 
-    /// One message in, and an answer whenever it is another.
+    /// Serves one message, and sends an answer whenever it changes.
     async fn watch(
         self: &Arc<Self>,
-        call: &Call,
+        call: &GrpcCall,
         body: Inbound,
         out: &Out,
     ) -> Result<HeaderMap, Gone> {
@@ -380,11 +378,11 @@ impl Server {
         let mut told: Option<Bytes> = None;
         loop {
             let answered = {
-                // A moment without a place is no change.
+                // A moment without a place counts as no change.
                 let permit = self.in_flight.try_acquire();
                 match (permit, request(call, message.clone())) {
                     (Ok(_permit), Ok(mut request)) => {
-                        // What this side knows changes, too.
+                        // The server's own facts change, too.
                         request.0.headers.remove(&CONNECTION);
                         self.tell(&mut request.0, &call.caller, call.client, None);
                         let due = self.due(call, Instant::now());
@@ -407,7 +405,7 @@ impl Server {
                 Some(Err(problem)) => return Ok(self.ended(call, &self.late(problem, call))),
             }
             tokio::select! {
-                // Before the call ends, its client is told that the server stops.
+                // Tell the client that the server stops before the call ends.
                 biased;
                 () = again.changed() => {}
                 () = over(&mut phases, call.until) => return Ok(self.ended(call, &leaving())),
@@ -418,11 +416,11 @@ impl Server {
     }
 }
 
-/// Why a stream ends that its client did not end.
+/// The problem of a stream that the server ends.
 fn leaving() -> Problem {
     Problem::new(
         Code::Overloaded,
-        "the connection is about to end; open the stream again on another, and repeat what has no answer",
+        "the connection is about to close; open the stream again on another one, and repeat the calls without an answer",
     )
     .retry_after(RETRY_AFTER_S)
 }
@@ -430,12 +428,15 @@ fn leaving() -> Problem {
 fn own_time_over() -> Problem {
     Problem::new(
         Code::DeadlineExceeded,
-        "the stream's own grpc-timeout is over",
+        "the stream's grpc-timeout has passed",
     )
 }
 
-/// A message as the door takes it.
-fn request(call: &Call, (compressed, message): (bool, Bytes)) -> Result<(Parts, Bytes), Problem> {
+/// Converts a message to the form of the entry point.
+fn request(
+    call: &GrpcCall,
+    (compressed, message): (bool, Bytes),
+) -> Result<(Parts, Bytes), Problem> {
     let mut parts = call.parts.clone();
     if compressed {
         let Some(coding) = call.coding else {
@@ -444,14 +445,14 @@ fn request(call: &Call, (compressed, message): (bool, Bytes)) -> Result<(Parts, 
                 "a message is marked as compressed, and grpc-encoding does not say how; send `grpc-encoding: gzip`",
             ));
         };
-        // The gate decodes it, as it does other bodies, with their bounds.
+        // The gate decodes it, like other bodies, with their bounds.
         let coding = HeaderValue::from_static(coding);
         parts.headers.insert(header::CONTENT_ENCODING, coding);
     }
     Ok((parts, message))
 }
 
-/// A stream that is counted among those that are open.
+/// A stream that counts as open.
 struct OpenStream<'s>(&'s AtomicU64);
 
 impl<'s> OpenStream<'s> {
@@ -467,24 +468,24 @@ impl Drop for OpenStream<'_> {
     }
 }
 
-/// Nobody takes what goes out.
+/// The client no longer reads.
 struct Gone;
 
-/// Where a stream's frames go.
+/// The receiver of a stream's frames.
 struct Out {
     sender: mpsc::Sender<(Frame<Bytes>, Sending)>,
     activity: Arc<Activity>,
 }
 
 impl Out {
-    /// Sends a frame. While it is not taken it counts as an answer its caller does not take.
+    /// Sends a frame. While the client does not read it, it counts as an unread answer.
     async fn send(&self, frame: Frame<Bytes>) -> Result<(), Gone> {
         let sending = self.activity.ready();
         self.sender.send((frame, sending)).await.map_err(|_| Gone)
     }
 }
 
-/// The answer to the message that came first of those that run; never where none does.
+/// Returns the answer to the oldest running message. Never resolves if none runs.
 async fn first(
     running: &mut VecDeque<Ends<Result<GrpcAnswer, Problem>>>,
 ) -> Result<GrpcAnswer, Problem> {
@@ -494,7 +495,7 @@ async fn first(
             tracing::error!("a message's task ended: {}", penstock_app::one_line(&error));
             Err(Problem::new(
                 Code::Internal,
-                "something inside failed; the request id finds it in the server's log",
+                "an internal error occurred; the server's log has its details under the request id",
             ))
         }),
     }

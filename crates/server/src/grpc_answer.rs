@@ -1,4 +1,4 @@
-//! What an answer is over gRPC: metadata, a message and trailers.
+//! An answer over gRPC: metadata, a message and trailers.
 
 use super::headers::AUDIT;
 use super::request_info::RequestInfo;
@@ -10,7 +10,7 @@ use penstock_core::grpc::{self, GrpcStatus};
 use penstock_core::{Code, Problem};
 use std::collections::VecDeque;
 
-/// The codings of messages that are taken.
+/// The accepted codings of messages.
 pub(crate) const ACCEPTED_ENCODINGS: HeaderValue =
     HeaderValue::from_static("identity, gzip, deflate");
 
@@ -18,16 +18,16 @@ pub(crate) const ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-acc
 
 pub(crate) const GRPC_TYPE: HeaderValue = HeaderValue::from_static(grpc::CONTENT_TYPE);
 
-/// What clients are told in trailers, and in headers where nothing else is.
+/// The names that go into trailers, or into headers if there is nothing else.
 pub(crate) const TRAILERS: [&str; 4] = [grpc::STATUS, grpc::MESSAGE, grpc::DETAILS, grpc::PUSHBACK];
 
-/// What the door answered, taken apart.
+/// The answer of the entry point, split into its parts.
 pub(crate) struct GrpcAnswer {
-    /// What is said before the message.
+    /// The headers before the message.
     pub(crate) metadata: HeaderMap,
     pub(crate) message: Bytes,
     pub(crate) trailers: HeaderMap,
-    /// What the audit log is told.
+    /// The entry for the audit log.
     pub(crate) told: Option<HeaderValue>,
 }
 
@@ -47,7 +47,7 @@ impl GrpcAnswer {
         metadata.insert(ACCEPT_ENCODING, ACCEPTED_ENCODINGS);
         let status = HeaderName::from_static(grpc::STATUS);
         if !trailers.contains_key(&status) {
-            // A gate that knows nothing of gRPC answers in HTTP.
+            // A gate without gRPC answers in HTTP.
             let found = GrpcStatus::of_http(parts.status.as_u16());
             let found = match found {
                 GrpcStatus::Unknown if parts.status.is_success() => GrpcStatus::Unimplemented,
@@ -75,7 +75,7 @@ impl GrpcAnswer {
         status.is_some_and(|status| status.as_bytes() == b"0")
     }
 
-    /// The status over HTTP that says the same, for the audit log.
+    /// The equivalent HTTP status, for the audit log.
     pub(crate) fn http_status(&self) -> u16 {
         let number = self.trailers.get(grpc::STATUS);
         let number = number.and_then(|status| status.to_str().ok()?.parse::<usize>().ok());
@@ -85,7 +85,7 @@ impl GrpcAnswer {
 
     /// The frames of the message.
     pub(crate) fn into_message(self) -> [Frame<Bytes>; 2] {
-        // No message is longer than an instance's memory, which is less than a frame's length can say.
+        // No message is longer than an instance's memory, which is less than a frame's largest length.
         let head = grpc::frame_head(self.message.len()).unwrap_or_default();
         [
             Frame::data(Bytes::copy_from_slice(&head)),
@@ -93,7 +93,7 @@ impl GrpcAnswer {
         ]
     }
 
-    /// The whole answer to a unary call: without a message its trailers are its headers.
+    /// Returns the whole answer to a unary call. Without a message its trailers are its headers.
     pub(crate) fn whole(self) -> Response<VecDeque<Frame<Bytes>>> {
         let mut response = Response::new(VecDeque::new());
         *response.headers_mut() = self.metadata.clone();
@@ -108,7 +108,7 @@ impl GrpcAnswer {
     }
 }
 
-/// Ends what the audit log is told of one message.
+/// Completes the audit log's entry of one message.
 pub(crate) fn conclude(
     audited: Option<audit::Open>,
     answered: Result<Response<Bytes>, Problem>,
@@ -135,7 +135,7 @@ pub(crate) fn conclude(
     answered
 }
 
-/// The status of the code that the gate tells the audit log, which says more than gRPC's.
+/// The status of the error code in the gate's entry for the audit log. It is more specific than gRPC's.
 pub(crate) fn told_status(told: &HeaderValue) -> Option<u16> {
     let told: serde_json::Value = serde_json::from_slice(told.as_bytes()).ok()?;
     let word = told.get("code")?.as_str()?;
@@ -143,7 +143,7 @@ pub(crate) fn told_status(told: &HeaderValue) -> Option<u16> {
     Some(code.status())
 }
 
-/// A refusal of this side's own, in headers alone.
+/// A refusal by the server, in headers alone.
 pub(crate) fn refused(problem: &Problem, asked: &RequestInfo) -> Response<()> {
     let mut response = Response::new(());
     let headers = response.headers_mut();
@@ -164,7 +164,7 @@ pub(crate) fn trailers_ok() -> HeaderMap {
     trailers
 }
 
-/// How a call ends with an error of this side's own.
+/// The trailers of a call that ends with an error of the server.
 pub(crate) fn trailers(problem: &Problem) -> HeaderMap {
     let mut trailers = HeaderMap::new();
     let status = problem.code.grpc_status().number();
@@ -221,7 +221,7 @@ mod tests {
         assert_eq!(frames.len(), 3);
         assert_eq!(frames[0].data_ref().unwrap().as_ref(), [0, 0, 0, 0, 2]);
         assert_eq!(frames[2].trailers_ref().unwrap()["grpc-status"], "0");
-        // One that knows nothing of gRPC.
+        // A gate that knows nothing of gRPC.
         for (status, expected) in [
             (200, "12"),
             (404, "12"),

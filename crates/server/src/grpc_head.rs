@@ -1,4 +1,4 @@
-//! What the head of a gRPC call says: its codec, its method's shape, its timeout and its compression.
+//! Reads the head of a gRPC call: its codec, its method's shape, its timeout and its compression.
 
 use http::{HeaderMap, HeaderValue, header, request::Parts};
 use penstock_core::grpc::{self, Codec};
@@ -9,19 +9,19 @@ pub(crate) const TIMEOUT: &str = "grpc-timeout";
 
 pub(crate) const ENCODING: &str = "grpc-encoding";
 
-/// How a method's messages come and go.
+/// The number of a method's messages in each direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
     /// One each way.
     Unary,
-    /// Many each way, one for one.
+    /// Many each way, one answer for each message.
     Stream,
-    /// One in, and one out whenever it changes.
+    /// One in, and one out after each change.
     Watch,
 }
 
 impl Shape {
-    /// A method the gate does not know is unary: it is refused either way.
+    /// A method that the gate does not know counts as unary. It is refused in any case.
     pub(crate) fn of(path: &str) -> Self {
         match path {
             "/inference.GRPCInferenceService/ModelStreamInfer"
@@ -33,18 +33,18 @@ impl Shape {
     }
 }
 
-/// The codec a request's content type names, where it is gRPC's.
+/// The codec that a request's content type names, if it is one of gRPC's.
 pub(crate) fn codec(headers: &HeaderMap) -> Option<Codec> {
     grpc::codec(headers.get(header::CONTENT_TYPE)?.as_bytes())
 }
 
-/// A call is not taken that has a codec, or a version of HTTP, in which it could not be answered.
+/// Refuses a call with a codec, or a version of HTTP, in which it could not be answered.
 pub(crate) fn admissible(parts: &Parts) -> Result<(), Problem> {
     let message = match codec(&parts.headers) {
         None => return Ok(()),
         Some(Codec::Protobuf) if parts.version == http::Version::HTTP_2 => return Ok(()),
         Some(Codec::Protobuf) => {
-            "calls over gRPC need HTTP/2; connect with `h2` or with prior knowledge, and let no proxy between speak \
+            "calls over gRPC need HTTP/2; connect with `h2` or with prior knowledge, and use no proxy that speaks \
             HTTP/1"
         }
         Some(Codec::Other) => {
@@ -54,7 +54,7 @@ pub(crate) fn admissible(parts: &Parts) -> Result<(), Problem> {
     Err(Problem::new(Code::UnsupportedMediaType, message))
 }
 
-/// How long a call's client waits, and how it compresses its messages, as `Content-Encoding` has it.
+/// Returns the time that a client waits, and the compression of its messages, in the form of `Content-Encoding`.
 pub(crate) fn options(
     headers: &HeaderMap,
 ) -> Result<(Option<Duration>, Option<&'static str>), Problem> {
@@ -63,7 +63,7 @@ pub(crate) fn options(
         Some(value) => Some(grpc::timeout(value.as_bytes()).ok_or_else(|| {
             Problem::new(
                 Code::MalformedRequest,
-                "grpc-timeout is not up to eight digits and one of the units H, M, S, m, u, n",
+                "grpc-timeout must be one to eight digits and one of the units H, M, S, m, u, n",
             )
         })?),
     };

@@ -14,11 +14,11 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
-/// Streams that may pause for `stream_idle_timeout_ms` between messages. Each holds its task and its headers meanwhile, some
-/// tens of KiB. While more are open, a stream may pause for `body_idle_timeout_ms` only.
+/// Open streams up to which a stream may pause for `stream_idle_timeout_ms` between messages. Each holds its task and
+/// its headers meanwhile, some tens of KiB. While more are open, a stream may pause for `body_idle_timeout_ms` only.
 const MANY_STREAMS: u64 = 4096;
 
-/// The one message of a unary call, and whether it is compressed.
+/// Returns the one message of a unary call, and whether it is compressed.
 pub(crate) fn only_message(body: &Bytes, limit: u64) -> Result<(bool, Bytes), Problem> {
     let mut deframer = Deframer::new(limit);
     let mut rest = body.get(..grpc::FRAME_HEAD_BYTES).unwrap_or(body);
@@ -43,7 +43,7 @@ pub(crate) fn only_message(body: &Bytes, limit: u64) -> Result<(bool, Bytes), Pr
         std::cmp::Ordering::Equal => Ok((head[0] == 1, message)),
         std::cmp::Ordering::Less => Err(not_one("the body ends within its message")),
         std::cmp::Ordering::Greater => Err(not_one(
-            "more than one message came, and this method takes one",
+            "the call has more than one message, and this method accepts one",
         )),
     }
 }
@@ -56,22 +56,22 @@ pub(crate) fn misframed(fault: FrameFault) -> Problem {
     Problem::new(fault.code(), fault.to_string())
 }
 
-/// A message's place among those of streams. One that has bytes has one.
+/// A message's place among those of streams. A message of which bytes have arrived has one.
 pub(crate) type Place = Option<OwnedSemaphorePermit>;
 
-/// The messages of a stream, as they come. It may be dropped while it waits for one.
+/// The messages of a stream, in order of arrival. The future of `next` may be dropped while it waits.
 pub(crate) struct Messages<'s> {
     server: &'s Server,
     body: Inbound,
     address: IpAddr,
     deframer: Deframer,
-    /// What came and was not looked at yet.
+    /// Bytes that came and were not parsed yet.
     piece: Bytes,
-    /// When something last came or went.
+    /// The time when a message last came or went.
     last: Instant,
-    /// What one message that has come in part is counted with.
+    /// The counts that an incomplete message holds.
     partial: Option<Partial<'s>>,
-    /// The place of the message that has begun to come.
+    /// The place of the message that has begun to arrive.
     place: Place,
 }
 
@@ -96,12 +96,12 @@ impl<'s> Messages<'s> {
         }
     }
 
-    /// Something happened on the stream.
+    /// Notes activity on the stream.
     pub(crate) fn rest(&mut self) {
         self.last = Instant::now();
     }
 
-    /// A place for the message that begins to come. Until there is one nothing more is read.
+    /// Takes a place for the message that begins to arrive. Nothing more is read until there is one.
     pub(crate) async fn take_place(&mut self) -> Result<(), Problem> {
         if self.place.is_none() && !self.piece.is_empty() {
             let server = self.server;
@@ -116,8 +116,8 @@ impl<'s> Messages<'s> {
         Ok(())
     }
 
-    /// The next message with its place; `None` when there are no more. A stream of which nothing runs, or a message that
-    /// has come in part, may pause for so long only.
+    /// Returns the next message with its place, or `None` if there are no more. A stream without running messages, or
+    /// with an incomplete message, may pause only for a bounded time.
     pub(crate) async fn next(&mut self, rests: bool) -> Result<Option<(Message, Place)>, Problem> {
         let settings = &self.server.settings;
         let body_pause = Duration::from_millis(settings.body_idle_timeout_ms);
@@ -140,7 +140,7 @@ impl<'s> Messages<'s> {
                 None => stream_pause,
             };
             let until = (rests || self.partial.is_some()).then(|| self.last + pause);
-            // Others may come meanwhile, and leave less time to this one.
+            // Other streams may open meanwhile, and leave less time to this one.
             let look = until.map(|until| until.min(Instant::now() + body_pause));
             let slow_at = match &self.partial {
                 Some(Partial {
@@ -166,7 +166,7 @@ impl<'s> Messages<'s> {
                     return Err(Problem::new(
                         Code::RequestTimeout,
                         format!(
-                            "nothing came for {} ms, for which a stream may pause; open it again when there is something to \
+                            "the stream was idle for {} ms, the limit; open it again when there is something to \
                              send",
                             pause.as_millis()
                         ),
@@ -190,7 +190,7 @@ impl<'s> Messages<'s> {
         }
     }
 
-    /// Counts what is held of a message that has come in part, as of any body on its way.
+    /// Counts the bytes held of an incomplete message, like any incoming body.
     pub(crate) fn count_partial(&mut self) -> Result<(), Problem> {
         if self.deframer.is_between_messages() {
             self.partial = None;

@@ -2,20 +2,20 @@
 
 use http::{HeaderMap, HeaderName};
 
-/// Where components find the address of the client, as on Spin.
+/// The header with the client's address for components, as on Spin.
 pub(crate) const CLIENT_ADDRESS: HeaderName = HeaderName::from_static("spin-client-addr");
-/// What components are told of a connection, beside what its client sends; see [`ServerOptions::token`].
+/// The header with the server's facts about a connection for components; see [`ServerOptions::token`].
 pub(crate) const CONNECTION: HeaderName = HeaderName::from_static("penstock-connection");
-/// What components say of a request for the audit log. No client sees it.
+/// The header with the components' entry for the audit log. No client sees it.
 pub(crate) const AUDIT: HeaderName = HeaderName::from_static("penstock-audit");
-/// What headers between the server and its components begin with. A client's are thrown away.
+/// The prefix of headers between the server and its components. The server removes such headers from clients.
 pub(crate) const OWN_PREFIX: &str = "penstock-";
-/// What a component answers to the head of a request whose body may be sent. No client sees it.
+/// A component's answer to the head of a request whose body may be sent. No client sees it.
 pub(crate) const GO_ON: HeaderName = HeaderName::from_static("penstock-go-on");
-/// How long a connection is kept that is not used, in seconds (RFC 9112 appendix C.2.2).
+/// How long an unused connection is kept, in seconds (RFC 9112 appendix C.2.2).
 pub(crate) const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
-/// Throws away what only the server may say to its components.
+/// Removes the headers that only the server may send to its components.
 pub(crate) fn strip(headers: &mut HeaderMap) {
     let own: Vec<HeaderName> = headers
         .keys()

@@ -20,9 +20,9 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-/// What a head has beside target and headers: method, version and line ends.
+/// Bytes of a head besides target and headers: method, version and line ends.
 pub(crate) const REQUEST_LINE_BYTES: usize = 1024;
-/// The least a connection's read buffer may grow to; bodies arrive in pieces of this size.
+/// The smallest limit of a connection's read buffer. Bodies arrive in pieces of this size.
 pub(crate) const READ_BUFFER_BYTES: usize = 256 << 10;
 
 impl Server {
@@ -61,7 +61,7 @@ impl Server {
         let mut builder = hyper::server::conn::http1::Builder::new();
         builder
             .timer(TokioTimer::new())
-            // It would bound how long a connection rests, too; `rest` tells the two apart.
+            // hyper's timeout would bound idle connections, too. `rest` distinguishes the two.
             .header_read_timeout(None::<Duration>)
             .max_headers(MAX_HEADERS)
             .max_buf_size(READ_BUFFER_BYTES.max(headers as usize))
@@ -79,7 +79,7 @@ impl Server {
             let closing_since = phases.now().closing_since();
             let again = match heads.verdict(now, limits, closing_since) {
                 rest::Verdict::End => return Ok(()),
-                // A head may begin meanwhile, and it has its own limit.
+                // A head may begin meanwhile, and it has a separate limit.
                 rest::Verdict::Wait(again) => again.min(now + limits.head),
                 rest::Verdict::Close => match closed_at {
                     None => {
@@ -87,14 +87,14 @@ impl Server {
                         closed_at = Some(now);
                         now + limits.head
                     }
-                    // It had time for what it still had to send.
+                    // It had time to send the rest of its answer.
                     Some(closed_at) if now >= closed_at + limits.head => return Ok(()),
                     Some(closed_at) => closed_at + limits.head,
                 },
             };
             let ends = until.filter(|_| closed_at.is_none());
             tokio::select! {
-                // What has arrived is read before the time is looked at.
+                // Bytes that have arrived are read before the time is checked.
                 biased;
                 result = connection.as_mut() => return result.map_err(ConnectionError::from),
                 () = phases.changed() => {}
@@ -107,8 +107,8 @@ impl Server {
         }
     }
 
-    /// Tells a client of HTTP/1 what becomes of its connection after this answer. `may_keep` is whether the client may keep
-    /// it, as far as its request says.
+    /// Tells a client of HTTP/1 whether its connection stays open after this answer. `may_keep` is whether the client
+    /// may keep it, as far as its request says.
     fn tell_of_connection<B>(&self, response: &mut Response<B>, may_keep: bool) {
         let headers = response.headers_mut();
         if headers.contains_key(header::CONNECTION) {
@@ -122,8 +122,8 @@ impl Server {
     }
 }
 
-/// Whether a client of HTTP/1.1 may send another request on its connection. HTTP/1.0 keeps none unless it is asked to, and
-/// knows nothing of `Keep-Alive` in answers that it can rely on.
+/// Whether a client of HTTP/1.1 may send another request on its connection. HTTP/1.0 keeps none unless it is asked to,
+/// and cannot rely on `Keep-Alive` in answers.
 fn may_keep<B>(request: &Request<B>) -> bool {
     let mut options = request.headers().get_all(header::CONNECTION).iter();
     let closes = |value: &HeaderValue| {

@@ -1,5 +1,5 @@
-//! One HTTP/2 connection, driven through the library that hyper itself is built on. hyper has no way to send an
-//! informational answer over HTTP/2, and so none to tell a client that its body may come (RFC 9110 §10.1.1).
+//! One HTTP/2 connection, driven through the library that hyper itself uses. hyper cannot send an informational answer
+//! over HTTP/2, so it cannot tell a client that its body may come (RFC 9110 §10.1.1).
 
 use super::activity::{Activity, Limits, Sending, Verdict};
 use super::body::{ConnectionError, Inbound, Received};
@@ -27,17 +27,17 @@ use tokio::time::Instant;
 
 /// HTTP/2 streams open at once on one connection; the in-flight cap is for all of them together.
 pub(crate) const MAX_STREAMS: u32 = 128;
-/// Streams that were opened and reset before anybody worked for them; one more ends the connection (CVE-2023-44487). A
-/// client that hangs up on calls resets a few at once.
+/// Streams that were opened and reset before the server worked on them. One more ends the connection (CVE-2023-44487).
+/// A client that hangs up on calls resets a few at once.
 pub(crate) const MAX_RESET_STREAMS: usize = 20;
-/// Streams this side reset because of what the client sent on them; one more ends the connection (RUSTSEC-2024-0003).
+/// Streams that the server reset because of faults of the client. One more ends the connection (RUSTSEC-2024-0003).
 pub(crate) const MAX_FAULTY_STREAMS: usize = 128;
 /// How often an HTTP/2 connection is probed, and how long it has to answer.
 pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(20);
 pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(10);
-/// What a client may send ahead on one stream, and on all of them: as hyper has it.
+/// Bytes that a client may send ahead on one stream, and on all of them: hyper's default.
 const WINDOW_BYTES: u32 = 1 << 20;
-/// What may wait to be sent on one stream.
+/// Bytes that may wait to be sent on one stream.
 const SEND_BUFFER_BYTES: usize = 400 << 10;
 /// Headers that belong to one connection of HTTP/1, and are malformed in HTTP/2 (RFC 9113 §8.2.2).
 const OF_CONNECTIONS: [HeaderName; 5] = [
@@ -48,7 +48,7 @@ const OF_CONNECTIONS: [HeaderName; 5] = [
     header::UPGRADE,
 ];
 
-/// When the client is pinged, and when it must have answered. A peer that is gone is found by it.
+/// When the client is pinged, and when it must have answered. This detects a peer that is gone.
 enum Pinging {
     Due(Instant),
     Sent(Instant),
@@ -108,7 +108,7 @@ where
                 pinging = Pinging::Due(Instant::now() + PING_INTERVAL);
             }
             () = over(&mut phases, until), if leaving_since.is_none() => {
-                // Two GOAWAYs: one that takes what is on its way, and after a round trip the last.
+                // Two GOAWAYs: the first accepts requests on their way, and the last comes after a round trip.
                 connection.graceful_shutdown();
                 leaving_since = Some(Instant::now());
                 timer.as_mut().reset(Instant::now());
@@ -117,7 +117,7 @@ where
                 let now = Instant::now();
                 let limits = limits();
                 let again = match activity.verdict(now, limits, leaving_since) {
-                    // An answer may become ready meanwhile, and it has its own limit.
+                    // An answer may become ready meanwhile, and it has a separate limit.
                     Verdict::Wait(again) => again.min(now + limits.write),
                     Verdict::Leave => {
                         connection.graceful_shutdown();
@@ -144,7 +144,7 @@ where
     }
 }
 
-/// Resolves when the client has answered a ping; never where it owes none.
+/// Resolves when the client has answered a ping. Never resolves if no answer is due.
 async fn pong(pinger: &mut PingPong, pinging: &Pinging) -> Result<(), h2::Error> {
     match pinging {
         Pinging::Due(_) => std::future::pending().await,
@@ -152,7 +152,7 @@ async fn pong(pinger: &mut PingPong, pinging: &Pinging) -> Result<(), h2::Error>
     }
 }
 
-/// Begins to answer a request, on a task of its own.
+/// Begins to answer a request, on its own task.
 fn accept(
     server: &Arc<Server>,
     caller: &Arc<Caller>,
@@ -189,8 +189,7 @@ fn accept(
     });
 }
 
-/// Sends the answer to one request. Nobody waits for it any more when its stream is reset, and then nothing is done
-/// further.
+/// Sends the answer to one request. If its stream is reset, this does nothing further.
 async fn answer(
     mut respond: SendResponse<Bytes>,
     mut asked: oneshot::Receiver<()>,
@@ -239,17 +238,17 @@ fn informational() -> Response<()> {
     response
 }
 
-/// Sends a body as its client takes it.
+/// Sends a body as fast as its client reads it.
 async fn send(
     stream: &mut SendStream<Bytes>,
     mut body: Outbound,
     activity: &Arc<Activity>,
 ) -> Result<(), h2::Error> {
     let mut sending = body.take_sending();
-    // Frames of a stream are each counted by themselves.
+    // The frames of a stream are each counted separately.
     let is_counted = sending.is_some();
     loop {
-        // Nothing is taken out of the body before some of it can go.
+        // Nothing is taken out of the body before some of it can be sent.
         stream.reserve_capacity(1);
         if !has_room(stream).await? {
             return Ok(());
@@ -281,8 +280,8 @@ async fn send(
     }
 }
 
-/// Sends some of a body; whether anybody takes it. While it waits for room it is an answer that its caller does not take,
-/// from the last time on that it took some.
+/// Sends a part of a body. Returns whether the client still reads. While it waits for room, the part counts as an
+/// unread answer, from the last time that the client read some.
 async fn send_data(
     stream: &mut SendStream<Bytes>,
     mut data: Bytes,
@@ -307,7 +306,7 @@ async fn send_data(
     }
 }
 
-/// Waits until something may be sent; whether the stream is still there for it.
+/// Waits until a part can be sent. Returns whether the stream still exists.
 async fn has_room(stream: &mut SendStream<Bytes>) -> Result<bool, h2::Error> {
     while stream.capacity() == 0 {
         match poll_fn(|cx| stream.poll_capacity(cx)).await {
@@ -318,7 +317,7 @@ async fn has_room(stream: &mut SendStream<Bytes>) -> Result<bool, h2::Error> {
     Ok(true)
 }
 
-/// The time, as `Date` has it, written once a second.
+/// The time in the form of `Date`, formatted once a second.
 fn date() -> Option<HeaderValue> {
     thread_local! {
         static WRITTEN: RefCell<(u64, Option<HeaderValue>)> = const { RefCell::new((0, None)) };

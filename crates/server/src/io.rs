@@ -1,4 +1,4 @@
-//! What the server does to a connection's bytes before and beneath HTTP.
+//! Handles a connection's bytes before and below HTTP.
 
 use std::io;
 use std::pin::Pin;
@@ -12,12 +12,12 @@ use tokio::time::{Instant, Sleep};
 /// begins with them.
 const PREFACE_START: &[u8] = b"PRI ";
 
-/// How long to wait between two looks for the rest of a preface that has arrived in part, and how long in all: what was
-/// peeked at is seen again after the other side has gone, so that nothing else would end the waiting.
+/// Pause between two looks for the rest of an incomplete preface, and the limit for all of them. Peeked bytes stay
+/// visible after the other side has gone, so nothing else would end the wait.
 const PREFACE_POLL: Duration = Duration::from_millis(5);
 const PREFACE_TIME: Duration = Duration::from_millis(500);
 
-/// Looks at a connection's first bytes, without taking them, and says whether they are HTTP/2's.
+/// Peeks at a connection's first bytes, and returns whether they are HTTP/2's.
 pub async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
     let mut seen = [0; PREFACE_START.len()];
     let (mut pause, mut waited) = (PREFACE_POLL, Duration::ZERO);
@@ -41,7 +41,7 @@ pub async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
     }
 }
 
-/// What a connection to a port that speaks TLS begins with.
+/// The beginning of a connection to a port for TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum First {
     /// A handshake.
@@ -55,7 +55,7 @@ pub enum First {
 /// The type of a TLS record that holds a part of a handshake (RFC 8446 §5.1).
 const HANDSHAKE_RECORD: u8 = 0x16;
 
-/// Looks at a connection's first byte, without taking it.
+/// Peeks at a connection's first byte.
 pub async fn first(stream: &TcpStream) -> io::Result<First> {
     let mut seen = [0];
     if stream.peek(&mut seen).await? == 0 {
@@ -68,7 +68,7 @@ pub async fn first(stream: &TcpStream) -> io::Result<First> {
     })
 }
 
-/// Ends a connection from this side and reads until the other ends it too.
+/// Ends a connection from this side and reads until the other side ends it too.
 pub async fn close(mut stream: TcpStream) -> io::Result<()> {
     stream.shutdown().await?;
     let mut thrown_away = [0; 4096];
@@ -76,7 +76,7 @@ pub async fn close(mut stream: TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// A stream whose writes fail when the other side has taken nothing for too long.
+/// A stream whose writes fail if the other side reads nothing for too long.
 pub struct WriteTimeout<S> {
     stream: S,
     limit: Duration,
@@ -93,7 +93,7 @@ impl<S> WriteTimeout<S> {
         }
     }
 
-    /// Passes a write's progress on; one that waits too long becomes an error.
+    /// Passes a write's progress on. A write that waits too long becomes an error.
     fn watch<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -110,7 +110,7 @@ impl<S> WriteTimeout<S> {
         match stalled.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::TimedOut,
-                "the caller stopped taking the answer",
+                "the caller stopped reading the answer",
             ))),
             Poll::Pending => Poll::Pending,
         }
@@ -160,14 +160,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
     }
 }
 
-/// A stream whose reader is read along with.
+/// A stream whose read bytes are also given to a function.
 pub struct Followed<S, F> {
     stream: S,
     follow: F,
 }
 
 impl<S, F: FnMut(&[u8])> Followed<S, F> {
-    /// Wraps a stream from which nothing was read yet; `follow` is given what is read.
+    /// Wraps a stream from which nothing was read yet. `follow` gets the bytes that are read.
     pub fn new(stream: S, follow: F) -> Self {
         Self { stream, follow }
     }

@@ -1,14 +1,14 @@
-//! The HTTP server: which connections and requests are let in, how long each may take, and what a caller hears when a
-//! request is refused. A request that is let in goes through a [`EntryPoint`].
+//! The HTTP server: it accepts connections and requests, bounds their time, and words its refusals. An accepted request
+//! goes through an [`EntryPoint`].
 //!
-//! Every refusal here is from the same catalogue as the gate's, in the style the caller asked for.
+//! Every refusal here is from the same catalogue as the gate's, in the style that the caller asked for.
 //!
 //! * `accept`, `connection`: which connections are served, and until when; `drain`: how the server stops;
 //! * [`tls`]: the certificate; [`proxies`]: the client's address behind proxies; [`audit`]: the audit log;
-//! * `http1`, `http2`: one connection; `rest`, `framing`, `frames`, `activity`: what happens on it; `io`: its bytes;
+//! * `http1`, `http2`: one connection; `rest`, `framing`, `frames`, `activity`: its activity; `io`: its bytes;
 //! * `admission`, `upload`, `respond`: one request: its head, its body, its answer;
 //! * `grpc`, `grpc_head`, `grpc_messages`, `grpc_answer`: the same over gRPC;
-//! * `state`: the limits, and what is in use of them; [`settings`]: how an operator sets them.
+//! * `state`: the limits and their present use; [`settings`]: the operator's settings.
 
 mod accept;
 mod activity;

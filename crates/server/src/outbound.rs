@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-/// The body of an answer, which knows when it is on its way.
+/// The body of an answer. It knows when it is being sent.
 #[derive(Debug)]
 pub struct Outbound {
     body: Content,
@@ -22,14 +22,14 @@ pub struct Outbound {
 #[derive(Debug)]
 enum Content {
     Whole(Full<Bytes>),
-    /// Frames that are all there: a message over gRPC, and its trailers.
+    /// Complete frames: a message over gRPC, and its trailers.
     Frames(VecDeque<Frame<Bytes>>),
-    /// Frames as they become ready, each counted by itself.
+    /// Frames as they become ready, each counted separately.
     Stream(Stream),
 }
 
 impl Outbound {
-    /// A body that counts as an answer on its way until it went out or was given up.
+    /// A body that counts as an answer until it was sent or dropped.
     pub fn watched(body: Bytes, activity: &Arc<Activity>) -> Self {
         Self {
             body: Content::Whole(Full::new(body)),
@@ -37,7 +37,7 @@ impl Outbound {
         }
     }
 
-    /// A body nobody watches.
+    /// A body that is not counted.
     pub fn unwatched(body: Bytes) -> Self {
         Self {
             body: Content::Whole(Full::new(body)),
@@ -45,7 +45,7 @@ impl Outbound {
         }
     }
 
-    /// Takes over what counts it as on its way; `None` where its frames are counted by themselves, or not at all.
+    /// Takes over the guard that counts it as being sent. `None` if its frames are counted separately, or not at all.
     pub fn take_sending(&mut self) -> Option<Sending> {
         self.sending.take()
     }
@@ -93,13 +93,13 @@ impl Body for Outbound {
     fn size_hint(&self) -> SizeHint {
         match &self.body {
             Content::Whole(body) => body.size_hint(),
-            // Without a length: what ends such an answer are its trailers.
+            // Without a length: trailers end such an answer.
             Content::Frames(_) | Content::Stream(_) => SizeHint::default(),
         }
     }
 }
 
-/// A task that ends when nobody waits for it any more.
+/// A task that is aborted when its owner drops it.
 pub(crate) struct Ends<T>(pub(crate) JoinHandle<T>);
 
 impl<T> Drop for Ends<T> {

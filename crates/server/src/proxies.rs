@@ -1,9 +1,9 @@
-//! Decides which client a request is from, where proxies stand in between. A proxy is believed only when the operator
-//! names it; what anybody else says of other clients is not.
+//! Decides which client a request is from if it came through proxies. A proxy is believed only if the operator names
+//! it. Statements of others about clients are ignored.
 //!
-//! Proxies append, so the header is read from its right end: each address there was written by the one to the right of
-//! it, up to the first that is no trusted proxy. That one is the client. What stands to the left of it came from the
-//! client, who may write there what it likes.
+//! Proxies append, so the header is read from its right end. Each address there was written by the one to its right, up
+//! to the first that is no trusted proxy. That one is the client. Everything to its left came from the client, which
+//! may write anything there.
 
 use http::{HeaderMap, HeaderName, header};
 use ipnet::IpNet;
@@ -50,20 +50,20 @@ pub enum ForwardedHeader {
     Forwarded,
 }
 
-/// Whom a request is from.
+/// The client of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Client {
     /// The address.
     pub address: IpAddr,
     /// The port, where it is known.
     pub port: Option<u16>,
-    /// The request says that it came through a proxy, and nobody who is trusted said for whom: the address may be the
+    /// The request says that it came through a proxy, and no trusted proxy named the client. The address may be the
     /// proxy's.
     pub hidden: bool,
 }
 
 impl Client {
-    /// As components are told.
+    /// The form that components get.
     pub fn text(&self) -> String {
         match self.port {
             Some(port) => SocketAddr::new(self.address, port).to_string(),
@@ -72,7 +72,7 @@ impl Client {
     }
 }
 
-/// Which proxies are believed, and where they name the client.
+/// The trusted proxies, and the header in which they name the client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proxies {
     trusted: Vec<Network>,
@@ -80,7 +80,7 @@ pub struct Proxies {
 }
 
 impl Proxies {
-    /// Believes these.
+    /// Trusts these proxies.
     pub fn new(trusted: Vec<Network>, header: ForwardedHeader) -> Self {
         Self { trusted, header }
     }
@@ -93,8 +93,9 @@ impl Proxies {
             .any(|Network(network)| network.contains(&address))
     }
 
-    /// Whom a request is from that came from `peer` with these headers: the rightmost address that is no trusted
-    /// proxy's; the leftmost where all are; the peer where it is not trusted, and where what it says cannot be read.
+    /// Returns the client of a request that came from `peer` with these headers: the rightmost address that is no
+    /// trusted proxy's, or the leftmost if all are. It is the peer itself if the peer is not trusted, or if its header
+    /// cannot be read.
     pub fn client(&self, peer: SocketAddr, headers: &HeaderMap) -> Client {
         let address = peer.ip().to_canonical();
         let named = if self.trusts(address) {
@@ -106,13 +107,13 @@ impl Proxies {
             Some((address, port)) => Client {
                 address,
                 port,
-                // A proxy has clients elsewhere: one that is named as local was named by somebody who is not.
+                // A proxy has clients elsewhere. An untrusted sender wrote a client that is named as local.
                 hidden: address.is_loopback(),
             },
             None => Client {
                 address,
                 port: Some(peer.port()),
-                // A trusted proxy that names nobody has a client all the same.
+                // A trusted proxy that names no client still has one.
                 hidden: self.trusts(address)
                     || headers
                         .keys()
@@ -160,7 +161,7 @@ fn node(text: &[u8]) -> Option<Node> {
     Some((IpAddr::V6(address).to_canonical(), None))
 }
 
-/// The one `for` of an element of `Forwarded`. Names that hide an address (`unknown`, `_hidden`) are none.
+/// The one `for` of an element of `Forwarded`. Names that hide an address (`unknown`, `_hidden`) do not count.
 fn forwarded_for(element: &[u8]) -> Option<Node> {
     let mut found = None;
     for pair in split_from_right(element, b';') {
@@ -185,8 +186,8 @@ fn forwarded_for(element: &[u8]) -> Option<Node> {
     found
 }
 
-/// The parts between separators that stand outside of quotes, the last first. Read from the right, so that a quote the
-/// client left open on the left swallows nothing that a proxy appended.
+/// Returns the parts between separators outside of quotes, the last first. It reads from the right, so that an open
+/// quote of the client on the left swallows nothing that a proxy appended.
 fn split_from_right(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
@@ -250,7 +251,7 @@ mod tests {
     #[test]
     fn the_client_is_the_rightmost_address_that_is_no_trusted_proxy() {
         for (peer, line, expected) in [
-            // Who is not trusted is the client, whatever it says.
+            // An untrusted sender is the client, in spite of its header.
             ("192.0.2.9", "198.51.100.1", "192.0.2.9:4711"),
             ("192.0.2.9", "10.0.0.1", "192.0.2.9:4711"),
             ("10.0.0.1", "198.51.100.1", "198.51.100.1"),

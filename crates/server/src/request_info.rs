@@ -1,4 +1,4 @@
-//! What the server keeps of a request while components have it, to refuse it or to log it.
+//! The facts that the server keeps about a request while components have it, to refuse it or to log it.
 
 use super::clock::unix_ms;
 use bytes::Bytes;
@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue, Response, header};
 use penstock_core::{Code, Problem, RequestId, negotiate};
 use std::sync::atomic::AtomicU64;
 
-/// What a refusal has to know of its request.
+/// The facts that a refusal needs about its request.
 pub(crate) struct RequestInfo {
     pub(crate) path: String,
     pub(crate) accept: Option<String>,
@@ -47,10 +47,10 @@ impl RequestInfo {
         let (content_type, body) = problem.render(style, &self.request_id, unix_ms());
         let mut response = Response::new(Bytes::from(body));
         *response.status_mut() = http::StatusCode::from_u16(problem.code.status())
-            .expect("the catalogue's are statuses");
+            .expect("the catalogue has valid statuses");
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-        // The same request with another Accept is answered in another form.
+        // The same request with another Accept gets another form of answer.
         headers.insert(header::VARY, HeaderValue::from_static("accept"));
         headers.insert(
             HeaderName::from_static("x-request-id"),
@@ -61,7 +61,7 @@ impl RequestInfo {
                 headers.insert(HeaderName::from_static(name), value);
             }
         }
-        // The rest of a body nobody read would be taken for the next request.
+        // The next request would otherwise begin with the unread rest of the body.
         if self.asks_first
             || matches!(
                 problem.code,
@@ -77,14 +77,14 @@ impl RequestInfo {
     }
 }
 
-/// Whether a client waits to be told that its body may come. Over HTTP/1.0 nobody can be told (RFC 9110 §10.1.1).
+/// Whether a client waits for the signal that its body may come. HTTP/1.0 has no such signal (RFC 9110 §10.1.1).
 pub(crate) fn asks_first(parts: &http::request::Parts) -> bool {
     parts.version > http::Version::HTTP_10
         && (parts.headers.get(header::EXPECT))
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
-/// The answer to HEAD: what GET would say of its body, and none.
+/// Returns the answer to HEAD: GET's headers about the body, without the body.
 pub(crate) fn without_body(response: Response<Bytes>) -> Response<Bytes> {
     let (mut parts, body) = response.into_parts();
     parts

@@ -1,4 +1,5 @@
-//! Answers one request: checks its head, reads its body, passes it through the entry point, and words what this side refuses.
+//! Answers one request: checks its head, reads its body, passes it through the entry point, and words the server's own
+//! refusals.
 
 use super::admission::MAX_METHOD_BYTES;
 use super::body::Inbound;
@@ -23,9 +24,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
-/// Where the state of the certificate is told.
+/// Paths that report the state of the certificate.
 pub(crate) const READINESS: [&str; 2] = ["/ready", "/v2/health/ready"];
-/// Where it is asked whether the server takes new work: over REST and gRPC.
+/// Paths that report whether the server takes new work, over REST and gRPC.
 pub(crate) const HEALTH: [&str; 5] = [
     READINESS[0],
     READINESS[1],
@@ -33,13 +34,13 @@ pub(crate) const HEALTH: [&str; 5] = [
     "/grpc.health.v1.Health/Watch",
     "/inference.GRPCInferenceService/ServerReady",
 ];
-/// Why it takes none once it was told to stop.
+/// The reason after the server was told to stop.
 pub(crate) const STOPPING: &str = "the server is stopping";
-/// How much of a path the audit log is given.
+/// Characters of a path that the audit log gets.
 pub(crate) const AUDIT_PATH_CHARS: usize = 512;
 
 impl Server {
-    /// Answers one request, whatever happens.
+    /// Answers one request in every case.
     pub(crate) async fn respond(
         &self,
         request: Request<Inbound>,
@@ -50,10 +51,11 @@ impl Server {
         let (mut parts, body) = request.into_parts();
         strip(&mut parts.headers);
         let client = self.proxies.client(caller.address, &parts.headers);
-        // What a refusal needs to know, kept because the parts go to the door.
+        // The facts for a refusal are kept here, because the parts go to the entry point.
         let asked = RequestInfo::of(&parts);
         let audited = self.audited(&parts, &asked, client);
-        // hyper leaves it to who answers to end a connection on which the next request cannot be told from this one's body.
+        // hyper leaves it to the service to end a connection on which this body and the next request cannot be
+        // distinguished.
         let chunked = parts.headers.contains_key(header::TRANSFER_ENCODING);
         let ends =
             matches!(seen, Seen::Ambiguous | Seen::TooLong) || (seen == Seen::Unknown && chunked);
@@ -63,7 +65,7 @@ impl Server {
                     .await
             }
             Err(problem) => {
-                // Reading it would ask for it.
+                // Reading the body would ask the client for it.
                 if !asks_first(&parts) {
                     discard(body).await;
                 }
@@ -98,7 +100,7 @@ impl Server {
         response
     }
 
-    /// What the audit log is to know of a request; `None` where it is not logged.
+    /// Returns the audit log's entry of a request, or `None` if it is not logged.
     pub(crate) fn audited(
         &self,
         parts: &http::request::Parts,
@@ -126,7 +128,7 @@ impl Server {
         Some(audit::Open::new(audit, entry?))
     }
 
-    /// Why the server takes no new work, where it takes none.
+    /// Returns the reason why the server takes no new work, if it takes none.
     fn not_ready(&self) -> Option<Cow<'static, str>> {
         if self.phase.borrow().is_leaving() {
             return Some(STOPPING.into());
@@ -134,8 +136,8 @@ impl Server {
         self.options.not_ready.as_ref().and_then(|why| why())
     }
 
-    /// Tells components who the client is, in place of whatever it calls itself, and what else this side knows. `asks` is
-    /// the length that is announced of a body, where only the head of the request is to be judged.
+    /// Tells components the client's address, in place of the client's own statement, and the server's other facts.
+    /// `asks` is the announced length of a body if only the head of the request is to be judged.
     pub(crate) fn tell(
         &self,
         parts: &mut http::request::Parts,
@@ -172,7 +174,9 @@ impl Server {
         let limit = self.settings.max_in_flight;
         Problem::new(
             Code::Overloaded,
-            format!("the server has its {limit} requests in flight; this one was not run"),
+            format!(
+                "the server has {limit} requests in flight, the limit; this request did not run"
+            ),
         )
         .retry_after(RETRY_AFTER_S)
     }
@@ -215,8 +219,8 @@ impl Server {
         self.pass((parts, body), deadline, asked).await
     }
 
-    /// Asks components whether they would take a request of which only the head has come (RFC 9110 §10.1.1); gives the
-    /// answer where they would not. Without a token they cannot be asked, and the body is.
+    /// Asks components whether they would accept a request of which only the head has come (RFC 9110 §10.1.1). Returns
+    /// the answer if they refuse. Without a token they cannot be asked, and the server reads the body.
     async fn judged(
         &self,
         head: http::request::Parts,
@@ -233,7 +237,7 @@ impl Server {
         if answered.headers().contains_key(&GO_ON) {
             return Ok(None);
         }
-        // The client may have begun to send all the same, and what it sent would be taken for the next request.
+        // The client may have begun to send anyway, and its bytes would be read as the next request.
         let close = HeaderValue::from_static("close");
         answered.headers_mut().insert(header::CONNECTION, close);
         Ok(Some(answered))
@@ -243,11 +247,11 @@ impl Server {
         let limit = self.settings.max_body_bytes;
         Problem::new(
             Code::BodyTooLarge,
-            format!("the body has more than {limit} bytes, the limit"),
+            format!("the body exceeds {limit} bytes, the limit"),
         )
     }
 
-    /// Reads a whole body, where there is room for one more on its way.
+    /// Reads a whole body, if there is room for one more incoming body.
     pub(crate) async fn received(
         &self,
         body: Inbound,
@@ -256,8 +260,8 @@ impl Server {
         asked: &RequestInfo,
         address: IpAddr,
     ) -> Result<Bytes, Problem> {
-        // Bodies on their way are counted apart from requests that run, so that slow senders cannot
-        // keep a request without a body, such as a health check, from being answered.
+        // Incoming bodies are counted apart from running requests, so that slow senders cannot block a request without
+        // a body, such as a health check.
         if body.is_end_stream() {
             return Ok(Bytes::new());
         }
@@ -270,7 +274,7 @@ impl Server {
         self.collect(body, deadline, &asked.received, address).await
     }
 
-    /// Passes a request through the door.
+    /// Passes a request through the entry point.
     pub(crate) async fn pass(
         &self,
         (parts, body): (http::request::Parts, Bytes),
@@ -282,7 +286,7 @@ impl Server {
             body,
             deadline,
         };
-        match timeout_at(deadline, self.door.call(request)).await {
+        match timeout_at(deadline, self.entry_point.call(request)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => {
                 tracing::error!(
@@ -300,7 +304,7 @@ impl Server {
                     .retry_after(RETRY_AFTER_S),
                     EntryPointError::Trap(_) | EntryPointError::Answer(_) => Problem::new(
                         Code::Internal,
-                        "something inside failed; the request id finds it in the server's log",
+                        "an internal error occurred; the server's log has its details under the request id",
                     ),
                 })
             }

@@ -1,8 +1,8 @@
-//! Decides when an HTTP/1 connection on which nothing is asked is closed: one that rests between two requests, and one
-//! whose request does not come to its end.
+//! Decides when an HTTP/1 connection without activity is closed: an idle one between two requests, and one with an
+//! incomplete request.
 //!
-//! hyper has one limit for both, which runs from the last answer to the end of the next head. A connection that rests is
-//! worth keeping for longer than a head may take, so hyper's is off and the bytes are read along.
+//! hyper has one limit for both, from the last answer to the end of the next head. An idle connection is worth keeping
+//! for longer than a head may take. So hyper's limit is off, and this module reads the bytes in parallel.
 
 use super::drain;
 use super::framing::{Follower, Seen};
@@ -10,45 +10,45 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// What is known of the requests on a connection, for the reader, the service and the timer.
+/// The known facts about the requests on a connection, for the reader, the service and the timer.
 #[derive(Clone, Debug)]
 pub struct Heads(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
     follower: Follower,
-    /// Requests that are worked on.
+    /// Requests that are being answered.
     requests: usize,
-    /// Whether there was a request before.
+    /// Whether there was an earlier request.
     served: bool,
-    /// When the last request ended, or the connection was opened.
+    /// The time when the last request ended, or the connection was opened.
     quiet_since: Instant,
-    /// When the head that is on its way began.
+    /// The time when the incomplete head began.
     head_since: Option<Instant>,
 }
 
-/// How long nothing may come.
+/// Times for which nothing may arrive.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// From the first byte of a head to its last; and until the first byte of the first.
+    /// From the first byte of a head to its last, and until the first byte of the first head.
     pub head: Duration,
     /// Between an answer and the next request.
     pub idle: Duration,
 }
 
-/// What to do with a connection.
+/// The decision about a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Leave it be, and look again then. A head may begin before.
+    /// Keep it, and look again at this time. A head may begin before.
     Wait(Instant),
-    /// Close it when its last answer has gone out.
+    /// Close it after its last answer was sent.
     Close,
-    /// End it: what it sends does not come to its end.
+    /// End it: its request stays incomplete.
     End,
 }
 
 impl State {
-    /// Notes where the connection is, after anything happened.
+    /// Updates the state after any event.
     fn settle(&mut self, now: Instant) {
         if self.requests > 0 || self.follower.is_between_requests() {
             self.head_since = None;
@@ -60,7 +60,7 @@ impl State {
     fn verdict(&self, now: Instant, limits: Limits, closing_since: Option<Instant>) -> Verdict {
         let (end, verdict) = match self.head_since {
             _ if self.requests > 0 => return Verdict::Wait(now + limits.head),
-            // What never was served has nothing to be flushed.
+            // A connection that never served a request has nothing to flush.
             Some(since) if self.served => (since + limits.head, Verdict::Close),
             Some(since) => (since + limits.head, Verdict::End),
             None => {
@@ -82,7 +82,7 @@ impl State {
 }
 
 impl Heads {
-    /// Of a new connection.
+    /// The state of a new connection.
     pub fn new(max_head_bytes: usize, now: Instant) -> Self {
         Self(Arc::new(Mutex::new(State {
             follower: Follower::new(max_head_bytes),
@@ -104,7 +104,7 @@ impl Heads {
         state.settle(now);
     }
 
-    /// Counts a request that is handed over until the guard goes, and says what was seen of it.
+    /// Counts a request that is handed over until the guard is dropped, and returns the finding of its framing.
     pub fn request(&self) -> (Seen, Working) {
         let mut state = self.state();
         state.requests += 1;
@@ -113,13 +113,13 @@ impl Heads {
         (state.follower.next(), Working(self.clone()))
     }
 
-    /// What to do with the connection. `closing_since` is when the listener was closed.
+    /// Decides about the connection. `closing_since` is the time when the listener was closed.
     pub fn verdict(&self, now: Instant, limits: Limits, closing_since: Option<Instant>) -> Verdict {
         self.state().verdict(now, limits, closing_since)
     }
 }
 
-/// A request that is worked on.
+/// A request that is being answered.
 #[derive(Debug)]
 pub struct Working(Heads);
 
@@ -151,7 +151,7 @@ mod tests {
         let start = Instant::now();
         let heads = Heads::new(1 << 10, start);
         let verdict = |seconds| heads.verdict(at(start, seconds), LIMITS, None);
-        // New: its first byte has as long as a head.
+        // New: its first byte has the same limit as a head.
         assert_eq!(verdict(0), Verdict::Wait(at(start, 15)));
         assert_eq!(verdict(15), Verdict::Close);
         // A slow head is measured from its first byte. Later bytes do not restart the clock.

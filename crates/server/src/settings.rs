@@ -6,28 +6,29 @@ use serde::Deserialize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// `[server]`: what a connection and a request may cost.
+/// `[server]`: bounds of connections and requests.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerSettings {
-    /// Largest body in bytes taken of any request; a model's contract may allow less.
+    /// Largest body of a request in bytes. A model's contract may allow less.
     pub max_body_bytes: u64,
     /// Largest header block in bytes.
     pub max_header_bytes: u32,
     /// Longest request target in bytes.
     pub max_target_bytes: u32,
-    /// Connections open at once; one more is answered 503 and closed.
+    /// Connections open at once. One more gets 503 and is closed.
     pub max_connections: u32,
-    /// Connections open at once from one address, or one IPv6 network of 64 bits; one more is answered 503 and closed.
+    /// Connections open at once from one address, or one IPv6 network of 64 bits. One more gets 503 and is closed.
     /// Trusted proxies are not counted.
     pub max_connections_per_address: u32,
-    /// Proxies that are believed when they name the client: addresses and networks.
+    /// Proxies that may name the client: addresses and networks.
     pub trusted_proxies: Vec<Network>,
-    /// The header they name it in.
+    /// The header in which they name it.
     pub forwarded_header: ForwardedHeader,
-    /// Requests in flight at once; one more is answered 503.
+    /// Requests in flight at once. One more gets 503.
     pub max_in_flight: u32,
-    /// Milliseconds a client has to send a request's headers, from their first byte; and, on a new connection, until that.
+    /// Milliseconds that a client has to send a request's headers, from their first byte, and, on a new connection,
+    /// until the first byte.
     pub header_timeout_ms: u64,
     /// Milliseconds a connection is kept open between an answer and the next request.
     pub keep_alive_timeout_ms: u64,
@@ -37,22 +38,21 @@ pub struct ServerSettings {
     pub stream_idle_timeout_ms: u64,
     /// Milliseconds from the end of the headers to the answer.
     pub total_timeout_ms: u64,
-    /// Milliseconds a client may take none of an answer before its connection is closed.
+    /// Milliseconds for which a client may read nothing of an answer before its connection is closed.
     pub write_timeout_ms: u64,
     /// Milliseconds from SIGTERM to the end of the process; requests in flight have until then.
     pub drain_timeout_ms: u64,
-    /// Milliseconds after SIGTERM in which health checks fail and everything else goes on; see
+    /// Milliseconds after SIGTERM in which health checks fail and everything else continues; see
     /// [`ServerSettings::drain_delay`].
     pub drain_delay_ms: Option<u64>,
 }
 
-/// How long health checks fail before a server stops, where the settings do not say: as long as common load balancers
-/// take to look again and believe it.
+/// The default time in which health checks fail: as long as common load balancers need to look again and react.
 const DRAIN_DELAY: Duration = Duration::from_secs(5);
 
 impl ServerSettings {
-    /// How long a server that was told to stop takes new connections while its health checks fail. By default there is no
-    /// delay on loopback, where no balancer looks, and half of the drain's time at most is spent on it.
+    /// How long a server that was told to stop accepts new connections while its health checks fail. By default there
+    /// is no delay on loopback, where no balancer looks. It takes at most half of the drain timeout.
     pub fn drain_delay(&self, listens_on_loopback: bool) -> Duration {
         match self.drain_delay_ms {
             Some(delay_ms) => Duration::from_millis(delay_ms),
@@ -69,15 +69,15 @@ impl Default for ServerSettings {
             max_header_bytes: 16 << 10,
             max_target_bytes: 8 << 10,
             max_connections: 10_000,
-            // A tenth of all, so that no one caller takes them; many times what a client or an office behind one
-            // address opens.
+            // A tenth of all, so that no one caller takes them. It is many times the number that a client, or an office
+            // behind one address, opens.
             max_connections_per_address: 1024,
             trusted_proxies: Vec::new(),
             forwarded_header: ForwardedHeader::default(),
             max_in_flight: 512,
             header_timeout_ms: 15_000,
-            // Longer than common balancers keep a connection they do not use (60 s), so that they close it and never send
-            // on one that this side is closing.
+            // Longer than common balancers keep an unused connection (60 s), so that they close it and never send on
+            // one that the server is closing.
             keep_alive_timeout_ms: 75_000,
             body_idle_timeout_ms: 10_000,
             stream_idle_timeout_ms: 300_000,
@@ -94,17 +94,17 @@ impl Default for ServerSettings {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TlsSettings {
-    /// The certificate and those between it and its authority, in PEM.
+    /// The certificate chain in PEM: the certificate and its intermediates.
     pub certificate: Option<PathBuf>,
     /// Its private key, in PEM.
     pub private_key: Option<PathBuf>,
-    /// The authorities that sign clients' certificates, in PEM; without it none are asked for.
+    /// The authorities that sign clients' certificates, in PEM. Without it the server asks for no certificate.
     pub client_ca: Option<PathBuf>,
-    /// Whether clients must have one; they must unless it says otherwise.
+    /// Whether clients must show a certificate. The default is that they must.
     pub client_certificates: Option<ClientCertificates>,
-    /// Seconds for which browsers are told to come over TLS only (RFC 6797).
+    /// Seconds for which browsers must use TLS only (RFC 6797).
     pub hsts_max_age_s: Option<u64>,
-    /// Days before its end from which the certificate is warned about.
+    /// Days before the end of the certificate from which the log warns.
     pub warn_days: u32,
 }
 
@@ -131,20 +131,20 @@ pub enum ClientCertificates {
     Required,
 }
 
-/// Ten years: beyond it a number is a slip.
+/// Ten years. A larger number is a mistake.
 const MAX_HSTS_S: u64 = 315_360_000;
 
-/// No public certificate is good for longer.
+/// No public certificate is valid for longer.
 const MAX_WARN_DAYS: u32 = 398;
 
 impl TlsSettings {
-    /// Whether clients show a certificate, where there is an authority for them.
+    /// Whether clients must show a certificate, if there is an authority for them.
     pub fn client_certificates(&self) -> ClientCertificates {
         self.client_certificates
             .unwrap_or(ClientCertificates::Required)
     }
 
-    /// What is wrong with the settings: the name of each, and why.
+    /// Returns the faults of the settings: the name of each, and the reason.
     pub fn faults(&self) -> Vec<(&'static str, String)> {
         let Self {
             certificate,
@@ -160,11 +160,11 @@ impl TlsSettings {
             (Some(_), None) => fault("certificate", "needs tls.private_key, the file of its key"),
             (None, Some(_)) => fault(
                 "private_key",
-                "needs tls.certificate, the file it is the key of",
+                "needs tls.certificate, the certificate file for this key",
             ),
             _ => {}
         }
-        const NO_TLS: &str = "needs tls.certificate; the server speaks no TLS without one";
+        const NO_TLS: &str = "needs tls.certificate; without one the server does not use TLS";
         if certificate.is_none() {
             if client_ca.is_some() {
                 fault("client_ca", NO_TLS);
@@ -191,9 +191,9 @@ impl TlsSettings {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuditSettings {
-    /// The file, relative to the state directory; none, no log.
+    /// The file, relative to the state directory. Without it there is no log.
     pub path: Option<PathBuf>,
-    /// Bytes after which a new file is begun.
+    /// Size in bytes after which a new file begins.
     pub max_bytes: u64,
     /// Old files that are kept, `.1` the newest.
     pub keep: u32,
@@ -212,14 +212,14 @@ impl Default for AuditSettings {
     }
 }
 
-/// A few lines; less would be renaming for every one.
+/// A few lines. With less, every line would rename the files.
 const MIN_AUDIT_BYTES: u64 = 4096;
 
 /// Each is renamed at every rotation.
 const MAX_AUDIT_FILES: u32 = 1000;
 
 impl AuditSettings {
-    /// What is wrong with the settings: the name of each, and why.
+    /// Returns the faults of the settings: the name of each, and the reason.
     pub fn faults(&self) -> Vec<(&'static str, String)> {
         let Self {
             path,

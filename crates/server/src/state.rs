@@ -14,42 +14,43 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 
-/// Seconds a caller refused for load is told to wait.
+/// Seconds after which a caller that was refused for load should retry.
 pub(crate) const RETRY_AFTER_S: u32 = 1;
-/// One part in so many of the connections is free, or connections that are not used are kept only as long as a head may
-/// take: those that somebody uses go first.
+/// When less than one part in this many of the connections is free, idle connections are kept only as long as a head
+/// may take. So idle connections go before busy ones.
 pub(crate) const CROWDED_SHARE: usize = 4;
-/// Calls that watch the server's health: a few for each balancer before it, and few enough that asking for all of them
-/// every second costs next to nothing.
+/// Calls that watch the server's health: a few for each balancer, and few enough that checking for all of them every
+/// second costs next to nothing.
 pub(crate) const MAX_WATCHES: usize = 256;
-/// Refused connections that are given a moment to read their answer, at once.
+/// Refused connections that get a moment to read their answer, at once.
 pub(crate) const MAX_REFUSING: usize = 64;
-/// One part in so many of the bodies on their way may take long, so that there is always room for those that do not; and
-/// one part in so many may be one address's, but for a few.
+/// One part in this many of the incoming bodies may be slow, so that there is always room for fast ones. One part in
+/// this many of those may come from one address, with a small minimum.
 pub(crate) const SLOW_UPLOADS_SHARE: u32 = 2;
-/// One part in so many of the requests in flight may be messages of streams, so that there is always room for others.
+/// One part in this many of the requests in flight may be messages of streams, so that there is always room for others.
 pub(crate) const STREAMED_SHARE: u32 = 2;
 
-/// What a server has beside its door and its settings.
+/// The parts of a server besides its entry point and its settings.
 #[derive(Default)]
 pub struct ServerOptions {
-    /// Its certificate; without one it speaks plain HTTP.
+    /// Its certificate. Without one it speaks plain HTTP.
     pub tls: Option<Arc<Tls>>,
-    /// Where requests are logged.
+    /// The log of requests.
     pub audit: Option<Arc<Audit>>,
-    /// What the header `penstock-connection` begins with, so that components can tell that it is this server's. Components
-    /// have it from their environment; without it they are told nothing.
+    /// The beginning of the header `penstock-connection`, by which components recognise this server. Components read it
+    /// from their environment. Without it they get no facts.
     pub token: Option<String>,
-    /// Says why the server takes no new work, where it takes none, in plain ASCII. RequestInfo for each health check.
+    /// Gives the reason why the server takes no new work, if it takes none, in plain ASCII. It is called for each
+    /// health check.
     pub not_ready: Option<NotReady>,
 }
 
-/// Says why a server takes no new work.
+/// Gives the reason why a server takes no new work.
 pub type NotReady = Box<dyn Fn() -> Option<Cow<'static, str>> + Send + Sync>;
 
-/// A server over one door.
+/// A server over one entry point.
 pub struct Server {
-    pub(crate) door: EntryPoint,
+    pub(crate) entry_point: EntryPoint,
     pub(crate) settings: ServerSettings,
     pub(crate) proxies: Proxies,
     pub(crate) options: ServerOptions,
@@ -57,33 +58,37 @@ pub struct Server {
     pub(crate) addresses: Arc<Addresses>,
     pub(crate) connections: Arc<Semaphore>,
     pub(crate) in_flight: Semaphore,
-    /// Places of messages of streams, from their first byte to their answer. Streams wait for them, and for nothing else
-    /// that others need.
+    /// Places of messages of streams, from their first byte to their answer. Streams wait for these places, and for
+    /// nothing that others need.
     pub(crate) streamed: Arc<Semaphore>,
     pub(crate) watches: Semaphore,
     pub(crate) receiving: Semaphore,
-    /// Whose bodies take long.
+    /// Addresses with slow uploads in progress.
     pub(crate) slow_uploads: Arc<Addresses>,
     pub(crate) all_slow_uploads: Semaphore,
-    /// Bytes of bodies that have arrived in part.
+    /// Bytes of incomplete bodies.
     pub(crate) arriving: AtomicU64,
     pub(crate) refusing: Arc<Semaphore>,
     /// gRPC streams that are open.
     pub(crate) open_streams: AtomicU64,
     pub(crate) phase: watch::Sender<Phase>,
     pub(crate) open: AtomicU64,
-    /// What HTTP/1.1 answers say of the connection: as a rule, and where connections are scarce.
+    /// The values of `Keep-Alive` in HTTP/1.1 answers: usually, and while connections are scarce.
     pub(crate) keep_alive: [Option<HeaderValue>; 2],
 }
 
 impl Server {
-    /// A server that lets in what the settings allow.
-    pub fn new(door: EntryPoint, settings: ServerSettings) -> Arc<Self> {
-        Self::with(door, settings, ServerOptions::default())
+    /// Creates a server with the limits of the settings.
+    pub fn new(entry_point: EntryPoint, settings: ServerSettings) -> Arc<Self> {
+        Self::with(entry_point, settings, ServerOptions::default())
     }
 
     /// The same, with options.
-    pub fn with(door: EntryPoint, settings: ServerSettings, options: ServerOptions) -> Arc<Self> {
+    pub fn with(
+        entry_point: EntryPoint,
+        settings: ServerSettings,
+        options: ServerOptions,
+    ) -> Arc<Self> {
         let hsts = options.tls.as_ref().and_then(|tls| tls.hsts_max_age_s());
         let header_ms = settings.header_timeout_ms;
         let kept_ms = [
@@ -91,7 +96,7 @@ impl Server {
             settings.keep_alive_timeout_ms.min(header_ms),
         ];
         Arc::new(Self {
-            door,
+            entry_point,
             proxies: Proxies::new(settings.trusted_proxies.clone(), settings.forwarded_header),
             hsts: hsts.and_then(|s| HeaderValue::from_str(&format!("max-age={s}")).ok()),
             options,
@@ -117,12 +122,12 @@ impl Server {
         })
     }
 
-    /// The door.
-    pub fn door(&self) -> &EntryPoint {
-        &self.door
+    /// The entry point.
+    pub fn entry_point(&self) -> &EntryPoint {
+        &self.entry_point
     }
 
-    /// Whether so few connections are left that those nobody uses are closed early.
+    /// Whether so few connections are left that unused ones are closed early.
     pub(crate) fn is_crowded(&self) -> bool {
         let free = self.connections.available_permits();
         free < self.settings.max_connections as usize / CROWDED_SHARE
@@ -138,7 +143,7 @@ impl Server {
     }
 }
 
-/// What `Keep-Alive` says of a time. It has whole seconds; a shorter one is not told.
+/// The value of `Keep-Alive` for a time. It has whole seconds; a shorter time has no value.
 fn kept_for(ms: u64) -> Option<HeaderValue> {
     let seconds = Duration::from_millis(ms).as_secs();
     let value = HeaderValue::from_str(&format!("timeout={seconds}")).ok()?;

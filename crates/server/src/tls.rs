@@ -1,7 +1,8 @@
-//! Decides with which certificate the server answers over TLS, and whose certificates it takes from clients.
+//! Decides the certificate of the server for TLS, and the client certificates that it accepts.
 //!
-//! The files are looked at every second. What changed is taken when two looks agree, so that a file that is being written
-//! is not, and when certificate and key are a pair; until then what served before does so still.
+//! The server looks at the files every second. It loads a change when two looks agree, so that it never reads a file
+//! that is being written, and when certificate and key belong together. Until then the previous certificate stays in
+//! use.
 
 use crate::settings::{ClientCertificates, TlsSettings};
 use penstock_app::Finding;
@@ -21,21 +22,22 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
-/// From one look at the files to the next.
+/// Time between two looks at the files.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// A chain with its intermediates has a few thousand bytes, a bundle of all public authorities a few hundred thousand.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 const DAY_S: i64 = 86_400;
-/// Of one client certificate: more names, or longer ones, are left out. Names are compared with what the operator wrote.
+/// Most names of one client certificate. More names, or longer ones, are ignored. Names are compared with the
+/// operator's settings.
 const MAX_NAMES: usize = 16;
 const MAX_NAME_BYTES: usize = 256;
 
-/// What is spoken over TLS, the preferred first.
+/// The protocols over TLS, the preferred one first.
 const PROTOCOLS: [&[u8]; 2] = [HTTP2, b"http/1.1"];
 /// The name of HTTP/2 in a handshake.
 pub const HTTP2: &[u8] = b"h2";
 
-/// Where the files are.
+/// The paths of the files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Paths {
     certificate: PathBuf,
@@ -44,7 +46,7 @@ struct Paths {
 }
 
 impl Paths {
-    /// As the settings name them, beside the policy; `None` without TLS.
+    /// The paths that the settings name, beside the policy. `None` without TLS.
     fn of(settings: &TlsSettings, policy: &Path) -> Option<Self> {
         let folder = policy.parent().unwrap_or(Path::new(""));
         let (Some(certificate), Some(private_key)) = (&settings.certificate, &settings.private_key)
@@ -59,15 +61,15 @@ impl Paths {
     }
 }
 
-/// What is wrong with a file.
+/// A problem of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Fault {
+struct FileFault {
     file: PathBuf,
     message: String,
     remedy: &'static str,
 }
 
-impl std::fmt::Display for Fault {
+impl std::fmt::Display for FileFault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
@@ -87,7 +89,7 @@ struct Contents {
 }
 
 impl Contents {
-    fn read(paths: &Paths) -> Result<Self, Fault> {
+    fn read(paths: &Paths) -> Result<Self, FileFault> {
         Ok(Self {
             certificate: read(&paths.certificate)?,
             private_key: read(&paths.private_key)?,
@@ -95,7 +97,7 @@ impl Contents {
         })
     }
 
-    /// What is remembered of them, because a private key is not kept for comparing.
+    /// A digest of the files to compare with later. A private key is not kept for comparing.
     fn digest(&self) -> [u8; 32] {
         let mut hash = Sha256::new();
         let ca = self.client_ca.as_deref().unwrap_or_default();
@@ -107,8 +109,8 @@ impl Contents {
     }
 }
 
-fn read(file: &Path) -> Result<Vec<u8>, Fault> {
-    let fault = |message: String, remedy| Fault {
+fn read(file: &Path) -> Result<Vec<u8>, FileFault> {
+    let fault = |message: String, remedy| FileFault {
         file: file.to_owned(),
         message,
         remedy,
@@ -128,22 +130,26 @@ fn read(file: &Path) -> Result<Vec<u8>, Fault> {
     }
 }
 
-/// When a certificate is good, in seconds of Unix time.
+/// The validity of a certificate, in seconds of Unix time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Validity {
     from_s: i64,
     until_s: i64,
 }
 
-/// What connections are accepted with.
+/// The configuration that accepts connections.
 struct Loaded {
     config: Arc<ServerConfig>,
     validity: Validity,
 }
 
-fn load(paths: &Paths, contents: &Contents, clients: ClientCertificates) -> Result<Loaded, Fault> {
-    const PEM: &str = "write it in PEM, as `-----BEGIN …-----` and what follows";
-    let fault = |file: &Path, message: String, remedy| Fault {
+fn load(
+    paths: &Paths,
+    contents: &Contents,
+    clients: ClientCertificates,
+) -> Result<Loaded, FileFault> {
+    const PEM: &str = "use the PEM format, which starts with `-----BEGIN …-----`";
+    let fault = |file: &Path, message: String, remedy| FileFault {
         file: file.to_owned(),
         message,
         remedy,
@@ -191,12 +197,12 @@ fn load(paths: &Paths, contents: &Contents, clients: ClientCertificates) -> Resu
         fault(
             &paths.private_key,
             format!("is not the key of {}: {e}", paths.certificate.display()),
-            "put the two that belong together into place",
+            "install a certificate and its own key",
         )
     })?;
     config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
     if contents.client_ca.is_some() {
-        // A resumed session would be let in by a certificate that is over by now.
+        // A resumed session would admit a certificate that has expired meanwhile.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
     }
@@ -206,7 +212,7 @@ fn load(paths: &Paths, contents: &Contents, clients: ClientCertificates) -> Resu
     })
 }
 
-/// The certificates of a PEM file, at least one.
+/// Reads the certificates of a PEM file, at least one.
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match found {
@@ -216,17 +222,17 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     }
 }
 
-/// What one look at the files found: what is in them, or why they cannot be read.
+/// The result of one look at the files: their digest, or the reason why they cannot be read.
 type Look = Result<[u8; 32], String>;
 
-/// What to do about it.
+/// The next action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
-    /// It is what serves, or was tried and does not.
+    /// Keep the present state: the files serve already, or were tried and do not work.
     Keep,
-    /// It is new, and may not be all of it.
+    /// The files are new, and may be incomplete.
     Wait,
-    /// It is new, and twice the same.
+    /// The files are new, and two looks agree.
     Take,
 }
 
@@ -240,12 +246,12 @@ fn next(serving: &Look, failed: Option<&Look>, before: &Look, now: &Look) -> Nex
     }
 }
 
-/// How many whole days are left; below zero when none are.
+/// Whole days that are left. Negative if the time has passed.
 fn days_left(until_s: i64, now_s: i64) -> i64 {
     until_s.saturating_sub(now_s).div_euclid(DAY_S)
 }
 
-/// What is said of a certificate's time.
+/// A notice about a certificate's validity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Notice {
     NotYet,
@@ -268,11 +274,11 @@ impl Notice {
     fn text(self, validity: Validity) -> String {
         match self {
             Notice::NotYet => format!(
-                "the certificate is only good from {} on; clients refuse it until then",
+                "the certificate becomes valid at {}; clients refuse it until then",
                 timestamp(validity.from_s)
             ),
             Notice::Soon { days } => format!(
-                "the certificate is good for {days} more days, until {}",
+                "the certificate is valid for {days} more days, until {}",
                 timestamp(validity.until_s)
             ),
             Notice::Expired => format!(
@@ -283,10 +289,9 @@ impl Notice {
     }
 }
 
-const RENEW: &str =
-    "put a new certificate and key into place; they are taken while the server runs";
+const RENEW: &str = "install a new certificate and key; the running server loads them";
 
-/// A time of a certificate, as RFC 3339 has it.
+/// Formats a time of a certificate as in RFC 3339.
 fn timestamp(unix_s: i64) -> String {
     let unix_s = u64::try_from(unix_s).unwrap_or(0);
     rfc3339(unix_s.saturating_mul(1000)).replace(".000Z", "Z")
@@ -297,7 +302,7 @@ fn unix_s() -> i64 {
     since.map_or(0, |d| d.as_secs() as i64)
 }
 
-/// What is wrong with the files, for `penstock check`.
+/// Returns the faults of the files, for `penstock check`.
 pub fn findings(settings: &TlsSettings, policy: &Path) -> Vec<Finding> {
     let Some(paths) = Paths::of(settings, policy) else {
         return Vec::new();
@@ -324,7 +329,7 @@ pub fn findings(settings: &TlsSettings, policy: &Path) -> Vec<Finding> {
     }
 }
 
-/// What the server speaks TLS with.
+/// The TLS state of the server.
 pub struct Tls {
     paths: Paths,
     clients: ClientCertificates,
@@ -335,7 +340,7 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Reads the files that the settings name, beside the policy; `None` when they name none.
+    /// Reads the files that the settings name, beside the policy. Returns `None` if they name none.
     pub fn open(settings: &TlsSettings, policy: &Path) -> anyhow::Result<Option<Arc<Self>>> {
         let Some(paths) = Paths::of(settings, policy) else {
             return Ok(None);
@@ -359,17 +364,17 @@ impl Tls {
         of(&self.serving.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What accepts the next connection.
+    /// The acceptor for the next connection.
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(self.serving(|loaded| loaded.config.clone()))
     }
 
-    /// For how long browsers are told to come over TLS only.
+    /// Seconds for which browsers must use TLS only.
     pub(crate) fn hsts_max_age_s(&self) -> Option<u64> {
         self.hsts_max_age_s
     }
 
-    /// Until when the certificate is good, for those who ask whether the server is ready.
+    /// The end of the certificate's validity, for readiness checks.
     pub(crate) fn told(&self) -> serde_json::Value {
         let until_s = self.serving(|loaded| loaded.validity.until_s);
         json!({"expires": timestamp(until_s), "days_left": days_left(until_s, unix_s())})
@@ -387,7 +392,7 @@ impl Tls {
         }
     }
 
-    /// Follows the files, and says once a day when the certificate is about to expire. Never ends.
+    /// Follows the files, and warns once a day when the certificate is about to expire. Never ends.
     pub async fn follow(self: Arc<Self>) {
         let serving_at_start: Look = Ok(self.digest);
         let mut serving = serving_at_start.clone();
@@ -430,7 +435,7 @@ impl Tls {
                         }
                         Err(fault) => {
                             failed = Some(now.clone());
-                            tracing::error!("the certificate that served does so still: {fault}");
+                            tracing::error!("the previous certificate stays in use: {fault}");
                         }
                     }
                 }
@@ -440,14 +445,14 @@ impl Tls {
     }
 }
 
-/// What a verified client certificate says of its owner, as components are told.
+/// The facts of a verified client certificate, as components get them.
 pub(crate) fn certificate(der: &[u8]) -> serde_json::Value {
     let digest = Sha256::digest(der);
     let sha256: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     json!({"sha256": sha256, "names": names(der)})
 }
 
-/// The names in its subjectAltName that callers may be known by.
+/// Returns the names in its subjectAltName that may identify callers.
 fn names(der: &[u8]) -> Vec<String> {
     let Ok((_, certificate)) = X509Certificate::from_der(der) else {
         return Vec::new();

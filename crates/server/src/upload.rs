@@ -1,5 +1,5 @@
-//! Decides how the body of a request is read: how large it may be, how long it may pause and take, and how many bytes and
-//! slow bodies may be on their way at once.
+//! Decides how the body of a request is read: its largest size, its longest pause and time, and the number of bytes and
+//! slow bodies that may be incoming at once.
 
 use super::addresses::Counted;
 use super::body::Inbound;
@@ -14,23 +14,23 @@ use std::time::Duration;
 use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
-/// Bodies that take longer than this are counted by the address they come from.
+/// Bodies that take longer than this are counted by their address.
 pub(crate) const SLOW_UPLOAD_AFTER: Duration = Duration::from_millis(250);
 pub(crate) const SLOW_UPLOADS_PER_ADDRESS_SHARE: u32 = 8;
 pub(crate) const MIN_SLOW_UPLOADS_PER_ADDRESS: u32 = 8;
-/// What bodies on their way may hold together: sixteen of the largest by default. They are held before anybody knows
-/// whose they are.
+/// Bytes of all incoming bodies together: by default at least this, sixteen of the largest. They are held before the
+/// caller is known.
 pub(crate) const MIN_ARRIVING_BYTES: u64 = 256 << 20;
-/// How much of a body beyond the limit is read and thrown away so that the caller hears the answer.
+/// Bytes of a body beyond the limit that are read and discarded, so that the caller can read the answer.
 pub(crate) const MAX_DISCARD_BYTES: u64 = 64 << 20;
-/// How much of a body that is refused before it is read is thrown away, and for how long.
+/// Bytes of a body that are discarded if it is refused before it is read, and the time for that.
 pub(crate) const REFUSED_DISCARD_BYTES: usize = 1 << 20;
 pub(crate) const DISCARD_TIME: Duration = Duration::from_millis(500);
 
-/// A place among bodies that take long: of its address, and of all.
+/// A place among slow bodies: one of its address, and one of all.
 pub(crate) type SlowUpload<'s> = (Counted, SemaphorePermit<'s>);
 
-/// Bytes of one body that are counted while it arrives.
+/// Bytes of one body that count while it arrives.
 pub(crate) struct Held<'a> {
     pub(crate) all: &'a AtomicU64,
     pub(crate) own: u64,
@@ -41,7 +41,7 @@ impl<'a> Held<'a> {
         Self { all, own: 0 }
     }
 
-    /// Counts some more; whether there was room.
+    /// Counts more bytes. Returns whether there was room.
     pub(crate) fn take(&mut self, bytes: u64, most: u64) -> bool {
         self.own += bytes;
         self.all.fetch_add(bytes, Ordering::Relaxed) + bytes <= most
@@ -54,7 +54,7 @@ impl Drop for Held<'_> {
     }
 }
 
-/// Reads and throws away a little of a body nobody wants, so that its sender hears the answer.
+/// Reads and discards a little of a refused body, so that its sender can read the answer.
 pub(crate) async fn discard(mut body: Inbound) {
     let until = Instant::now() + DISCARD_TIME;
     let mut left = REFUSED_DISCARD_BYTES;
@@ -68,7 +68,7 @@ pub(crate) async fn discard(mut body: Inbound) {
 }
 
 impl Server {
-    /// A place among bodies that take long.
+    /// Takes a place among slow bodies.
     pub(crate) fn slow_upload(&self, address: IpAddr) -> Result<SlowUpload<'_>, Problem> {
         let most = (self.settings.max_in_flight / SLOW_UPLOADS_PER_ADDRESS_SHARE)
             .max(MIN_SLOW_UPLOADS_PER_ADDRESS);
@@ -78,7 +78,7 @@ impl Server {
             Problem::new(
                 Code::RequestTimeout,
                 format!(
-                    "there are as many slow bodies on their way as there may be ({most} from one address); send this one \
+                    "the server already receives the permitted number of slow bodies ({most} from one address); send this one \
                      again, within {} ms",
                     SLOW_UPLOAD_AFTER.as_millis()
                 ),
@@ -86,7 +86,7 @@ impl Server {
         })
     }
 
-    /// Counts some more bytes of a body on its way.
+    /// Counts more bytes of an incoming body.
     pub(crate) fn hold(&self, held: &mut Held<'_>, bytes: u64) -> Result<(), Problem> {
         let most = MIN_ARRIVING_BYTES.max(self.settings.max_body_bytes.saturating_mul(4));
         if held.take(bytes, most) {
@@ -94,14 +94,13 @@ impl Server {
         }
         Err(Problem::new(
             Code::Overloaded,
-            format!("the server holds {most} bytes of bodies on their way; this one was not run"),
+            format!("the server holds {most} bytes of incoming bodies, the limit; this request did not run"),
         )
         .retry_after(RETRY_AFTER_S))
     }
 
-    /// Reads a whole body, within the limits on its size, its pauses and its time. Of a body that is
-    /// too large a bounded rest is read and thrown away, because a caller that is still sending when
-    /// its connection closes never sees why.
+    /// Reads a whole body, within the limits on its size, its pauses and its time. If it is too large, a bounded rest
+    /// is read and discarded: a caller that still sends when its connection closes never sees the answer.
     pub(crate) async fn collect(
         &self,
         mut body: Inbound,
@@ -114,7 +113,7 @@ impl Server {
         let announced = body.size_hint().exact();
         let hopeless = limit.saturating_add(MAX_DISCARD_BYTES);
         let mut discarding = announced.is_some_and(|bytes| bytes > limit);
-        // A caller that would send without end is told at once.
+        // A caller that would send without end gets the answer at once.
         if discarding && announced.is_some_and(|bytes| bytes > hopeless) {
             return Err(too_large());
         }
@@ -130,7 +129,7 @@ impl Server {
             if body.is_end_stream() {
                 break;
             }
-            // A body is late once, and from then on counted; before, it is not asked whose it is.
+            // A body becomes slow once, and counts from then on. Before, its address is not looked up.
             if slow.is_none() && Instant::now() >= slow_at {
                 slow = Some(self.slow_upload(address)?);
             }
@@ -182,8 +181,7 @@ impl Server {
                 Some(rest) => rest.extend_from_slice(&data),
                 None if first.is_empty() => first = data,
                 None => {
-                    // What is announced is at most the limit, and is not reserved before a second
-                    // piece has come.
+                    // The announced length is at most the limit. It is not reserved before a second piece has come.
                     let capacity = announced
                         .unwrap_or(0)
                         .max((first.len() + data.len()) as u64);

@@ -3,7 +3,7 @@
 use super::drain::{self, Phases};
 use tokio::time::Instant;
 
-/// Resolves when the listener is closed, or when a connection has lasted as long as it may.
+/// Resolves when the listener is closed, or when a connection has reached its longest life.
 pub(crate) async fn over(phases: &mut Phases, until: Option<Instant>) {
     tokio::select! {
         _ = phases.closing() => {}
@@ -17,7 +17,7 @@ pub(crate) async fn too_late(phases: &mut Phases) {
     tokio::time::sleep_until(since + drain::FRESH).await;
 }
 
-/// Resolves at that time; never where there is none.
+/// Resolves at that time. Never resolves if there is none.
 pub(crate) async fn at(time: Option<Instant>) {
     match time {
         None => std::future::pending().await,

@@ -20,7 +20,7 @@ impl Default for FakeClock {
 }
 
 impl FakeClock {
-    /// Moves both times on.
+    /// Advances both times.
     pub fn advance_ms(&self, ms: u64) {
         self.unix_ms.set(self.unix_ms.get() + ms);
         self.monotonic_ns

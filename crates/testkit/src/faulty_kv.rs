@@ -1,22 +1,22 @@
-//! A store between a test and another one, which fails and dawdles as often as it is told, and always
-//! the same way for the same seed.
+//! A store between a test and another store. It fails and delays at the configured rates, and always in the same way
+//! for the same seed.
 
 use penstock_kv::{Page, Position, Reply, Store, StoreError, Swap};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// How often an operation goes wrong, in thousandths.
+/// Rates of faults, in thousandths of the operations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
-    /// It fails and was not applied.
+    /// The operation fails and was not applied.
     pub before: u32,
-    /// It fails although it was applied: the reply was lost.
+    /// The operation fails although it was applied: the reply was lost.
     pub after: u32,
-    /// It lets others go first, before and after it is applied.
+    /// The operation yields to others, before and after it is applied.
     pub dawdle: u32,
 }
 
-/// A store that fails when told.
+/// A store that fails at configured rates.
 pub struct FaultyStore {
     inner: Arc<dyn Store>,
     random: AtomicU64,
@@ -25,7 +25,7 @@ pub struct FaultyStore {
 }
 
 impl FaultyStore {
-    /// A store over another one.
+    /// Wraps another store.
     pub fn new(inner: Arc<dyn Store>, seed: u64, faults: Faults) -> Self {
         Self {
             inner,
@@ -35,17 +35,17 @@ impl FaultyStore {
         }
     }
 
-    /// Fails as often as this from now on.
+    /// Sets the rates from now on.
     pub fn set_faults(&self, faults: Faults) {
         *self.faults.lock().expect("no panic inside") = faults;
     }
 
-    /// How many operations failed by intention.
+    /// Number of intended failures.
     pub fn failures(&self) -> u32 {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// Whether something that happens so often happens now.
+    /// Decides whether an event of this rate happens now.
     fn happens(&self, thousandths: u32) -> bool {
         let mut z = self
             .random

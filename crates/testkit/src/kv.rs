@@ -1,12 +1,12 @@
-//! A store in memory for policies that are tested without a simulation: it answers at once, and fails
-//! when told.
+//! A store in memory for policies that are tested without a simulation. It answers at once, and fails when the test
+//! says so.
 
 use penstock_core::{Kv, KvError};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-/// The store. Clones are the same store.
+/// The store. Clones share it.
 ///
 /// ```
 /// use penstock_core::Kv;
@@ -33,12 +33,12 @@ impl MemoryKv {
         self.failing.set(failing);
     }
 
-    /// Whether writes that make or enlarge an entry fail from now on.
+    /// Whether writes that create or enlarge an entry fail from now on.
     pub fn set_full(&self, full: bool) {
         self.full.set(full);
     }
 
-    /// Operations asked for so far.
+    /// Number of operations so far.
     pub fn operations(&self) -> u64 {
         self.operations.get()
     }

@@ -1,27 +1,27 @@
-//! What a store must do, as one suite for all of them.
+//! One suite of tests for all stores.
 //!
-//! A test file makes its store in a function and names that in [`kv_suite!`](crate::kv_suite!), which
-//! makes a test of each check. The list of checks stands once, in the macro: a check that is written
-//! here but not listed is dead code, which the lints refuse, so no store can miss one.
+//! A test file creates its store in a function and names that in [`kv_suite!`](crate::kv_suite!), which makes a test of
+//! each check. The macro has the only list of checks. A check that is not listed is dead code, which the lints refuse,
+//! so no store can miss one.
 
 use penstock_kv::Store;
 use std::any::Any;
 use std::sync::Arc;
 
-/// A store to be checked, empty.
+/// An empty store to be checked.
 pub struct Subject {
     /// The store.
     pub store: Arc<dyn Store>,
     /// Whether a listing names an entry exactly once, or at least once.
     pub lists_exactly_once: bool,
-    /// Whether any value that `set` wrote is told from a counter, or only one that is not a number.
+    /// Whether any value that `set` wrote is distinguished from a counter, or only one that is not a number.
     pub tags_counters: bool,
-    /// What must live as long as the store: its directory, its server.
+    /// Keeps the store's directory or server alive.
     pub guard: Box<dyn Any + Send + Sync>,
 }
 
 impl Subject {
-    /// A store of this machine, which promises all there is.
+    /// A store of this machine with all guarantees.
     pub fn strict(store: impl Store, guard: impl Any + Send + Sync) -> Self {
         Self {
             store: Arc::new(store),
@@ -97,7 +97,7 @@ mod checks {
 
     const RACERS: usize = 64;
 
-    /// Runs as many tasks at once, which start together, and gives what they give.
+    /// Runs this many tasks at once, which start together, and returns their results.
     async fn race<T, F>(
         subject: &Subject,
         racers: usize,
@@ -120,7 +120,7 @@ mod checks {
         tasks.join_all().await
     }
 
-    /// All names, page by page, with how often each was met.
+    /// Lists all names, page by page, with the number of times that each appeared.
     async fn list_all(store: &dyn Store) -> BTreeMap<String, usize> {
         let mut met = BTreeMap::new();
         let mut cursor: Option<String> = None;
@@ -335,7 +335,7 @@ mod checks {
         assert!(!store.exists("entry").await.unwrap());
         assert_eq!(store.get("entry").await.unwrap(), None);
         assert!(list_all(&**store).await.is_empty());
-        // As good as new.
+        // Like a new one.
         let swap = store.compare_and_swap("entry", None, b"again").await;
         assert_eq!(swap.unwrap(), Swap::Swapped);
     }
@@ -353,7 +353,7 @@ mod checks {
         for (i, value) in (0..1000).rev().chain([0]).zip(found) {
             assert_eq!(value, (i < 700).then(|| entry(i).1));
         }
-        // The last one of a name is the one that stays.
+        // The last one of a name stays.
         let twice = ["first", "second"].map(|v| ("twice".to_owned(), v.into()));
         store.set_many(&twice).await.unwrap();
         let found = store.get("twice").await.unwrap();
@@ -401,7 +401,7 @@ mod checks {
         assert_eq!(swap(Some(b""), b"new").await, Swap::Differs(None));
         assert!(!store.exists("entry").await.unwrap());
         assert_eq!(swap(None, b"").await, Swap::Swapped);
-        // There, and empty: not the same as absent.
+        // It exists and is empty, which differs from absent.
         assert_eq!(swap(None, b"new").await, Swap::Differs(Some(vec![])));
         assert_eq!(swap(Some(b""), b"a\0\xff1").await, Swap::Swapped);
         let now = Some(b"a\0\xff1".to_vec());
@@ -430,7 +430,7 @@ mod checks {
         let store = &subject.store;
         assert_eq!(store.increment("counter", -3).await.unwrap(), -3);
         assert_eq!(store.increment("counter", 3).await.unwrap(), 0);
-        // Nought is a count too: the entry is there.
+        // Zero is a count too: the entry exists.
         assert!(store.exists("counter").await.unwrap());
         assert!(store.get("counter").await.unwrap().is_some());
         assert_eq!(store.increment("counter", 7).await.unwrap(), 7);
@@ -496,7 +496,7 @@ mod checks {
         let writer = tokio::spawn(async move {
             let mut turn = 0_usize;
             while !done.load(Ordering::Relaxed) {
-                // Comes, goes, and what stays gets new values.
+                // An entry is created and removed, and the others get new values.
                 let passing = format!("passes/{}", turn % 400);
                 store.set(&passing, b"x").await.unwrap();
                 let staying = entry(turn * 7 % 1500).0;

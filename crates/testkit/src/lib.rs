@@ -1,6 +1,6 @@
-//! Test doubles shared by Penstock's tests: a clock that stands where it is put, the gate's ports in
-//! memory, stores that fail when told, callers simulated in virtual time, and a Redis server to stop and
-//! start. With them the suite that every store passes. Used as a dev-dependency only.
+//! Test doubles shared by Penstock's tests: a clock that moves only when told, the gate's ports in memory, stores that
+//! fail when told, callers simulated in virtual time, a Redis server to stop and start, and the suite that every store
+//! must pass. Used as a dev-dependency only.
 //!
 //! A whole gate over ports in memory, with the real policies:
 //!

@@ -1,9 +1,9 @@
-//! Models that several tests use: their contracts, and what runs in their place.
+//! Models that several tests use: their contracts, and the functions that run in their place.
 
 use penstock_gate::ports::Failure;
 use penstock_tensor::{ModelVersion, Tensor};
 
-/// A contract: two numbers an item in `a`, and the same two in `b`.
+/// A contract: two numbers per item in `a`, and the same two in `b`.
 pub const ECHO: &str = r#"
 description = "gives back what it gets"
 [[inputs]]
@@ -31,7 +31,7 @@ shape = ["N", 1]
 name = "length"
 "#;
 
-/// What [`ECHO`] does: returns its input as `b`.
+/// Runs [`ECHO`]: it returns its input as `b`.
 pub fn echo(_: &str, _: ModelVersion, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Failure> {
     let rename = |tensor: Tensor| Tensor {
         name: "b".into(),

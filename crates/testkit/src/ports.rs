@@ -1,5 +1,5 @@
-//! The gate's ports in memory: files in a map, the real services of the policies over a store in memory, validation called
-//! natively, and a model that does what the test says.
+//! The gate's ports in memory: files in a map, the real services of the policies over a store in memory, validation
+//! called natively, and a model whose function the test gives.
 
 use crate::{FakeClock, MemoryKv, ScriptedPolicy};
 use penstock_core::kv::run_ready;
@@ -25,7 +25,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-/// What a scripted model does with its inputs.
+/// The function of a scripted model.
 pub type Run = dyn Fn(&str, ModelVersion, Vec<Tensor>) -> Result<Vec<Tensor>, Failure>;
 
 /// Whether a scripted model is ready.
@@ -34,11 +34,11 @@ pub type Ready = dyn Fn(&str) -> Result<(), Failure>;
 /// The gate's ports in memory.
 #[derive(Clone)]
 pub struct InMemory {
-    /// The clock the gate reads.
+    /// The clock that the gate reads.
     pub clock: Rc<FakeClock>,
-    /// Model to file name to content; a name without content stands for a folder.
+    /// Model to file name to content. A name without content stands for a folder.
     pub models: Rc<BTreeMap<String, BTreeMap<String, Vec<u8>>>>,
-    /// What models do.
+    /// The function of all models.
     pub run: Rc<Run>,
     /// Whether a model version is ready.
     pub ready: Rc<Ready>,
@@ -48,15 +48,15 @@ pub struct InMemory {
     pub policy: Rc<RefCell<String>>,
     /// The store of idempotency and usage.
     pub kv: MemoryKv,
-    /// What the limits of the policy were asked.
+    /// The questions to the limits of the policy.
     pub quota_log: QuotaLog,
-    /// The priority a model was last run with.
+    /// The priority of a model's last run.
     pub priority: Rc<Cell<Option<u8>>>,
     /// The environment.
     pub environment: Rc<RefCell<BTreeMap<String, String>>>,
-    /// What the operator was told.
+    /// The messages to the operator.
     pub logged: Rc<RefCell<Vec<String>>>,
-    /// Milliseconds the gate waited.
+    /// Milliseconds that the gate waited.
     pub slept_ms: Rc<Cell<u64>>,
     /// The store of the rollouts and of their counters.
     pub rollout_kv: MemoryKv,
@@ -64,19 +64,19 @@ pub struct InMemory {
     pub rows_depend: Rc<Cell<bool>>,
     /// Versions that were run for comparison.
     pub shadowed: Rc<RefCell<Vec<ModelVersion>>>,
-    /// What the host says of its models; without it, it has no such thing.
+    /// The host's facts about its models. Without it, the host has no such store.
     pub control: Option<Rc<Control>>,
     /// The policy of the operator's own.
     pub custom: ScriptedPolicy,
-    /// What happens elsewhere while the gate waits.
+    /// Called while the gate waits.
     pub meanwhile: Meanwhile,
     random: Rc<Cell<u128>>,
 }
 
-/// What happens elsewhere while the gate waits; called after each pause.
+/// A function that is called after each pause of the gate.
 pub type Meanwhile = Rc<RefCell<Option<Box<dyn Fn(&InMemory)>>>>;
 
-/// What a host says of its models, and what it was asked to do.
+/// A host's facts about its models, and the operations that were requested.
 #[derive(Debug, Default)]
 pub struct Control {
     /// Statistics, as JSON text.
@@ -96,7 +96,7 @@ impl InMemory {
         control.map(of)
     }
 
-    /// Ports over these models, each given as its name, its contract and its versions, and `run`.
+    /// Creates ports over these models, each given as its name, its contract and its versions, and `run`.
     pub fn new(
         models: &[(&str, &str, &[&str])],
         run: impl Fn(&str, ModelVersion, Vec<Tensor>) -> Result<Vec<Tensor>, Failure> + 'static,
@@ -139,7 +139,7 @@ impl InMemory {
         written.expect("the store answers");
     }
 
-    /// The counters of canaries that counted something.
+    /// The counters of canaries with a count.
     pub fn canary_counters(&self) -> Vec<i64> {
         let names = self.rollout_kv.names().into_iter();
         let names = names.filter(|name| name.starts_with("rollouts:tally:"));
@@ -153,7 +153,7 @@ impl InMemory {
         self.policy.borrow_mut().push_str(text);
     }
 
-    /// Sets the policy; where it says nothing of who may call, anybody may.
+    /// Sets the policy. If it has no `[auth]`, every caller is admitted.
     pub fn set_policy(&self, text: &str) {
         let open = if text.contains("[auth") { "" } else { ANYBODY };
         *self.policy.borrow_mut() = format!("{open}{text}");
@@ -216,7 +216,7 @@ impl Ports for InMemory {
 
     fn random(&self) -> u128 {
         self.random.set(self.random.get() + 1);
-        // Spread over all bits, so that every few of them differ from one to the next.
+        // The numbers are spread over all bits, so that every few bits differ from one number to the next.
         let spread = self
             .random
             .get()
@@ -364,7 +364,7 @@ limit = 100_000
 window_s = 60
 ";
 
-/// The `[auth]` by which anybody may do anything.
+/// An `[auth]` that permits everything to every caller.
 pub const ANYBODY: &str = "[auth.anonymous]\nscopes = [\"*\"]\nfrom = \"anywhere\"\n";
 
 /// The pepper of tests.
@@ -397,13 +397,13 @@ impl ContractPort for NativeValidation {
     }
 }
 
-/// The longest content that [`LengthAdapter`] takes.
+/// Longest content that [`LengthAdapter`] accepts.
 pub const LONGEST: usize = 1 << 20;
 
-/// An adapter that makes FP32 `[N, 1]` input `x` of the lengths of what its items hold; refuses images and empty
-/// content, and answers for the text `known` without a model. The text `twice` is run twice. Under the name `vectors` it
-/// gives embeddings, under `classes` and `pairs` classes and scores, under `pictures` it refuses text,
-/// under `pipeline` it has the step `second` run on what the model gave.
+/// An adapter that makes FP32 `[N, 1]` input `x` from the lengths of its items. It refuses images and empty content,
+/// and answers for the text `known` without a model. The text `twice` is run twice. Under the name `vectors` it gives
+/// embeddings, under `classes` and `pairs` classes and scores, and under `pictures` it refuses text. Under `pipeline`
+/// it makes the step `second` run on the model's outputs.
 #[derive(Default)]
 pub struct LengthAdapter {
     again: Cell<bool>,
@@ -411,11 +411,11 @@ pub struct LengthAdapter {
     embeds: bool,
     /// Whether it refuses text.
     pictures: bool,
-    /// Whether it gives the classes `long` and `short`: a text of 100 bytes is surely long.
+    /// Whether it gives the classes `long` and `short`: a text of 100 bytes counts as long.
     classifies: bool,
     /// Whether it gives a score, which is the length.
     scores: bool,
-    /// Whether it has the step `second` run on what the model gave, and whether that is still to come.
+    /// Whether it makes the step `second` run on the model's outputs, and whether that is still to come.
     pipes: bool,
     other: Cell<bool>,
 }
@@ -529,10 +529,10 @@ impl AdapterPort for LengthAdapter {
     }
 }
 
-/// What the limits were asked, in words, in the order they were asked.
+/// The questions to the limits, as text, in their order.
 pub type QuotaLog = Rc<RefCell<Vec<String>>>;
 
-/// Quota over a store in memory, which notes what it is asked.
+/// A quota over a store in memory, which records its questions.
 #[derive(Debug)]
 pub struct NotedQuota {
     quota: KvQuota<MemoryKv>,

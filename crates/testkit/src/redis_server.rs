@@ -1,12 +1,12 @@
-//! A Redis server of a test's own: on a free port of this machine, with nothing on disk, to be stopped,
-//! held and started again.
+//! A Redis server for one test: on a free port of this machine, with nothing on disk. It can be stopped, paused and
+//! started again.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// The longest a server takes to start before the test is failed.
+/// Longest time for a server's start before the test fails.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A running server, ended when dropped.
@@ -18,7 +18,7 @@ pub struct RedisServer {
 }
 
 impl RedisServer {
-    /// A server that anybody on this machine may use.
+    /// Starts a server without a password.
     ///
     /// # Panics
     /// If `redis-server` is not on the PATH or does not start.
@@ -26,13 +26,13 @@ impl RedisServer {
         Self::start_with(&[])
     }
 
-    /// A server with further options, as its command line takes them.
+    /// Starts a server with further options, in the form of its command line.
     ///
     /// # Panics
     /// If `redis-server` is not on the PATH or does not start.
     pub fn start_with(options: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        // Another process may take the port between the look and the start.
+        // Another process may take the port between the check and the start.
         for _ in 0..5 {
             let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
             let port = probe.local_addr().expect("bound").port();
@@ -61,7 +61,7 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}/0", self.port)
     }
 
-    /// Ends it at once, as a crash would; what it held is lost.
+    /// Ends it at once, like a crash. Its data are lost.
     pub fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -69,13 +69,13 @@ impl RedisServer {
         }
     }
 
-    /// Starts it again on its port, empty.
+    /// Starts it again on its port, without data.
     ///
     /// # Panics
     /// If it does not start.
     pub fn restart(&mut self) {
         self.stop();
-        // The system may take a moment to give the port back.
+        // The system may need a moment to release the port.
         assert!(
             (0..5).any(|_| self.launch()),
             "redis-server did not start again on port {}",
@@ -83,17 +83,17 @@ impl RedisServer {
         );
     }
 
-    /// Holds it: connections stay, answers do not come.
+    /// Pauses it: connections stay, and no answers come.
     pub fn hold(&self) {
         self.signal("-STOP");
     }
 
-    /// Lets it go on.
+    /// Continues it.
     pub fn release(&self) {
         self.signal("-CONT");
     }
 
-    /// Sends a line, as with telnet, and gives the first bytes of the answer.
+    /// Sends a line, as with telnet, and returns the first bytes of the answer.
     pub fn talk(&self, line: &str) -> std::io::Result<String> {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
         stream.set_read_timeout(Some(Duration::from_secs(1)))?;
@@ -111,7 +111,7 @@ impl RedisServer {
         assert!(sent.is_ok_and(|status| status.success()), "kill {signal}");
     }
 
-    /// Whether it started; it may lose the race for its port.
+    /// Returns whether it started. It may lose the race for its port.
     fn launch(&mut self) -> bool {
         let port = self.port.to_string();
         let mut command = Command::new("redis-server");
@@ -132,7 +132,7 @@ impl RedisServer {
             if matches!(child.try_wait(), Ok(Some(_))) {
                 return false;
             }
-            // One that wants a password answers as well.
+            // A server that needs a password answers as well.
             let answer = self.talk("PING").unwrap_or_default();
             if answer.starts_with("+PONG") || answer.starts_with("-NOAUTH") {
                 self.child = Some(child);

@@ -1,9 +1,8 @@
 //! A deterministic simulation: virtual callers over one key-value store, in virtual time.
 //!
-//! Each caller is a future. Each operation on the store travels there, is applied, and its reply
-//! travels back; the seed decides how long each takes, which are lost on the way, and where callers
-//! die. What a dead caller had sent still arrives. Everything that happens is a function of the seed,
-//! so a failing seed is a reproducer.
+//! Each caller is a future. Each operation on the store travels there, is applied, and its reply travels back. The seed
+//! decides how long each takes, which are lost on the way, and where callers die. Operations that a dead caller had
+//! sent still arrive. Every event is a function of the seed, so a failing seed is a reproducer.
 
 use penstock_core::{Kv, KvError};
 use std::cell::{Cell, RefCell};
@@ -19,7 +18,7 @@ use std::task::{Context, Poll, Waker};
 pub struct Random(u64);
 
 impl Random {
-    /// A generator that gives the same numbers for the same seed.
+    /// Creates a generator that gives the same numbers for the same seed.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -44,23 +43,23 @@ impl Random {
     }
 }
 
-/// What can go wrong, and how often; each is a number of 1000 operations.
+/// Rates of faults, each in thousandths of the operations.
 #[derive(Clone, Copy, Debug)]
 pub struct Faults {
-    /// The operation never arrives; the caller gets an error.
+    /// The operation never arrives, and the caller gets an error.
     pub lost_request: u64,
-    /// The operation is applied; the caller gets an error.
+    /// The operation is applied, and the caller gets an error.
     pub lost_reply: u64,
     /// The operation or its reply takes up to [`Faults::long_ms`] instead of a few milliseconds.
     pub long_delay: u64,
     /// The longest of long delays, in milliseconds.
     pub long_ms: u64,
-    /// The caller dies here; what it sent arrives nevertheless.
+    /// The caller dies here. Its sent operations still arrive.
     pub crash: u64,
 }
 
 impl Faults {
-    /// Nothing goes wrong; only the order of things varies.
+    /// No faults. Only the order of events varies.
     pub const NONE: Self = Self {
         lost_request: 0,
         lost_reply: 0,
@@ -70,7 +69,7 @@ impl Faults {
     };
 }
 
-/// What is in the store.
+/// An entry of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
     /// Written by `set` or `swap`.
@@ -88,7 +87,7 @@ enum Event {
 
 struct Scheduled {
     at_ms: u64,
-    /// Chosen at random, so that what is due at the same time happens in any order.
+    /// Chosen at random, so that events of the same time happen in any order.
     tie: u64,
     event: Event,
 }
@@ -141,7 +140,7 @@ impl World {
     }
 }
 
-/// A caller that is not at its end.
+/// A caller that has not finished.
 type Caller = Pin<Box<dyn Future<Output = ()>>>;
 
 /// The simulated world. Clones are the same world.
@@ -152,7 +151,7 @@ pub struct Sim {
 }
 
 impl Sim {
-    /// A world in which everything follows from `seed`, beginning at `now_ms`.
+    /// Creates a world in which everything follows from `seed`, beginning at `now_ms`.
     pub fn new(seed: u64, now_ms: u64, faults: Faults) -> Self {
         Self {
             world: Rc::new(World {
@@ -170,7 +169,7 @@ impl Sim {
         }
     }
 
-    /// True time, in milliseconds since the Unix epoch. What a caller's clock shows is its own affair.
+    /// True time, in milliseconds since the Unix epoch. A caller's clock may differ.
     pub fn now_ms(&self) -> u64 {
         self.world.now_ms.get()
     }
@@ -180,22 +179,22 @@ impl Sim {
         self.world.random.borrow_mut().below(bound)
     }
 
-    /// Changes what goes wrong from now on.
+    /// Sets the rates of faults from now on.
     pub fn set_faults(&self, faults: Faults) {
         self.world.faults.set(faults);
     }
 
-    /// Loses the next `set` of an entry whose name ends so.
+    /// Loses the next `set` of an entry whose name has this end.
     pub fn fail_next_set_of(&self, end_of_name: &str) {
         *self.world.fail_set_of.borrow_mut() = Some(end_of_name.to_owned());
     }
 
-    /// Operations that were sent to the store so far.
+    /// Number of operations that were sent to the store so far.
     pub fn operations(&self) -> u64 {
         self.world.operations.get()
     }
 
-    /// A caller that begins at `at_ms`.
+    /// Starts a caller at `at_ms`.
     pub fn spawn(&self, at_ms: u64, caller: impl Future<Output = ()> + 'static) {
         let mut callers = self.callers.borrow_mut();
         callers.push(Some(Box::pin(caller)));
@@ -207,12 +206,12 @@ impl Sim {
         SimKv { sim: self.clone() }
     }
 
-    /// Waits in virtual time, as a run of a model does. A caller may die in its sleep.
+    /// Waits in virtual time, like a run of a model. A caller may die meanwhile.
     pub async fn sleep(&self, ms: u64) {
         self.wait_until(self.now_ms() + ms).await;
     }
 
-    /// What is in the store now.
+    /// The entries of the store now.
     pub fn entries(&self) -> BTreeMap<String, Entry> {
         self.world.entries.borrow().clone()
     }
@@ -222,7 +221,7 @@ impl Sim {
         self.world.entries.borrow().len()
     }
 
-    /// Runs until nothing is left to happen. `check` is called after every event.
+    /// Runs until no events are left. `check` is called after every event.
     pub fn run(&self, mut check: impl FnMut(&Sim)) {
         loop {
             let next = self.world.queue.borrow_mut().pop();
@@ -267,7 +266,7 @@ impl Sim {
         }
     }
 
-    /// Sends an operation: it is applied some time later, and the reply comes some time after that.
+    /// Sends an operation. It is applied after some time, and the reply comes some time later.
     async fn send<T: 'static>(
         &self,
         operation: impl FnOnce(&mut BTreeMap<String, Entry>) -> Result<T, KvError> + 'static,
@@ -391,7 +390,7 @@ impl Kv for SimKv {
         let kv_key = kv_key.to_owned();
         self.sim
             .send(move |entries| {
-                // As on the stores that create a counter by reading it.
+                // As on stores that create a counter when it is read.
                 match entries.entry(kv_key.clone()).or_insert(Entry::Counter(0)) {
                     Entry::Counter(count) => {
                         *count = count.checked_add(delta).expect("a counter overflowed");

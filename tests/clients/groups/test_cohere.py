@@ -1,4 +1,4 @@
-"""Cohere's client, and what it ranks: its old form and the new one."""
+"""Cohere's client and its rankings: its old form and the new one."""
 
 import json
 import pathlib

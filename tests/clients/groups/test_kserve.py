@@ -43,7 +43,7 @@ def test_identity_hands_back_every_bit_over_rest(server, binary, named):
         more["request_outputs"] = [RequestedOutput("b", {"binary_data": named})]
     answer = rest(server, "identity", request("identity", "a", FOUR, binary, request_id="mine", **more))
     assert numpy.array_equal(answer.outputs[0].as_numpy(), FOUR)
-    # The client leaves the version out of what it reads over REST.
+    # The client drops the version of answers over REST.
     assert (answer.id, answer.model_name) == ("mine", "identity")
 
 

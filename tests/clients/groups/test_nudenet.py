@@ -1,4 +1,4 @@
-"""NudeNet's detector behind the adapter `object-detection`, held to what NudeNet itself finds on scikit-image's pictures."""
+"""NudeNet's detector behind the adapter `object-detection`, compared with NudeNet's own results on scikit-image's pictures."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""RapidOCR's models behind the adapters `ocr` and `ocr-recognition`, held to what RapidOCR itself reads."""
+"""RapidOCR's models behind the adapters `ocr` and `ocr-recognition`, compared with RapidOCR's own results."""
 
 import io
 import json

@@ -3,7 +3,7 @@ use tempfile::TempDir;
 use wasmtime::component::{Linker, ResourceType};
 use wasmtime::{Engine, Store};
 
-/// A door that passes on what it imports.
+/// A gate component that exports what it imports.
 const GATE: &str = r#"(component
     (import "a:b/c@0.1.0" (instance $c (export "f" (func (result u32)))))
     (instance $door (export "f" (func $c "f")))
@@ -90,7 +90,7 @@ impl Application {
     }
 }
 
-/// What the composed door answers.
+/// Returns the answer of the composed component.
 fn answer(composed: &Composed) -> u32 {
     let engine = Engine::default();
     let component = wasmtime::component::Component::new(&engine, &composed.bytes).expect("valid");

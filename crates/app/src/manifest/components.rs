@@ -54,7 +54,7 @@ impl<'a> Reader<'a> {
         section: &Section<'_>,
         variables: &BTreeMap<String, Variable>,
     ) -> Component {
-        /// What a component may be given: a dependency may have none of these filled in.
+        /// The configuration of a component. A dependency may have none of these fields.
         const CONFIGURATION: [&str; 9] = [
             "ai_models",
             "allowed_http_hosts",
@@ -66,7 +66,7 @@ impl<'a> Reader<'a> {
             "sqlite_databases",
             "variables",
         ];
-        /// What Spin would give a component and this host cannot yet.
+        /// Configuration that Spin would give a component and this host cannot yet.
         const NOT_SERVED: [(&str, &str); 5] = [
             (
                 "ai_models",
@@ -206,9 +206,9 @@ impl<'a> Reader<'a> {
         labels
     }
 
-    /// What only this host acts on, in a table that Spin does not look at: labels it grants beside those Spin would
-    /// (which knows one and refuses the others unless it is told what they stand for), and the file it serves where
-    /// it brings natively what the `source` carries.
+    /// Reads the table of this host, which Spin does not read. It has labels that the host grants beside those that
+    /// Spin would (Spin knows one and refuses the others unless it is told their stores). It also has the file that the
+    /// host serves if it provides natively the part that the `source` carries.
     pub(super) fn own_table(
         &mut self,
         section: &Section<'_>,
@@ -220,7 +220,7 @@ impl<'a> Reader<'a> {
         let Some((key, value)) = tools.and_then(|tools| tools.get_key_value("penstock")) else {
             return Default::default();
         };
-        // What is no table has been reported with the other tools.
+        // A value that is no table was reported with the other tools.
         let Some(table) = value.get_ref().as_table() else {
             return Default::default();
         };
@@ -287,7 +287,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Build instructions: other tools act on them, so only their shape is looked at.
+    /// Build instructions. Other tools use them, so only their shape is checked.
     pub(super) fn build(&mut self, section: &Section<'_>) {
         let name = format!("`build` in {}", section.name);
         let Some(build) = self.subsection(section, "build", name) else {
@@ -483,7 +483,7 @@ impl<'a> Reader<'a> {
                 if !table.contains_key("component") && !table.contains_key("path") {
                     self.error(
                         span,
-                        format!("{what} does not say what satisfies it"),
+                        format!("{what} names neither a component nor a path"),
                         "add `component = \"…\"`, the id of a component in this manifest, or `path = \"….wasm\"`",
                     );
                 }
@@ -541,7 +541,7 @@ impl<'a> Reader<'a> {
                     let names = || Capability::ALL.iter().map(|known| known.name());
                     let remedy = match finding::nearest(text.value, names()) {
                         Some(meant) => format!("did you mean `{meant}`?"),
-                        None => format!("what can be inherited is {}", finding::list(names())),
+                        None => format!("these can be inherited: {}", finding::list(names())),
                     };
                     self.error(
                         &text.span,
@@ -586,7 +586,7 @@ impl<'a> Reader<'a> {
                             "`{}` (line {}) and `{}` are of one package: this host joins them, Spin refuses to",
                             earlier.name, earlier.place.line, later.name
                         ),
-                        "put each interface in a package of its own if the application is to run under Spin",
+                        "put each interface into its own package to run the application under Spin",
                     );
                 }
             }

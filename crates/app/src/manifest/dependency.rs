@@ -3,18 +3,18 @@
 use semver::Version;
 use std::fmt;
 
-/// Which imports a dependency satisfies.
+/// The imports that a dependency satisfies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DependencyName {
     /// An import with a plain name.
     Plain(String),
-    /// All imports of a package, or one interface of it, at any version or one.
+    /// All imports of a package, or one interface of it, at any version or one version.
     Package {
         /// `namespace:name`.
         package: String,
-        /// The interface, or none for all of the package.
+        /// The interface, or `None` for all of the package.
         interface: Option<String>,
-        /// The version, or none for any.
+        /// The version, or `None` for any.
         version: Option<Version>,
     },
 }
@@ -46,7 +46,7 @@ impl DependencyName {
     ///
     /// # Errors
     ///
-    /// A sentence saying what is wrong with the text.
+    /// A sentence about the fault of the text.
     pub fn parse(text: &str) -> Result<Self, String> {
         if !text.contains([':', '/', '@']) {
             check_kebab(text)?;
@@ -109,8 +109,8 @@ impl DependencyName {
     }
 }
 
-/// Whether one version of an interface may stand in for another: the rule of the component model, by
-/// which the first part that is not zero must agree, and pre-releases agree only with themselves.
+/// Whether one version of an interface may replace another. This is the rule of the component model: the first part
+/// that is not zero must agree, and pre-releases agree only with themselves.
 pub(crate) fn compatible(a: &Version, b: &Version) -> bool {
     if !a.pre.is_empty() || !b.pre.is_empty() {
         return a == b;

@@ -1,4 +1,4 @@
-//! Decides what each part of a manifest's text means, and finds all that is wrong with it.
+//! Interprets each part of a manifest's text, and finds all its faults.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -12,13 +12,13 @@ use super::types::{Application, Component, HttpTrigger, Manifest, Provider, Vari
 use crate::document::{Reader, Section};
 use crate::finding::{self, Finding, Lines};
 
-/// Where a manifest grants labels that Spin would not know.
+/// The place where a manifest grants labels that Spin would not know.
 pub(super) const OWN_LABELS: &str = "tool.penstock.key_value_stores";
 
-/// Paths under which Spin answers by itself.
+/// Paths that Spin reserves.
 pub(super) const RESERVED_PREFIX: &str = "/.well-known/spin";
 
-/// The manifest in a document, or all that is wrong with it in the order of the file.
+/// Returns the manifest of a document, or all its faults in the order of the file.
 pub(super) fn read(
     file: &Path,
     root: &Path,
@@ -47,7 +47,7 @@ pub(super) fn read(
 }
 
 impl<'a> Reader<'a> {
-    /// Settings of other tools: what is in them is theirs, but for our own.
+    /// Settings of other tools. Their content is not checked, except for our own.
     pub(super) fn tool(&mut self, section: &Section<'_>) {
         let Some(tools) = self.subsection(section, "tool", format!("`tool` in {}", section.name))
         else {
@@ -144,7 +144,7 @@ impl<'a> Reader<'a> {
         {
             for (key, value) in settings.table {
                 let kind: &str = key.get_ref();
-                // Spin's scaffolding leaves empty tables behind; an empty one asks for nothing.
+                // Spin's scaffolding leaves empty tables behind. An empty one has no effect.
                 if value
                     .get_ref()
                     .as_table()
@@ -201,7 +201,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Which Spin environments the author had in mind: no concern of this host, beyond its shape.
+    /// The Spin environments that the author targets. This host checks only their shape.
     pub(super) fn targets(&mut self, section: &Section<'_>) {
         if let Some(value) = section.table.get("targets")
             && !value.get_ref().is_array()
@@ -268,8 +268,8 @@ impl<'a> Reader<'a> {
         self.owned(section, field)
     }
 
-    /// Spin's composition is flat, and what a component is given does not follow it into another: so a
-    /// component that is a dependency may be given nothing, lest someone believe that it has it.
+    /// Spin's composition is flat, and a component's configuration does not follow it into another. So a component that
+    /// is a dependency may have no configuration. Otherwise its author would believe that it has it.
     fn flatness(&mut self, components: &BTreeMap<String, Component>) {
         for component in components.values() {
             for dependency in &component.dependencies {
@@ -282,7 +282,7 @@ impl<'a> Reader<'a> {
                 };
                 for (field, place) in &provider.configured {
                     let remedy = if *field == "dependencies" {
-                        "plug its dependencies in when it is built".to_owned()
+                        "link its dependencies when you build it".to_owned()
                     } else {
                         format!(
                             "move it to [component.{}], and let the dependency inherit it with `inherit_configuration`",
@@ -321,14 +321,14 @@ impl<'a> Reader<'a> {
                         "component `{}` is used by no trigger and no dependency",
                         component.id
                     ),
-                    "remove it, or name it where it belongs",
+                    "remove it, or name it in the trigger or dependency that uses it",
                 );
             }
         }
     }
 }
 
-/// Whether a value asks for nothing, so that writing it is harmless.
+/// Whether a value has no effect, so that writing it is harmless.
 pub(super) fn is_empty(value: &DeValue<'_>) -> bool {
     match value {
         DeValue::Array(items) => items.is_empty(),

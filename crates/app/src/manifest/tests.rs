@@ -314,7 +314,7 @@ fn what_contradicts_itself_is_refused_where_it_stands() {
         (small("key_value_stores = \"default\"", ""), 9, "an array of strings"),
         (small("", "[component.gate.tool.penstock]\nkey_value_store = [\"counters\"]"), 11, "did you mean `key_value_stores`?"),
         (dependencies("\"a:b/c\" = { path = \"x\", component = \"gate\" }"), 11, "keep one of the two"),
-        (dependencies("\"a:b/c\" = {}"), 11, "does not say what satisfies it"),
+        (dependencies("\"a:b/c\" = {}"), 11, "names neither a component nor a path"),
         (dependencies("\"a:b\" = { path = \"x\", export = \"y\" }"), 11, "whole package"),
         (dependencies("\"a:b/c@1\" = { path = \"x\" }"), 11, "is not a version"),
         (dependencies("\"a/c\" = { path = \"x\" }"), 11, "has no namespace"),
@@ -336,7 +336,7 @@ fn what_contradicts_itself_is_refused_where_it_stands() {
         (small("", "").replace("name = \"a\"", ""), 2, "has no name"),
         (small("", "").replace("route = \"/...\"", ""), 4, "has no `route`"),
         (small("", "").replace("\"/...\"", "\"x\""), 5, "write `/x`"),
-        (small("", "").replace("/...", "/a?b"), 5, "which no path has"),
+        (small("", "").replace("/...", "/a?b"), 5, "which a path cannot contain"),
         (small("", "").replace("\"/...\"", "{ private = false }"), 5, "private = true"),
         (small("", "[[trigger.http]]\nroute = \"/*\"\ncomponent = \"gate\""), 10, "are the same"),
     ] {

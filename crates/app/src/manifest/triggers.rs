@@ -1,4 +1,4 @@
-//! Reads the triggers of a manifest: which component answers which path.
+//! Reads the triggers of a manifest: the component for each path.
 
 use super::reader::{RESERVED_PREFIX, is_empty};
 use super::types::{Component, HttpTrigger, Route};
@@ -90,7 +90,7 @@ impl<'a> Reader<'a> {
         let route = self.route(section);
         let component = match section.table.get_key_value("component") {
             None => {
-                // A static response has been reported already, and has no component by nature.
+                // A static response has been reported already, and has no component.
                 if !section.table.contains_key("static_response") {
                     self.error(
                         &section.span,
@@ -229,17 +229,17 @@ impl<'a> Reader<'a> {
             self.error(
                 &value.span(),
                 format!(
-                    "route `{text}` has a `{}`, which no path has",
+                    "route `{text}` contains `{}`, which a path cannot contain",
                     wrong.escape_default()
                 ),
-                "write the path alone",
+                "write only the path",
             );
         }
         if path.starts_with(RESERVED_PREFIX) {
             let place = self.place(&value.span());
             self.warning_at(
                 place,
-                format!("route `{text}` is among those Spin answers by itself"),
+                format!("Spin reserves the route `{text}`"),
                 "choose another path if the application is to run under Spin",
             );
         }

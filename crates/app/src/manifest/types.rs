@@ -1,4 +1,4 @@
-//! What a manifest says, once it has been read.
+//! The content of a manifest after reading.
 
 use super::dependency::DependencyName;
 use crate::finding::{Finding, Place};
@@ -20,20 +20,20 @@ pub struct Manifest {
     pub triggers: Vec<HttpTrigger>,
     /// `[component.…]`, by id.
     pub components: BTreeMap<String, Component>,
-    /// What will surprise somebody but does not prevent serving.
+    /// Problems that do not prevent serving but will surprise somebody.
     pub warnings: Vec<Finding>,
 }
 
-/// What the application says about itself.
+/// The facts that the application gives about itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Application {
     /// Its name.
     pub name: String,
     /// Its version, empty when not given.
     pub version: String,
-    /// What it is, for people.
+    /// Its description.
     pub description: String,
-    /// Who wrote it.
+    /// Its authors.
     pub authors: Vec<String>,
 }
 
@@ -42,15 +42,15 @@ pub struct Application {
 pub struct Variable {
     /// Where it is declared.
     pub place: Place,
-    /// What it is, for people.
+    /// Its description.
     pub description: Option<String>,
-    /// Its value when none is supplied; without one, a value must be supplied.
+    /// Its value if none is supplied. Without it, a value must be supplied.
     pub default: Option<String>,
     /// Whether its value must be kept out of logs.
     pub secret: bool,
 }
 
-/// Which component answers which paths.
+/// The paths of a component.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpTrigger {
     /// Where it is declared.
@@ -63,32 +63,32 @@ pub struct HttpTrigger {
     pub component: String,
 }
 
-/// The paths a trigger answers.
+/// The paths that a trigger answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Route {
-    /// This path alone, kept without its slashes at either end.
+    /// Only this path, without its slashes at either end.
     Exact(String),
-    /// This path and all below it, kept without its slashes at either end.
+    /// This path and all below it, without its slashes at either end.
     Below(String),
-    /// No path: the component can only be called from within.
+    /// No path: only other components can call the component.
     Private,
 }
 
-/// A component and what it is given.
+/// A component and its configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Component {
     /// Its id.
     pub id: String,
     /// Where it is declared.
     pub place: Place,
-    /// What it is, for people.
+    /// Its description.
     pub description: String,
     /// The WebAssembly file, resolved against the manifest's folder.
     pub source: PathBuf,
     /// Where the source is named.
     pub source_place: Place,
-    /// `native` of `[component.<id>.tool.penstock]`: the file that takes the source's place on a host that brings
-    /// what the source carries itself.
+    /// `native` of `[component.<id>.tool.penstock]`: the file that replaces the source on a host that provides the part
+    /// that the source carries.
     pub native: Option<NativeSource>,
     /// Environment variables.
     pub environment: BTreeMap<String, String>,
@@ -96,7 +96,7 @@ pub struct Component {
     pub files: Vec<FileEntry>,
     /// Patterns of files it may not read although `files` covers them.
     pub exclude_files: Vec<String>,
-    /// Where `exclude_files` stands.
+    /// The place of `exclude_files`.
     pub exclude_files_place: Option<Place>,
     /// Its variables: text in which `{{ name }}` stands for an application variable.
     pub variables: BTreeMap<String, String>,
@@ -104,24 +104,24 @@ pub struct Component {
     pub key_value_stores: Vec<StoreLabel>,
     /// The components plugged into its imports, in the order of the file.
     pub dependencies: Vec<Dependency>,
-    /// Fields that give it configuration, with their places: what a dependency may not have.
+    /// Fields that give it configuration, with their places. A dependency may not have them.
     pub(super) configured: Vec<(&'static str, Place)>,
 }
 
-/// Which of a component's files is served where it has two.
+/// The file of a component that is served if it has two.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Nn {
     /// Its `native` one: models run in this host, outside WebAssembly.
     #[default]
     Native,
-    /// Its `source`, as Spin serves it: models run in WebAssembly, in the component that is plugged into it.
+    /// Its `source`, as Spin serves it: models run in WebAssembly, in the component that is linked into it.
     Component,
 }
 
-/// A component's file for hosts that have natively what its `source` has in WebAssembly.
+/// A component's file for hosts that provide natively the part that its `source` has in WebAssembly.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NativeSource {
-    /// Where it stands.
+    /// Its place.
     pub place: Place,
     /// The WebAssembly file, resolved against the manifest's folder.
     pub path: PathBuf,
@@ -130,7 +130,7 @@ pub struct NativeSource {
 /// The label of a key-value store that a component may open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreLabel {
-    /// Where it stands.
+    /// Its place.
     pub place: Place,
     /// The label.
     pub name: String,
@@ -139,9 +139,9 @@ pub struct StoreLabel {
 /// An entry of `files`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileEntry {
-    /// Where it stands.
+    /// Its place.
     pub place: Place,
-    /// What it says.
+    /// Its form.
     pub form: FileForm,
 }
 
@@ -159,22 +159,22 @@ pub enum FileForm {
     },
 }
 
-/// A component plugged into imports of another.
+/// A component connected to imports of another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dependency {
-    /// Where it stands.
+    /// Its place.
     pub place: Place,
-    /// Which imports it satisfies.
+    /// The imports that it satisfies.
     pub name: DependencyName,
-    /// What satisfies them.
+    /// The component or file that satisfies them.
     pub provider: Provider,
-    /// The name of the export to use; without it, the export is named like the import.
+    /// The name of the export to use. Without it, the export is named like the import.
     pub export: Option<String>,
-    /// What it may reach of what the component that depends on it was given.
+    /// The part of its parent's configuration that it inherits.
     pub inherit: Inherit,
 }
 
-/// What satisfies a dependency.
+/// The component or file that satisfies a dependency.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Provider {
     /// A component of this manifest, by id.
@@ -183,15 +183,15 @@ pub enum Provider {
     File(PathBuf),
 }
 
-/// What a dependency may reach of what its parent was given.
+/// The part of its parent's configuration that a dependency inherits.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Inherit {
     /// Nothing: it computes.
     #[default]
     Nothing,
-    /// All of it.
+    /// Everything.
     Everything,
-    /// These.
+    /// Only these kinds.
     Only(BTreeSet<Capability>),
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How many instances were made and lost, and how many there are.
+/// Counts of instances: made, lost and present.
 #[derive(Debug, Default)]
 pub struct InstanceCounts {
     created: AtomicU64,
@@ -17,7 +17,7 @@ impl InstanceCounts {
         self.created.load(Ordering::Relaxed)
     }
 
-    /// Instances there are now.
+    /// Instances that exist now.
     pub fn live(&self) -> u64 {
         self.created()
             .saturating_sub(self.dropped.load(Ordering::Relaxed))

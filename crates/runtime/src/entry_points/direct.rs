@@ -1,11 +1,11 @@
-//! The direct door: a pool of instances behind `penstock:gate/door`.
+//! The direct entry point: a pool of instances behind `penstock:gate/door`.
 //!
-//! An instance is taken by one request and given back when it answered. A request that traps or runs out
-//! of time takes its instance with it, because nobody knows what state it left behind.
+//! A request takes an instance and returns it after the answer. A request that traps or runs out of time ends its
+//! instance, because its state is unknown.
 //!
-//! A call that has begun is brought to its end although its caller went away: policies must give back
-//! what they took and record what was run, and a client that hangs up must not keep them from it. It is told that
-//! its caller went, so that it does not wait in a model's line for nothing (`crate::nn`).
+//! A call that has begun runs to its end even if its caller disconnects. Policies must return their charges and record
+//! the run, and a client that hangs up must not prevent that. The call is cancelled, so that it does not wait in a
+//! model's queue (`crate::nn`).
 
 use super::counts::{Counted, InstanceCounts};
 use super::error::EntryPointError;
@@ -45,10 +45,10 @@ mod bindings {
 use bindings::penstock::types::http as wit;
 use bindings::{DirectDoor, DirectDoorPre};
 
-/// How long an instance may be idle before one that comes back takes its place.
+/// Idle time after which an instance is dropped from the pool.
 const MAX_IDLE: Duration = Duration::from_secs(10);
 
-/// The pool of instances behind the typed door.
+/// The pool of instances behind the typed entry point.
 pub struct Direct {
     pre: DirectDoorPre<InstanceState>,
     source: InstanceSource,
@@ -62,13 +62,13 @@ struct Instance {
     store: Store<InstanceState>,
     door: DirectDoor,
     served: u32,
-    /// When it last answered.
+    /// The time of its last answer.
     rested: Instant,
     _counted: Counted,
 }
 
 impl Direct {
-    /// A pool over a linked component; fails when the component has no such door.
+    /// Creates a pool over a linked component. It fails if the component lacks this entry point.
     pub fn new(
         pre: InstancePre<InstanceState>,
         source: InstanceSource,
@@ -84,7 +84,7 @@ impl Direct {
         })
     }
 
-    /// How many instances there are and were.
+    /// Counts of present and past instances.
     pub fn counts(&self) -> &InstanceCounts {
         &self.counts
     }
@@ -93,8 +93,8 @@ impl Direct {
         self.idle.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// Keeps an instance that answered, unless it has served its share or grew large: memory of an
-    /// instance never shrinks. One that has been idle for long makes room.
+    /// Keeps an instance that answered, unless it reached its number of requests or grew large: the memory of an
+    /// instance never shrinks. Instances that were idle for long are dropped.
     fn rest(&self, mut instance: Instance) {
         let state = instance.store.data_mut();
         if instance.served >= self.settings.max_reuse
@@ -117,7 +117,7 @@ impl Direct {
         drop(stale);
     }
 
-    /// An instance that waits for a request and sees the models as they are.
+    /// Returns an idle instance that sees the current models.
     fn rested(&self) -> Option<Instance> {
         let newest = self.idle().pop_back()?;
         if !newest.store.data().is_behind() {
@@ -129,7 +129,7 @@ impl Direct {
         another.filter(|instance| !instance.store.data().is_behind())
     }
 
-    /// Lets go of the instances that wait and are behind the models.
+    /// Drops the idle instances that see outdated models.
     pub fn retire(&self) {
         let behind: Vec<Instance>;
         {
@@ -144,8 +144,8 @@ impl Direct {
         drop(behind);
     }
 
-    /// Passes one request through an instance. Dropping the future while it waits for an instance gives
-    /// up; afterwards the call goes on by itself, within its time.
+    /// Passes one request through an instance. If the future is dropped while it waits for an instance, the call ends.
+    /// If it is dropped later, the call continues alone, within its time.
     pub async fn call(
         self: &Arc<Self>,
         request: EntryPointRequest,
@@ -182,7 +182,7 @@ impl Direct {
         instance.store.data_mut().begin_request(context);
         instance.store.set_epoch_deadline(1);
         let EntryPointRequest { parts, body, .. } = &request;
-        // Over HTTP/2 there may be no `host`, and an absolute-form target may name another server than it does.
+        // Over HTTP/2 there may be no `host`, and an absolute-form target may name another server.
         let authority = parts.uri.authority().map(|authority| wit::HeaderParam {
             name: AUTHORITY,
             value: authority.as_str().as_bytes(),
@@ -234,12 +234,11 @@ impl Direct {
 
 type Work = Pin<Box<dyn Future<Output = Result<Response<Bytes>, EntryPointError>> + Send>>;
 
-/// A call that goes on when nobody waits for it any more. While somebody does, it runs on the caller's
-/// task and costs no hop.
+/// A call that continues when its caller is gone. Before that, it runs on the caller's task and costs no hop.
 struct Finishing {
     work: Option<Work>,
     cancellation: Arc<Cancellation>,
-    /// How long it may go on alone: as long as it might have with its caller.
+    /// Time for which it may continue alone: the time that it would have had with its caller.
     within: Duration,
 }
 

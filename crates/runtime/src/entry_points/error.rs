@@ -1,6 +1,6 @@
-//! Why an entry point gave no answer.
+//! The reasons why an entry point gives no answer.
 
-/// Why a door gave no answer. None of these is the caller's fault or lasts.
+/// The reason why an entry point gave no answer. None of these is the caller's fault or permanent.
 #[derive(Debug, thiserror::Error)]
 pub enum EntryPointError {
     /// The guest trapped; its instance is gone.
@@ -9,10 +9,10 @@ pub enum EntryPointError {
     /// No instance could be made.
     #[error("no instance could be made: {0:#}")]
     Instantiate(wasmtime::Error),
-    /// The answer is there, and what it rests on may not last.
+    /// There is an answer, but its data may not be durable.
     #[error(transparent)]
     NotDurable(#[from] crate::kv::NotDurable),
-    /// What came back is not an HTTP answer.
+    /// The result is not an HTTP answer.
     #[error("the component's answer is not HTTP: {0}")]
     Answer(String),
 }

@@ -1,5 +1,5 @@
-//! The HTTP door: `wasi:http/handler@0.3.0`, served as other hosts serve it, but with one request at
-//! a time in an instance. The workers that own instances are `wasmtime-wasi-http`'s.
+//! The HTTP entry point: `wasi:http/handler@0.3.0`, served as on other hosts, but with one request at a time in an
+//! instance. The workers that own instances are `wasmtime-wasi-http`'s.
 
 use super::counts::{Counted, InstanceCounts};
 use super::error::EntryPointError;
@@ -27,15 +27,15 @@ use wasmtime_wasi_http::handler::{
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 use wasmtime_wasi_http::{WasiBody, WasiHttpView};
 
-/// How long an idle instance waits for its next request; keeping it longer saves only the half
-/// millisecond that a fresh one's first call costs.
+/// Time for which an idle instance waits for its next request. Keeping it longer saves only the half millisecond that
+/// the first call of a fresh one costs.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// How long a component may go on after its answer; ours do nothing then.
+/// Time for which a component may continue after its answer. Ours do nothing then.
 const POST_RETURN: Duration = Duration::from_secs(1);
 
-/// A request that is out of time goes on alone for as long again, as through the direct door: its caller has been
-/// answered by the server, and policies give back what they took.
+/// A request that is out of time continues alone for the same time again, as with the direct entry point. The server
+/// has answered its caller, and policies return their charges.
 const TIMES_ALONE: u32 = 2;
 
 /// The pool of workers behind `wasi:http/handler`.
@@ -46,7 +46,7 @@ pub struct Http {
 }
 
 impl Http {
-    /// A pool over a linked component; fails when the component does not export the handler.
+    /// Creates a pool over a linked component. It fails if the component does not export the handler.
     pub fn new(
         pre: InstancePre<InstanceState>,
         source: InstanceSource,
@@ -68,7 +68,7 @@ impl Http {
         })
     }
 
-    /// How many instances there are and were.
+    /// Counts of present and past instances.
     pub fn counts(&self) -> &InstanceCounts {
         &self.counts
     }
@@ -78,8 +78,8 @@ impl Http {
         &self,
         request: EntryPointRequest,
     ) -> Result<Response<Bytes>, EntryPointError> {
-        // The permit goes with the request: a caller that leaves does not stop the instance that
-        // works for it, and that instance still counts.
+        // The permit goes with the request: a caller that disconnects does not stop the instance that works for it, and
+        // that instance still counts.
         let permit = self
             .permits
             .clone()
@@ -88,7 +88,7 @@ impl Http {
             .expect("the semaphore is never closed");
         let ledger = Arc::<OnceLock<Arc<Ledger>>>::default();
         let cancellation = Arc::<Cancellation>::default();
-        // A caller that leaves drops this future, and the instance that works for it hears of it here.
+        // When a caller disconnects, this future is dropped, and that cancels the instance's request.
         let _cancel_on_drop = CancelOnDrop(cancellation.clone());
         let admitted = Admitted {
             permit,
@@ -124,11 +124,11 @@ impl Http {
     }
 }
 
-/// What goes with a request to the instance that takes it.
+/// The data that go with a request to its instance.
 struct Admitted {
     permit: OwnedSemaphorePermit,
     context: RequestContext,
-    /// Set to that instance's, for the caller to wait for.
+    /// Set to that instance's ledger, for the caller to wait for.
     ledger: Arc<OnceLock<Arc<Ledger>>>,
 }
 
@@ -186,7 +186,7 @@ impl HandlerState for Source {
 struct Expiration {
     total_timeout: Duration,
     sleep: Pin<Box<tokio::time::Sleep>>,
-    /// Ends when the models change.
+    /// Resolves when the models change.
     behind: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
 }
 
@@ -197,9 +197,9 @@ impl WorkerExpiration for Expiration {
         status: WorkerStatus,
         start: Instant,
     ) -> Poll<()> {
-        // One that waits and is behind makes room for another that is not.
+        // An idle worker with outdated models makes room for another.
         if status == WorkerStatus::Idle && self.behind.as_mut().poll(cx).is_ready() {
-            // It is not asked again: a worker that has expired ends.
+            // It is not polled again: a worker that has expired ends.
             return Poll::Ready(());
         }
         let span = match status {
@@ -220,9 +220,9 @@ struct Worker {
     total_timeout: Duration,
     ledger: Arc<Ledger>,
     repository: Arc<Repository>,
-    /// The generation of the catalogue it sees.
+    /// The generation of the catalogue that it sees.
     made_in: Option<u64>,
-    /// After how many requests it was last asked for another.
+    /// The number of requests after which it last asked for another.
     asked_after: AtomicUsize,
     leaking: Arc<AtomicBool>,
     counted: Counted,
@@ -233,7 +233,7 @@ impl WorkerState for Worker {
     type RequestData = Admitted;
 
     fn should_accept_request(&self, concurrent: usize, total: usize) -> ShouldAccept {
-        // It may be let go between requests only: one that has been asked before may hold a request's wake-up.
+        // It may be dropped between requests only: one that was polled before may hold a request's wake-up.
         let first = concurrent == 0 && self.asked_after.swap(total, Ordering::Relaxed) != total;
         let behind = |made_in| made_in != self.repository.generation();
         if total >= self.max_reuse

@@ -1,5 +1,5 @@
-//! One operation on one store, for all three interfaces: within the limits, noted in the ledger, and
-//! with errors that tell a guest what it can act on and the log the rest.
+//! One operation on one store, for all three interfaces. It respects the limits, is noted in the ledger, and reports
+//! errors: the guest gets the part that it can act on, and the log gets the rest.
 
 use super::ledger::Ledger;
 use super::stores::Granted;
@@ -7,45 +7,44 @@ use penstock_app::Durability;
 use penstock_kv::{Page, Reply, Store, StoreError, Swap, check_kv_key, check_value};
 use std::sync::Arc;
 
-/// Most names or entries in one `get-many`, `set-many` or `delete-many`. A policy has a handful; each
-/// entry is work the host does without the guest's computing time running.
+/// Most names or entries in one `get-many`, `set-many` or `delete-many`. A policy has a handful. Each entry is work of
+/// the host that does not count as the guest's computing time.
 pub const MAX_BATCH: usize = 1000;
 
-/// Entries of a batch that are asked of a store together. Values may have 4 MiB, so this bounds what
-/// the host holds before it knows how large they are.
+/// Entries of a batch that are read from a store together. Values may have 4 MiB, so this bounds the memory of the host
+/// before it knows their size.
 const BATCH_PART: usize = 16;
 
-/// Most bytes of names that `get-keys` of Spin's version 2 answers with: it has no pages, so all of
-/// them are in memory at once.
+/// Most bytes of names that `get-keys` of Spin's version 2 returns. It has no pages, so all of them are in memory at
+/// once.
 pub const MAX_LISTING_BYTES: usize = 16 << 20;
 
-/// One part in so many of what an instance may hold may be the values of one batch: they are in the
-/// host's memory and in the guest's at once.
+/// The values of one batch may take one part in this many of an instance's limit: they are in the host's memory and in
+/// the guest's at once.
 const BATCH_SHARE: usize = 4;
 
-/// Why an operation was not done, as the interfaces can say it.
+/// The reason why an operation was not done, as far as the interfaces can express it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum AccessError {
     /// The label was not granted.
     Denied,
     /// The label was granted and no store is configured for it.
     NoSuchStore,
-    /// The instance has no handle left.
+    /// The instance has too many open stores.
     NoHandles,
-    /// Anything else, in words.
+    /// Any other reason, as text.
     Other(String),
 }
 
-/// What `open` and others say in words where an interface has no case for [`AccessError::NoHandles`].
-pub(super) const NO_HANDLES: &str =
-    "this instance has no handle left: close stores that are not used any more";
+/// The message of [`AccessError::NoHandles`] for interfaces that have no such case.
+pub(super) const NO_HANDLES: &str = "this instance has too many open stores: close unused ones";
 
-/// A store as an instance has it open.
+/// A store that an instance has opened.
 #[derive(Clone)]
 pub(super) struct Access {
     store: Arc<dyn Store>,
     ledger: Arc<Ledger>,
-    /// Which of the granted labels it is.
+    /// The index of its label among the granted ones.
     at: usize,
     /// The most bytes of values in one batch.
     batch_bytes: usize,
@@ -73,15 +72,15 @@ impl Access {
         &self.ledger.stores().granted[self.at]
     }
 
-    /// Waits for an answer and notes what the instance may know by then.
+    /// Waits for an answer and notes the position that the instance may know by then.
     async fn ask<T>(&self, reply: Reply<'_, T>) -> Result<T, AccessError> {
         let answer = reply.await;
-        // A failed operation may have been applied, and what is seen of it must last as well.
+        // A failed operation may have been applied, and its visible effects must be durable as well.
         self.ledger.note(self.at, self.store.position());
         answer.map_err(|error| self.fault(error))
     }
 
-    /// The same for a write, which lasts already when its label says so.
+    /// The same for a write, which is durable already if its label says so.
     async fn tell<T>(&self, reply: Reply<'_, T>) -> Result<T, AccessError> {
         let answer = self.ask(reply).await?;
         if self.granted().durability == Durability::Write {
@@ -94,7 +93,7 @@ impl Access {
     fn fault(&self, error: StoreError) -> AccessError {
         let label = &self.granted().label;
         AccessError::Other(match &error {
-            // Why is the operator's business: it may name machines and files.
+            // The reason is for the operator: it may name machines and files.
             StoreError::Unavailable(_) => {
                 self.granted().complain(&error);
                 format!("store {label} is not available; the server's log says why")
@@ -151,7 +150,7 @@ impl Access {
         self.tell(self.store.increment(name, delta)).await
     }
 
-    /// Reads what a compare-and-swap will compare with.
+    /// Reads the value for a compare-and-swap.
     pub(super) async fn read_to_swap(&self, name: &str) -> Result<Option<Vec<u8>>, AccessError> {
         if !self.store.sound_compare_and_swap() {
             return Err(AccessError::Other(format!(
@@ -196,7 +195,7 @@ impl Access {
             bytes += found.iter().flatten().map(Vec::len).sum::<usize>();
             if bytes > self.batch_bytes {
                 return Err(AccessError::Other(format!(
-                    "the values have more than {} bytes, the most in one call: ask for fewer",
+                    "the values exceed {} bytes, the limit of one call: request fewer",
                     self.batch_bytes
                 )));
             }
@@ -207,7 +206,7 @@ impl Access {
 
     pub(super) async fn set_many(&self, entries: &[(String, Vec<u8>)]) -> Result<(), AccessError> {
         self.check_batch(entries.len())?;
-        // All are looked at first, so that a wrong one does not leave half of them written.
+        // All are checked first, so that a wrong one does not leave half of them written.
         for (name, value) in entries {
             self.check_entry(name, value)?;
         }
@@ -232,7 +231,7 @@ impl Access {
         self.ask(self.store.list(cursor)).await
     }
 
-    /// All names at once, where an interface has no pages.
+    /// Lists all names at once, for interfaces without pages.
     pub(super) async fn list_all(&self) -> Result<Vec<String>, AccessError> {
         let mut names: Vec<String> = Vec::new();
         let mut bytes = 0usize;
@@ -246,7 +245,7 @@ impl Access {
                 .sum::<usize>();
             if bytes > MAX_LISTING_BYTES {
                 return Err(AccessError::Other(format!(
-                    "the names of store {} have more than {MAX_LISTING_BYTES} bytes, the most in \
+                    "the names of store {} exceed {MAX_LISTING_BYTES} bytes, the limit of \
                      one answer: list them in pages, with wasi:keyvalue or spin:key-value@3.0.0",
                     self.granted().label
                 )));
@@ -260,7 +259,7 @@ impl Access {
     }
 }
 
-/// What a listed name costs: its bytes and its place in a list.
+/// The cost of a listed name: its bytes and its place in a list.
 fn listed_bytes(name: &str) -> usize {
     name.len() + size_of::<String>()
 }

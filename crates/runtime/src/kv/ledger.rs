@@ -1,8 +1,8 @@
-//! What an instance has seen of its stores, and how an answer waits until that lasts.
+//! Tracks which entries an instance has seen in its stores, and how an answer waits until they are durable.
 //!
-//! For each store, the ledger keeps the place in the store's order of writes up to which the instance
-//! may know something. It is kept for the life of the instance and not of a request: what an earlier
-//! request read may be remembered in the guest's memory and show in a later answer.
+//! For each store, the ledger keeps the position in the store's order of writes up to which the instance may have seen
+//! data. It is kept for the life of the instance and not of a request, because the guest's memory may carry data from
+//! an earlier request into a later answer.
 
 use super::stores::Stores;
 use penstock_kv::{Position, Reply, StoreError};
@@ -12,23 +12,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Poll;
 
-/// What one instance has seen; shared between the instance and the door that calls it.
+/// The positions that one instance has seen. The instance and its entry point share it.
 #[derive(Debug)]
 pub struct Ledger {
     stores: Arc<Stores>,
-    /// For each store: 0 if it was never used, otherwise the place and one.
+    /// For each store: 0 if it was never used, otherwise the position plus one.
     seen: Box<[AtomicU64]>,
     /// Whether the instance ran out of handles.
     spent: AtomicBool,
 }
 
-/// What an answer says may not last.
+/// The data of an answer may not be durable.
 #[derive(Debug, thiserror::Error)]
-#[error("store {label}: what was written or read is not durable: {cause}")]
+#[error("store {label}: the entries written or read are not durable: {cause}")]
 pub struct NotDurable {
-    /// Which store.
+    /// The label of the store.
     pub label: String,
-    /// Why.
+    /// The reason.
     pub cause: StoreError,
 }
 
@@ -48,28 +48,27 @@ impl Ledger {
         &self.stores
     }
 
-    /// Notes that the instance used a store and may know what was written up to a place.
+    /// Notes that the instance used a store and may have seen writes up to a position.
     pub(super) fn note(&self, at: usize, place: Position) {
         self.seen[at].fetch_max(place.0.saturating_add(1), Ordering::Relaxed);
     }
 
-    /// Notes that the instance has no handle left.
+    /// Notes that the instance ran out of handles.
     pub(super) fn note_spent(&self) {
         self.spent.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the instance ran out of handles, and so is of no more use: what leaked them cannot
-    /// give them back.
+    /// Whether the instance ran out of handles. Then it is useless, because leaked handles cannot be reclaimed.
     pub fn is_spent(&self) -> bool {
         self.spent.load(Ordering::Relaxed)
     }
 
-    /// Waits until all the instance may know is durable. The stores are waited for together; those
-    /// that were not used, and those that have it all on disk, cost nothing.
+    /// Waits until all data that the instance may have seen are durable. It waits for the stores together. Stores that
+    /// were not used, and stores with everything on disk, cost nothing.
     ///
     /// # Errors
     ///
-    /// The first store that cannot say so.
+    /// The first store that cannot confirm it.
     pub async fn settled(&self) -> Result<(), NotDurable> {
         let mut waits: Vec<(usize, Reply<'_, ()>)> = Vec::new();
         for (at, seen) in self.seen.iter().enumerate() {
@@ -79,7 +78,7 @@ impl Ledger {
             let Some(store) = &self.stores.granted[at].store else {
                 continue;
             };
-            // A store that can say so at once costs no more than being asked.
+            // A store that can confirm at once costs only the question.
             match store.durable(Position(place)) {
                 Reply::Ready(Some(Ok(()))) => {}
                 Reply::Ready(Some(Err(cause))) => return Err(self.not_durable(at, cause)),

@@ -1,9 +1,9 @@
-//! Decides what the store `models` answers: no entries that are kept, but what is known of this host's models, and
-//! loading and unloading them. [`penstock_core::model_store`] says how its entries are named.
+//! Decides the answers of the store `models`. It keeps no entries. It reports this host's facts about its models, and
+//! loads and unloads them. [`penstock_core::model_store`] defines the names of its entries.
 //!
-//! It is a store so that a component reaches it by the interfaces that every host has, and is granted it as any other:
-//! where there is no such store, the component hears that. What it does is done when `set` returns, or after
-//! [`LOAD_WAIT`] goes on without the caller.
+//! It is a store so that a component reaches it by the interfaces that every host has, with a grant like any other.
+//! Without such a store, the component learns that. Its operation is complete when `set` returns, or continues without
+//! the caller after [`LOAD_WAIT`].
 
 use penstock_core::model_store::{LABEL, ModelEntry, ModelFault};
 use penstock_kv::{Page, Position, Reply, Store, StoreError, Swap};
@@ -12,8 +12,8 @@ use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The longest a load or an unload is waited for: less than a request may take by default, so that its caller hears what
-/// became of it. It goes on after that.
+/// Longest wait for a load or an unload: less than the default time of a request, so that its caller learns the result.
+/// The operation continues after that.
 const LOAD_WAIT: Duration = Duration::from_secs(25);
 
 /// The models of this host, as a store.
@@ -24,7 +24,7 @@ pub struct ModelStore {
 }
 
 impl ModelStore {
-    /// Of this repository; `control` where the operator allows loading and unloading.
+    /// Creates the store of a repository. `control` allows loading and unloading.
     pub fn new(repository: Arc<Repository>, control: bool) -> Self {
         Self {
             repository,
@@ -60,7 +60,7 @@ impl ModelStore {
         if !self.control {
             return Err(refused(
                 ModelFault::FailedPrecondition,
-                "models are not loaded and unloaded by request on this server; the operator allows it with control = true \
+                "this server does not load or unload models on request; the operator allows it with control = true \
                  under [models]",
             ));
         }
@@ -87,7 +87,7 @@ impl ModelStore {
             Err(_) => Err(refused(
                 ModelFault::Failed,
                 &format!(
-                    "it was not done within {} s and goes on; the repository's index tells when it is",
+                    "the operation did not finish within {} s and continues; the repository's index shows when it is done",
                     LOAD_WAIT.as_secs()
                 ),
             )),
@@ -106,7 +106,7 @@ fn not_served(what: &str) -> StoreError {
     )
 }
 
-/// For what a store does and this one does not.
+/// The reply to operations that other stores have and this one does not.
 fn never<'a, T>() -> Reply<'a, T> {
     Reply::ready(Err(not_served("it is read with get, and set")))
 }
@@ -114,7 +114,7 @@ fn never<'a, T>() -> Reply<'a, T> {
 impl Store for ModelStore {
     fn describe(&self) -> String {
         let control = if self.control {
-            "loaded and unloaded by request"
+            "loaded and unloaded on request"
         } else {
             "read only"
         };
@@ -146,7 +146,7 @@ impl Store for ModelStore {
     fn set_many<'a>(&'a self, entries: &'a [(String, Vec<u8>)]) -> Reply<'a, ()> {
         match entries {
             [(kv_key, value)] => self.set(kv_key, value),
-            // Each may take as long as a request has.
+            // Each may take as long as a request.
             _ => Reply::ready(Err(not_served("models are loaded one at a time"))),
         }
     }
@@ -181,7 +181,7 @@ impl Store for ModelStore {
     }
 
     fn durable<'a>(&'a self, _up_to: Position) -> Reply<'a, ()> {
-        // Nothing is kept, so nothing can be lost.
+        // Nothing is stored, so nothing can be lost.
         Reply::ready(Ok(()))
     }
 }

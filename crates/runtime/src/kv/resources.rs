@@ -1,11 +1,11 @@
-//! What a guest's handles stand for.
+//! The objects behind a guest's handles.
 
 use super::access::Access;
 
 /// An open store of `wasi:keyvalue`.
 pub struct Bucket(pub(super) Access);
 
-/// An entry as a guest has seen it, to be replaced if it is still so.
+/// An entry that a guest has read, to be replaced if it is unchanged.
 pub struct Cas {
     pub(super) access: Access,
     pub(super) name: String,

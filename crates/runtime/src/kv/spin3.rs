@@ -1,5 +1,5 @@
-//! `spin:key-value/key-value@3.0.0`, asynchronous: an instance goes on while its stores work, and
-//! names are listed as a stream, page by page, as fast as the guest reads and no faster.
+//! `spin:key-value/key-value@3.0.0`, asynchronous: an instance continues while its stores work. Names are listed as a
+//! stream, page by page, as fast as the guest reads.
 
 use super::access::{Access, AccessError};
 use super::bindings::spin::key_value::key_value::{Error, Host, HostStore, HostStoreWithStore};
@@ -33,8 +33,7 @@ fn answer<T>(result: Result<T, AccessError>) -> HostResult<T> {
     Ok(result.map_err(Error::from))
 }
 
-/// The store behind a handle. It is cloned out, because the handle may be dropped while an operation
-/// on it is under way.
+/// Returns the store behind a handle. It is cloned, because the handle may be dropped during an operation.
 fn opened<T>(
     accessor: &Accessor<T, HasKv>,
     store: &Resource<Spin3Store>,
@@ -110,19 +109,19 @@ impl<T: 'static> HostStoreWithStore<T> for HasKv {
 
 type PageFuture = Pin<Box<dyn Future<Output = Result<Page, AccessError>> + Send>>;
 
-/// The names of a store on their way to a guest.
+/// The names of a store that are being sent to a guest.
 struct Names {
     access: Access,
     next: Next,
-    /// Told how the listing ended; a guest waits for it after the last name.
+    /// Gets the result of the listing. A guest waits for it after the last name.
     outcome: Option<oneshot::Sender<Result<(), Error>>>,
 }
 
-/// What a listing does when the guest wants more.
+/// The next step of a listing when the guest wants more.
 enum Next {
-    /// Asks for the page after a cursor.
+    /// Request the page after a cursor.
     Ask(Option<String>),
-    /// Waits for a page.
+    /// Wait for a page.
     Wait(PageFuture),
     /// Nothing: all names were given.
     End,
@@ -132,7 +131,7 @@ impl Names {
     fn end(&mut self, outcome: Result<(), Error>) {
         self.next = Next::End;
         if let Some(told) = self.outcome.take() {
-            // A guest that does not care how it ended has dropped the other side.
+            // A guest that ignores the result has dropped the other side.
             let _ = told.send(outcome);
         }
     }
@@ -140,7 +139,7 @@ impl Names {
 
 impl Drop for Names {
     fn drop(&mut self) {
-        // A guest that stops reading early ends its listing well.
+        // If a guest stops reading early, its listing ends without an error.
         self.end(Ok(()));
     }
 }

@@ -17,11 +17,11 @@ pub struct Stores {
 /// A label an application was granted.
 pub(super) struct Granted {
     pub(super) label: String,
-    /// None where nobody configured one; an application is not served so.
+    /// `None` if no store is configured. Such an application is not served.
     pub(super) store: Option<Arc<dyn Store>>,
     pub(super) durability: Durability,
-    /// Unix seconds of the last log line about a failure, so that a store that is away for a minute
-    /// does not write a line for each request.
+    /// Unix seconds of the last log line about a failure, so that a store that is unavailable for a minute does not
+    /// cause a line for each request.
     pub(super) complained: AtomicU64,
 }
 
@@ -31,8 +31,8 @@ impl Stores {
         Arc::default()
     }
 
-    /// What an application is granted, of the stores there are. A label without a store is told
-    /// `no-such-store` when it is opened.
+    /// Grants labels of an application from the open stores. A label without a store gets `no-such-store` when it is
+    /// opened.
     pub fn grant<'l>(
         labels: impl IntoIterator<Item = &'l str>,
         mut stores: BTreeMap<String, (Arc<dyn Store>, Durability)>,
@@ -56,7 +56,7 @@ impl Stores {
         Arc::new(Self { granted })
     }
 
-    /// The first of some labels that there is a store for, and whether its compare-and-swap is sound.
+    /// Returns the first of some labels that has a store, and whether its compare-and-swap is sound.
     pub fn first_of<'a>(&self, labels: &[&'a str]) -> Option<(&'a str, bool)> {
         labels.iter().find_map(|label| {
             let granted = self.granted.iter().find(|g| g.label == **label)?;
@@ -65,12 +65,12 @@ impl Stores {
         })
     }
 
-    /// The store that a label stands for.
+    /// Returns the store of a label.
     pub fn store(&self, label: &str) -> Option<&Arc<dyn Store>> {
         self.granted[self.find(label)?].store.as_ref()
     }
 
-    /// What each label stands for, a line each.
+    /// Describes each label's store, one line each.
     pub fn describe(&self) -> Vec<String> {
         let line = |granted: &Granted| {
             let Granted {

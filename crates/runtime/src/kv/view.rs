@@ -1,4 +1,4 @@
-//! What the key-value interfaces see of an instance.
+//! The view of an instance for the key-value interfaces.
 
 use super::access::{Access, AccessError};
 use super::ledger::Ledger;
@@ -7,7 +7,7 @@ use crate::held::HeldBytes;
 use std::sync::Arc;
 use wasmtime::component::{HasData, Resource, ResourceTable, ResourceTableError};
 
-/// What an instance has of the stores beside its handles.
+/// The state of an instance for the stores, without its handles.
 pub struct KvCtx {
     ledger: Arc<Ledger>,
 }
@@ -20,13 +20,13 @@ impl KvCtx {
         }
     }
 
-    /// What the instance has seen of its stores.
+    /// The positions that the instance has seen in its stores.
     pub fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger
     }
 }
 
-/// What the functions of the key-value interfaces see of an instance.
+/// The view of an instance for the functions of the key-value interfaces.
 pub struct KvView<'a> {
     /// The stores.
     pub ctx: &'a mut KvCtx,
@@ -44,7 +44,7 @@ impl HasData for HasKv {
 }
 
 impl KvView<'_> {
-    /// Gives a guest a handle. An instance that has none left is not used again.
+    /// Gives a guest a handle. An instance without free handles is not used again.
     pub(super) fn hand_out<R: Send + 'static>(
         &mut self,
         resource: R,

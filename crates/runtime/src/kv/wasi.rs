@@ -19,8 +19,8 @@ impl From<AccessError> for store::Error {
     }
 }
 
-/// What a function of these interfaces gives: the outer error ends the guest and means that the host
-/// and the guest disagree about handles, which a guest cannot bring about.
+/// The result of a function of these interfaces. The outer error ends the guest. It means that the host and the guest
+/// disagree about handles, which a guest cannot cause.
 type HostResult<T> = wasmtime::Result<Result<T, store::Error>>;
 
 fn answer<T>(result: Result<T, AccessError>) -> HostResult<T> {
@@ -32,8 +32,8 @@ impl KvView<'_> {
         Ok(&self.table.get(bucket)?.0)
     }
 
-    /// Gives a guest an entry as it was seen. The value stays in the host's memory and counts as
-    /// held there, as tensors do.
+    /// Gives a guest an entry as it was read. The value stays in the host's memory and counts as held there, like
+    /// tensors.
     fn hand_out_cas(&mut self, cas: Cas) -> Result<Resource<Cas>, AccessError> {
         let bytes = cas.held_bytes();
         self.held.take(bytes).map_err(|OverLimit { held, limit }| {

@@ -1,4 +1,4 @@
-//! An adapter for tests: the content says which harm it does.
+//! An adapter for tests: the content selects the harm that it does.
 
 #![allow(missing_docs)]
 
@@ -8,19 +8,19 @@ use penstock_guest::adapter::{
 use penstock_tensor::{Datatype, Tensor};
 use std::cell::Cell;
 
-/// What it does with the outputs of the run it asked for.
+/// The adapter's reaction to the outputs of its run.
 #[derive(Clone, Copy, Default)]
 enum Then {
     /// Answers each item.
     #[default]
     Answer,
-    /// Asks for one more run, for ever.
+    /// Requests one more run, forever.
     Again,
-    /// Gives so many answers, however many items there were.
+    /// Gives this many answers, independent of the number of items.
     Answers(usize),
-    /// Answers what is not JSON.
+    /// Gives an answer that is not JSON.
     Garbage,
-    /// Says that it cannot go on.
+    /// Reports a failure.
     Fail,
     Trap,
     Loop,
@@ -64,7 +64,7 @@ impl Adapter for Hostile {
             b"lie" => Ok(tensor(vec![u64::MAX, 4], vec![0; 16])),
             b"no tensors" => Ok(Step::Tensors(Vec::new())),
             b"not json" => Ok(answers(items.len(), "{")),
-            // One answer too few, one too many, none, and more than anybody asked for.
+            // One answer too few, one too many, none, and far too many.
             b"too few" => Ok(answers(items.len().saturating_sub(1), "1")),
             b"too many" => Ok(answers(items.len() + 1, "1")),
             b"none" => Ok(answers(0, "1")),
@@ -77,7 +77,7 @@ impl Adapter for Hostile {
                     })
                     .collect(),
             )),
-            // Refusals of what is not there.
+            // Refusals of items that do not exist.
             b"refuse another" => refuse(u32::MAX, None),
             b"refuse no part" => refuse(0, Some(u32::MAX)),
             b"again" => run(Then::Again),
@@ -105,7 +105,7 @@ impl Adapter for Hostile {
     }
 }
 
-/// What the first part of the first item says.
+/// Returns the first part of the first item.
 fn said<'a>(items: &[Item<'a>]) -> &'a [u8] {
     match items.first().and_then(|item| item.parts.first()) {
         Some(Part::Text(text)) => text.as_bytes(),

@@ -1,8 +1,8 @@
-//! A component for tests: the path says what it does with a store, through which interface.
+//! A component for tests: the path selects the operation on a store and the interface.
 //!
-//! Both doors lead to the synchronous interfaces, `/wasi/…` and `/spin2/…`; the asynchronous one,
-//! `/spin3/…`, has to wait and so is behind the HTTP door alone. Answers are JSON; an error of an
-//! interface is answered 400 with its name.
+//! Both entry points lead to the synchronous interfaces, `/wasi/…` and `/spin2/…`. The asynchronous one, `/spin3/…`,
+//! must wait and so works only with the HTTP entry point. Answers are JSON. An error of an interface gets 400 with its
+//! name.
 
 #![allow(missing_docs)]
 
@@ -42,7 +42,7 @@ bindings::export!(Guest with_types_in bindings);
 thread_local! {
     /// Buckets that outlive their request.
     static KEPT: RefCell<Vec<wasi::Bucket>> = const { RefCell::new(Vec::new()) };
-    /// What an earlier request in this instance read.
+    /// The value that an earlier request in this instance read.
     static REMEMBERED: RefCell<Option<Value>> = const { RefCell::new(None) };
 }
 
@@ -76,7 +76,7 @@ impl Call {
         self.text(name).parse().unwrap_or_default()
     }
 
-    /// The name of the entry: `name`, or as many letters as `long` says.
+    /// The name of the entry: `name`, or `long` letters.
     fn name(&self) -> String {
         match self.query.get("long") {
             Some(bytes) => "n".repeat(bytes.parse().unwrap_or_default()),
@@ -84,7 +84,7 @@ impl Call {
         }
     }
 
-    /// The value to write: `value`, as many bytes as `large` says, or the body.
+    /// The value to write: `value`, or `large` bytes, or the body.
     fn value(&self) -> Vec<u8> {
         if let Some(bytes) = self.query.get("large") {
             return vec![b'v'; bytes.parse().unwrap_or_default()];
@@ -104,7 +104,7 @@ impl Call {
     }
 }
 
-/// What went wrong, as a test reads it.
+/// An error in the form that a test reads.
 struct Failure(Value);
 
 impl From<wasi::Error> for Failure {
@@ -196,7 +196,7 @@ fn perform(call: &Call) -> Result<Value, Failure> {
                 }
             }
         }
-        // Reads, lets another write come between, and swaps: fails, and then with the new handle not.
+        // Reads, lets another write come between, and swaps. This fails, and then succeeds with the new handle.
         ("wasi", "swap-late") => {
             let bucket = bucket()?;
             let cas = atomics::Cas::new(&bucket, &name)?;
@@ -208,7 +208,7 @@ fn perform(call: &Call) -> Result<Value, Failure> {
             let swapped = atomics::swap(latest, b"again").is_ok();
             Ok(json!({ "seen": seen, "swapped": swapped, "now": shown(bucket.get(&name)?) }))
         }
-        // Drops what was opened before what was made of it, and the other way round.
+        // Drops a store before the objects made from it, and in the other order.
         ("wasi", "drop-order") => {
             let first = bucket()?;
             let second = bucket()?;
@@ -224,7 +224,7 @@ fn perform(call: &Call) -> Result<Value, Failure> {
             );
             Ok(json!({ "seen": seen, "swapped": swapped, "lost": lost }))
         }
-        // Writes, and then tells by another way than its answer.
+        // Writes, and then sends data in another way than its answer.
         ("wasi", "tell") => {
             bucket()?.set(&name, b"told")?;
             Ok(json!(atomics::increment(
@@ -233,7 +233,7 @@ fn perform(call: &Call) -> Result<Value, Failure> {
                 1
             )?))
         }
-        // Opens without end and keeps what it got.
+        // Opens stores without end and keeps them.
         ("wasi", "hoard") => loop {
             let bucket = bucket()?;
             KEPT.with_borrow_mut(|kept| kept.push(bucket));
@@ -250,7 +250,7 @@ fn perform(call: &Call) -> Result<Value, Failure> {
             let _bucket = bucket()?;
             panic!("asked to")
         }
-        // Reads once and tells it from then on without asking the store again.
+        // Reads once and answers with that value later, without asking the store again.
         ("wasi", "remember") => {
             let known = REMEMBERED.with_borrow(Clone::clone);
             match known {

@@ -1,4 +1,4 @@
-//! What the guest does, a function a case.
+//! The operations of the guest, one function per case.
 
 use crate::Call;
 use crate::bindings::penstock::nn::tensors::{self, ElementType};
@@ -111,7 +111,7 @@ pub fn every_type_and_shape_reads_back(_: &Call) -> Value {
             seen.push(json!([name_of(ty), dims, same]));
         }
     }
-    // What is said of a tensor is kept as it was said, true or not, until somebody computes with it.
+    // A tensor's declared type and shape are kept, true or not, until a run uses them.
     let liar = Tensor::new(&[u32::MAX; 3], I64, &[1, 2, 3]);
     let same = liar.dimensions() == [u32::MAX; 3] && liar.data() == [1, 2, 3];
     seen.push(json!(["liar", [], same]));
@@ -354,7 +354,7 @@ pub fn computes_ten_thousand_times(_: &Call) -> Value {
     json!(right.count())
 }
 
-/// `rows` and `columns` of the sum of a column and a row.
+/// The sum of a column of `rows` and a row of `columns`.
 pub fn outputs_too_large(call: &Call) -> Value {
     let outer = context("outer");
     let computed = outer.compute(vec![
@@ -370,7 +370,7 @@ pub fn outputs_too_large(call: &Call) -> Value {
     }
 }
 
-/// Keeps so many of a thing that nobody needs, until the request ends.
+/// Keeps this many unneeded objects until the request ends.
 pub fn hoards(call: &Call) -> Value {
     let count = call.number("count");
     let identity = context("identity");
@@ -391,7 +391,7 @@ pub fn hoards(call: &Call) -> Value {
     json!(tensors.len() + errors.len() + graphs.len() + contexts.len() + outputs.len())
 }
 
-/// Never gives back some of what it made.
+/// Never drops some of its objects.
 pub fn leaks_a_little(call: &Call) -> Value {
     let count = call.number("count");
     for _ in 0..count {
@@ -401,9 +401,9 @@ pub fn leaks_a_little(call: &Call) -> Value {
     json!(count)
 }
 
-/// The same handle, as only a component that was not made by these bindings would pass it.
+/// The same handle, as only a component without these bindings would pass it.
 fn alias(tensor: &Tensor) -> Tensor {
-    // SAFETY: of memory there is none at stake: a handle is an index that the host checks.
+    // SAFETY: no memory is affected: a handle is an index that the host checks.
     unsafe { Tensor::from_handle(tensor.handle()) }
 }
 
@@ -439,7 +439,7 @@ pub fn waits_no_longer_than_it_says(call: &Call) -> Value {
     shown(&compute(&context, "a", ones(&[1, 1])))
 }
 
-/// Two shadow runs of `identity`, the first answered right, and what is wrong with others.
+/// Two shadow runs of `identity`, the first with the right answer, and the faults of others.
 pub fn runs_in_the_shadow(_: &Call) -> Value {
     let open = |name: &str| {
         let graph = load_by_name(name)?;
@@ -530,7 +530,7 @@ pub fn every_element_type_reads_back(_: &Call) -> Value {
     seen.into()
 }
 
-/// What `penstock:nn/tensors` answers for one row of two elements.
+/// The result of `penstock:nn/tensors` for one row of two elements.
 fn computed_as(model: &str, ty: ElementType, dims: &[u32], bytes: &[u8]) -> Value {
     let context = match load_by_name(model).and_then(|graph| graph.init_execution_context()) {
         Ok(context) => context,
@@ -549,7 +549,7 @@ fn computed_as(model: &str, ty: ElementType, dims: &[u32], bytes: &[u8]) -> Valu
     }
 }
 
-/// Models that answer what they are sent: through `penstock:nn/tensors`, and through `wasi:nn` as far as it goes.
+/// Models that return their inputs: through `penstock:nn/tensors`, and through `wasi:nn` as far as it supports them.
 pub fn every_element_type_computes(_: &Call) -> Value {
     let wide = [u64::MAX.to_le_bytes(), 1u64.to_le_bytes()].concat();
     let plain = |model: &str, bytes: &[u8]| {
@@ -628,7 +628,7 @@ pub fn elements_that_lie(_: &Call) -> Value {
     ])
 }
 
-/// `tensor.ty` of `wasi:nn` has no word for it.
+/// `tensor.ty` of `wasi:nn` has no value for it.
 pub fn a_type_that_wasi_nn_lacks(call: &Call) -> Value {
     let (ty, _, size) = ELEMENTS[call.number("element") % ELEMENTS.len()];
     let bytes = size.map_or_else(|| texts(&["a"]), |size| vec![0; size]);
@@ -645,7 +645,7 @@ pub fn rows_that_were_put_together(_: &Call) -> Value {
     })
 }
 
-/// What a round over the border takes: a tensor in, a run, the bytes out. Microseconds of each.
+/// The time of a round over the border: a tensor in, a run, the bytes out. Microseconds of each.
 pub fn crossing(call: &Call) -> Value {
     let rows = (call.number("bytes") / 16).max(1) as u32;
     let identity = context("identity");

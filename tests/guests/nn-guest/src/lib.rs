@@ -1,4 +1,5 @@
-//! A component for tests: the path names the case of `wasi:nn` or of `penstock:nn/tensors` it plays, and the answer is what it saw, as JSON.
+//! A component for tests: the path names the case of `wasi:nn` or of `penstock:nn/tensors` that it runs. The answer has
+//! its observations as JSON.
 //!
 //! It judges nothing: `tests/nn_contract.rs` does. Errors of the interface are answered as `[code, data]`.
 

@@ -1,5 +1,5 @@
-// The cases, once: the guest makes a path of each, and `tests/nn_contract.rs` a test. A case that one side lacks does
-// not compile there, and one that only a side has is dead code, which neither allows.
+// The only list of cases. The guest makes a path of each, and `tests/nn_contract.rs` a test. A case that one side lacks
+// does not compile there. A case that only one side has is dead code, which neither allows.
 macro_rules! for_each_case {
     ($macro:ident) => {
         $macro! {
