@@ -4,8 +4,8 @@ use crate::{InMemory, ScriptedPolicy};
 use penstock_core::headers::Headers;
 use penstock_core::{Caller, ModelVersion};
 use penstock_gate::ports::{
-    AdapterPort, ContractPort, ControlFailure, Failure, InferOptions, Item, ParsedBody, Ports,
-    Refusal, Services, Step,
+    AdapterPort, AdapterRefusal, ContractPort, ControlFailure, Failure, InferOptions, Item,
+    ParsedBody, Ports, Services, Step,
 };
 use penstock_policy::auth::service::AuthService;
 use penstock_policy::auth::words as auth;
@@ -360,7 +360,7 @@ impl<T: ContractPort> ContractPort for Counted<T> {
 }
 
 impl<T: AdapterPort> AdapterPort for Counted<T> {
-    fn prepare(&self, items: &[Item<'_>], cut_to: Option<u32>) -> Result<Step, Refusal> {
+    fn prepare(&self, items: &[Item<'_>], cut_to: Option<u32>) -> Result<Step, AdapterRefusal> {
         self.call().prepare(items, cut_to)
     }
 
