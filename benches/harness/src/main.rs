@@ -4,6 +4,7 @@
 //!
 //! Every server is a separate process. The client shares the machine with it, for every row of the table.
 
+mod against;
 mod auth;
 mod direct;
 mod echo;
@@ -20,7 +21,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Measures Penstock beside its baselines.
-#[derive(Parser)]
+#[derive(Clone, Parser)]
 struct Cli {
     /// Seconds measured for each row, after a second of warm-up.
     #[arg(long, default_value_t = 5)]
@@ -55,6 +56,9 @@ struct Cli {
     /// Measure good callers beside idle connections, slow writers and a flood of bad credentials.
     #[arg(long)]
     soak: bool,
+    /// Measure this build beside another one only: a folder that `scripts/bench --against` makes of a revision.
+    #[arg(long)]
+    against: Option<PathBuf>,
     /// Serve the native echo on this port and do nothing else; the harness starts itself this way.
     #[arg(long, hide = true)]
     serve_echo: bool,
@@ -72,6 +76,9 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn measure(cli: &Cli) -> anyhow::Result<()> {
+    if let Some(other) = &cli.against {
+        return against::measure(cli, other).await;
+    }
     if cli.engine {
         return engine::measure(cli).await;
     }
