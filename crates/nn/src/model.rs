@@ -280,7 +280,7 @@ impl Model {
     }
 
     /// Ends runs of [`Model::warm_up`] and [`Model::try_batching`] on another thread, and keeps them from beginning
-    /// more. A run on a backend that cannot be interrupted goes on; a run in a separate process is ended with the
+    /// more. A run on a backend that cannot be interrupted continues; a run in a separate process is ended with the
     /// process when this is called again.
     pub fn give_up_loading(&self) {
         let mut state = self.0.lock();

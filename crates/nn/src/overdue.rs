@@ -19,8 +19,8 @@ use tokio::runtime::{Builder, Runtime};
 /// longer.
 pub const GRACE: Duration = Duration::from_secs(1);
 
-/// Lost runs of one model: enough for a rare input that a backend takes for ever on, and too few for one model to
-/// use up what all have.
+/// Most lost runs of one model: enough for a rare input on which a backend never ends, and too few for one model to use
+/// up the limit of all.
 pub const MAX_LOST_OF_MODEL: usize = 2;
 
 /// Most lost runs of all models of a repository. Each uses a core; with more, the rest of the server would be slow.

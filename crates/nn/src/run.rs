@@ -319,7 +319,7 @@ impl Inner {
         }
     }
 
-    /// Runs on an instance before the model serves, so that [`Model::give_up_loading`] can end it.
+    /// Runs on an instance before the model serves, so that [`crate::model::Model::give_up_loading`] can end it.
     pub(crate) fn trial(
         &self,
         slot: &mut Slot,

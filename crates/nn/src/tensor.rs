@@ -197,7 +197,7 @@ impl fmt::Display for TensorType {
 }
 
 /// A tensor. The fields are open so that a host can move bytes in and out without a copy; the engine checks a
-/// tensor again before it runs it, so a hand-made one that lies costs its caller an error and nothing else.
+/// tensor again before it runs it, so a wrong tensor costs its caller only an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NnTensor {
     /// Element type.
@@ -234,7 +234,7 @@ impl NnTensor {
         }
     }
 
-    /// Whether this stands for a tensor that is not there. A scalar has an element, and a tensor without elements has a
+    /// Whether the tensor is absent. A scalar has an element, and a tensor without elements has a
     /// dimension.
     pub fn is_absent(&self) -> bool {
         self.dims.is_empty() && self.data.is_empty()

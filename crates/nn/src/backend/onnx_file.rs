@@ -14,7 +14,9 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Seek};
 use std::path::{Component, Path};
 
-pub(crate) use declared::{Composed, Declared};
+#[cfg(feature = "native")]
+pub(crate) use declared::Composed;
+pub(crate) use declared::Declared;
 pub(super) use types::port_type;
 use walk::Walk;
 use wire::Malformed;

@@ -54,9 +54,9 @@ pub const NAME: &str = "tract";
 /// a model may be in memory as many times.
 pub const MAX_PLANS: usize = 8;
 
-/// Sets of input shapes remembered as vetted, by which a model with one plan avoids inferring shapes for each
-/// call. When so many are known all are forgotten; a caller that never repeats a shape gains nothing from it
-/// and cannot make it grow.
+/// Most sets of input shapes that are remembered as checked. With them a model with one plan need not infer shapes for
+/// each call. When so many are known all are forgotten; a caller that never repeats a shape gains nothing from it and
+/// cannot make it grow.
 pub const MAX_VETTED_SHAPES: usize = 1024;
 
 /// The release this crate is built with; tract does not export its own. A test compares it with Cargo.lock.

@@ -160,7 +160,7 @@ impl Room {
     }
 }
 
-/// What stands for one graph under one contract.
+/// A number for one graph under one contract.
 fn mix(job: Job) -> u64 {
     job.contract.0 * 1_000 + job.graph.0
 }

@@ -11,11 +11,11 @@ use super::queue::Nanos;
 /// delays the other requests on a server thread by no more than parsing one large body.
 pub const INLINE_BUDGET: Duration = Duration::from_millis(1);
 
-/// A new run counts for one part in so many of the averages.
+/// The weight of a new run in the averages is one part in this number.
 const AVERAGE_OVER: f64 = 8.0;
 
-/// One run the scheduler of the machine interrupted must not push a quick model off its task, two in a row may:
-/// a run counts as at most so much above the average, or so many times it.
+/// The most that a run counts above the average, or as a multiple of it. One run that the operating system interrupted
+/// must not push a quick model off its task; two in a row may.
 const MOST_ABOVE_NS: f64 = INLINE_BUDGET.as_nanos() as f64 * AVERAGE_OVER / 2.0;
 const MOST_TIMES: f64 = 4.0;
 

@@ -23,7 +23,7 @@ pub const FIRST_RUNS: u32 = 4;
 /// The least number of short runs in a row after a long one.
 pub const COME_BACK_RUNS: u32 = 16;
 
-/// The most: a model that is long once in so many runs delays few requests.
+/// The largest number of runs before a return. A model with one long run among so many delays few requests.
 pub const MOST_COME_BACK_RUNS: u32 = 4096;
 
 /// A long run comes soon after a return when fewer runs than so many times the required number were between.
@@ -140,7 +140,7 @@ impl Quick {
             None => {
                 let new: Shapes = shapes.map(<[u32]>::to_vec).collect();
                 let like = self.like;
-                // Only where shapes are compared by their size: there the larger stands for the smaller.
+                // This is only for shapes that are compared by size: a larger shape covers a smaller one.
                 self.short.retain(|known| {
                     like == Like::Same || !within(&new, known.iter().map(Vec::as_slice))
                 });

@@ -55,7 +55,7 @@ pub fn read(
             dims: placed.dims,
             data,
         };
-        // One that is absent stands for an optional output without a value.
+        // An absent tensor is an optional output without a value.
         if !tensor.is_absent() {
             tensor.check().ok()?;
         }

@@ -45,7 +45,7 @@ pub fn run(find: &Find) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    // It comes back when the server is gone.
+    // It returns when the server is gone.
     let _ = serve(&control, find);
     // Without the clean-up code of native libraries: their threads may still run.
     // SAFETY: ends the process.

@@ -178,7 +178,7 @@ impl IsolatedInstance {
     }
 }
 
-/// The number of the next call of an instance; never [`GONE`].
+/// The number of the next call of an instance; never [`super::shared::GONE`].
 pub(super) fn next_call(header: &Header) -> u32 {
     header.call.load(Ordering::SeqCst).wrapping_add(1).max(1)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// The wait before the first restart of a process that was healthy for long.
 pub const FIRST_WAIT: Duration = Duration::from_millis(100);
 
-/// The longest wait. A model that ends its process again and again costs one load in so long.
+/// The longest wait, and so the interval of loads for a model that ends its process again and again.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// A process that lived so long counts as healthy: the next wait is the first again.

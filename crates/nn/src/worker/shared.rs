@@ -293,8 +293,8 @@ impl Looks {
     /// Useless spins after which a thread sleeps at once.
     const MOST_IN_VAIN: u32 = 4;
 
-    /// A thread that sleeps at once looks again every so many waits: what that costs is below one part in a hundred of
-    /// such a wait, and a side that becomes quick is found out soon.
+    /// The number of waits after which a thread that sleeps at once spins again. The cost is below one part in a
+    /// hundred of such a wait, and a side that becomes quick is noticed soon.
     const TRY_AGAIN: u32 = 64;
 
     /// Whether the next wait begins with looking.

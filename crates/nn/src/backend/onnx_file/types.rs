@@ -135,7 +135,7 @@ impl<R: BufRead + Seek> Wire<R> {
         while let Some((field, item)) = self.next(end)? {
             match (field, item) {
                 (field::DIM_VALUE, Item::Number(size)) => {
-                    // A negative length stands for one that is open, in files that predate symbols.
+                    // In files that predate symbols, a negative length means an open one.
                     dim = u32::try_from(size)
                         .map_or_else(|_| Dim::Symbolic(String::new()), Dim::Fixed);
                 }

@@ -9,8 +9,7 @@ use crate::backend::rows::MAX_NUMBERS;
 /// 100 nested messages, which is fewer graphs than this.
 pub const MAX_DEPTH: usize = 64;
 
-/// The longest name that is read. Exporters' longest are a few hundred bytes; a length that lies must not become
-/// memory.
+/// The longest name that is read. Exporters' longest are a few hundred bytes; a false length must not allocate memory.
 const MAX_NAME_BYTES: u64 = 64 * 1024;
 
 /// Why bytes cannot be read as an ONNX file.

@@ -194,7 +194,7 @@ impl Instance for OrtInstance {
             None => error,
         })?;
         // The memory inputs were read from; an output that lies in it (a graph may hand an input straight
-        // through) must be copied, because that memory goes with the call.
+        // through) must be copied, because that memory is freed with the call.
         let borrowed: Vec<std::ops::Range<usize>> = (inputs.iter())
             .map(|tensor| span(&tensor.data))
             .chain(copies.iter().map(|copy| {

@@ -100,7 +100,7 @@ pub fn examine(path: &Path) -> Result<String, NnError> {
         free(&mut version);
         text
     };
-    // "2026.4.1-22982-…": what stands before the build's number.
+    // "2026.4.1-22982-…": the release is the part before the build number.
     let release = version.split('-').next().unwrap_or_default().to_owned();
     if let Some(missing) = FUNCTIONS.iter().find(|name| !has(name)) {
         return Err(wrong(format!(
