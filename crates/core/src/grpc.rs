@@ -234,10 +234,13 @@ pub fn codec(content_type: &[u8]) -> Option<Codec> {
         .split(|byte| *byte == b';')
         .next()
         .unwrap_or_default()
-        .trim_ascii()
-        .to_ascii_lowercase();
-    match essence.strip_prefix(CONTENT_TYPE.as_bytes())? {
-        b"" | b"+proto" => Some(Codec::Protobuf),
+        .trim_ascii();
+    // Every request is asked, so nothing is allocated.
+    let (start, rest) = essence.split_at_checked(CONTENT_TYPE.len())?;
+    match rest {
+        _ if !start.eq_ignore_ascii_case(CONTENT_TYPE.as_bytes()) => None,
+        b"" => Some(Codec::Protobuf),
+        _ if rest.eq_ignore_ascii_case(b"+proto") => Some(Codec::Protobuf),
         [b'+' | b'-', ..] => Some(Codec::Other),
         _ => None,
     }
