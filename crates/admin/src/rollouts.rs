@@ -6,7 +6,7 @@ use super::fields::{Body, Query, RETRY_AFTER_S, invalid};
 use super::store::StoreKv;
 use penstock_core::{Code, ModelName, ModelVersion, Problem, Violation};
 use penstock_nn::Repository;
-use penstock_policy::rollout::edit::{self, Change, EditError, Environment};
+use penstock_policy::rollout::edit::{Change, EditError, Environment};
 use penstock_policy::rollout::store::{self, UpdateError};
 use penstock_policy::rollout::{
     ALIAS_RULE, Alias, Bounds, BoundsPatch, ByHeader, Deprecated, Percent, Rollouts, Shadow,
