@@ -16,7 +16,7 @@ const SLOW: &str = "/v1/models/slow:predict";
 const BODY: &str = r#"{"inputs":{"a":[[0.001]]}}"#;
 const DOORS: [&str; 2] = ["direct", "http"];
 
-/// `slow` with one lane, so that the second call waits for the first.
+/// `slow` with one instance, so that the second call waits for the first.
 fn server(door: &'static str, policy: &str, engine: &str) -> (Server, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("slow");

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Wide and deep enough that calls wait for each other on one lane.
+/// Wide and deep enough that calls wait for each other on one instance.
 const WIDTH: u64 = 256;
 const LAYERS: usize = 6;
 

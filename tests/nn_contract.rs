@@ -553,7 +553,7 @@ fn request(path: &str, headers: &[(&str, &str)], within: Duration) -> EntryPoint
 const SLOW: &str = "/waits_for_a_slow_model";
 const LONG: Duration = Duration::from_secs(30);
 
-/// One lane, and one place to wait.
+/// One instance, and one place in its queue.
 const ONE_LANE: &str = "\n[engine]\nlanes = 1\nqueue_max = 1\n";
 
 async fn eventually(what: &str, holds: impl Fn() -> bool) {

@@ -144,7 +144,7 @@ fn a_loop_over_a_value_holds_up_nobody_and_leaves_nothing_behind() {
     for _ in 0..2 {
         two_heavy_calls_hold_up_nobody(&server, &rounds(2_000_000_000));
     }
-    assert_eq!(heavy(&server, &rounds(2)).status, 200, "its lanes are free");
+    assert_eq!(heavy(&server, &rounds(2)).status, 200, "its instances are free");
     // SIGTERM while one runs.
     std::thread::scope(|scope| {
         let address = server.address;
@@ -174,7 +174,7 @@ fn runs_that_nothing_can_interrupt_are_given_up_and_named_in_the_log() {
         line.contains("model \"heavy\" version 1") && line.contains("WARN"),
         "{line}"
     );
-    // Their lanes were replaced.
+    // Their instances were replaced.
     assert_eq!(heavy(&server, &rows(1)).status, 200);
     let stats = server.get("/v2/models/heavy/stats").json();
     assert_eq!(stats["model_stats"][0]["lost"], 2, "{stats}");
