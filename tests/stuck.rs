@@ -144,7 +144,11 @@ fn a_loop_over_a_value_holds_up_nobody_and_leaves_nothing_behind() {
     for _ in 0..2 {
         two_heavy_calls_hold_up_nobody(&server, &rounds(2_000_000_000));
     }
-    assert_eq!(heavy(&server, &rounds(2)).status, 200, "its instances are free");
+    assert_eq!(
+        heavy(&server, &rounds(2)).status,
+        200,
+        "its instances are free"
+    );
     // SIGTERM while one runs.
     std::thread::scope(|scope| {
         let address = server.address;

@@ -3,7 +3,7 @@
 #![allow(missing_docs)]
 
 use penstock_guest::adapter::{
-    Adapter, Answer, Component, Item, Part, Refusal, RefusalKind, Step, bindings,
+    Adapter, AdapterAnswer, AdapterRefusal, Component, Item, Part, RefusalKind, Step, bindings,
 };
 use penstock_tensor::{Datatype, Tensor};
 use std::cell::Cell;
@@ -37,7 +37,7 @@ impl Adapter for Hostile {
         Ok(Self::default())
     }
 
-    fn prepare(&self, items: &[Item<'_>]) -> Result<Step, Refusal> {
+    fn prepare(&self, items: &[Item<'_>]) -> Result<Step, AdapterRefusal> {
         self.items.set(items.len());
         self.then.set(Then::Answer);
         let run = |then| {
@@ -45,7 +45,7 @@ impl Adapter for Hostile {
             Ok(tensor(vec![1, 4], vec![0; 16]))
         };
         let refuse = |item, part| {
-            Err(Refusal {
+            Err(AdapterRefusal {
                 item,
                 part,
                 kind: RefusalKind::InvalidContent("asked to".into()),
@@ -71,7 +71,7 @@ impl Adapter for Hostile {
             b"flood" => Ok(answers(1 << 16, "1")),
             b"many units" => Ok(Step::Answers(
                 (0..items.len())
-                    .map(|_| Answer {
+                    .map(|_| AdapterAnswer {
                         text: "1".into(),
                         units: u64::MAX,
                     })
@@ -126,7 +126,7 @@ fn tensor(shape: Vec<u64>, data: Vec<u8>) -> Step {
 fn answers(count: usize, text: &str) -> Step {
     Step::Answers(
         (0..count)
-            .map(|_| Answer {
+            .map(|_| AdapterAnswer {
                 text: text.into(),
                 units: 0,
             })
