@@ -2,7 +2,7 @@
 
 use penstock_gate::ports::{Failure, FailureKind};
 use penstock_gate::{Gate, Header, Request, Response};
-use penstock_policy::custom::words::{RawHeaders, Refusal, RefusalKind};
+use penstock_policy::custom::words::{Call, RawHeaders, Refusal, RefusalKind};
 use penstock_testkit::models::{ECHO, echo};
 use penstock_testkit::{InMemory, ScriptedPolicy};
 use serde_json::Value;
@@ -126,38 +126,138 @@ fn a_call_that_a_limit_refuses_never_reaches_the_policy() {
     assert_eq!(log(&ports).len(), 2, "{:?}", log(&ports));
 }
 
+/// Headers that a policy may not set, because they belong to the server, and one that it may.
+const HEADERS: [(&str, &str); 10] = [
+    ("x-good", "1"),
+    ("x-model-version", "9"),
+    ("x-request-id", "mine"),
+    ("x-prediction-id", "mine"),
+    ("x-ratelimit-limit", "9"),
+    ("access-control-allow-origin", "*"),
+    ("vary", "cookie"),
+    ("www-authenticate", "Basic"),
+    ("content-length", "5"),
+    ("x-split", "1\r\nx-more: 1"),
+];
+
 #[test]
-fn a_header_of_the_policy_changes_none_of_the_answer_and_a_bad_one_is_logged() {
-    let ports = with(ScriptedPolicy::new(&[], |_| {
-        let headers = [
-            ("x-good", "1"),
-            ("x-model-version", "9"),
-            ("content-length", "5"),
-            ("x-split", "1\r\nx-more: 1"),
-        ];
-        let headers = headers.into_iter();
-        Ok(headers
-            .map(|(name, value)| (name.into(), value.into()))
-            .collect())
-    }));
-    let (answer, _) = send(&ports, "POST", PREDICT, &[]);
-    let values = |name: &str| -> Vec<String> {
-        let found = answer.headers.iter().filter(|header| header.name == name);
-        found
-            .map(|h| String::from_utf8_lossy(&h.value).into_owned())
-            .collect()
+fn a_header_of_the_policy_changes_none_of_the_answer_and_bad_ones_are_logged() {
+    let headers = || -> RawHeaders {
+        let headers = HEADERS.iter().chain([&("x-good", "2")]);
+        let raw = |(name, value): &(&str, &str)| ((*name).to_owned(), value.as_bytes().to_vec());
+        headers.map(raw).collect()
     };
-    assert_eq!(answer.status, 200);
+    let refuse = move |_: &Call<'_>| {
+        Err(Refusal {
+            kind: RefusalKind::Forbidden,
+            message: "closed".to_owned(),
+            retry_after_s: 0,
+            headers: headers(),
+        })
+    };
+    let policies = [
+        (200, ScriptedPolicy::new(&[], move |_| Ok(headers()))),
+        (403, ScriptedPolicy::new(&[], refuse)),
+    ];
+    for (status, policy) in policies {
+        let ports = with(policy);
+        ports.set_policy(
+            "[cors]\nallowed_origins = [\"https://a.example\"]\n[[limits]]\nname = \"l\"\nlimit = 5\nwindow_s = 60\n",
+        );
+        let more = [("origin", "https://a.example"), ("accept-encoding", "gzip")];
+        let (answer, _) = send(&ports, "POST", PREDICT, &more);
+        assert_eq!(answer.status, status);
+        assert_eq!(answer.header("x-good"), Some("1"));
+        assert_eq!(
+            answer.header("access-control-allow-origin"),
+            Some("https://a.example")
+        );
+        for header in &answer.headers {
+            let value = String::from_utf8_lossy(&header.value).into_owned();
+            let times = answer
+                .headers
+                .iter()
+                .filter(|other| other.name == header.name)
+                .count();
+            // `vary` is a list, and each line adds to it.
+            assert!(
+                times == 1 || header.name == "vary",
+                "{}: {times} times",
+                header.name
+            );
+            let theirs = HEADERS
+                .iter()
+                .any(|(name, text)| *name == header.name && *text == value);
+            assert!(
+                !theirs || header.name == "x-good",
+                "{}: {value}",
+                header.name
+            );
+        }
+        let logged = ports.logged.borrow();
+        let line = logged
+            .iter()
+            .find(|line| line.contains("custom policy"))
+            .unwrap();
+        for name in ["content-length", "x-request-id", "x-split", "vary", "twice"] {
+            assert!(line.contains(name), "{name}: {line}");
+        }
+    }
+}
+
+#[test]
+fn every_surface_asks_once_for_a_call() {
+    let several = r#"{"requests":[{"inputs":{"a":[[1,2]]}},{"inputs":{"a":[[3,4]]}}]}"#;
+    let infer = r#"{"inputs":[{"name":"a","shape":[1,2],"datatype":"FP32","data":[1,2]}]}"#;
+    for (target, route, body) in [
+        ("/v1/models/m:batchPredict", "predict", several),
+        ("/v2/models/m/infer", "infer", infer),
+        (
+            "/v1/models/m:predict?explain=true",
+            "explain",
+            r#"{"inputs":{"a":[[1,2]]}}"#,
+        ),
+    ] {
+        let ports = with(ScriptedPolicy::new(&[], |_| Ok(header("x-custom", "1"))));
+        let response = Gate::new(ports.clone()).handle(&Request {
+            method: "POST".into(),
+            target: target.into(),
+            headers: vec![Header {
+                name: "content-type".into(),
+                value: b"application/json".to_vec(),
+            }],
+            body: body.as_bytes().to_vec(),
+        });
+        assert_eq!(response.header("x-custom"), Some("1"), "{target}");
+        let log = log(&ports);
+        assert_eq!(log.len(), 2, "{log:?}");
+        assert!(
+            log[0].starts_with(&format!("admit anonymous {route} m ")),
+            "{log:?}"
+        );
+    }
+}
+
+#[test]
+fn a_policy_that_cannot_be_opened_fails_calls_and_no_probe() {
+    let ports = with(ScriptedPolicy {
+        fault: Some("`custom.limit` is missing".to_owned()),
+        ..ScriptedPolicy::default()
+    });
+    let (answer, body) = send(&ports, "POST", PREDICT, &[]);
     assert_eq!(
-        (values("x-good"), values("x-model-version")),
-        (vec!["1".into()], vec!["1".into()])
+        (answer.status, body["error"]["code"].as_str()),
+        (500, Some("internal"))
     );
-    assert!(values("content-length").is_empty() && values("x-split").is_empty());
-    let logged = ports.logged.borrow();
+    assert!(!body.to_string().contains("custom.limit"), "{body}");
     assert!(
-        logged.iter().any(|line| line.contains("`content-length`")),
-        "{logged:?}"
+        ports
+            .logged
+            .borrow()
+            .iter()
+            .any(|line| line.contains("`custom.limit` is missing"))
     );
+    assert_eq!(send(&ports, "GET", "/healthz", &[]).0.status, 200);
 }
 
 #[test]

@@ -94,7 +94,7 @@ impl World {
 #[derive(Clone, Debug)]
 enum Step {
     /// Calls, and goes on at once.
-    CallAttributes(u64),
+    Call(u64),
     /// Waits some time.
     Sleep(u64),
     /// Calls; waits for what `Retry-After`, or after a call that passed `t`, says; and calls again.
@@ -110,7 +110,7 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let cost = 1_u64..12;
     let step = prop_oneof![
-        cost.clone().prop_map(Step::CallAttributes),
+        cost.clone().prop_map(Step::Call),
         (0_u64..3_000).prop_map(Step::Sleep),
         (0_u64..12_000).prop_map(Step::Sleep),
         cost.clone().prop_map(Step::Obey),
@@ -139,7 +139,7 @@ fn check(text: &str, unit: Unit, steps: &[Step]) -> Result<(), TestCaseError> {
     for step in steps {
         match *step {
             Step::Sleep(ms) => world.now_ms += ms,
-            Step::CallAttributes(cost) => {
+            Step::Call(cost) => {
                 let _ = world.call(cost);
             }
             Step::Refund(cost) => {

@@ -15,6 +15,8 @@ pub struct ScriptedPolicy {
     pub scope: Scope,
     /// What it decides; it admits every call without it.
     pub decide: Option<Rc<Decide>>,
+    /// Why it cannot be opened, if it cannot.
+    pub fault: Option<String>,
     /// The calls it was asked about, and how they ended.
     pub log: Rc<RefCell<Vec<String>>>,
 }
@@ -33,6 +35,7 @@ impl ScriptedPolicy {
             },
             decide: Some(Rc::new(decide)),
             log: Rc::default(),
+            fault: None,
         }
     }
 }

@@ -190,7 +190,10 @@ impl Services for InMemory {
     }
 
     fn open_custom(&self, _text: &str) -> Result<ScriptedPolicy, String> {
-        Ok(self.custom.clone())
+        match &self.custom.fault {
+            Some(fault) => Err(fault.clone()),
+            None => Ok(self.custom.clone()),
+        }
     }
 
     fn open_cache(&self) -> KvCache<MemoryKv> {

@@ -34,10 +34,17 @@ impl GuestPolicy for Example {
     }
 
     fn admit(&self, call: Call, now_ms: u64, _random: u64) -> Result<Admitted, Refusal> {
-        let key = format!("example/{}/{}", call.caller.tenant, now_ms / WINDOW_MS);
-        // A store that fails refuses the call. Admit it here instead if your policy may fail open.
+        let window = now_ms / WINDOW_MS;
+        let key = |window: u64| format!("example/{}/{window}", call.caller.tenant);
+        // Other hosts have no store `counters`. A store that fails refuses the call; a policy may also admit it.
         let used = store::open("counters")
-            .and_then(|counters| atomics::increment(&counters, &key, 1))
+            .or_else(|_| store::open("default"))
+            .and_then(|counters| {
+                let used = atomics::increment(&counters, &key(window), 1)?;
+                // The first call of a minute removes the counter of the minute before.
+                (used == 1).then(|| counters.delete(&key(window.saturating_sub(1))));
+                Ok(used)
+            })
             .map_err(|_| refuse(RefusalKind::StoreFailed, "the counters cannot be read", 1))?;
         if used > CALLS {
             let wait_s = (WINDOW_MS - now_ms % WINDOW_MS).div_ceil(1000) as u32;

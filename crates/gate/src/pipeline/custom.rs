@@ -38,9 +38,9 @@ pub(super) fn admit<P: Ports>(
         headers: &lines,
         body_bytes: call.body_bytes,
     };
-    let decided = policies
-        .custom
-        .admit(&call, context.unix_ms, context.random as u64);
+    // A limit may have made the call wait since it arrived.
+    let now_ms = ports.unix_ms();
+    let decided = policies.custom.admit(&call, now_ms, context.random as u64);
     match decided {
         Ok(admitted) => {
             add(ports, exchange, admitted.headers);

@@ -8,32 +8,31 @@ pub mod words;
 
 use penstock_core::headers::{CREDENTIALS, Headers};
 
-/// The most headers that a policy adds to an answer. Clients and proxies limit the head of an answer.
+/// The most headers that a policy adds to an answer.
 pub const MAX_HEADERS: usize = 16;
-/// The most bytes of the name and the value of such a header together.
-pub const MAX_HEADER_BYTES: usize = 4096;
+/// The most bytes of the names and values of these headers together. Many gRPC clients and proxies take 8 KiB for the head of an
+/// answer, and the other headers need a part of it.
+pub const MAX_HEADER_BYTES: usize = 2048;
 /// The most characters of a refusal's message that are sent.
 pub const MAX_MESSAGE_CHARS: usize = 1000;
 
-/// Headers that say how the answer is framed, encoded and kept. A policy that changed them would break the answer.
-const RESERVED: [&str; 13] = [
-    "cache-control",
-    "connection",
-    "content-encoding",
-    "content-length",
-    "content-type",
-    "date",
-    "etag",
-    "keep-alive",
-    "retry-after",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
+/// The prefix of the headers that a policy may set. All others mean something to the server, to clients or to proxies: how an
+/// answer is framed, cached, compressed, or which pages may read it.
+const PREFIX: &str = "x-";
+
+/// Headers with this prefix that Penstock sets, and those that change how browsers treat an answer.
+const RESERVED: [&str; 7] = [
+    "x-content-type-options",
+    "x-dns-prefetch-control",
+    "x-frame-options",
+    "x-model-version",
+    "x-model-version-reason",
+    "x-prediction-id",
+    "x-request-id",
 ];
 
-/// The same for headers that begin with these.
-const RESERVED_PREFIXES: [&str; 3] = ["grpc-", "penstock-", "proxy-"];
+/// The suffix of gRPC's binary metadata. Its value is base64, and a client fails on one that is not.
+const BINARY: &str = "-bin";
 
 /// Whether a policy may read a header of the request. Credentials are for `auth` alone.
 pub fn is_readable(name: &str) -> bool {
@@ -51,24 +50,25 @@ pub fn is_readable(name: &str) -> bool {
 /// ```
 pub fn checked(headers: Vec<(String, Vec<u8>)>) -> (Headers, Option<String>) {
     let mut kept = Headers::new();
-    let mut fault = None;
-    for (at, (name, value)) in headers.into_iter().enumerate() {
+    let mut omitted: Vec<String> = Vec::new();
+    let mut total = 0;
+    let given = headers.len();
+    for (name, value) in headers.into_iter().take(MAX_HEADERS) {
         let bytes = name.len() + value.len();
-        let why = if at >= MAX_HEADERS {
-            format!("more than {MAX_HEADERS} headers were given")
-        } else if bytes > MAX_HEADER_BYTES {
-            format!("it has {bytes} bytes, at most {MAX_HEADER_BYTES} are sent")
+        let why = if total + bytes > MAX_HEADER_BYTES {
+            format!("the headers have more than {MAX_HEADER_BYTES} bytes")
         } else if !is_token(&name) {
             "its name is not a lower-case token".to_owned()
-        } else if RESERVED.contains(&name.as_str())
-            || RESERVED_PREFIXES
-                .iter()
-                .any(|prefix| name.starts_with(prefix))
-        {
+        } else if !name.starts_with(PREFIX) || name.ends_with(BINARY) {
+            "its name must begin with x- and not end in -bin".to_owned()
+        } else if RESERVED.contains(&name.as_str()) {
             "the server sets it".to_owned()
+        } else if kept.iter().any(|(other, _)| *other == name) {
+            "the name occurs twice".to_owned()
         } else {
             match text(value) {
                 Some(value) => {
+                    total += bytes;
                     kept.push((name, value));
                     continue;
                 }
@@ -76,10 +76,18 @@ pub fn checked(headers: Vec<(String, Vec<u8>)>) -> (Headers, Option<String>) {
             }
         };
         let name: String = name.chars().take(64).collect();
-        fault.get_or_insert_with(|| {
-            format!("the custom policy's header `{name}` is left out of an answer: {why}")
-        });
+        omitted.push(format!("`{name}` ({why})"));
     }
+    if given > MAX_HEADERS {
+        omitted.push(format!(
+            "{} more than the {MAX_HEADERS} that are sent",
+            given - MAX_HEADERS
+        ));
+    }
+    let fault = (!omitted.is_empty()).then(|| {
+        let omitted = omitted.join(", ");
+        format!("headers of the custom policy are left out of an answer: {omitted}")
+    });
     (kept, fault)
 }
 
@@ -116,10 +124,15 @@ mod tests {
             ("x-a", b"1\r\nset-cookie: b", "visible"),
             ("x-a", b"\xff", "visible"),
             ("x-a", b" 1", "visible"),
-            ("content-length", b"1", "server"),
-            ("transfer-encoding", b"chunked", "server"),
-            ("penstock-audit", b"{}", "server"),
-            ("grpc-status", b"0", "server"),
+            ("content-length", b"1", "begin with x-"),
+            ("transfer-encoding", b"chunked", "begin with x-"),
+            ("penstock-audit", b"{}", "begin with x-"),
+            ("grpc-status", b"0", "begin with x-"),
+            ("access-control-allow-origin", b"*", "begin with x-"),
+            ("vary", b"origin", "begin with x-"),
+            ("x-data-bin", b"no base64", "-bin"),
+            ("x-request-id", b"1", "server"),
+            ("x-model-version", b"9", "server"),
         ];
         for (name, value, why) in bad {
             let (kept, fault) = checked(vec![header(name, value), header("x-good", b"1")]);
@@ -131,13 +144,22 @@ mod tests {
     }
 
     #[test]
-    fn headers_beyond_the_bounds_are_left_out() {
+    fn headers_beyond_the_bounds_and_second_ones_are_left_out() {
         let many = (0..MAX_HEADERS + 3).map(|at| header(&format!("x-{at}"), b"1"));
         let (kept, fault) = checked(many.collect());
         assert_eq!(kept.len(), MAX_HEADERS);
-        assert!(fault.unwrap().contains("more than 16"));
-        let (kept, fault) = checked(vec![header("x-long", &vec![b'a'; MAX_HEADER_BYTES])]);
-        assert!(kept.is_empty() && fault.unwrap().contains("4102 bytes"));
+        assert!(fault.unwrap().contains("3 more than the 16"));
+        let half = vec![b'a'; MAX_HEADER_BYTES / 2];
+        let (kept, fault) = checked(vec![header("x-one", &half), header("x-two", &half)]);
+        assert_eq!(kept.len(), 1);
+        assert!(
+            fault
+                .unwrap()
+                .contains("`x-two` (the headers have more than 2048 bytes)")
+        );
+        let (kept, fault) = checked(vec![header("x-a", b"1"), header("x-a", b"2")]);
+        assert_eq!(kept, [("x-a".to_owned(), "1".to_owned())]);
+        assert!(fault.unwrap().contains("twice"));
     }
 
     #[test]

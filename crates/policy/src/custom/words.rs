@@ -105,6 +105,6 @@ pub struct Outcome {
     pub items: u64,
     /// Microseconds that the model ran for.
     pub compute_us: u64,
-    /// Whether the last run failed, and not because the caller gave it too little time.
+    /// Whether the last run failed by the model's fault: not for refused inputs, a full queue or a timeout that was too short.
     pub failed: bool,
 }
