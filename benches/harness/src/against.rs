@@ -71,7 +71,7 @@ pub async fn measure(cli: &Cli, other: &Path) -> anyhow::Result<()> {
         }
         ratios.sort_by(f64::total_cmp);
         println!(
-            "    identity, {connections} connections: {:.2} of the other build (median of {ROUNDS} rounds, {:.2} to {:.2})\n",
+            "    identity, connections {connections}: {:.2} of the other build (median of {ROUNDS} rounds, {:.2} to {:.2})\n",
             ratios[ROUNDS / 2],
             ratios[0],
             ratios[ROUNDS - 1]
@@ -86,7 +86,7 @@ pub async fn measure(cli: &Cli, other: &Path) -> anyhow::Result<()> {
 }
 
 fn print(connections: usize, before: &Measured, after: &Measured) {
-    let name = |build: &str| format!("{build}, identity, {connections} connections");
+    let name = |build: &str| format!("{build}, identity, connections {connections}");
     row(&name("the other build"), before, None);
     row(&name("this build"), after, None);
 }
