@@ -10,7 +10,14 @@ use serde_json::json;
 #[test]
 fn the_example_policy_admits_three_calls_a_minute_beside_the_built_in_limits() {
     let server = Server::start_with(Options {
-        replaced: &[("custom.wasm", "test/example-policy.wasm")],
+        // The two lines that docs/EXTENDING.md shows.
+        manifest: &[
+            ("build/custom.wasm", "build/test/example-policy.wasm"),
+            (
+                "{ component = \"custom\" }",
+                "{ component = \"custom\", inherit_configuration = [\"key_value_stores\"] }",
+            ),
+        ],
         policy: Some("[[limits]]\nname = \"calls\"\nlimit = 100\nwindow_s = 60\n"),
         tract: true,
         ..Options::default()
@@ -83,7 +90,7 @@ fn no_crate_no_interface_and_no_manifest_names_the_example_policy() {
 fn the_example_adapter_turns_a_text_into_labelled_numbers() {
     let files = tempfile::tempdir().unwrap();
     let server = Server::start_with(Options {
-        replaced: &[("adapters.wasm", "test/example-adapter.wasm")],
+        manifest: &[("build/adapters.wasm", "build/test/example-adapter.wasm")],
         models: Some(models_with_adapter(files.path(), "text-features")),
         tract: true,
         ..Options::default()

@@ -74,8 +74,8 @@ pub struct Options {
     pub admin: bool,
     /// Serve `tests/guests/hostile-adapter` in place of the adapter, and a model `hostile` with it.
     pub hostile: bool,
-    /// Components to replace: a file in `build/`, and the file that replaces it.
-    pub replaced: &'static [(&'static str, &'static str)],
+    /// Texts of the manifest to replace, such as the file of a component.
+    pub manifest: &'static [(&'static str, &'static str)],
 }
 
 impl Server {
@@ -108,10 +108,10 @@ impl Server {
         let mut models = options.models.unwrap_or_else(|| root().join("models"));
         if options.hostile {
             models = models_with_adapter(files.path(), "hostile");
-            let hostile = [("adapters.wasm", "test/hostile-adapter.wasm")];
+            let hostile = [("build/adapters.wasm", "build/test/hostile-adapter.wasm")];
             app = app_with(files.path(), &models, &hostile);
-        } else if !options.replaced.is_empty() {
-            app = app_with(files.path(), &models, options.replaced);
+        } else if !options.manifest.is_empty() {
+            app = app_with(files.path(), &models, options.manifest);
         }
         let program = options.program.as_deref();
         let built = Path::new(env!("CARGO_BIN_EXE_penstock"));
@@ -435,28 +435,15 @@ impl Answer {
     }
 }
 
-/// How the manifest names the operator's own policy, and how it does so for one that needs the stores.
-const CUSTOM: (&str, &str) = (
-    "{ component = \"custom\" }",
-    "{ component = \"custom\", inherit_configuration = [\"key_value_stores\"] }",
-);
-
-/// The repository's manifest with these models, and with some of its components replaced.
-fn app_with(folder: &Path, models: &Path, replaced: &[(&str, &str)]) -> PathBuf {
+/// The repository's manifest with these models, and with some of its texts replaced.
+fn app_with(folder: &Path, models: &Path, changes: &[(&str, &str)]) -> PathBuf {
     let mut manifest = std::fs::read_to_string(root().join("spin.toml")).unwrap();
-    for (file, other) in replaced {
-        let (from, to) = (format!("\"build/{file}\""), format!("\"build/{other}\""));
-        assert!(manifest.contains(&from), "{file} is in the manifest");
-        assert!(
-            root().join("build").join(other).exists(),
-            "run scripts/build --guests"
-        );
-        manifest = manifest.replace(&from, &to);
-        if *file == "custom.wasm" {
-            let (alone, with_stores) = CUSTOM;
-            assert!(manifest.contains(alone), "custom is in the manifest");
-            manifest = manifest.replace(alone, with_stores);
+    for (from, to) in changes {
+        assert!(manifest.contains(from), "{from} is in the manifest");
+        if to.ends_with(".wasm") {
+            assert!(root().join(to).exists(), "run scripts/build --guests");
         }
+        manifest = manifest.replace(from, to);
     }
     let build = format!("\"{}/", root().join("build").display());
     let models = format!("source = \"{}\"", models.display());

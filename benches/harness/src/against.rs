@@ -1,7 +1,7 @@
 //! This build beside another one, in turn and under the same load, so that a slower path is noticed before a release.
 
 use crate::load::{Keys, Load, Measured};
-use crate::{Cli, identity_body, row, server};
+use crate::{Cli, identity_body, median, row, server};
 use anyhow::Context;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -69,12 +69,9 @@ pub async fn measure(cli: &Cli, other: &Path) -> anyhow::Result<()> {
             print(connections, &before, &after);
             ratios.push(after.rps / before.rps);
         }
-        ratios.sort_by(f64::total_cmp);
         println!(
-            "    identity, connections {connections}: {:.2} of the other build (median of {ROUNDS} rounds, {:.2} to {:.2})\n",
-            ratios[ROUNDS / 2],
-            ratios[0],
-            ratios[ROUNDS - 1]
+            "    identity, connections {connections}, of the other build: {}\n",
+            median(ratios)
         );
     }
     println!(

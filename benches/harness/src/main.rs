@@ -253,13 +253,7 @@ async fn state(cli: &Cli, load: &Load) -> anyhow::Result<()> {
         );
         ratios.push(with.rps / without.rps);
     }
-    ratios.sort_by(f64::total_cmp);
-    println!(
-        "    three limits against none: {:.2} (median of {ROUNDS} rounds, {:.2} to {:.2})",
-        ratios[ROUNDS / 2],
-        ratios[0],
-        ratios[ROUNDS - 1]
-    );
+    println!("    three limits against none: {}", median(ratios));
     drop((free, limited));
 
     let synced = syncs_a_second(&cli.scratch, Duration::from_secs(2))?;
@@ -331,6 +325,16 @@ fn syncs_a_second(folder: &std::path::Path, span: Duration) -> anyhow::Result<f6
         count += 1;
     }
     Ok(f64::from(count) / started.elapsed().as_secs_f64())
+}
+
+/// Ratios of several rounds in words: their median, which a slow second does not move, and their range.
+fn median(mut ratios: Vec<f64>) -> String {
+    ratios.sort_by(f64::total_cmp);
+    let (Some(first), Some(last)) = (ratios.first(), ratios.last()) else {
+        return "no rounds".to_owned();
+    };
+    let (middle, rounds) = (ratios[ratios.len() / 2], ratios.len());
+    format!("{middle:.2} (median of {rounds} rounds, {first:.2} to {last:.2})")
 }
 
 fn row(name: &str, measured: &Measured, of_echo: Option<f64>) {

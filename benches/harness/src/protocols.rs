@@ -3,7 +3,7 @@
 //! ratios within a round are compared. Every caller has its own connection.
 
 use crate::load::{self, Measured, WARM_UP};
-use crate::{CLS_NUMBERS, Cli, ROUNDS, Random, cls_body, direct, row, server};
+use crate::{CLS_NUMBERS, Cli, ROUNDS, Random, cls_body, direct, median, row, server};
 use anyhow::{Context, bail, ensure};
 use bytes::{BufMut, Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
@@ -171,10 +171,9 @@ async fn embeddings(cli: &Cli, address: SocketAddr, span: Duration) -> anyhow::R
             row(protocol.name, &measured, None);
             ratios.push(measured.rps / floor);
         }
-        ratios.sort_by(f64::total_cmp);
         println!(
-            "    {callers} callers: {:.2} of the model alone (median of {ROUNDS} rounds)",
-            ratios[ROUNDS / 2]
+            "    {callers} callers, of the model alone: {}",
+            median(ratios)
         );
     }
     Ok(())

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
+use penstock_core::json;
 use std::io::Write;
 use std::time::Duration;
 
@@ -61,9 +62,7 @@ pub async fn ask(ask: Ask<'_>) -> anyhow::Result<Bytes> {
         value.set_sensitive(true);
         request = request.header("authorization", value);
     }
-    let body = ask
-        .body
-        .map_or(Vec::new(), |body| body.to_string().into_bytes());
+    let body = ask.body.map_or(Vec::new(), json::to_bytes);
     if ask.body.is_some() {
         request = request.header("content-type", "application/json");
     }

@@ -94,7 +94,7 @@ catalogue! {
         "Sign each request again, with a new nonce; to repeat a call safely, send the same Idempotency-Key.";
     /// The caller has no right to this call.
     PermissionDenied = "permission_denied", 403, "Not permitted",
-        "Ask the operator for the scope that the message names.";
+        "Ask the operator for the permission; the message names the scope or the reason.";
     /// The caller's tenant is disabled.
     TenantDisabled = "tenant_disabled", 403, "Tenant disabled",
         "Ask the operator to enable the tenant again.";
@@ -157,7 +157,7 @@ catalogue! {
         "Use a new idempotency key for each call; repeat one only with the same method, path, query, content type and body.";
     /// A limit is used up.
     QuotaExceeded = "quota_exceeded", 429, "Limit used up",
-        "Wait for Retry-After seconds; the message names the limit and its unit.";
+        "Wait for Retry-After seconds; the message says what is used up.";
     /// The header block is larger than the limit.
     HeadersTooLarge = "headers_too_large", 431, "Headers too large",
         "Send fewer or shorter headers.";

@@ -7,7 +7,7 @@
 #![allow(missing_docs)]
 
 use penstock_gate::{Gate, Header, Request};
-use penstock_testkit::counting::{Calls, Counting};
+use penstock_testkit::counting::Calls;
 use penstock_testkit::keys::{add_key, add_tenant};
 use penstock_testkit::models::{ECHO, echo};
 use penstock_testkit::{InMemory, LIMITS};
@@ -108,14 +108,18 @@ fn request(method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) ->
     }
 }
 
+/// Operations on the stores so far.
+fn operations(ports: &InMemory) -> u64 {
+    ports.kv.operations() + ports.rollout_kv.operations()
+}
+
 /// The cost of the last of these requests to one instance. Those before it open and read what an instance keeps.
 fn cost(ports: InMemory, requests: &[Request]) -> Cost {
-    let ports = Counting::new(ports);
     let mut gate = Gate::new(ports.clone());
     let mut last = None;
     for request in requests {
-        ports.take();
-        let store = ports.store_operations();
+        ports.calls.take();
+        let store = operations(&ports);
         let before = ALLOCATED.get();
         let response = gate.handle(request);
         let after = ALLOCATED.get();
@@ -126,8 +130,8 @@ fn cost(ports: InMemory, requests: &[Request]) -> Cost {
             String::from_utf8_lossy(&response.body)
         );
         last = Some(Cost {
-            calls: ports.take(),
-            store: ports.store_operations() - store,
+            calls: ports.calls.take(),
+            store: operations(&ports) - store,
             allocations: after.0 - before.0,
             allocated_bytes: after.1 - before.1,
         });

@@ -10,10 +10,10 @@ use std::time::Duration;
 use penstock_nn::backend::scripted::{Scripted, Step};
 use penstock_nn::batching::{DynamicBatching, Padding};
 use penstock_nn::{
-    CallOptions, Dim, EngineRefusal, ErrorCode, GraphSource, LoadOptions, Model, NnError, NnTensor,
-    Port, PortType, SharedRuns, TensorType,
+    CallOptions, Dim, EngineRefusal, ErrorCode, LoadOptions, Model, NnError, NnTensor, Port,
+    PortType, SharedRuns, TensorType,
 };
-use support::{Gate, as_fp32, fp32, until};
+use support::{Gate, as_fp32, fp32, load_script, until};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
@@ -24,17 +24,6 @@ fn batching() -> DynamicBatching {
     }
 }
 
-fn model_with(backend: &Scripted, options: LoadOptions) -> Model {
-    Model::load(
-        "m",
-        "1",
-        backend,
-        &GraphSource::Bytes(Default::default()),
-        &options,
-    )
-    .expect("a script loads")
-}
-
 fn model(backend: &Scripted, batching: DynamicBatching) -> Model {
     let options = LoadOptions {
         instances: Some(1),
@@ -42,7 +31,7 @@ fn model(backend: &Scripted, batching: DynamicBatching) -> Model {
         batching: Ok(batching),
         ..LoadOptions::default()
     };
-    model_with(backend, options)
+    load_script(backend, &options)
 }
 
 fn input(values: &[f32]) -> Vec<(String, NnTensor)> {
@@ -306,7 +295,7 @@ async fn a_call_that_the_queue_would_make_late_is_shed_at_once_with_a_time_to_re
         queue_max: 64,
         ..LoadOptions::default()
     };
-    let model = model_with(&backend, options);
+    let model = load_script(&backend, &options);
     for _ in 0..2 {
         model.infer(input(&[0.0])).await.expect("answered");
     }
@@ -357,7 +346,7 @@ async fn a_full_queue_gives_the_last_place_to_a_call_of_higher_priority() {
         default_priority: Some(2),
         ..LoadOptions::default()
     };
-    let model = model_with(&backend, options);
+    let model = load_script(&backend, &options);
     let of = |priority: Option<u8>| CallOptions {
         priority,
         ..CallOptions::default()
@@ -564,7 +553,7 @@ async fn a_storm_of_callers_that_go_and_fail_and_run_late_leaves_nothing_behind(
         }),
         ..LoadOptions::default()
     };
-    let model = model_with(&backend, options);
+    let model = load_script(&backend, &options);
     let mut callers = JoinSet::new();
     for caller in 0..32u64 {
         let model = model.clone();

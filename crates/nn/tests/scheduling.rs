@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use penstock_nn::backend::scripted::{Scripted, Step};
-use penstock_nn::{EngineRefusal, ErrorCode, GraphSource, LoadOptions, Model, NnError, NnTensor};
-use support::{Gate, PATIENCE, as_fp32, fp32, until};
+use penstock_nn::{EngineRefusal, ErrorCode, LoadOptions, Model, NnError, NnTensor};
+use support::{Gate, PATIENCE, as_fp32, fp32, load_script, until};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -18,14 +18,7 @@ fn model(backend: &Scripted, instances: usize, queue_max: usize) -> Model {
         queue_max,
         ..LoadOptions::default()
     };
-    Model::load(
-        "m",
-        "1",
-        backend,
-        &GraphSource::Bytes(Default::default()),
-        &options,
-    )
-    .expect("a script loads")
+    load_script(backend, &options)
 }
 
 fn input(value: f32) -> Vec<(String, NnTensor)> {

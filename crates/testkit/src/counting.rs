@@ -1,12 +1,8 @@
-//! The gate's ports in memory, with every call counted: in a component, each is a call of another component or of the host.
+//! Counts the calls that a gate makes. In a component, each is a call of another component or of the host.
 
-use crate::{InMemory, ScriptedPolicy};
+use penstock_core::Caller;
 use penstock_core::headers::Headers;
-use penstock_core::{Caller, ModelVersion};
-use penstock_gate::ports::{
-    AdapterPort, AdapterRefusal, ContractPort, ControlFailure, Failure, InferOptions, Item,
-    ParsedBody, Ports, Services, Step,
-};
+use penstock_gate::ports::{AdapterPort, AdapterRefusal, ContractPort, Item, ParsedBody, Step};
 use penstock_policy::auth::service::AuthService;
 use penstock_policy::auth::words as auth;
 use penstock_policy::cache::service::CacheService;
@@ -34,106 +30,46 @@ pub struct Calls {
     pub host: u64,
 }
 
-/// Ports in memory that count.
-#[derive(Clone)]
-pub struct Counting {
-    /// The ports behind.
-    pub ports: InMemory,
-    calls: Rc<Cell<Calls>>,
+/// Counts calls. Clones count together.
+#[derive(Clone, Debug, Default)]
+pub struct Counter(Rc<Cell<Calls>>);
+
+impl Counter {
+    /// The calls since the last `take`.
+    pub fn take(&self) -> Calls {
+        self.0.take()
+    }
+
+    pub(crate) fn component(&self) {
+        let calls = self.0.get();
+        let component = calls.component + 1;
+        self.0.set(Calls { component, ..calls });
+    }
+
+    pub(crate) fn host(&self) {
+        let calls = self.0.get();
+        let host = calls.host + 1;
+        self.0.set(Calls { host, ..calls });
+    }
+
+    /// A service or a resource whose calls are counted.
+    pub(crate) fn of<T>(&self, inner: T) -> Counted<T> {
+        let counter = self.clone();
+        Counted { inner, counter }
+    }
 }
 
 /// A service or a resource whose calls are counted.
+#[derive(Debug)]
 pub struct Counted<T> {
     inner: T,
-    calls: Rc<Cell<Calls>>,
+    counter: Counter,
 }
 
 impl<T> Counted<T> {
     fn call(&self) -> &T {
-        count(&self.calls, |calls| calls.component += 1);
+        self.counter.component();
         &self.inner
-    }
-
-    fn wrap<U>(&self, inner: U) -> Counted<U> {
-        let calls = self.calls.clone();
-        Counted { inner, calls }
-    }
-}
-
-fn count(calls: &Cell<Calls>, add: impl FnOnce(&mut Calls)) {
-    let mut counted = calls.get();
-    add(&mut counted);
-    calls.set(counted);
-}
-
-impl Counting {
-    /// Counts what is asked of these ports.
-    pub fn new(ports: InMemory) -> Self {
-        let calls = Rc::default();
-        Self { ports, calls }
-    }
-
-    /// The calls since this was asked last.
-    pub fn take(&self) -> Calls {
-        self.calls.take()
-    }
-
-    /// Operations on the stores so far.
-    pub fn store_operations(&self) -> u64 {
-        self.ports.kv.operations() + self.ports.rollout_kv.operations()
-    }
-
-    fn component(&self) -> &InMemory {
-        count(&self.calls, |calls| calls.component += 1);
-        &self.ports
-    }
-
-    fn host(&self) -> &InMemory {
-        count(&self.calls, |calls| calls.host += 1);
-        &self.ports
-    }
-
-    fn counted<T>(&self, inner: T) -> Counted<T> {
-        let calls = self.calls.clone();
-        Counted { inner, calls }
-    }
-}
-
-impl Services for Counting {
-    type Auth = Counted<<InMemory as Services>::Auth>;
-    type Quota = Counted<<InMemory as Services>::Quota>;
-    type Idempotency = Counted<<InMemory as Services>::Idempotency>;
-    type Usage = Counted<<InMemory as Services>::Usage>;
-    type Custom = Counted<ScriptedPolicy>;
-    type Cache = Counted<<InMemory as Services>::Cache>;
-    type Rollouts = Counted<<InMemory as Services>::Rollouts>;
-
-    fn open_auth(&self, policy: &str, more: auth::Environment) -> Result<Self::Auth, String> {
-        Ok(self.counted(self.component().open_auth(policy, more)?))
-    }
-
-    fn open_quota(&self, policy: &str) -> Result<Self::Quota, String> {
-        Ok(self.counted(self.component().open_quota(policy)?))
-    }
-
-    fn open_idempotency(&self, policy: &str) -> Result<Self::Idempotency, String> {
-        Ok(self.counted(self.component().open_idempotency(policy)?))
-    }
-
-    fn open_usage(&self, policy: &str) -> Result<Self::Usage, String> {
-        Ok(self.counted(self.component().open_usage(policy)?))
-    }
-
-    fn open_custom(&self, policy: &str) -> Result<Self::Custom, String> {
-        Ok(self.counted(self.component().open_custom(policy)?))
-    }
-
-    fn open_cache(&self) -> Self::Cache {
-        self.counted(self.ports.open_cache())
-    }
-
-    fn open_rollouts(&self) -> Self::Rollouts {
-        self.counted(self.ports.open_rollouts())
     }
 }
 
@@ -171,7 +107,7 @@ impl<T: QuotaService> QuotaService for Counted<T> {
     ) -> Result<quota::Admitted<Self::Admission>, quota::Refusal> {
         let admitted = self.call().admit(call, now_ms, random)?;
         Ok(quota::Admitted {
-            admission: self.wrap(admitted.admission),
+            admission: self.counter.of(admitted.admission),
             wait_ms: admitted.wait_ms,
             headers: admitted.headers,
         })
@@ -210,7 +146,9 @@ impl<T: IdempotencyService> IdempotencyService for Counted<T> {
         now_ms: u64,
     ) -> Result<idempotency::Looked<Self::Attempt>, idempotency::Refusal> {
         Ok(match self.call().look(call, now_ms)? {
-            idempotency::Looked::Free(attempt) => idempotency::Looked::Free(self.wrap(attempt)),
+            idempotency::Looked::Free(attempt) => {
+                idempotency::Looked::Free(self.counter.of(attempt))
+            }
             idempotency::Looked::Done(kept) => idempotency::Looked::Done(kept),
             idempotency::Looked::Unprotected => idempotency::Looked::Unprotected,
         })
@@ -265,8 +203,8 @@ impl<T: UsageService> UsageService for Counted<T> {
     }
 }
 
-impl CustomService for Counted<ScriptedPolicy> {
-    type Admission = Self;
+impl<T: CustomService> CustomService for Counted<T> {
+    type Admission = Counted<T::Admission>;
 
     fn scope(&self) -> custom::Scope {
         self.call().scope()
@@ -277,16 +215,16 @@ impl CustomService for Counted<ScriptedPolicy> {
         call: &custom::Call<'_>,
         now_ms: u64,
         random: u64,
-    ) -> Result<custom::Admitted<Self>, custom::Refusal> {
+    ) -> Result<custom::Admitted<Self::Admission>, custom::Refusal> {
         let admitted = self.call().admit(call, now_ms, random)?;
         Ok(custom::Admitted {
-            admission: self.wrap(admitted.admission),
+            admission: self.counter.of(admitted.admission),
             headers: admitted.headers,
         })
     }
 }
 
-impl CustomAdmission for Counted<ScriptedPolicy> {
+impl<T: CustomAdmission> CustomAdmission for Counted<T> {
     fn settle(&self, outcome: custom::Outcome, now_ms: u64) {
         self.call().settle(outcome, now_ms);
     }
@@ -366,108 +304,5 @@ impl<T: AdapterPort> AdapterPort for Counted<T> {
 
     fn advance(&self, outputs: Vec<Tensor>) -> Result<Step, String> {
         self.call().advance(outputs)
-    }
-}
-
-impl Ports for Counting {
-    type Contract = Counted<<InMemory as Ports>::Contract>;
-    type Adapter = Counted<<InMemory as Ports>::Adapter>;
-
-    fn unix_ms(&self) -> u64 {
-        self.host().unix_ms()
-    }
-
-    fn monotonic_ns(&self) -> u64 {
-        self.host().monotonic_ns()
-    }
-
-    fn random(&self) -> u128 {
-        self.host().random()
-    }
-
-    fn log(&self, message: &str) {
-        self.host().log(message);
-    }
-
-    fn sleep_ms(&self, ms: u32) {
-        self.host().sleep_ms(ms);
-    }
-
-    fn policy_text(&self) -> Result<String, String> {
-        self.host().policy_text()
-    }
-
-    fn read_policy_file(&self, name: &str) -> Option<String> {
-        self.host().read_policy_file(name)
-    }
-
-    fn environment(&self, name: &str) -> Option<String> {
-        self.host().environment(name)
-    }
-
-    fn list_models(&self) -> Vec<(String, Vec<String>)> {
-        self.host().list_models()
-    }
-
-    fn read_model_file(&self, model: &str, file: &str) -> Result<Vec<u8>, String> {
-        self.host().read_model_file(model, file)
-    }
-
-    fn model_file_written_s(&self, model: &str, file: &str) -> Option<u64> {
-        self.host().model_file_written_s(model, file)
-    }
-
-    fn open_contract(&self, text: &str) -> Result<Self::Contract, String> {
-        Ok(self.counted(self.component().open_contract(text)?))
-    }
-
-    fn open_adapter(&self, name: &str, config: &[u8]) -> Result<Self::Adapter, String> {
-        Ok(self.counted(self.component().open_adapter(name, config)?))
-    }
-
-    fn infer(
-        &self,
-        model: &str,
-        version: ModelVersion,
-        inputs: Vec<Tensor>,
-        outputs: &[String],
-        options: InferOptions,
-    ) -> Result<Vec<Tensor>, Failure> {
-        let ports = self.component();
-        ports.infer(model, version, inputs, outputs, options)
-    }
-
-    fn shadow(
-        &self,
-        model: &str,
-        version: ModelVersion,
-        inputs: Vec<Tensor>,
-        expected: Vec<Tensor>,
-    ) -> Result<(), Failure> {
-        self.component().shadow(model, version, inputs, expected)
-    }
-
-    fn ready(&self, model: &str, version: ModelVersion) -> Result<(), Failure> {
-        self.component().ready(model, version)
-    }
-
-    fn statistics(
-        &self,
-        model: Option<&str>,
-        version: Option<ModelVersion>,
-    ) -> Result<String, ControlFailure> {
-        self.component().statistics(model, version)
-    }
-
-    fn index(&self, ready: bool) -> Result<String, ControlFailure> {
-        self.component().index(ready)
-    }
-
-    fn load(&self, model: &str) -> Result<(), ControlFailure> {
-        self.component().load(model)
-    }
-
-    fn unload(&self, model: &str) -> Result<(), ControlFailure> {
-        self.component().unload(model)
     }
 }

@@ -32,7 +32,6 @@ pub mod redis_server;
 pub mod sim;
 
 pub use clock::FakeClock;
-pub use counting::Counting;
 pub use custom::ScriptedPolicy;
 pub use faulty_kv::FaultyStore;
 pub use kv::MemoryKv;

@@ -1,6 +1,7 @@
 //! The gate's ports in memory: files in a map, the real services of the policies over a store in memory, validation
 //! called natively, and a model whose function the test gives.
 
+use crate::counting::{Counted, Counter};
 use crate::{FakeClock, MemoryKv, ScriptedPolicy};
 use penstock_core::kv::run_ready;
 use penstock_core::{Clock, Kv, ModelVersion};
@@ -66,6 +67,8 @@ pub struct InMemory {
     pub shadowed: Rc<RefCell<Vec<ModelVersion>>>,
     /// The host's facts about its models. Without it, the host has no such store.
     pub control: Option<Rc<Control>>,
+    /// The calls that the gate made.
+    pub calls: Counter,
     /// The policy of the operator's own.
     pub custom: ScriptedPolicy,
     /// Called while the gate waits.
@@ -124,6 +127,7 @@ impl InMemory {
             rows_depend: Rc::default(),
             shadowed: Rc::default(),
             control: None,
+            calls: Counter::default(),
             custom: ScriptedPolicy::default(),
             meanwhile: Rc::default(),
             random: Rc::default(),
@@ -161,63 +165,68 @@ impl InMemory {
 }
 
 impl Services for InMemory {
-    type Auth = KvAuth<MemoryKv>;
-    type Quota = NotedQuota;
-    type Idempotency = KvIdempotency<MemoryKv>;
-    type Usage = KvUsage<MemoryKv>;
-    type Custom = ScriptedPolicy;
-    type Cache = KvCache<MemoryKv>;
-    type Rollouts = KvRollouts<MemoryKv>;
+    type Auth = Counted<KvAuth<MemoryKv>>;
+    type Quota = Counted<NotedQuota>;
+    type Idempotency = Counted<KvIdempotency<MemoryKv>>;
+    type Usage = Counted<KvUsage<MemoryKv>>;
+    type Custom = Counted<ScriptedPolicy>;
+    type Cache = Counted<KvCache<MemoryKv>>;
+    type Rollouts = Counted<KvRollouts<MemoryKv>>;
 
-    fn open_auth(&self, text: &str, environment: Environment) -> Result<KvAuth<MemoryKv>, String> {
+    fn open_auth(&self, text: &str, environment: Environment) -> Result<Self::Auth, String> {
         let pepper = |name: &str| (name == "pepper").then(|| PEPPER.to_owned());
-        KvAuth::open(text, environment, self.kv.clone(), pepper)
+        let auth = KvAuth::open(text, environment, self.kv.clone(), pepper)?;
+        Ok(self.calls.of(auth))
     }
 
-    fn open_quota(&self, policy: &str) -> Result<NotedQuota, String> {
-        Ok(NotedQuota {
+    fn open_quota(&self, policy: &str) -> Result<Self::Quota, String> {
+        Ok(self.calls.of(NotedQuota {
             quota: KvQuota::open(policy, self.kv.clone())?,
             log: self.quota_log.clone(),
-        })
+        }))
     }
 
-    fn open_idempotency(&self, text: &str) -> Result<KvIdempotency<MemoryKv>, String> {
-        KvIdempotency::open(text, self.kv.clone())
+    fn open_idempotency(&self, text: &str) -> Result<Self::Idempotency, String> {
+        Ok(self.calls.of(KvIdempotency::open(text, self.kv.clone())?))
     }
 
-    fn open_usage(&self, text: &str) -> Result<KvUsage<MemoryKv>, String> {
-        KvUsage::open(text, self.kv.clone())
+    fn open_usage(&self, text: &str) -> Result<Self::Usage, String> {
+        Ok(self.calls.of(KvUsage::open(text, self.kv.clone())?))
     }
 
-    fn open_custom(&self, _text: &str) -> Result<ScriptedPolicy, String> {
+    fn open_custom(&self, _text: &str) -> Result<Self::Custom, String> {
         match &self.custom.fault {
             Some(fault) => Err(fault.clone()),
-            None => Ok(self.custom.clone()),
+            None => Ok(self.calls.of(self.custom.clone())),
         }
     }
 
-    fn open_cache(&self) -> KvCache<MemoryKv> {
-        KvCache::new(self.kv.clone())
+    fn open_cache(&self) -> Self::Cache {
+        self.calls.of(KvCache::new(self.kv.clone()))
     }
 
-    fn open_rollouts(&self) -> KvRollouts<MemoryKv> {
-        KvRollouts::new(self.rollout_kv.clone(), self.rollout_kv.clone(), |_| true)
+    fn open_rollouts(&self) -> Self::Rollouts {
+        let (kv, counters) = (self.rollout_kv.clone(), self.rollout_kv.clone());
+        self.calls.of(KvRollouts::new(kv, counters, |_| true))
     }
 }
 
 impl Ports for InMemory {
-    type Contract = NativeValidation;
-    type Adapter = LengthAdapter;
+    type Contract = Counted<NativeValidation>;
+    type Adapter = Counted<LengthAdapter>;
 
     fn unix_ms(&self) -> u64 {
+        self.calls.host();
         self.clock.unix_ms()
     }
 
     fn monotonic_ns(&self) -> u64 {
+        self.calls.host();
         self.clock.monotonic_ns()
     }
 
     fn random(&self) -> u128 {
+        self.calls.host();
         self.random.set(self.random.get() + 1);
         // The numbers are spread over all bits, so that every few bits differ from one number to the next.
         let spread = self
@@ -228,10 +237,12 @@ impl Ports for InMemory {
     }
 
     fn log(&self, message: &str) {
+        self.calls.host();
         self.logged.borrow_mut().push(message.to_owned());
     }
 
     fn sleep_ms(&self, ms: u32) {
+        self.calls.host();
         self.slept_ms.set(self.slept_ms.get() + u64::from(ms));
         self.clock.advance_ms(u64::from(ms));
         if let Some(meanwhile) = self.meanwhile.borrow().as_ref() {
@@ -240,18 +251,22 @@ impl Ports for InMemory {
     }
 
     fn policy_text(&self) -> Result<String, String> {
+        self.calls.host();
         Ok(self.policy.borrow().clone())
     }
 
     fn read_policy_file(&self, _name: &str) -> Option<String> {
+        self.calls.host();
         None
     }
 
     fn environment(&self, name: &str) -> Option<String> {
+        self.calls.host();
         self.environment.borrow().get(name).cloned()
     }
 
     fn list_models(&self) -> Vec<(String, Vec<String>)> {
+        self.calls.host();
         self.models
             .iter()
             .map(|(name, files)| (name.clone(), files.keys().cloned().collect()))
@@ -259,25 +274,29 @@ impl Ports for InMemory {
     }
 
     fn read_model_file(&self, model: &str, file: &str) -> Result<Vec<u8>, String> {
+        self.calls.host();
         let found = self.models.get(model).and_then(|files| files.get(file));
         found.cloned().ok_or_else(|| format!("no file {file}"))
     }
 
     fn model_file_written_s(&self, model: &str, file: &str) -> Option<u64> {
+        self.calls.host();
         let files = self.models.get(model)?;
         files.contains_key(file).then_some(1_767_225_600)
     }
 
-    fn open_contract(&self, text: &str) -> Result<NativeValidation, String> {
+    fn open_contract(&self, text: &str) -> Result<Self::Contract, String> {
+        self.calls.component();
         Contract::parse(text)
-            .map(NativeValidation)
+            .map(|contract| self.calls.of(NativeValidation(contract)))
             .map_err(|faults| format!("{faults:?}"))
     }
 
-    fn open_adapter(&self, name: &str, _config: &[u8]) -> Result<LengthAdapter, String> {
+    fn open_adapter(&self, name: &str, _config: &[u8]) -> Result<Self::Adapter, String> {
+        self.calls.component();
         match name {
             "length" | "vectors" | "pictures" | "classes" | "pairs" | "pipeline" => {
-                Ok(LengthAdapter {
+                Ok(self.calls.of(LengthAdapter {
                     other: Cell::new(name == "pipeline"),
                     pipes: name == "pipeline",
                     embeds: name == "vectors",
@@ -285,7 +304,7 @@ impl Ports for InMemory {
                     classifies: name == "classes",
                     scores: name == "pairs",
                     ..LengthAdapter::default()
-                })
+                }))
             }
             _ => Err(format!("no adapter `{name}`")),
         }
@@ -299,6 +318,7 @@ impl Ports for InMemory {
         outputs: &[String],
         options: InferOptions,
     ) -> Result<Vec<Tensor>, Failure> {
+        self.calls.component();
         if options.is_joined && self.rows_depend.get() {
             return Err(Failure {
                 kind: FailureKind::RowsDepend,
@@ -320,11 +340,13 @@ impl Ports for InMemory {
         _inputs: Vec<Tensor>,
         _expected: Vec<Tensor>,
     ) -> Result<(), Failure> {
+        self.calls.component();
         self.shadowed.borrow_mut().push(version);
         Ok(())
     }
 
     fn ready(&self, model: &str, _version: ModelVersion) -> Result<(), Failure> {
+        self.calls.component();
         (self.ready)(model)
     }
 
@@ -333,18 +355,22 @@ impl Ports for InMemory {
         _model: Option<&str>,
         _version: Option<ModelVersion>,
     ) -> Result<String, ControlFailure> {
+        self.calls.component();
         self.control(|control| control.statistics.clone())
     }
 
     fn index(&self, _ready: bool) -> Result<String, ControlFailure> {
+        self.calls.component();
         self.control(|control| control.index.clone())
     }
 
     fn load(&self, model: &str) -> Result<(), ControlFailure> {
+        self.calls.component();
         self.control(|control| control.asked.borrow_mut().push(format!("load {model}")))
     }
 
     fn unload(&self, model: &str) -> Result<(), ControlFailure> {
+        self.calls.component();
         self.control(|control| control.asked.borrow_mut().push(format!("unload {model}")))
     }
 }

@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use penstock_nn::backend::onnxruntime::OnnxRuntime;
 use penstock_nn::backend::openvino::OpenVino;
+use penstock_nn::backend::scripted::Scripted;
 use penstock_nn::backend::tract::Tract;
 use penstock_nn::worker::restart::Restarts;
 use penstock_nn::worker::{self, ChildOptions, Find, Isolated, Launcher};
-use penstock_nn::{Backend, GraphSource, NnTensor, TensorType};
+use penstock_nn::{Backend, GraphSource, LoadOptions, Model, NnTensor, TensorType};
 
 /// ONNX's numbers for element types.
 pub mod onnx_type {
@@ -50,6 +51,12 @@ const OPSET: u64 = 17;
 const IR_VERSION: u64 = 8;
 /// The first operator set with every type of a byte and less, and the file format that goes with it.
 const OPSET_OF_SMALL_TYPES: (u64, u64) = (25, 13);
+
+/// A model whose runs a script answers.
+pub fn load_script(backend: &Scripted, options: &LoadOptions) -> Model {
+    let graph = GraphSource::Bytes(Default::default());
+    Model::load("m", "1", backend, &graph, options).expect("a script loads")
+}
 
 /// A dimension in a graph's declaration.
 #[derive(Clone, Copy)]
