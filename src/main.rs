@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use penstock_host::Launcher;
 use penstock_host::admin::AdminListen;
 use penstock_host::admin::action::Action;
-use penstock_host::app::Nn;
+use penstock_host::app::{Nn, Serving};
 use penstock_host::entry_points::EntryPointKind;
 use penstock_host::keys::{NewKey, NewTenant, Scope};
 use penstock_host::{check, init, keys, up, usage};
@@ -412,7 +412,7 @@ impl Common {
             onnxruntime: self.onnxruntime.clone(),
             openvino: self.openvino.clone(),
             runtime_config: self.runtime_config_file.clone(),
-            nn: Nn::Native,
+            serving: Serving::default(),
             state_dir: self.state_dir.clone(),
             launcher: Some(Launcher::this_program(&["worker"])),
         }
@@ -460,18 +460,20 @@ fn main() -> ExitCode {
             penstock_host::log::init(matches!(args.log, Log::Json));
             up::run(up::UpOptions {
                 app: penstock_host::AppOptions {
-                    nn: match args.nn {
-                        NnArg::Native => Nn::Native,
-                        NnArg::Component => Nn::Component,
+                    serving: Serving {
+                        nn: match args.nn {
+                            NnArg::Native => Nn::Native,
+                            NnArg::Component => Nn::Component,
+                        },
+                        entry_point: match args.door {
+                            DoorArg::Direct => EntryPointKind::Direct,
+                            DoorArg::Http => EntryPointKind::Http,
+                        },
                     },
                     ..args.common.app()
                 },
                 listen: args.listen,
                 admin: args.admin_listen,
-                entry_point: match args.door {
-                    DoorArg::Direct => EntryPointKind::Direct,
-                    DoorArg::Http => EntryPointKind::Http,
-                },
             })
         }
     }

@@ -384,7 +384,7 @@ pub fn administer(args: ModelsArgs) -> ExitCode {
             onnxruntime: None,
             openvino: None,
             runtime_config: None,
-            nn: penstock_host::app::Nn::Native,
+            serving: penstock_host::app::Serving::default(),
             launcher: None,
             state_dir: args.state_dir.clone(),
         },

@@ -20,6 +20,7 @@ fn application() -> tempfile::TempDir {
         "spin.toml",
         "penstock.toml",
         "build/gate.wasm",
+        "build/gate-direct.wasm",
         "build/auth.wasm",
         "build/quota.wasm",
         "build/idempotency.wasm",

@@ -243,7 +243,7 @@ fn application(files: &Path) -> AppOptions {
         onnxruntime: None,
         openvino: None,
         runtime_config: Some(runtime_config),
-        nn: penstock_host::app::Nn::Native,
+        serving: penstock_host::app::Serving::default(),
         state_dir: Some(root().join("target/penstock-test-state")),
         launcher: None,
     }
@@ -275,14 +275,14 @@ fn start(door: EntryPointKind, settings: &str) -> Running {
             Ok(stores)
         }))
         .expect("the application is prepared");
-    let ticker = Ticker::start(prepared.component.engine()).unwrap();
+    let ticker = Ticker::start(prepared.compiled.component.engine()).unwrap();
     let door_settings = EntryPointSettings {
         retained_bytes: penstock_host::entry_points::RETAINED_BYTES,
         count: settings.instances.count,
         max_reuse: settings.instances.max_reuse,
         total_timeout: Duration::from_millis(settings.server.total_timeout_ms),
     };
-    let pre = link(&prepared.component).expect("linked");
+    let pre = link(&prepared.compiled).expect("linked");
     let door = match door {
         EntryPointKind::Direct => EntryPoint::Direct(Arc::new(
             Direct::new(pre, prepared.source, door_settings).expect("a direct door"),

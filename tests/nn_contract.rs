@@ -150,7 +150,7 @@ fn start(kind: Kind, slow: &str) -> Host {
         openvino: None,
         onnxruntime: (kind != Kind::InWebAssembly).then(onnxruntime),
         runtime_config: None,
-        nn: penstock_host::app::Nn::Native,
+        serving: penstock_host::app::Serving::default(),
         state_dir: Some(root().join("target/penstock-test-state")),
         launcher: None,
     };
@@ -170,7 +170,7 @@ fn start(kind: Kind, slow: &str) -> Host {
     if prepared.runs_models {
         runtime.block_on(prepared.repository.load_all(|_| {}));
     }
-    let ticker = Ticker::start(prepared.component.engine()).unwrap();
+    let ticker = Ticker::start(prepared.compiled.component.engine()).unwrap();
     let door_settings = EntryPointSettings {
         retained_bytes: settings.instances.memory_bytes,
         // One instance, so that each request finds it as the one before left it.
@@ -178,7 +178,7 @@ fn start(kind: Kind, slow: &str) -> Host {
         max_reuse: settings.instances.max_reuse,
         total_timeout: Duration::from_millis(settings.server.total_timeout_ms),
     };
-    let pre = link(&prepared.component).expect("linked");
+    let pre = link(&prepared.compiled).expect("linked");
     let mut direct = None;
     let door = match kind {
         Kind::Http => EntryPoint::Http(Http::new(pre, prepared.source, door_settings).unwrap()),

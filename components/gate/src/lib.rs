@@ -3,11 +3,12 @@
 
 #![allow(missing_docs)]
 
-use penstock_guest::gate::{Door, HttpResponse, answer_http};
+use penstock_guest::gate::Door;
 
 penstock_guest::imports::bindings::export!(Door with_types_in penstock_guest::imports::bindings);
 
+#[cfg(feature = "http")]
 #[spin_sdk::http_service]
-async fn handle(request: spin_sdk::http::Request) -> HttpResponse {
-    answer_http(request).await
+async fn handle(request: spin_sdk::http::Request) -> penstock_guest::gate::HttpResponse {
+    penstock_guest::gate::answer_http(request).await
 }

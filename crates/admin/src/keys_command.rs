@@ -8,7 +8,7 @@ use crate::fields::problem;
 use crate::listener::{STORE, unix_ms};
 use crate::store::StoreKv;
 use anyhow::{Context, anyhow, bail};
-use penstock_app::{Manifest, Nn};
+use penstock_app::{Manifest, Serving};
 use penstock_app::{RuntimeConfig, StoreKind, open_stores};
 use penstock_app::{secrets, variables};
 use penstock_core::Problem;
@@ -131,7 +131,7 @@ impl Channel {
                     let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
                     anyhow!("{}", lines.join("\n"))
                 };
-                let manifest = Manifest::load(app, Nn::Native).map_err(several)?;
+                let manifest = Manifest::load(app, Serving::default()).map_err(several)?;
                 let pepper = variables::pepper(&manifest, state_dir, &secrets::environment)?;
                 let pepper = Pepper::new(pepper.text.as_bytes()).map_err(|e| anyhow!(e))?;
                 let config =

@@ -26,7 +26,7 @@ pub mod variables;
 pub use compose::{Composed, compose};
 pub use files::{Mount, SingleFile, Visible, copy, visible};
 pub use finding::{Finding, Place, Severity};
-pub use manifest::{Manifest, Nn};
+pub use manifest::{EntryPointKind, Manifest, Nn, Serving};
 pub use one_line::one_line;
 pub use open_stores::open_stores;
 pub use runtime_config::{Durability, RuntimeConfig, StoreConfig, StoreKind};

@@ -22,8 +22,9 @@ use toml::de::DeTable;
 pub use dependency::DependencyName;
 pub(crate) use dependency::compatible;
 pub use types::{
-    Application, Capability, Component, Dependency, FileEntry, FileForm, HttpTrigger, Inherit,
-    Manifest, NativeSource, Nn, Provider, Route, StoreLabel, Variable,
+    Application, Capability, Component, Dependency, EntryPointKind, FileEntry, FileForm,
+    HttpTrigger, Inherit, Manifest, Nn, OtherSource, Provider, Route, Serving, StoreLabel,
+    Variable,
 };
 
 use super::finding::{self, Finding, Lines, Place};
@@ -33,7 +34,8 @@ use super::finding::{self, Finding, Lines, Place};
 pub const MAX_MANIFEST_BYTES: u64 = 1 << 20;
 
 /// The remedy for missing files of the manifest.
-const BUILD_REMEDY: &str = "run scripts/build, or correct the path";
+const BUILD_REMEDY: &str =
+    "run scripts/build (with --portable for --door http and for other hosts), or correct the path";
 
 impl Manifest {
     /// Reads a manifest, decides from which file each component is served, and checks that these exist.
@@ -41,10 +43,13 @@ impl Manifest {
     /// # Errors
     ///
     /// All faults, in the order of the file.
-    pub fn load(path: &Path, inference: Nn) -> Result<Manifest, Vec<Finding>> {
+    pub fn load(path: &Path, serving: Serving) -> Result<Manifest, Vec<Finding>> {
         let text = read(path).map_err(|finding| vec![finding])?;
         let mut manifest = Self::parse(path, &text)?;
-        if inference == Nn::Native {
+        if serving.entry_point == EntryPointKind::Direct {
+            manifest.prefer_direct();
+        }
+        if serving.nn == Nn::Native {
             manifest.prefer_native();
         }
         let findings = manifest.missing_files();
@@ -104,6 +109,16 @@ impl Manifest {
             }
         }
         best.map(|(_, component)| component)
+    }
+
+    /// Serves every component that has a `direct` file from it instead of from its `source`.
+    fn prefer_direct(&mut self) {
+        for component in self.components.values_mut() {
+            if let Some(direct) = component.direct.take() {
+                component.source = direct.path;
+                component.source_place = direct.place;
+            }
+        }
     }
 
     /// Serves every component that has a `native` file from it instead of from its `source`. A dependency then inherits

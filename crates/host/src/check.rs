@@ -4,7 +4,9 @@
 use crate::AppOptions;
 use crate::settings::{Compare, ModelsSettings, Settings};
 use crate::{access, prepare};
-use penstock_app::{self as app, Finding, Manifest, Nn, Place, RuntimeConfig, Severity};
+use penstock_app::{
+    self as app, EntryPointKind, Finding, Manifest, Nn, Place, RuntimeConfig, Serving, Severity,
+};
 use penstock_nn::agreement::Agreement;
 use penstock_nn::repository::{EventKind, LOAD_GIVEN_UP};
 use penstock_nn::{Repository, State};
@@ -60,7 +62,7 @@ pub fn findings(options: &AppOptions, compare: bool) -> Vec<Finding> {
         }
     };
     let mut mounts = Vec::new();
-    match Manifest::load(&options.app, Nn::Native) {
+    match Manifest::load(&options.app, Serving::default()) {
         Err(found) => findings.extend(found),
         Ok(manifest) => {
             findings.extend(manifest.warnings.iter().cloned());
@@ -114,7 +116,11 @@ pub fn findings(options: &AppOptions, compare: bool) -> Vec<Finding> {
 /// Checks the application as a host without `wasi:nn` composes it, if some component has a file for that. A missing
 /// file is no error here, because this host does not need it.
 fn as_elsewhere(options: &AppOptions, native: &Manifest, root: &str) -> Vec<Finding> {
-    let portable = match Manifest::load(&options.app, Nn::Component) {
+    let elsewhere = Serving {
+        nn: Nn::Component,
+        entry_point: EntryPointKind::Http,
+    };
+    let portable = match Manifest::load(&options.app, elsewhere) {
         Ok(portable) => portable,
         Err(found) => {
             let warn = |finding| Finding {

@@ -561,7 +561,7 @@ fn initialise(
 
 /// The mounts of the manifest, if there is one. They show where the models are.
 fn manifest_mounts(options: &AppOptions) -> Vec<penstock_app::Mount> {
-    let found = penstock_app::Manifest::load(&options.app, penstock_app::Nn::Native)
+    let found = penstock_app::Manifest::load(&options.app, penstock_app::Serving::default())
         .ok()
         .and_then(|manifest| {
             let root = prepare::root_component(&manifest).ok()?.to_owned();

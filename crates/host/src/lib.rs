@@ -49,8 +49,8 @@ pub struct AppOptions {
     pub openvino: Option<PathBuf>,
     /// The runtime configuration with the store of each label, if it is not the default.
     pub runtime_config: Option<PathBuf>,
-    /// The place where models run: in this host, or in the component for hosts without `wasi:nn`.
-    pub nn: app::Nn,
+    /// Where models run, and the entry point that requests go through.
+    pub serving: app::Serving,
     /// The directory of compiled components and stores, if it is not beside the manifest.
     pub state_dir: Option<PathBuf>,
     /// Starts this program as a child that runs a model. Without it, models run only in this process.

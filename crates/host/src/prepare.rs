@@ -14,7 +14,7 @@ use penstock_policy::auth::api_key::Pepper;
 use penstock_policy::auth::token::Issuers;
 use penstock_runtime::kv::{self, ModelStore, Stores};
 use penstock_runtime::state::{InstanceSource, Mount};
-use penstock_runtime::{Cached, compile, engine, variables};
+use penstock_runtime::{Compiled, compile, variables};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub struct Prepared {
     /// The manifest.
     pub manifest: Manifest,
     /// The composed component, compiled.
-    pub component: wasmtime::component::Component,
+    pub compiled: Compiled,
     /// The source of instances.
     pub source: InstanceSource,
     /// The models.
@@ -42,8 +42,6 @@ pub struct Prepared {
     pub backends: Vec<(&'static str, String)>,
     /// Whether the application asks this host to run models; if not, none are loaded.
     pub runs_models: bool,
-    /// Whether it was compiled or taken from the cache, as text.
-    pub compiled: String,
 }
 
 /// Reads, composes and compiles an application, and opens its stores and its models directory.
@@ -64,7 +62,7 @@ pub async fn prepare_with(
     ) -> anyhow::Result<BTreeMap<String, Arc<dyn Store>>>,
 ) -> anyhow::Result<Prepared> {
     let state_dir = options.state_dir();
-    let manifest = Manifest::load(&options.app, options.nn).map_err(several)?;
+    let manifest = Manifest::load(&options.app, options.serving).map_err(several)?;
     let root = root_component(&manifest)?.to_owned();
     let composed = app::compose(&manifest, &root, provided).map_err(several)?;
     for warning in manifest.warnings.iter().chain(&composed.warnings) {
@@ -83,13 +81,12 @@ pub async fn prepare_with(
             anyhow::anyhow!("[auth] cannot be used: {why}; docs/KEYS.md describes how to set variables of the manifest")
         })?;
     let mut stores = stores(options, &manifest, &root, &state_dir, open).await?;
-    let engine = engine::build(&settings.instances)
-        .map_err(|e| anyhow::anyhow!("cannot start the WebAssembly engine: {e:#}; [instances] may need more memory than the machine has"))?;
-    let (component, outcome) = compile(&engine, &composed.bytes, &state_dir.join("cache"))?;
-    let compiled = match outcome.cached {
-        Cached::Hit => format!("components from the cache in {} ms", outcome.millis),
-        _ => format!("components compiled in {} ms", outcome.millis),
-    };
+    let compiled = compile(
+        &settings.instances,
+        &composed.bytes,
+        &composed.imports,
+        &state_dir.join("cache"),
+    )?;
     let app::Visible {
         directories: mut mounts,
         mut files,
@@ -158,13 +155,12 @@ pub async fn prepare_with(
     };
     Ok(Prepared {
         manifest,
-        component,
+        compiled,
         source,
         repository,
         models,
         backends,
         runs_models,
-        compiled,
     })
 }
 

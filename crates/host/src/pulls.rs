@@ -3,7 +3,7 @@
 use crate::settings::Settings;
 use crate::{AppOptions, prepare};
 use penstock_admin::client::columns;
-use penstock_app::{self as app, Manifest, Nn};
+use penstock_app::{self as app, Manifest, Serving};
 use penstock_core::clock::rfc3339;
 use penstock_nn::Repository;
 use penstock_sources::plan::Kept;
@@ -420,7 +420,7 @@ impl PullOptions {
                     lines.join("\n")
                 )
             };
-            let manifest = Manifest::load(&self.app.app, Nn::Native).map_err(text)?;
+            let manifest = Manifest::load(&self.app.app, Serving::default()).map_err(text)?;
             let root = prepare::root_component(&manifest)?.to_owned();
             mounts = app::visible(&manifest, &root, &[prepare::POLICY_FILE])
                 .map_err(text)?

@@ -16,6 +16,7 @@ use penstock_admin::{self as admin, Admin, AdminListen};
 use penstock_nn::Repository;
 use penstock_nn::repository::Readiness;
 use penstock_policy::quota::limits::{Algorithm, Limit};
+use penstock_runtime::Cached;
 use penstock_runtime::engine::Ticker;
 use penstock_runtime::entry_points::{
     Direct, EntryPointKind, EntryPointSettings, Http, RETAINED_BYTES, link,
@@ -52,8 +53,6 @@ pub struct UpOptions {
     pub app: AppOptions,
     /// The address of the API.
     pub listen: SocketAddr,
-    /// The entry point that requests go through.
-    pub entry_point: EntryPointKind,
     /// The address of the admin API. It overrides the policy.
     pub admin: Option<AdminListen>,
 }
@@ -108,9 +107,9 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
         None => None,
     };
     log_stores(&settings, &prepared.source.stores);
-    let engine = prepared.component.engine();
+    let engine = prepared.compiled.component.engine();
     let _ticker = Ticker::start(engine).context("cannot start the epoch thread")?;
-    let entry = open_entry_point(options.entry_point, &prepared, &settings)?;
+    let entry = open_entry_point(options.app.serving.entry_point, &prepared, &settings)?;
     // Idle instances that hold old models may use much memory. They are dropped when the models change.
     let retiring = retire_with(&entry, &prepared.repository);
     let scheme = if tls.is_some() { "https" } else { "http" };
@@ -234,7 +233,7 @@ fn open_entry_point(
         max_reuse: settings.instances.max_reuse,
         total_timeout: Duration::from_millis(settings.server.total_timeout_ms),
     };
-    let pre = link(&prepared.component)
+    let pre = link(&prepared.compiled)
         .map_err(|e| anyhow::anyhow!("cannot link the application: {e:#}"))?;
     let source = prepared.source.clone();
     match kind {
@@ -265,11 +264,15 @@ fn server_settings(settings: &Settings) -> ServerSettings {
 }
 
 fn log_application(prepared: &Prepared, origin: &str) {
+    let outcome = &prepared.compiled.outcome;
+    let compiled = match outcome.cached {
+        Cached::Hit => format!("components from the cache in {} ms", outcome.millis),
+        _ => format!("components compiled in {} ms", outcome.millis),
+    };
     tracing::info!(
-        "{} {} on {origin} ({}); models are {}",
+        "{} {} on {origin} ({compiled}); models are {}",
         prepared.manifest.application.name,
         prepared.manifest.application.version,
-        prepared.compiled,
         if prepared.runs_models {
             "loading, /ready tells when they are"
         } else {

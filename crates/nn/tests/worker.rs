@@ -57,6 +57,30 @@ async fn a_crash_costs_the_calls_that_ran_and_those_that_wait_are_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_short_run_happens_on_the_processor_of_the_thread_that_waits_and_others_anywhere() {
+    let all = std::thread::available_parallelism().unwrap().get() as f32;
+    let processors = async |model: &Model| ask(model, asks::PROCESSORS).await.expect("it answers");
+    let model = load(1);
+    assert_eq!(processors(&model).await, all, "no run was measured yet");
+    // Runs of other tests may make one of these long.
+    let mut kept = 0;
+    for _ in 0..200 {
+        kept += u32::from(processors(&model).await == 1.0);
+    }
+    assert!(kept > 0, "{kept} of 200");
+    ask(&model, asks::SLOW).await.expect("it answers");
+    assert_eq!(processors(&model).await, all, "after a long run");
+    let threads = load_with(LoadOptions {
+        instances: Some(1),
+        intra_op_threads: 2,
+        ..LoadOptions::default()
+    });
+    for _ in 0..50 {
+        assert_eq!(processors(&threads).await, all, "its threads would inherit");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn calls_that_share_a_run_all_fail_with_it_and_it_is_not_tried_again() {
     let model = load_with(LoadOptions {
         instances: Some(1),

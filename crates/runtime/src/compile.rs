@@ -24,6 +24,9 @@ use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use crate::engine::{self, Concurrency};
+use crate::settings::InstanceSettings;
+
 /// Compiled components that are kept. An application has one or a few, so this covers several builds. Each is about
 /// twice as large as its component.
 pub const MAX_CACHED: usize = 16;
@@ -60,27 +63,75 @@ pub struct CacheOutcome {
     pub millis: u64,
 }
 
-/// Compiles a component, or loads the code that an earlier run compiled.
+/// A component that is ready to be linked.
+pub struct Compiled {
+    /// Its machine code, with the engine that runs it.
+    pub component: Component,
+    /// Whether the engine lets it use the asynchronous part of the component model.
+    pub concurrency: Concurrency,
+    /// The origin of the code.
+    pub outcome: CacheOutcome,
+}
+
+/// Compiles a composed component, or loads the code that an earlier run compiled. `imports` are the names of its
+/// imports. Its engine has no concurrency if the component needs none, because calls are cheaper then.
 ///
 /// # Errors
 ///
-/// The engine does not accept the component.
+/// No engine can be built with these settings, or none accepts the component.
 pub fn compile(
-    engine: &Engine,
+    settings: &InstanceSettings,
+    bytes: &[u8],
+    imports: &[String],
+    cache_dir: &Path,
+) -> anyhow::Result<Compiled> {
+    let candidates: &[Concurrency] = if imports.iter().any(|import| is_async(import)) {
+        &[Concurrency::On]
+    } else {
+        // The first engine refuses a component that uses concurrency inside, before it compiles anything.
+        &[Concurrency::Off, Concurrency::On]
+    };
+    let engines = candidates
+        .iter()
+        .map(|concurrency| engine::build(settings, *concurrency))
+        .collect::<wasmtime::Result<Vec<_>>>()
+        .map_err(|e| {
+            anyhow!(
+                "cannot start the WebAssembly engine: {e:#}; [instances] may need more memory than the machine has"
+            )
+        })?;
+    let (at, component, outcome) = compile_for(&engines, bytes, cache_dir)?;
+    Ok(Compiled {
+        component,
+        concurrency: candidates[at],
+        outcome,
+    })
+}
+
+/// Whether an interface has asynchronous functions.
+fn is_async(import: &str) -> bool {
+    crate::kv::is_async(import) || (import.starts_with("wasi:") && import.contains("@0.3"))
+}
+
+/// Compiles a component for the first engine that accepts it, or loads its code. Returns the index of the engine.
+fn compile_for(
+    engines: &[Engine],
     bytes: &[u8],
     cache_dir: &Path,
-) -> anyhow::Result<(Component, CacheOutcome)> {
+) -> anyhow::Result<(usize, Component, CacheOutcome)> {
     let started = Instant::now();
-    let key = key(engine, bytes);
+    let keys: Vec<Key> = engines.iter().map(|engine| key(engine, bytes)).collect();
     let outcome = |cached| CacheOutcome {
         cached,
         millis: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
     };
     let usable = prepare(cache_dir);
-    if usable.is_ok()
-        && let Some(component) = load(engine, &key, cache_dir)
-    {
-        return Ok((component, outcome(Cached::Hit)));
+    if usable.is_ok() {
+        for (at, (engine, key)) in engines.iter().zip(&keys).enumerate() {
+            if let Some(component) = load(engine, key, cache_dir) {
+                return Ok((at, component, outcome(Cached::Hit)));
+            }
+        }
     }
     // This takes seconds of every core, so the log must not be silent meanwhile.
     tracing::info!(
@@ -89,8 +140,21 @@ pub fn compile(
         megabytes(bytes.len()),
         cache_dir.display()
     );
-    let component = Component::new(engine, bytes)
-        .map_err(|error| anyhow!("the engine does not accept the component: {error:?}"))?;
+    let mut refusal = anyhow!("there is no engine");
+    let mut accepted = None;
+    for (at, engine) in engines.iter().enumerate() {
+        match Component::new(engine, bytes) {
+            Ok(component) => {
+                accepted = Some((at, component));
+                break;
+            }
+            // The last engine allows most.
+            Err(error) => refusal = anyhow!("the engine does not accept the component: {error:?}"),
+        }
+    }
+    let Some((at, component)) = accepted else {
+        return Err(refusal);
+    };
     tracing::info!(
         "compiled the components in {:.1} s",
         started.elapsed().as_secs_f64()
@@ -99,7 +163,7 @@ pub fn compile(
         let code = component
             .serialize()
             .map_err(|error| format!("the compiled code cannot be serialized: {error:?}"))?;
-        store(&key, &code, cache_dir).map_err(|error| {
+        store(&keys[at], &code, cache_dir).map_err(|error| {
             format!(
                 "the compiled code cannot be stored in `{}` ({error})",
                 cache_dir.display()
@@ -113,7 +177,7 @@ pub fn compile(
             Cached::Unusable(reason)
         }
     };
-    Ok((component, outcome(cached)))
+    Ok((at, component, outcome(cached)))
 }
 
 fn megabytes(bytes: usize) -> String {
@@ -332,7 +396,11 @@ mod tests {
     }
 
     fn cached(engine: &Engine, bytes: &[u8], at: &Path) -> Cached {
-        compile(engine, bytes, at).expect("it compiles").1.cached
+        let engines = std::slice::from_ref(engine);
+        compile_for(engines, bytes, at)
+            .expect("it compiles")
+            .2
+            .cached
     }
 
     fn cache_files(at: &Path) -> Vec<PathBuf> {
@@ -354,6 +422,32 @@ mod tests {
         let other = component("(component)");
         assert_eq!(cached(&engine, &other, &at), Cached::Miss);
         assert_eq!(cache_files(&at).len(), 2, "and nothing is left aside");
+    }
+
+    #[test]
+    fn a_component_gets_concurrency_only_if_it_needs_it() {
+        let dir = directory();
+        let settings = InstanceSettings {
+            count: 1,
+            ..InstanceSettings::default()
+        };
+        let plain = component("(component (core module))");
+        let inside = component("(component (type (stream u8)))");
+        for (bytes, imports, concurrency) in [
+            (&plain, "penstock:types/http@0.1.0", Concurrency::Off),
+            (&plain, "wasi:http/types@0.2.6", Concurrency::Off),
+            (&plain, "wasi:http/types@0.3.0", Concurrency::On),
+            (&plain, "spin:key-value/key-value@3.0.0", Concurrency::On),
+            (&inside, "penstock:types/http@0.1.0", Concurrency::On),
+        ] {
+            let imports = [imports.to_owned()];
+            for cached in [Cached::Miss, Cached::Hit] {
+                let compiled = compile(&settings, bytes, &imports, dir.path()).expect("compiled");
+                assert_eq!(compiled.concurrency, concurrency, "{imports:?}");
+                let seen = &compiled.outcome.cached;
+                assert!(seen == &cached || seen == &Cached::Hit, "{imports:?}");
+            }
+        }
     }
 
     #[test]
@@ -466,7 +560,8 @@ mod tests {
     #[test]
     fn what_the_engine_does_not_accept_is_an_error_and_is_not_kept() {
         let (engine, dir) = (engine(), directory());
-        assert!(compile(&engine, b"\0asm, or so", dir.path()).is_err());
+        let engines = std::slice::from_ref(&engine);
+        assert!(compile_for(engines, b"\0asm, or so", dir.path()).is_err());
         assert!(cache_files(dir.path()).is_empty());
     }
 

@@ -25,8 +25,19 @@ const ASYNC_STACK_BYTES: usize = 1 << 20;
 /// Stack that a guest may use. The rest is the host's.
 const WASM_STACK_BYTES: usize = 512 << 10;
 
+/// Whether components may use the asynchronous part of the component model: `async` functions, streams and futures, as
+/// WASI 0.3 does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Concurrency {
+    /// They may not. Calls between components and calls of the host are cheaper, because the runtime keeps no task for
+    /// each of them.
+    Off,
+    /// They may.
+    On,
+}
+
 /// Builds the engine all components run on.
-pub fn build(settings: &InstanceSettings) -> wasmtime::Result<Engine> {
+pub fn build(settings: &InstanceSettings, concurrency: Concurrency) -> wasmtime::Result<Engine> {
     // Two entry points have a pool each, and an instance being replaced overlaps with its successor.
     let slots = settings.count.saturating_mul(2).saturating_add(2);
     let mut pool = PoolingAllocationConfig::new();
@@ -44,7 +55,8 @@ pub fn build(settings: &InstanceSettings) -> wasmtime::Result<Engine> {
     let mut config = Config::new();
     config
         .wasm_component_model(true)
-        .wasm_component_model_async(true)
+        .wasm_component_model_async(concurrency == Concurrency::On)
+        .concurrency_support(concurrency == Concurrency::On)
         .epoch_interruption(true)
         .async_stack_size(ASYNC_STACK_BYTES)
         .max_wasm_stack(WASM_STACK_BYTES)

@@ -17,7 +17,8 @@ pub use counts::InstanceCounts;
 pub use direct::Direct;
 pub use error::EntryPointError;
 pub use http::Http;
-pub use settings::{EntryPointKind, EntryPointSettings, RETAINED_BYTES};
+pub use settings::{EntryPointSettings, RETAINED_BYTES};
 
 pub use crate::linker::link;
 pub use crate::request::EntryPointRequest;
+pub use penstock_app::EntryPointKind;

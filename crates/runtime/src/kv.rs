@@ -44,17 +44,29 @@ pub const INTERFACES: [&str; 5] = [
     "spin:key-value/key-value@3.0.0",
 ];
 
-/// Adds the interfaces to a linker. `view` makes the view of an instance's state.
+/// Whether an interface has asynchronous functions. Then it needs [`Concurrency::On`](crate::engine::Concurrency::On).
+pub fn is_async(interface: &str) -> bool {
+    interface == "spin:key-value/key-value@3.0.0"
+}
+
+/// Adds the interfaces without asynchronous functions to a linker. `view` makes the view of an instance's state.
 pub fn add_to_linker<T: Send + 'static>(
     linker: &mut Linker<T>,
     view: fn(&mut T) -> KvView<'_>,
 ) -> wasmtime::Result<()> {
     use bindings::fermyon::spin::key_value as spin2;
-    use bindings::spin::key_value::key_value as spin3;
     use bindings::wasi::keyvalue::{atomics, batch, store};
     store::add_to_linker::<_, HasKv>(linker, view)?;
     atomics::add_to_linker::<_, HasKv>(linker, view)?;
     batch::add_to_linker::<_, HasKv>(linker, view)?;
-    spin2::add_to_linker::<_, HasKv>(linker, view)?;
+    spin2::add_to_linker::<_, HasKv>(linker, view)
+}
+
+/// Adds the other interfaces, for engines that allow them.
+pub fn add_async_to_linker<T: Send + 'static>(
+    linker: &mut Linker<T>,
+    view: fn(&mut T) -> KvView<'_>,
+) -> wasmtime::Result<()> {
+    use bindings::spin::key_value::key_value as spin3;
     spin3::add_to_linker::<_, HasKv>(linker, view)
 }

@@ -22,4 +22,4 @@ pub mod settings;
 pub mod state;
 pub mod variables;
 
-pub use compile::{CacheOutcome, Cached, compile};
+pub use compile::{CacheOutcome, Cached, Compiled, compile};

@@ -3,7 +3,7 @@
 use super::dependency::{DependencyName, check_kebab};
 use super::reader::{OWN_LABELS, is_empty};
 use super::types::{
-    Capability, Component, Dependency, FileEntry, FileForm, Inherit, NativeSource, Provider,
+    Capability, Component, Dependency, FileEntry, FileForm, Inherit, OtherSource, Provider,
     StoreLabel, Variable,
 };
 use crate::document::{Reader, Section, Text};
@@ -130,7 +130,7 @@ impl<'a> Reader<'a> {
             })
             .collect();
         let mut key_value_stores = self.labels(section);
-        let (own, native) = self.own_table(section);
+        let (own, native, direct) = self.own_table(section);
         if let Some(first) = own.first() {
             configured.push((OWN_LABELS, first.place));
         }
@@ -171,6 +171,7 @@ impl<'a> Reader<'a> {
             source,
             source_place,
             native,
+            direct,
             environment,
             files: self.files(section),
             exclude_files: self
@@ -207,12 +208,13 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads the table of this host, which Spin does not read. It has labels that the host grants beside those that
-    /// Spin would (Spin knows one and refuses the others unless it is told their stores). It also has the file that the
-    /// host serves if it provides natively the part that the `source` carries.
+    /// Spin would (Spin knows one and refuses the others unless it is told their stores). It also has the files that the
+    /// host serves instead of the `source`: `native` if it provides natively the part that the `source` carries, and
+    /// `direct` if it calls only the direct entry point.
     pub(super) fn own_table(
         &mut self,
         section: &Section<'_>,
-    ) -> (Vec<StoreLabel>, Option<NativeSource>) {
+    ) -> (Vec<StoreLabel>, Option<OtherSource>, Option<OtherSource>) {
         let tools = section
             .table
             .get("tool")
@@ -229,21 +231,25 @@ impl<'a> Reader<'a> {
             table,
             span: key.span(),
         };
-        self.only(&own, &["key_value_stores", "native"]);
-        let native = self.string(&own, "native").map(|path| {
-            if path.value.is_empty() {
-                self.error(
-                    &path.span,
-                    format!("`native` in {} is empty", own.name),
-                    "write the path of the WebAssembly file, or leave it out",
-                );
-            }
-            NativeSource {
-                place: self.place(&path.span),
-                path: self.root.join(path.value),
-            }
-        });
-        (self.labels(&own), native)
+        self.only(&own, &["key_value_stores", "native", "direct"]);
+        let native = self.other_source(&own, "native");
+        let direct = self.other_source(&own, "direct");
+        (self.labels(&own), native, direct)
+    }
+
+    fn other_source(&mut self, own: &Section<'_>, field: &str) -> Option<OtherSource> {
+        let path = self.string(own, field)?;
+        if path.value.is_empty() {
+            self.error(
+                &path.span,
+                format!("`{field}` in {} is empty", own.name),
+                "write the path of the WebAssembly file, or leave it out",
+            );
+        }
+        Some(OtherSource {
+            place: self.place(&path.span),
+            path: self.root.join(path.value),
+        })
     }
 
     pub(super) fn source(&mut self, section: &Section<'_>) -> (PathBuf, Place) {

@@ -254,7 +254,11 @@ fn a_native_file_takes_the_place_of_the_source_and_inherits_nothing() {
     for file in ["gate.wasm", "native.wasm"] {
         std::fs::write(dir.path().join(file), "").expect("written");
     }
-    let native = Manifest::load(&path, Nn::Native).expect("the native files are there");
+    let in_wasm = Serving {
+        nn: Nn::Component,
+        ..Serving::default()
+    };
+    let native = Manifest::load(&path, Serving::default()).expect("the native files are there");
     assert_eq!(
         native.components["nn"].source,
         dir.path().join("native.wasm")
@@ -263,14 +267,14 @@ fn a_native_file_takes_the_place_of_the_source_and_inherits_nothing() {
         native.components["gate"].dependencies[0].inherit,
         Inherit::Nothing
     );
-    let findings = Manifest::load(&path, Nn::Component).expect_err("the source is not there");
+    let findings = Manifest::load(&path, in_wasm).expect_err("the source is not there");
     assert!(
         findings[0].message.contains("portable.wasm"),
         "{}",
         findings[0]
     );
     std::fs::write(dir.path().join("portable.wasm"), "").expect("written");
-    let portable = Manifest::load(&path, Nn::Component).expect("all there");
+    let portable = Manifest::load(&path, in_wasm).expect("all there");
     assert_eq!(
         portable.components["nn"].source,
         dir.path().join("portable.wasm")
@@ -280,6 +284,35 @@ fn a_native_file_takes_the_place_of_the_source_and_inherits_nothing() {
             .inherit
             .allows(Capability::Files)
     );
+}
+
+#[test]
+fn a_direct_file_takes_the_place_of_the_source_if_the_host_calls_that_entry_point() {
+    let text = small(
+        "",
+        "[component.gate.tool.penstock]\ndirect = \"direct.wasm\"",
+    );
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("spin.toml");
+    std::fs::write(&path, text).expect("written");
+    let through = |entry_point| {
+        let serving = Serving {
+            entry_point,
+            ..Serving::default()
+        };
+        Manifest::load(&path, serving)
+    };
+    for (kind, file) in [
+        (EntryPointKind::Direct, "direct.wasm"),
+        (EntryPointKind::Http, "gate.wasm"),
+    ] {
+        let findings = through(kind).expect_err("the file is not there");
+        assert_eq!(findings.len(), 1, "the other file is not needed");
+        assert!(findings[0].message.contains(file), "{}", findings[0]);
+        std::fs::write(dir.path().join(file), "").expect("written");
+        let manifest = through(kind).expect("the file is there");
+        assert_eq!(manifest.components["gate"].source, dir.path().join(file));
+    }
 }
 
 #[test]
@@ -413,7 +446,7 @@ fn files_the_manifest_names_must_exist() {
         "[component.gate.dependencies]\n\"a:b/c\" = { path = \"c.wasm\" }",
     );
     std::fs::write(&path, &text).expect("written");
-    let findings = Manifest::load(&path, Nn::Native).expect_err("no files");
+    let findings = Manifest::load(&path, Serving::default()).expect_err("no files");
     let lines: Vec<Option<usize>> = findings.iter().map(|finding| finding.line).collect();
     assert_eq!(lines, [Some(8), Some(11)]);
     assert!(
@@ -423,7 +456,7 @@ fn files_the_manifest_names_must_exist() {
     );
     std::fs::write(dir.path().join("gate.wasm"), "").expect("written");
     std::fs::create_dir(dir.path().join("c.wasm")).expect("made");
-    let findings = Manifest::load(&path, Nn::Native).expect_err("not a file");
+    let findings = Manifest::load(&path, Serving::default()).expect_err("not a file");
     assert!(
         findings[0].message.contains("is not a file"),
         "{}",
@@ -431,15 +464,16 @@ fn files_the_manifest_names_must_exist() {
     );
     std::fs::remove_dir(dir.path().join("c.wasm")).expect("removed");
     std::fs::write(dir.path().join("c.wasm"), "").expect("written");
-    Manifest::load(&path, Nn::Native).expect("all there");
+    Manifest::load(&path, Serving::default()).expect("all there");
 }
 
 #[test]
 fn a_manifest_that_cannot_be_read_says_why() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("spin.toml");
-    let said =
-        |path: &Path| Manifest::load(path, Nn::Native).expect_err("unreadable")[0].to_string();
+    let said = |path: &Path| {
+        Manifest::load(path, Serving::default()).expect_err("unreadable")[0].to_string()
+    };
     assert!(said(&path).contains("cannot be read"));
     assert!(said(dir.path()).contains("is not a file"));
     std::fs::write(&path, b"# one\n# tw\xff\n").expect("written");

@@ -89,7 +89,9 @@ pub struct Component {
     pub source_place: Place,
     /// `native` of `[component.<id>.tool.penstock]`: the file that replaces the source on a host that provides the part
     /// that the source carries.
-    pub native: Option<NativeSource>,
+    pub native: Option<OtherSource>,
+    /// `direct` of the same table: the file that replaces the source if the host calls only the direct entry point.
+    pub direct: Option<OtherSource>,
     /// Environment variables.
     pub environment: BTreeMap<String, String>,
     /// Files it may read; [`visible`](crate::files::visible) resolves them.
@@ -108,19 +110,38 @@ pub struct Component {
     pub(super) configured: Vec<(&'static str, Place)>,
 }
 
-/// The file of a component that is served if it has two.
+/// The entry point that requests go through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EntryPointKind {
+    /// The typed entry point `penstock:gate/door`.
+    #[default]
+    Direct,
+    /// `wasi:http/handler`.
+    Http,
+}
+
+/// Decides which file of a component is served if it has several.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Serving {
+    /// Where models run.
+    pub nn: Nn,
+    /// The entry point that the host calls.
+    pub entry_point: EntryPointKind,
+}
+
+/// Where models run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Nn {
-    /// Its `native` one: models run in this host, outside WebAssembly.
+    /// In this host, outside WebAssembly: components with a `native` file are served from it.
     #[default]
     Native,
-    /// Its `source`, as Spin serves it: models run in WebAssembly, in the component that is linked into it.
+    /// In WebAssembly, in the component that is linked into the `source`, as on Spin.
     Component,
 }
 
-/// A component's file for hosts that provide natively the part that its `source` has in WebAssembly.
+/// A component's file that this host serves instead of its `source`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NativeSource {
+pub struct OtherSource {
     /// Its place.
     pub place: Place,
     /// The WebAssembly file, resolved against the manifest's folder.

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use penstock_tensor::contract::Provider;
 
 use super::control::{Control, Kind, Note};
+use super::processor;
 use super::shared::{self, BODY, Header, Looks, Segment, Slice};
 use super::status::mapped_bytes;
 use super::wire::{self, Message, Open, Opened};
@@ -141,6 +142,7 @@ fn serve(control: &Control, find: &Find) -> Option<()> {
     control.send(answer, &[]).ok()?;
     drop(mailbox);
     let session = session?;
+    let may_move = starts_no_threads(&open.options);
     let mut instances: HashMap<u32, (Arc<Endings>, Arc<Segment>)> = HashMap::new();
     loop {
         let (note, fds) = control.receive().ok()??;
@@ -157,7 +159,7 @@ fn serve(control: &Control, find: &Find) -> Option<()> {
                 let session = session.clone();
                 std::thread::Builder::new()
                     .name(format!("instance-{}", note.number))
-                    .spawn(move || attend(&*session, &segments, &ending))
+                    .spawn(move || attend(&*session, &segments, &ending, may_move))
                     .ok()?;
             }
             Kind::Interrupt => {
@@ -238,6 +240,11 @@ fn allowance(options: &LoadOptions) -> Option<u64> {
     )
 }
 
+/// Whether all computing of a run happens on the thread that calls it.
+fn starts_no_threads(options: &LoadOptions) -> bool {
+    options.intra_op_threads <= 1 && options.provider == Provider::Cpu && options.device.is_none()
+}
+
 /// Bounds the private memory that can be written to. An allocation beyond it fails, which some runtimes report as an
 /// error of the run; others end the process.
 fn limit_memory(bytes: u64) {
@@ -255,7 +262,7 @@ fn limit_memory(bytes: u64) {
 }
 
 /// Runs one instance's calls.
-fn attend(session: &dyn Session, segments: &[Arc<Segment>], ending: &Endings) {
+fn attend(session: &dyn Session, segments: &[Arc<Segment>], ending: &Endings, may_move: bool) {
     let Some((calls, answers)) = segments.split_first() else {
         return;
     };
@@ -263,6 +270,7 @@ fn attend(session: &dyn Session, segments: &[Arc<Segment>], ending: &Endings) {
     // Numbers continue from the server's: an instance outlives the process that ran it before.
     let mut seen = header.call.load(Ordering::SeqCst);
     let mut instance = None;
+    let mut kept = processor::Kept::new(may_move);
     let looks = Looks::default();
     // The first answer is whether there is an instance.
     let made = make(session, &mut instance, ending);
@@ -279,6 +287,7 @@ fn attend(session: &dyn Session, segments: &[Arc<Segment>], ending: &Endings) {
             return;
         }
         seen = call.load(Ordering::Acquire);
+        kept.follow(header.processor.load(Ordering::Acquire));
         let ran = run_one(session, &mut instance, header, calls, ending);
         answer(header, answers, ran, seen);
     }

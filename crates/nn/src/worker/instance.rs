@@ -3,6 +3,7 @@
 use super::answers;
 use super::control::{Kind, Note};
 use super::process::{ANSWERS, INSTANCE_TIMEOUT, InstanceShared, PATIENCE, Phase};
+use super::processor;
 use super::restart::FIRST_WAIT;
 use super::shared::{self, BODY, Header, Looks};
 use super::wire;
@@ -103,8 +104,8 @@ impl IsolatedInstance {
         }
     }
 
-    /// Hands a call to the child, and returns its number.
-    pub(super) fn post(&mut self, inputs: &[NnTensor]) -> Result<u32, NnError> {
+    /// Hands a call to the child, to run on a processor, and returns its number.
+    pub(super) fn post(&mut self, inputs: &[NnTensor], processor: u32) -> Result<u32, NnError> {
         self.attach()?;
         let shared = &self.shared;
         let header = shared.header();
@@ -122,6 +123,7 @@ impl IsolatedInstance {
         let free = (shared.answers.iter()).position(|segment| Arc::strong_count(segment) == 1);
         let chosen = free.unwrap_or(ANSWERS - 1);
         header.answer_in.store(chosen as u32, Ordering::Release);
+        header.processor.store(processor, Ordering::Release);
         let call = next_call(header);
         shared::announce(&header.call, call, &header.child_sleeps);
         Ok(call)
@@ -189,7 +191,7 @@ impl Instance for IsolatedInstance {
             Some(begun) => begun?,
             None => {
                 self.waited = false;
-                self.post(inputs)?
+                self.post(inputs, processor::ANY)?
             }
         };
         let finished = self.finish(call, None);
@@ -202,7 +204,8 @@ impl Instance for IsolatedInstance {
         if up == 0 || up != self.attached {
             return false;
         }
-        let posted = self.post(inputs);
+        // This thread waits, so its processor is free.
+        let posted = self.post(inputs, processor::current());
         let ready = match &posted {
             Ok(call) => self.is_done(*call, at_most),
             Err(_) => true,

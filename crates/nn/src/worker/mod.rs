@@ -33,6 +33,7 @@ mod instance;
 mod launcher;
 mod parent;
 mod process;
+mod processor;
 pub mod restart;
 mod shared;
 mod spawn;

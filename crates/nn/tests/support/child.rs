@@ -33,6 +33,8 @@ pub mod asks {
     pub const NO_NEW_PRIVILEGES: f32 = 11.0;
     /// Waits a moment.
     pub const SLOW: f32 = 10.0;
+    /// Answers with the number of processors on which the call may run.
+    pub const PROCESSORS: f32 = 12.0;
 }
 
 pub fn signal(pid: u32, signal: i32) {
@@ -83,6 +85,10 @@ pub fn script(_: usize, inputs: &[NnTensor]) -> Step {
         asks::NO_NEW_PRIVILEGES => {
             let status = std::fs::read_to_string("/proc/thread-self/status").expect("it is Linux");
             answer(f32::from(u8::from(status.contains("NoNewPrivs:\t1"))))
+        }
+        asks::PROCESSORS => {
+            let count = std::thread::available_parallelism().expect("it is Linux");
+            answer(count.get() as f32)
         }
         asks::SLOW => Step::Delay(Duration::from_millis(300), Box::new(Step::Echo)),
         _ => Step::Echo,

@@ -1,16 +1,6 @@
-//! The choice of the entry point, and how it uses its instances.
+//! How an entry point uses its instances.
 
 use std::time::Duration;
-
-/// The entry point that requests go through.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum EntryPointKind {
-    /// The typed entry point `penstock:gate/door`.
-    #[default]
-    Direct,
-    /// `wasi:http/handler`.
-    Http,
-}
 
 /// The value of [`EntryPointSettings::retained_bytes`] if models run in the host. An instance that grew larger is not
 /// kept, and the next large request makes its own. Policies start with about 5 MiB together.
