@@ -35,7 +35,8 @@ impl fmt::Display for KvError {
 }
 
 /// An open store. A policy that must be correct on every host uses only `get`, `exists`, `set`, `delete` and `increment`.
-/// [`Kv::set_many`] makes several writes in one operation. [`Kv::read_to_swap`] is for stores whose compare-and-swap is sound.
+/// [`Kv::read_many`] and [`Kv::set_many`] do several of these in one operation. [`Kv::read_to_swap`] is for stores whose
+/// compare-and-swap is sound.
 ///
 /// Read a counter with `increment(name, 0)`, and never `set` it: stores differ in how they store it. On some stores this read
 /// creates the counter and costs a write, so call `exists` first if the counter is usually absent.
@@ -48,6 +49,11 @@ pub trait Kv {
     async fn get(&self, kv_key: &str) -> Result<Option<Vec<u8>>, KvError>;
     /// Whether an entry exists; counters included.
     async fn exists(&self, kv_key: &str) -> Result<bool, KvError>;
+    /// Reads the values of entries that `set` wrote, and whether counters exist, in one operation if the store can. The reads
+    /// are not one moment: each entry is read at some time between the call and its return, in any order.
+    async fn read_many(&self, values: &[String], counters: &[String]) -> Result<Many, KvError> {
+        read_one_by_one(self, values, counters).await
+    }
     /// Writes an entry.
     async fn set(&self, kv_key: &str, value: &[u8]) -> Result<(), KvError>;
     /// Writes several entries in order, in one operation if the store can. It is not atomic.
@@ -65,6 +71,31 @@ pub trait Kv {
     async fn read_to_swap(&self, kv_key: &str) -> Result<(Option<Vec<u8>>, Self::Swap), KvError>;
     /// Writes if the entry is unchanged since it was read. Returns whether it was.
     async fn swap(&self, swap: Self::Swap, value: &[u8]) -> Result<bool, KvError>;
+}
+
+/// The result of [`Kv::read_many`], in the order of the names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Many {
+    /// The values.
+    pub values: Vec<Option<Vec<u8>>>,
+    /// Whether each counter exists.
+    pub counters: Vec<bool>,
+}
+
+/// [`Kv::read_many`] for stores that cannot read several entries at once.
+pub async fn read_one_by_one<K: Kv + ?Sized>(
+    kv: &K,
+    values: &[String],
+    counters: &[String],
+) -> Result<Many, KvError> {
+    let mut many = Many::default();
+    for kv_key in values {
+        many.values.push(kv.get(kv_key).await?);
+    }
+    for kv_key in counters {
+        many.counters.push(kv.exists(kv_key).await?);
+    }
+    Ok(many)
 }
 
 /// Runs a policy over a store whose operations complete immediately.

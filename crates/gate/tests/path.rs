@@ -180,6 +180,10 @@ fn typical() -> Vec<(&'static str, Cost)> {
         ),
         (
             "predict, a new idempotency key",
+            cost(ports(""), &[keyed("k0"), keyed("k1"), keyed("k2")]),
+        ),
+        (
+            "the same, with places in the index for 16 calls",
             cost(ports(""), &[keyed("k0"), keyed("k1")]),
         ),
         (
