@@ -4,6 +4,7 @@
 //! runs the whole function. In a simulation each operation is a point at which other callers run, replies get lost and
 //! callers die.
 
+use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::pin::pin;
@@ -96,6 +97,58 @@ pub async fn read_one_by_one<K: Kv + ?Sized>(
         many.counters.push(kv.exists(kv_key).await?);
     }
     Ok(many)
+}
+
+/// [`Kv::read_many`] over a host's `get-many`. On some hosts it fails, and its interface promises no order. After an answer that
+/// cannot be used, an instance reads one by one.
+#[derive(Debug, Default)]
+pub struct BatchedReads {
+    unusable: Cell<bool>,
+}
+
+impl BatchedReads {
+    /// For an instance that has not asked yet.
+    pub const fn new() -> Self {
+        Self {
+            unusable: Cell::new(false),
+        }
+    }
+
+    /// Reads entries by `get_many`, whose result is `None` if it failed, or one by one.
+    pub async fn read<K: Kv>(
+        &self,
+        kv: &K,
+        values: &[String],
+        counters: &[String],
+        get_many: impl FnOnce(&[String]) -> Option<Vec<(String, Option<Vec<u8>>)>>,
+    ) -> Result<Many, KvError> {
+        if !self.unusable.get() {
+            let asked: Vec<String> = values.iter().chain(counters).cloned().collect();
+            let found = get_many(&asked);
+            if let Some(many) = found.and_then(|found| in_order(found, &asked, values.len())) {
+                return Ok(many);
+            }
+        }
+        let many = read_one_by_one(kv, values, counters).await?;
+        // The store answers, so the failure was that of `get-many`.
+        self.unusable.set(true);
+        Ok(many)
+    }
+}
+
+/// The result of `get-many`, if it names all entries in the order in which they were asked for.
+fn in_order(
+    found: Vec<(String, Option<Vec<u8>>)>,
+    asked: &[String],
+    values: usize,
+) -> Option<Many> {
+    let same = found.len() == asked.len() && found.iter().zip(asked).all(|(a, b)| a.0 == *b);
+    let mut found = found.into_iter().map(|(_, value)| value);
+    same.then(|| Many {
+        values: found.by_ref().take(values).collect(),
+        // What a store gives for a counter is its own affair.
+        counters: found.map(|counter| counter.is_some()).collect(),
+    })
 }
 
 /// Runs a policy over a store whose operations complete immediately.

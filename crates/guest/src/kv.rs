@@ -1,11 +1,10 @@
 //! Implements the storage port over `wasi:keyvalue`. A store is opened once in the life of an instance.
 //!
-//! On some hosts `get-many` fails. There an instance reads entries one by one. `list-keys` is not used, because on some hosts
-//! it is unbounded.
+//! `list-keys` is not used, because on some hosts it is unbounded.
 
-use penstock_core::kv::{Many, read_one_by_one};
+use penstock_core::kv::{BatchedReads, Many};
 use penstock_core::{Kv, KvError};
-use std::cell::{Cell, OnceCell};
+use std::cell::OnceCell;
 
 #[allow(missing_docs)]
 mod bindings {
@@ -35,8 +34,7 @@ pub const COUNTERS: &str = "counters";
 pub struct WitKv {
     labels: &'static [&'static str],
     opened: OnceCell<store::Bucket>,
-    /// Whether `get-many` failed where single reads succeeded.
-    without_get_many: Cell<bool>,
+    batched_reads: BatchedReads,
 }
 
 impl WitKv {
@@ -45,7 +43,7 @@ impl WitKv {
         Self {
             labels,
             opened: OnceCell::new(),
-            without_get_many: Cell::new(false),
+            batched_reads: BatchedReads::new(),
         }
     }
 
@@ -84,21 +82,6 @@ impl WitKv {
     }
 }
 
-/// The result of `get-many`, if it names every entry in the order that was asked. The interface does not promise that order.
-fn in_order(
-    found: Vec<(String, Option<Vec<u8>>)>,
-    asked: &[String],
-    values: usize,
-) -> Option<Many> {
-    let same = found.len() == asked.len() && found.iter().zip(asked).all(|(a, b)| a.0 == *b);
-    let mut found = found.into_iter().map(|(_, value)| value);
-    same.then(|| Many {
-        values: found.by_ref().take(values).collect(),
-        // The bytes of a counter are the store's own affair.
-        counters: found.map(|counter| counter.is_some()).collect(),
-    })
-}
-
 fn failed(error: store::Error) -> KvError {
     KvError::new(match error {
         store::Error::NoSuchStore => "the store is gone".to_owned(),
@@ -120,17 +103,9 @@ impl Kv for WitKv {
 
     async fn read_many(&self, values: &[String], counters: &[String]) -> Result<Many, KvError> {
         let bucket = self.bucket()?;
-        if self.without_get_many.get() {
-            return read_one_by_one(self, values, counters).await;
-        }
-        let asked: Vec<String> = values.iter().chain(counters).cloned().collect();
-        let found = batch::get_many(bucket, &asked).ok();
-        if let Some(many) = found.and_then(|found| in_order(found, &asked, values.len())) {
-            return Ok(many);
-        }
-        let many = read_one_by_one(self, values, counters).await?;
-        self.without_get_many.set(true);
-        Ok(many)
+        let get_many = |asked: &[String]| batch::get_many(bucket, asked).ok();
+        let reads = &self.batched_reads;
+        reads.read(self, values, counters, get_many).await
     }
 
     async fn set(&self, kv_key: &str, value: &[u8]) -> Result<(), KvError> {

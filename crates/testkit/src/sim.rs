@@ -139,6 +139,17 @@ impl World {
             random.below(4)
         }
     }
+
+    /// Counts an operation, and decides whether its request and its reply get lost.
+    fn begin_operation(&self) -> (bool, bool) {
+        self.operations.set(self.operations.get() + 1);
+        let faults = self.faults.get();
+        let mut random = self.random.borrow_mut();
+        (
+            random.permille(faults.lost_request),
+            random.permille(faults.lost_reply),
+        )
+    }
 }
 
 /// A caller that has not finished.
@@ -273,15 +284,7 @@ impl Sim {
         operation: impl FnOnce(&mut BTreeMap<String, Entry>) -> Result<T, KvError> + 'static,
     ) -> Result<T, KvError> {
         let world = &self.world;
-        world.operations.set(world.operations.get() + 1);
-        let faults = world.faults.get();
-        let (lost_request, lost_reply) = {
-            let mut random = world.random.borrow_mut();
-            (
-                random.permille(faults.lost_request),
-                random.permille(faults.lost_reply),
-            )
-        };
+        let (lost_request, lost_reply) = world.begin_operation();
         let applied_ms = world.now_ms.get() + world.delay();
         let replied_ms = applied_ms + 1 + world.delay();
         let outcome: Rc<RefCell<Option<Result<T, KvError>>>> = Rc::default();
@@ -306,15 +309,7 @@ impl Sim {
     /// Reads entries in one operation, each at its own time and in any order, with operations of others in between.
     async fn read_each(&self, kv_keys: Vec<String>) -> Result<Vec<Option<Entry>>, KvError> {
         let world = &self.world;
-        world.operations.set(world.operations.get() + 1);
-        let faults = world.faults.get();
-        let (lost_request, lost_reply) = {
-            let mut random = world.random.borrow_mut();
-            (
-                random.permille(faults.lost_request),
-                random.permille(faults.lost_reply),
-            )
-        };
+        let (lost_request, lost_reply) = world.begin_operation();
         let mut last_ms = world.now_ms.get();
         let read: Rc<RefCell<Vec<Option<Entry>>>> = Rc::default();
         read.borrow_mut().resize(kv_keys.len(), None);

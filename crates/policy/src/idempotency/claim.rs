@@ -37,7 +37,7 @@
 //!
 //! A first call makes 5 writes (index entry, claim, intent, outcome, commit) and 2 reads (the lookup in all periods, and the
 //! claims of the neighbouring periods). A place in the index takes up to 3 more operations, once in 16 calls. A replay makes 2
-//! reads (the outcomes of all periods, and the fate). Decision 52 says why the rest must stay:
+//! reads (the lookup, which finds an outcome of today, and the fate), or 3 after midnight. Decision 52 says why the rest must stay:
 //!
 //! * The index entry comes first, so that the sweep finds all entries of an instance that dies.
 //! * The intent follows the claim. Before it, the intent could name the payload of a caller that loses.
@@ -240,20 +240,19 @@ impl Idempotency {
         let (mut newest, mut newest_expired) = (0, false);
         let mut others = Vec::new();
         let mut in_flight = None;
-        // One operation tells that a call is new, or finds the outcome of a finished one, in all periods. Its reads need not be
-        // of one moment: a claim that it misses is met by this caller's own claim.
+        // One operation tells that a call is new in all periods, or finds the outcome of one that finished today. Its reads need
+        // not be of one moment: a claim that it misses is met by this caller's own claim.
         let periods = self.periods(unix_ms);
-        let of_first = |what| {
-            periods
-                .clone()
-                .map(move |period| name(period, scope, what, 1))
-        };
-        let (outcomes, claims) = (
-            of_first('o').collect::<Vec<_>>(),
-            of_first('c').collect::<Vec<_>>(),
-        );
-        let first = kv.read_many(&outcomes, &claims).await?;
-        for ((period, outcome), is_claimed) in periods.zip(first.values).zip(first.counters) {
+        let claims = periods.clone().map(|period| name(period, scope, 'c', 1));
+        let first = kv
+            .read_many(&[name(present, scope, 'o', 1)], &claims.collect::<Vec<_>>())
+            .await?;
+        let mut of_present = first.values.into_iter().next().flatten();
+        for (period, is_claimed) in periods.zip(first.counters) {
+            let outcome = match period == present {
+                true => of_present.take(),
+                false => None,
+            };
             let state = match is_claimed || outcome.is_some() {
                 true => self.scan(kv, period, scope, outcome, unix_ms).await?,
                 false => State::Absent,
@@ -303,8 +302,8 @@ impl Idempotency {
         }
     }
 
-    /// Finds the state of a call in a period in which its first epoch is claimed. `first` is the outcome of that epoch, if it is
-    /// stored.
+    /// Finds the state of a call in a period in which its first epoch is claimed. `first` is the outcome of that epoch, if it was
+    /// found already.
     async fn scan<K: Kv>(
         &self,
         kv: &K,
