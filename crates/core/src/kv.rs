@@ -4,6 +4,7 @@
 //! runs the whole function. In a simulation each operation is a point at which other callers run, replies get lost and
 //! callers die.
 
+use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::pin::pin;
@@ -35,7 +36,8 @@ impl fmt::Display for KvError {
 }
 
 /// An open store. A policy that must be correct on every host uses only `get`, `exists`, `set`, `delete` and `increment`.
-/// [`Kv::set_many`] makes several writes in one operation. [`Kv::read_to_swap`] is for stores whose compare-and-swap is sound.
+/// [`Kv::read_many`] and [`Kv::set_many`] do several of these in one operation. [`Kv::read_to_swap`] is for stores whose
+/// compare-and-swap is sound.
 ///
 /// Read a counter with `increment(name, 0)`, and never `set` it: stores differ in how they store it. On some stores this read
 /// creates the counter and costs a write, so call `exists` first if the counter is usually absent.
@@ -48,6 +50,11 @@ pub trait Kv {
     async fn get(&self, kv_key: &str) -> Result<Option<Vec<u8>>, KvError>;
     /// Whether an entry exists; counters included.
     async fn exists(&self, kv_key: &str) -> Result<bool, KvError>;
+    /// Reads the values of entries that `set` wrote, and whether counters exist, in one operation if the store can. The reads
+    /// are not one moment: each entry is read at some time between the call and its return, in any order.
+    async fn read_many(&self, values: &[String], counters: &[String]) -> Result<Many, KvError> {
+        read_one_by_one(self, values, counters).await
+    }
     /// Writes an entry.
     async fn set(&self, kv_key: &str, value: &[u8]) -> Result<(), KvError>;
     /// Writes several entries in order, in one operation if the store can. It is not atomic.
@@ -65,6 +72,83 @@ pub trait Kv {
     async fn read_to_swap(&self, kv_key: &str) -> Result<(Option<Vec<u8>>, Self::Swap), KvError>;
     /// Writes if the entry is unchanged since it was read. Returns whether it was.
     async fn swap(&self, swap: Self::Swap, value: &[u8]) -> Result<bool, KvError>;
+}
+
+/// The result of [`Kv::read_many`], in the order of the names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Many {
+    /// The values.
+    pub values: Vec<Option<Vec<u8>>>,
+    /// Whether each counter exists.
+    pub counters: Vec<bool>,
+}
+
+/// [`Kv::read_many`] for stores that cannot read several entries at once.
+pub async fn read_one_by_one<K: Kv + ?Sized>(
+    kv: &K,
+    values: &[String],
+    counters: &[String],
+) -> Result<Many, KvError> {
+    let mut many = Many::default();
+    for kv_key in values {
+        many.values.push(kv.get(kv_key).await?);
+    }
+    for kv_key in counters {
+        many.counters.push(kv.exists(kv_key).await?);
+    }
+    Ok(many)
+}
+
+/// [`Kv::read_many`] over a host's `get-many`. On some hosts it fails, and its interface promises no order. After an answer that
+/// cannot be used, an instance reads one by one.
+#[derive(Debug, Default)]
+pub struct BatchedReads {
+    unusable: Cell<bool>,
+}
+
+impl BatchedReads {
+    /// For an instance that has not asked yet.
+    pub const fn new() -> Self {
+        Self {
+            unusable: Cell::new(false),
+        }
+    }
+
+    /// Reads entries by `get_many`, whose result is `None` if it failed, or one by one.
+    pub async fn read<K: Kv>(
+        &self,
+        kv: &K,
+        values: &[String],
+        counters: &[String],
+        get_many: impl FnOnce(&[String]) -> Option<Vec<(String, Option<Vec<u8>>)>>,
+    ) -> Result<Many, KvError> {
+        if !self.unusable.get() {
+            let asked: Vec<String> = values.iter().chain(counters).cloned().collect();
+            let found = get_many(&asked);
+            if let Some(many) = found.and_then(|found| in_order(found, &asked, values.len())) {
+                return Ok(many);
+            }
+        }
+        let many = read_one_by_one(kv, values, counters).await?;
+        // The store answers, so the failure was that of `get-many`.
+        self.unusable.set(true);
+        Ok(many)
+    }
+}
+
+/// The result of `get-many`, if it names all entries in the order in which they were asked for.
+fn in_order(
+    found: Vec<(String, Option<Vec<u8>>)>,
+    asked: &[String],
+    values: usize,
+) -> Option<Many> {
+    let same = found.len() == asked.len() && found.iter().zip(asked).all(|(a, b)| a.0 == *b);
+    let mut found = found.into_iter().map(|(_, value)| value);
+    same.then(|| Many {
+        values: found.by_ref().take(values).collect(),
+        // What a store gives for a counter is its own affair.
+        counters: found.map(|counter| counter.is_some()).collect(),
+    })
 }
 
 /// Runs a policy over a store whose operations complete immediately.

@@ -1,7 +1,8 @@
 //! Implements the storage port over `wasi:keyvalue`. A store is opened once in the life of an instance.
 //!
-//! `get-many` and `list-keys` are not used. On some hosts the first fails and the second is unbounded.
+//! `list-keys` is not used, because on some hosts it is unbounded.
 
+use penstock_core::kv::{BatchedReads, Many};
 use penstock_core::{Kv, KvError};
 use std::cell::OnceCell;
 
@@ -33,6 +34,7 @@ pub const COUNTERS: &str = "counters";
 pub struct WitKv {
     labels: &'static [&'static str],
     opened: OnceCell<store::Bucket>,
+    batched_reads: BatchedReads,
 }
 
 impl WitKv {
@@ -41,6 +43,7 @@ impl WitKv {
         Self {
             labels,
             opened: OnceCell::new(),
+            batched_reads: BatchedReads::new(),
         }
     }
 
@@ -96,6 +99,13 @@ impl Kv for WitKv {
 
     async fn exists(&self, kv_key: &str) -> Result<bool, KvError> {
         self.bucket()?.exists(kv_key).map_err(failed)
+    }
+
+    async fn read_many(&self, values: &[String], counters: &[String]) -> Result<Many, KvError> {
+        let bucket = self.bucket()?;
+        let get_many = |asked: &[String]| batch::get_many(bucket, asked).ok();
+        let reads = &self.batched_reads;
+        reads.read(self, values, counters, get_many).await
     }
 
     async fn set(&self, kv_key: &str, value: &[u8]) -> Result<(), KvError> {

@@ -2,11 +2,12 @@
 
 mod quota_common;
 
+use penstock_core::kv::run_ready;
 use penstock_policy::quota::limits::Algorithm;
 use penstock_policy::quota::swap::Verdict;
-use penstock_policy::quota::{CallAttributes, Cost, RefusalKind, StoreAccess, headers};
+use penstock_policy::quota::{CallAttributes, Cost, Quota, RefusalKind, StoreAccess, headers};
 use penstock_testkit::sim::Entry;
-use penstock_testkit::{Faults, Sim};
+use penstock_testkit::{Faults, MemoryKv, Sim};
 use quota_common::*;
 use std::collections::BTreeMap;
 
@@ -218,6 +219,78 @@ fn no_interval_sees_more_than_a_sliding_window_promises() {
         });
         sim.run(|_| {});
     }
+}
+
+/// Makes a call of one request. Returns whether it passed, and how many operations of the store it cost.
+fn admit_now(quota: &mut Quota, kv: &MemoryKv, now_ms: u64) -> (bool, u64) {
+    let before = kv.operations();
+    let store = StoreAccess::new(kv, now_ms, 1);
+    let admitted = run_ready(quota.admit(store, &call(&tenant("a")), ONE));
+    (admitted.is_ok(), kv.operations() - before)
+}
+
+#[test]
+fn the_previous_window_is_read_once_a_second_and_not_again_once_it_is_settled() {
+    let kv = MemoryKv::default();
+    let mut quota = quota("[[limits]]\nname = \"s\"\nlimit = 1000\nwindow_s = 60");
+    let window_ms = START_MS + 60_000;
+    for (at_ms, operations, why) in [
+        (10_000, 2, "it is not known"),
+        (10_001, 1, "it was read a moment ago"),
+        (10_999, 1, "it was read within a second"),
+        (11_000, 2, "it was read a second ago"),
+        (40_000, 2, "it was read before it was settled"),
+        (40_001, 1, "it is settled"),
+        (59_999, 1, "it is settled"),
+    ] {
+        let cost = match at_ms {
+            // The first charge registers its counter: a cursor, a count and an entry of the index.
+            10_000 => admit_now(&mut quota, &kv, window_ms + at_ms).1 - 4,
+            _ => admit_now(&mut quota, &kv, window_ms + at_ms).1,
+        };
+        assert_eq!(cost, operations, "{at_ms} ms into the window: {why}");
+    }
+}
+
+#[test]
+fn charges_that_arrive_late_in_the_previous_window_count_although_it_is_remembered() {
+    let kv = MemoryKv::default();
+    let text = "[[limits]]\nname = \"s\"\nlimit = 10\nwindow_s = 60";
+    let (mut here, mut there) = (quota(text), quota(text));
+    let window_ms = START_MS + 60_000;
+    // A fifth of the window has passed, so a fifth of the limit passes whatever was charged before.
+    let now_ms = window_ms + 12_000;
+    assert!(admit_now(&mut here, &kv, now_ms).0);
+    for _ in 0..10 {
+        assert!(admit_now(&mut there, &kv, window_ms - 1).0);
+    }
+    assert_eq!(admit_now(&mut here, &kv, now_ms + 100), (true, 1));
+    assert!(
+        !admit_now(&mut here, &kv, now_ms + 200).0,
+        "ten of the previous window and a third one of this are too many"
+    );
+}
+
+#[test]
+fn units_refunded_in_the_previous_window_are_left_again_although_it_is_remembered() {
+    let kv = MemoryKv::default();
+    let text = "[[limits]]\nname = \"i\"\nunit = \"items\"\nlimit = 1000\nwindow_s = 60";
+    let mut quota = quota(text);
+    let at = |ms: u64| StoreAccess::new(&kv, START_MS + ms, 1);
+    let a = tenant("a");
+    let admit = |quota: &mut Quota, ms, items| {
+        let mut admission = run_ready(quota.admit(at(ms), &call(&a), ONE)).unwrap();
+        run_ready(quota.charge_items(at(ms), &mut admission, items)).unwrap();
+        admission
+    };
+    let mut early = admit(&mut quota, 59_900, 300);
+    let remaining = admit(&mut quota, 60_200, 1).statuses[0].remaining;
+    assert!((690..710).contains(&remaining), "{remaining}");
+    run_ready(quota.refund_items(at(60_250), &mut early));
+    let before = kv.operations();
+    let last = admit(&mut quota, 60_300, 1);
+    assert_eq!(kv.operations() - before, 1, "the window is remembered");
+    assert_eq!(last.statuses[0].remaining, 998);
 }
 
 #[test]

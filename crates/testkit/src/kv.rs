@@ -1,6 +1,7 @@
 //! A store in memory for policies that are tested without a simulation. It answers at once, and fails when the test
 //! says so.
 
+use penstock_core::kv::Many;
 use penstock_core::{Kv, KvError};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -72,6 +73,19 @@ impl Kv for MemoryKv {
             self.values.borrow().contains_key(kv_key)
                 || self.counters.borrow().contains_key(kv_key),
         )
+    }
+
+    async fn read_many(&self, values: &[String], counters: &[String]) -> Result<Many, KvError> {
+        self.begin()?;
+        let (kept, counts) = (self.values.borrow(), self.counters.borrow());
+        let exists = |kv_key: &String| kept.contains_key(kv_key) || counts.contains_key(kv_key);
+        Ok(Many {
+            values: values
+                .iter()
+                .map(|kv_key| kept.get(kv_key).cloned())
+                .collect(),
+            counters: counters.iter().map(exists).collect(),
+        })
     }
 
     async fn set(&self, kv_key: &str, value: &[u8]) -> Result<(), KvError> {

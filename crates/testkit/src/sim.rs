@@ -4,6 +4,7 @@
 //! decides how long each takes, which are lost on the way, and where callers die. Operations that a dead caller had
 //! sent still arrive. Every event is a function of the seed, so a failing seed is a reproducer.
 
+use penstock_core::kv::Many;
 use penstock_core::{Kv, KvError};
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
@@ -137,6 +138,17 @@ impl World {
         } else {
             random.below(4)
         }
+    }
+
+    /// Counts an operation, and decides whether its request and its reply get lost.
+    fn begin_operation(&self) -> (bool, bool) {
+        self.operations.set(self.operations.get() + 1);
+        let faults = self.faults.get();
+        let mut random = self.random.borrow_mut();
+        (
+            random.permille(faults.lost_request),
+            random.permille(faults.lost_reply),
+        )
     }
 }
 
@@ -272,15 +284,7 @@ impl Sim {
         operation: impl FnOnce(&mut BTreeMap<String, Entry>) -> Result<T, KvError> + 'static,
     ) -> Result<T, KvError> {
         let world = &self.world;
-        world.operations.set(world.operations.get() + 1);
-        let faults = world.faults.get();
-        let (lost_request, lost_reply) = {
-            let mut random = world.random.borrow_mut();
-            (
-                random.permille(faults.lost_request),
-                random.permille(faults.lost_reply),
-            )
-        };
+        let (lost_request, lost_reply) = world.begin_operation();
         let applied_ms = world.now_ms.get() + world.delay();
         let replied_ms = applied_ms + 1 + world.delay();
         let outcome: Rc<RefCell<Option<Result<T, KvError>>>> = Rc::default();
@@ -299,6 +303,34 @@ impl Sim {
             _ if lost_reply => Err(KvError::new("the reply was lost")),
             Some(outcome) => outcome,
             None => Err(KvError::new("the request was lost")),
+        }
+    }
+
+    /// Reads entries in one operation, each at its own time and in any order, with operations of others in between.
+    async fn read_each(&self, kv_keys: Vec<String>) -> Result<Vec<Option<Entry>>, KvError> {
+        let world = &self.world;
+        let (lost_request, lost_reply) = world.begin_operation();
+        let mut last_ms = world.now_ms.get();
+        let read: Rc<RefCell<Vec<Option<Entry>>>> = Rc::default();
+        read.borrow_mut().resize(kv_keys.len(), None);
+        for (at, kv_key) in kv_keys.into_iter().enumerate() {
+            let read_ms = world.now_ms.get() + world.delay();
+            last_ms = last_ms.max(read_ms);
+            if !lost_request {
+                let read = read.clone();
+                world.schedule(
+                    read_ms,
+                    Event::Apply(Box::new(move |entries| {
+                        read.borrow_mut()[at] = entries.get(&kv_key).cloned();
+                    })),
+                );
+            }
+        }
+        self.wait_until(last_ms + 1 + world.delay()).await;
+        match (lost_request, lost_reply) {
+            (true, _) => Err(KvError::new("the request was lost")),
+            (_, true) => Err(KvError::new("the reply was lost")),
+            _ => Ok(read.take()),
         }
     }
 }
@@ -351,6 +383,20 @@ impl Kv for SimKv {
         self.sim
             .send(move |entries| Ok(entries.contains_key(&kv_key)))
             .await
+    }
+
+    async fn read_many(&self, values: &[String], counters: &[String]) -> Result<Many, KvError> {
+        let kv_keys = values.iter().chain(counters).cloned().collect();
+        let mut read = self.sim.read_each(kv_keys).await?;
+        let counts = read.split_off(values.len());
+        let value = |(entry, kv_key): (Option<Entry>, &String)| match entry? {
+            Entry::Value(value) => Some(value),
+            Entry::Counter(_) => panic!("a policy read the counter {kv_key} as a value"),
+        };
+        Ok(Many {
+            values: read.into_iter().zip(values).map(value).collect(),
+            counters: counts.iter().map(Option::is_some).collect(),
+        })
     }
 
     async fn set(&self, kv_key: &str, value: &[u8]) -> Result<(), KvError> {

@@ -69,6 +69,17 @@ pub enum Seen {
     Bucket(State),
 }
 
+/// The counter of the previous window, as an instance read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Before {
+    /// The counter.
+    pub count: i64,
+    /// The time of the reading, in milliseconds since the Unix epoch.
+    pub read_ms: u64,
+    /// Whether it was read so late that no charge arrives any more.
+    pub settled: bool,
+}
+
 /// The memory of an instance about one subject of one limit.
 #[derive(Clone, Debug, Default)]
 pub struct Local {
@@ -76,8 +87,8 @@ pub struct Local {
     pub span: u64,
     /// Whether this instance registered the counter for deletion.
     pub registered: bool,
-    /// The counter of the previous window, once it cannot change any more.
-    pub before: Option<i64>,
+    /// The counter of the previous window, once it was read.
+    pub before: Option<Before>,
     /// Units taken ahead and not used yet.
     pub tokens: u64,
     /// The counters, once they were read.

@@ -330,13 +330,23 @@ impl Rule {
         local.seen_ms = now_ms;
     }
 
-    /// Applies a change that this instance made to the counter that it remembers.
+    /// Applies a change that this instance made to the counter that it remembers, of this window or of the previous one.
     fn moved(&mut self, subject: u128, span: u64, by: i64) {
-        if let Some(local) = self.memory.known(subject)
-            && local.span == span
-            && let Some(Seen::Window { count, .. }) = &mut local.seen
-        {
-            *count = count.saturating_add(by);
+        let Some(local) = self.memory.known(subject) else {
+            return;
+        };
+        let is_previous = local.span.checked_sub(1) == Some(span);
+        if is_previous && let Some(read) = &mut local.before {
+            read.count = read.count.saturating_add(by);
+        }
+        if let Some(Seen::Window { before, count }) = &mut local.seen {
+            match local.span == span {
+                true => *count = count.saturating_add(by),
+                false if is_previous && local.before.is_some() => {
+                    *before = before.saturating_add(by);
+                }
+                false => {}
+            }
         }
     }
 

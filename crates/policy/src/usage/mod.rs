@@ -228,6 +228,8 @@ impl Usage {
         let day = unix_ms / DAY_MS;
         let name = subject.name();
         self.enter(kv, day, subject, &name, unix_ms, random).await?;
+        // One increment for each unit: no operation of a store adds to several counters, and a call that was answered must be
+        // counted even if this instance ends now.
         for unit in Unit::ALL {
             let amount = amounts.of(unit);
             let Ok(delta @ 1..) = i64::try_from(amount) else {

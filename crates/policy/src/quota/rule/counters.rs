@@ -1,8 +1,8 @@
 //! Charges windows: adds to a counter of the store, and refunds a charge that does not fit.
 
 use super::outcome::{Passed, Receipt};
-use super::{At, Rule};
-use crate::quota::memory::Seen;
+use super::{At, REFUSED_FROM_MEMORY_MS, Rule};
+use crate::quota::memory::{Before, Seen};
 use crate::quota::status::StoreFailures;
 use crate::quota::store::{SETTLED_MS, StoreAccess, read_counter};
 use crate::quota::window;
@@ -50,15 +50,20 @@ impl Rule {
         let taken = missing + ahead;
         let name = self.name(subject, "", span);
         let mut count = self.count(store, subject, &name, taken, failures).await?;
-        let before = match self.before(store, subject, &at).await {
-            Ok(before) => before,
-            Err(error) => {
-                // The charge was certainly applied, so it can be refunded.
-                self.give_back(store, &name, taken, failures).await;
-                return Err(error);
-            }
-        };
         let (elapsed_ms, width_ms) = (at.elapsed_ms(store.now_ms), at.width_ms());
+        let enough =
+            |before| window::decide(at.limit, before, count, taken, elapsed_ms, width_ms).fits;
+        let before = match self.recent_before(subject, &at, store.now_ms, enough) {
+            Some(before) => before,
+            None => match self.before(store, subject, &at).await {
+                Ok(before) => before,
+                Err(error) => {
+                    // The charge was certainly applied, so it can be refunded.
+                    self.give_back(store, &name, taken, failures).await;
+                    return Err(error);
+                }
+            },
+        };
         let fits = |count: i64, part: u64| {
             window::decide(at.limit, before, count, part, elapsed_ms, width_ms).fits
         };
@@ -97,11 +102,22 @@ impl Rule {
         subject: u128,
     ) -> Result<Option<Passed>, KvError> {
         let at = self.at(store.now_ms);
-        self.memory.of(subject).turn(at.span.id);
-        let count = read_counter(store.kv, &self.name(subject, "", at.span.id)).await?;
-        let before = self.before(store, subject, &at).await?;
-        self.saw(subject, Seen::Window { before, count }, store.now_ms);
+        let local = self.memory.of(subject);
+        local.turn(at.span.id);
+        let exists = matches!(local.seen, Some(Seen::Window { count: 1.., .. }));
+        let name = self.name(subject, "", at.span.id);
+        // A counter that this instance has seen stays at least until its window ends.
+        let count = match exists {
+            true => store.kv.increment(&name, 0).await?,
+            false => read_counter(store.kv, &name).await?,
+        };
         let (elapsed_ms, width_ms) = (at.elapsed_ms(store.now_ms), at.width_ms());
+        let enough = |before| window::peek(at.limit, before, count, elapsed_ms, width_ms).fits;
+        let before = match self.recent_before(subject, &at, store.now_ms, enough) {
+            Some(before) => before,
+            None => self.before(store, subject, &at).await?,
+        };
+        self.saw(subject, Seen::Window { before, count }, store.now_ms);
         let decision = window::peek(at.limit, before, count, elapsed_ms, width_ms);
         Ok(decision.fits.then_some(Passed {
             receipt: None,
@@ -154,6 +170,25 @@ impl Rule {
         Ok(count)
     }
 
+    /// The counter of the previous window from memory, if the call passes whatever was charged there since it was read: all
+    /// charges that passed there add up to the limit at most. A caller near its limit gets `None`, and the store is read again.
+    ///
+    /// The count is [`REFUSED_FROM_MEMORY_MS`] old at most, because the headers report what it leaves.
+    fn recent_before(
+        &mut self,
+        subject: u128,
+        at: &At,
+        now_ms: u64,
+        passes: impl Fn(i64) -> bool,
+    ) -> Option<i64> {
+        let before = self.memory.of(subject).before?;
+        let most = before
+            .count
+            .max(i64::try_from(at.limit).unwrap_or(i64::MAX));
+        let recent = now_ms.abs_diff(before.read_ms) < REFUSED_FROM_MEMORY_MS;
+        (!before.settled && recent && passes(most)).then_some(before.count)
+    }
+
     /// The counter of the previous window; 0 for windows that do not slide.
     pub(super) async fn before<K: Kv>(
         &mut self,
@@ -164,14 +199,18 @@ impl Rule {
         if !at.sliding || at.span.id == 0 {
             return Ok(0);
         }
-        if let Some(before) = self.memory.of(subject).before {
-            return Ok(before);
+        if let Some(before) = self.memory.of(subject).before
+            && before.settled
+        {
+            return Ok(before.count);
         }
-        let before = read_counter(store.kv, &self.name(subject, "", at.span.id - 1)).await?;
-        if at.elapsed_ms(store.now_ms) >= SETTLED_MS {
-            self.memory.of(subject).before = Some(before);
-        }
-        Ok(before)
+        let count = read_counter(store.kv, &self.name(subject, "", at.span.id - 1)).await?;
+        self.memory.of(subject).before = Some(Before {
+            count,
+            read_ms: store.now_ms,
+            settled: at.elapsed_ms(store.now_ms) >= SETTLED_MS,
+        });
+        Ok(count)
     }
 
     /// Subtracts units from a counter. Returns whether the store confirmed it.
