@@ -1,11 +1,12 @@
-//! Writes the JSON bodies of successful answers.
+//! Writes the JSON bodies of successful answers. An answer that has one shape for every model is a struct, which also
+//! describes it in the document of the API. Predictions depend on the model's contract and are written by hand.
+
+pub(crate) mod usage;
 
 use crate::catalogue::Opened;
 use crate::oip::{self, platform};
 use crate::ports::Ports;
-use penstock_core::clock::rfc3339;
 use penstock_core::{Code, ModelVersion, PredictionId, Problem, RequestId};
-use penstock_policy::usage::Row;
 use penstock_tensor::render;
 use serde_json::{Value, json};
 
@@ -143,30 +144,6 @@ pub fn model_metadata<P: Ports>(
 /// Returns the server's metadata in the Open Inference Protocol's form.
 pub fn server_metadata() -> Value {
     json!({ "name": "penstock", "version": env!("CARGO_PKG_VERSION"), "extensions": oip::EXTENSIONS })
-}
-
-/// Returns one row of a usage report.
-pub fn usage_row(row: &Row) -> Value {
-    let date = rfc3339(row.day.saturating_mul(86_400_000));
-    let mut value = json!({
-        "date": date.get(..10),
-        "tenant": row.subject.tenant,
-        "model": row.subject.model,
-        "requests": row.requests,
-        "items": row.items,
-        "bytes": row.bytes,
-        "compute_ms": row.compute_us as f64 / 1_000.0,
-    });
-    if let Some(id) = &row.subject.api_key_id {
-        value["api_key_id"] = json!(id);
-    }
-    if !row.alerts.is_empty() {
-        let alerts = row.alerts.iter();
-        value["alerts"] = alerts
-            .map(|(name, at)| json!({ "name": name, "reached": rfc3339(*at) }))
-            .collect();
-    }
-    value
 }
 
 /// Returns the error of one request in a batch.

@@ -1,6 +1,7 @@
 //! Generates the schemas of bodies: those for any model, one file for each group of calls, and those of one model's
-//! contract.
+//! contract. Answers of one shape are structs, and `derived` generates their schemas from them.
 
+mod derived;
 mod embeddings;
 mod form;
 mod model;
@@ -26,7 +27,6 @@ pub fn generic() -> Map<String, Value> {
         .chain(texts::all())
         .chain(models::all())
         .chain(server::all());
-    members
-        .map(|(name, schema)| (name.to_owned(), schema))
-        .collect()
+    let members = members.map(|(name, schema)| (name.to_owned(), schema));
+    members.chain(derived::all()).collect()
 }

@@ -47,47 +47,6 @@ pub fn all() -> Vec<Named> {
             ),
         ),
         (
-            "Usage",
-            object(
-                "A page of the caller's own usage.",
-                json!({
-                    "tenant": { "type": "string" },
-                    "usage": array(reference("UsageRow")),
-                    "next_page_token": typed("string", "The token of the next page, if there is one."),
-                }),
-                &["tenant", "usage"],
-            ),
-        ),
-        (
-            "UsageRow",
-            object(
-                "The usage of one day, model and API key.",
-                json!({
-                    "date": { "type": "string", "format": "date" },
-                    "tenant": { "type": "string" },
-                    "model": { "type": "string" },
-                    "api_key_id": { "type": "string" },
-                    "requests": { "type": "integer" },
-                    "items": { "type": "integer" },
-                    "bytes": { "type": "integer" },
-                    "compute_ms": { "type": "number" },
-                    "alerts": array(reference("UsageAlert")),
-                }),
-                &[],
-            ),
-        ),
-        (
-            "UsageAlert",
-            object(
-                "A count of `[[usage.alerts]]` that was reached.",
-                json!({
-                    "name": typed("string", "The alert's name."),
-                    "reached": { "type": "string", "format": "date-time" },
-                }),
-                &["name", "reached"],
-            ),
-        ),
-        (
             "Violation",
             object(
                 "One violation.",
