@@ -1,13 +1,33 @@
 //! Generates the schemas of answers from the structs that the gate writes them from.
 
+use crate::answer::errors::{BatchError, ErrorCatalogue, ErrorEntry};
+use crate::answer::model::{Model, ModelList, ModelMetadata};
+use crate::answer::server::{Health, ModelReady, Readiness, ServerLive, ServerMetadata};
 use crate::answer::usage::Usage;
+use crate::oip::ModelConfig;
+use penstock_core::error_forms::{Error, OipError, ProblemDetails};
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
 
 /// Returns the schemas of all answers that are structs, and of the structs within them.
 pub fn all() -> Map<String, Value> {
     schemas_of(|generator| {
+        generator.subschema_for::<Error<'_>>();
+        generator.subschema_for::<OipError<'_>>();
+        generator.subschema_for::<ProblemDetails<'_>>();
+        generator.subschema_for::<BatchError<'_>>();
+        generator.subschema_for::<ErrorCatalogue>();
+        generator.subschema_for::<ErrorEntry>();
+        generator.subschema_for::<Health>();
+        generator.subschema_for::<Readiness<'_>>();
         generator.subschema_for::<Usage<'_>>();
+        generator.subschema_for::<ModelList<'_>>();
+        generator.subschema_for::<Model<'_>>();
+        generator.subschema_for::<ServerLive>();
+        generator.subschema_for::<ServerMetadata>();
+        generator.subschema_for::<ModelMetadata<'_>>();
+        generator.subschema_for::<ModelConfig<'_>>();
+        generator.subschema_for::<ModelReady<'_>>();
     })
 }
 

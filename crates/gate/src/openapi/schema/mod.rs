@@ -5,11 +5,10 @@ mod derived;
 mod embeddings;
 mod form;
 mod model;
-mod models;
 mod predictions;
 mod protocol;
+mod repository;
 mod requests;
-mod server;
 mod texts;
 
 pub use form::reference;
@@ -25,8 +24,7 @@ pub fn generic() -> Map<String, Value> {
         .chain(protocol::all())
         .chain(embeddings::all())
         .chain(texts::all())
-        .chain(models::all())
-        .chain(server::all());
+        .chain(repository::all());
     let members = members.map(|(name, schema)| (name.to_owned(), schema));
     members.chain(derived::all()).collect()
 }
