@@ -4,6 +4,7 @@
 pub(crate) mod errors;
 pub(crate) mod model;
 pub(crate) mod server;
+pub(crate) mod text;
 pub(crate) mod usage;
 
 use penstock_core::{ModelVersion, PredictionId, RequestId};

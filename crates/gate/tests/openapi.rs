@@ -645,8 +645,20 @@ outputs = [{ name = "x", datatype = "FP32", shape = ["N", 2], labels = ["a", "b"
 [explain]
 target = "x"
 "#;
+    let adapted = |adapter: &str, more: &str| {
+        format!(
+            "description = \"reads texts\"\n\
+             inputs = [{{ name = \"x\", datatype = \"FP32\", shape = [\"N\", 1] }}]\n\
+             outputs = [{{ name = \"x\", datatype = \"FP32\", shape = [\"N\", 1] }}]\n\
+             adapter = {{ name = \"{adapter}\" }}\n{more}"
+        )
+    };
+    let category = "[moderation.categories]\nrambling = { label = \"long\", threshold = 0.3 }\n";
     let models: &[(&str, &str, &[&str])] = &[
         ("two", batched, &["1"]),
+        ("classes", &adapted("classes", category), &["1"]),
+        ("pairs", &adapted("pairs", ""), &["1"]),
+        ("vectors", &adapted("vectors", ""), &["1"]),
         ("bounded", EVERY_TYPE, &["1"]),
         ("broken", "description = 5", &["1"]),
         ("a folder", batched, &["1"]),
@@ -792,6 +804,48 @@ target = "x"
         ),
         ("POST", "/v2/models/two/infer", "/v2/models/two/infer", "{}"),
         ("GET", "/v2/models/none", "/v2/models/{model}", ""),
+        (
+            "POST",
+            "/v1/embeddings",
+            "/v1/embeddings",
+            r#"{"model":"vectors","input":["a","b"]}"#,
+        ),
+        (
+            "POST",
+            "/v1/classify",
+            "/v1/classify",
+            r#"{"model":"classes","input":"a"}"#,
+        ),
+        (
+            "POST",
+            "/v1/classify",
+            "/v1/classify",
+            r#"{"model":"classes","inputs":[["a"],["b"]]}"#,
+        ),
+        (
+            "POST",
+            "/v1/moderations",
+            "/v1/moderations",
+            r#"{"model":"classes","input":"a"}"#,
+        ),
+        (
+            "POST",
+            "/v1/rerank",
+            "/v1/rerank",
+            r#"{"model":"pairs","query":"q","documents":["a"],"return_documents":true}"#,
+        ),
+        (
+            "POST",
+            "/v1/rerank",
+            "/v1/rerank",
+            r#"{"model":"pairs","query":"q","texts":["a"],"return_text":true}"#,
+        ),
+        (
+            "POST",
+            "/v1/score",
+            "/v1/score",
+            r#"{"model":"pairs","text_1":"q","text_2":["a"]}"#,
+        ),
         ("POST", "/v1/embeddings", "/v1/embeddings", "{}"),
         (
             "POST",
@@ -802,6 +856,9 @@ target = "x"
     ] {
         let (status, answer) = send(method, target, body);
         let at = format!("{method} {target} {status}");
+        if body.contains("\"model\"") && !body.contains("none") {
+            assert_eq!(status, 200, "{at}: {answer}");
+        }
         let operation = &document["paths"][path][method.to_lowercase()];
         assert!(operation.is_object(), "{at}: the document has no {path}");
         let mut response = &operation["responses"][status.to_string()];

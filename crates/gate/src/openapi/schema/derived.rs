@@ -3,6 +3,9 @@
 use crate::answer::errors::{BatchError, ErrorCatalogue, ErrorEntry};
 use crate::answer::model::{Model, ModelList, ModelMetadata};
 use crate::answer::server::{Health, ModelReady, Readiness, ServerLive, ServerMetadata};
+use crate::answer::text::{
+    Classification, ModerationResponse, Ranked, Reranking, ScoreResponse, TokenUsage,
+};
 use crate::answer::usage::Usage;
 use crate::oip::ModelConfig;
 use penstock_core::error_forms::{Error, OipError, ProblemDetails};
@@ -12,6 +15,12 @@ use serde_json::{Map, Value, json};
 /// Returns the schemas of all answers that are structs, and of the structs within them.
 pub fn all() -> Map<String, Value> {
     schemas_of(|generator| {
+        generator.subschema_for::<TokenUsage>();
+        generator.subschema_for::<Classification<'_>>();
+        generator.subschema_for::<ModerationResponse<'_>>();
+        generator.subschema_for::<Reranking<'_>>();
+        generator.subschema_for::<Ranked<'_>>();
+        generator.subschema_for::<ScoreResponse<'_>>();
         generator.subschema_for::<Error<'_>>();
         generator.subschema_for::<OipError<'_>>();
         generator.subschema_for::<ProblemDetails<'_>>();
