@@ -74,7 +74,7 @@ impl<'a> BatchError<'a> {
     }
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference.
+/// Returns whether a count is 0. serde passes a reference.
 fn is_zero(number: &u64) -> bool {
     *number == 0
 }
