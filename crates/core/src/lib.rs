@@ -1,6 +1,7 @@
 //! The types that all crates share. Nothing here makes decisions of a policy.
 //!
 //! * [`problem`]: the one catalogue of errors and how each is rendered;
+//! * [`error_forms`]: the bodies of errors;
 //! * [`route_kind`]: the kinds of routes, as policies name them;
 //! * [`violation`]: one fault of a request's body, with its place;
 //! * [`negotiate`]: which representation an `Accept` header asks for;
@@ -17,6 +18,7 @@
 
 pub mod caller;
 pub mod clock;
+pub mod error_forms;
 pub mod grpc;
 pub mod headers;
 pub mod ids;

@@ -2,10 +2,11 @@
 //! render from here, so their errors look the same.
 
 use crate::clock::rfc3339;
+use crate::error_forms::{Error, ErrorBody, ErrorFacts, OipError, ProblemDetails};
 use crate::ids::RequestId;
+use crate::json::to_bytes;
 use crate::negotiate::ErrorStyle;
 use crate::violation::Violation;
-use serde_json::{Map, Value, json};
 
 macro_rules! catalogue {
     ($($(#[$doc:meta])* $variant:ident = $code:literal, $status:literal, $title:literal, $remedy:literal;)*) => {
@@ -326,60 +327,60 @@ impl Problem {
         request_id: &RequestId,
         unix_ms: u64,
     ) -> (&'static str, Vec<u8>) {
-        let mut details: Vec<Value> = self.violations.iter().map(|v| json!(v)).collect();
-        if self.violations_omitted > 0 {
-            details.push(json!({
-                "pointer": "", "rule": "more_violations", "expected": "",
-                "message": format!("{} more are not listed", self.violations_omitted),
-            }));
-        }
-        let mut members = Map::new();
-        let content_type = match style {
+        let omitted = (self.violations_omitted > 0).then(|| Violation {
+            pointer: String::new(),
+            rule: "more_violations".to_owned(),
+            expected: String::new(),
+            message: format!("{} more are not listed", self.violations_omitted),
+        });
+        let (code, message, status) = (self.code.as_str(), &*self.message, self.code.status());
+        let facts = ErrorFacts {
+            details: self.violations.iter().chain(&omitted).collect(),
+            available: &self.available,
+            request_id: request_id.as_str(),
+            timestamp: rfc3339(unix_ms),
+        };
+        match style {
             ErrorStyle::ProblemJson => {
-                members.insert(
-                    "type".into(),
-                    json!(format!("/errors/{}", self.code.as_str())),
-                );
-                members.insert("title".into(), json!(self.code.title()));
-                members.insert("status".into(), json!(self.code.status()));
-                members.insert("detail".into(), json!(self.message));
-                members.insert("code".into(), json!(self.code.as_str()));
-                "application/problem+json"
+                let body = ProblemDetails {
+                    kind: format!("/errors/{code}"),
+                    title: self.code.title(),
+                    status,
+                    detail: message,
+                    code,
+                    facts,
+                };
+                ("application/problem+json", to_bytes(&body))
             }
             ErrorStyle::OpenInference => {
-                members.insert("error".into(), json!(self.message));
-                members.insert("code".into(), json!(self.code.as_str()));
-                members.insert("status".into(), json!(self.code.status()));
-                "application/json"
+                let body = OipError {
+                    error: message,
+                    code,
+                    status,
+                    facts,
+                };
+                ("application/json", to_bytes(&body))
             }
             ErrorStyle::Penstock | ErrorStyle::OpenAi => {
-                members.insert("code".into(), json!(self.code.as_str()));
-                members.insert("message".into(), json!(self.message));
-                members.insert("status".into(), json!(self.code.status()));
-                if style == ErrorStyle::OpenAi {
-                    members.insert("type".into(), json!(self.openai_type()));
-                    members.insert("param".into(), json!(self.openai_param()));
-                }
-                "application/json"
+                let is_openai = style == ErrorStyle::OpenAi;
+                let error = ErrorBody {
+                    code,
+                    message,
+                    status,
+                    kind: is_openai.then(|| self.openai_type()),
+                    param: is_openai.then(|| self.openai_param()),
+                    facts,
+                };
+                ("application/json", to_bytes(&Error { error }))
             }
-        };
-        members.insert("details".into(), Value::Array(details));
-        if !self.available.is_empty() {
-            members.insert("available".into(), json!(self.available));
         }
-        members.insert("request_id".into(), json!(request_id.as_str()));
-        members.insert("timestamp".into(), json!(rfc3339(unix_ms)));
-        let body = match style {
-            ErrorStyle::Penstock | ErrorStyle::OpenAi => json!({ "error": members }),
-            ErrorStyle::ProblemJson | ErrorStyle::OpenInference => Value::Object(members),
-        };
-        (content_type, crate::json::to_bytes(&body))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::{Value, json};
     use std::collections::BTreeSet;
 
     #[test]

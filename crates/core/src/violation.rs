@@ -6,12 +6,13 @@ use serde::Serialize;
 /// produce an answer of a million lines.
 pub const MAX_VIOLATIONS: usize = 32;
 
-/// One fault of a body.
+/// One violation in a body.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Violation {
-    /// The place: a JSON pointer (RFC 6901) into the body, `""` for the whole body.
+    /// The place in the body: a JSON pointer (RFC 6901). It is empty for the whole body.
     pub pointer: String,
-    /// The rule: a stable `snake_case` word for programs, e.g. `wrong_shape`.
+    /// The violated rule, as a stable word.
     pub rule: String,
     /// The expected value, in words and units.
     pub expected: String,

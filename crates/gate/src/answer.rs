@@ -1,13 +1,14 @@
-//! Writes the JSON bodies of successful answers.
+//! Writes the JSON bodies of successful answers. An answer that has one shape for every model is a struct, which also
+//! describes it in the document of the API. Predictions depend on the model's contract and are written by hand.
 
-use crate::catalogue::Opened;
-use crate::oip::{self, platform};
-use crate::ports::Ports;
-use penstock_core::clock::rfc3339;
-use penstock_core::{Code, ModelVersion, PredictionId, Problem, RequestId};
-use penstock_policy::usage::Row;
+pub(crate) mod errors;
+pub(crate) mod model;
+pub(crate) mod server;
+pub(crate) mod text;
+pub(crate) mod usage;
+
+use penstock_core::{ModelVersion, PredictionId, RequestId};
 use penstock_tensor::render;
-use serde_json::{Value, json};
 
 /// The content of a `:predict` answer.
 pub struct Prediction<'a> {
@@ -78,124 +79,4 @@ pub fn prediction(said: &Prediction<'_>) -> Vec<u8> {
 pub fn write_latency(body: &mut Vec<u8>, latency_ns: u64) {
     let us = latency_ns / 1_000;
     body.extend_from_slice(format!(",\"latency_ms\":{}.{:03}", us / 1_000, us % 1_000).as_bytes());
-}
-
-/// Returns a model in OpenAI's form. `created` is the modification time of the contract in use.
-pub fn openai_model(name: &str, created_s: u64) -> Value {
-    json!({ "id": name, "object": "model", "created": created_s, "owned_by": "penstock" })
-}
-
-/// Returns one entry of `/v1/models`.
-pub fn model<P: Ports>(name: &str, versions: &[ModelVersion], opened: &Opened<P>) -> Value {
-    let contract = &opened.contract;
-    let mut value = openai_model(name, opened.written_s);
-    let more = json!({
-        "name": name,
-        "description": contract.description,
-        "versions": version_names(versions),
-        "format": contract.format.as_str(),
-        "inputs": contract.inputs,
-        "outputs": contract.outputs,
-        "axes": contract.axes,
-        "limits": contract.limits,
-        "predict": format!("/v1/models/{name}:predict"),
-    });
-    if let (Value::Object(value), Value::Object(more)) = (&mut value, more) {
-        value.extend(more);
-    }
-    if let Some(explain) = &contract.explain {
-        value["explain"] = json!(explain);
-    }
-    if let Some(adapter) = &contract.adapter {
-        value["adapter"] = json!(adapter.name);
-    }
-    value
-}
-
-/// Returns a model's metadata in the Open Inference Protocol's form.
-pub fn model_metadata<P: Ports>(
-    name: &str,
-    versions: &[ModelVersion],
-    opened: &Opened<P>,
-) -> Value {
-    let contract = &opened.contract;
-    let ports = |specs: &[penstock_tensor::TensorSpec]| -> Vec<Value> {
-        specs
-            .iter()
-            .map(|s| {
-                json!({
-                    "name": s.name,
-                    "datatype": s.datatype.as_str(),
-                    "shape": penstock_tensor::contract::dims_oip(s),
-                })
-            })
-            .collect()
-    };
-    json!({
-        "name": name,
-        "versions": version_names(versions),
-        "platform": platform(contract),
-        "inputs": ports(&contract.inputs),
-        "outputs": ports(&contract.outputs),
-    })
-}
-
-/// Returns the server's metadata in the Open Inference Protocol's form.
-pub fn server_metadata() -> Value {
-    json!({ "name": "penstock", "version": env!("CARGO_PKG_VERSION"), "extensions": oip::EXTENSIONS })
-}
-
-/// Returns one row of a usage report.
-pub fn usage_row(row: &Row) -> Value {
-    let date = rfc3339(row.day.saturating_mul(86_400_000));
-    let mut value = json!({
-        "date": date.get(..10),
-        "tenant": row.subject.tenant,
-        "model": row.subject.model,
-        "requests": row.requests,
-        "items": row.items,
-        "bytes": row.bytes,
-        "compute_ms": row.compute_us as f64 / 1_000.0,
-    });
-    if let Some(id) = &row.subject.api_key_id {
-        value["api_key_id"] = json!(id);
-    }
-    if !row.alerts.is_empty() {
-        let alerts = row.alerts.iter();
-        value["alerts"] = alerts
-            .map(|(name, at)| json!({ "name": name, "reached": rfc3339(*at) }))
-            .collect();
-    }
-    value
-}
-
-/// Returns the error of one request in a batch.
-pub fn error_of_item(problem: &Problem) -> Value {
-    let mut value = json!({
-        "code": problem.code.as_str(),
-        "status": problem.code.status(),
-        "message": problem.message,
-    });
-    if !problem.violations.is_empty() {
-        value["details"] = json!(problem.violations);
-    }
-    if problem.violations_omitted > 0 {
-        value["details_omitted"] = json!(problem.violations_omitted);
-    }
-    if let Some(seconds) = problem.retry_after_s {
-        value["retry_after_s"] = json!(seconds);
-    }
-    value
-}
-
-/// Returns one entry of the catalogue of errors.
-pub fn error_entry(code: Code) -> Value {
-    json!({
-        "code": code.as_str(), "status": code.status(),
-        "title": code.title(), "remedy": code.remedy(),
-    })
-}
-
-fn version_names(versions: &[ModelVersion]) -> Vec<String> {
-    versions.iter().map(ToString::to_string).collect()
 }

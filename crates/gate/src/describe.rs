@@ -4,7 +4,9 @@ pub(crate) mod readiness;
 pub(crate) mod repository;
 mod usage;
 
-use crate::answer;
+use crate::answer::errors::{ErrorCatalogue, ErrorEntry};
+use crate::answer::model::{Model, ModelList, ModelMetadata};
+use crate::answer::server::{Health, ModelReady, ServerLive, ServerMetadata};
 use crate::catalogue::{Catalogue, Opened, known};
 use crate::exchange::Exchange;
 use crate::oip;
@@ -17,19 +19,15 @@ use crate::record::Response;
 use crate::route::{Route, Target, shorten};
 use penstock_core::{Caller, Code, ModelVersion, Problem};
 use penstock_policy::auth::service::AuthService;
-use serde_json::{Value, json};
 
 /// Answers the routes that have no rate limits; `None` for other routes.
 pub(crate) fn unlimited(route: &Route) -> Option<Result<Response, Problem>> {
     Some(match route {
-        Route::Healthz => Ok(Response::json(200, &json!({ "status": "ok" }))),
-        Route::ServerLive => Ok(Response::json(200, &json!({ "live": true }))),
-        Route::ErrorCatalogue => {
-            let all: Vec<Value> = Code::ALL.iter().map(|c| answer::error_entry(*c)).collect();
-            Ok(Response::json(200, &json!({ "errors": all })))
-        }
+        Route::Healthz => Ok(Response::json(200, &Health::OK)),
+        Route::ServerLive => Ok(Response::json(200, &ServerLive::LIVE)),
+        Route::ErrorCatalogue => Ok(Response::json(200, &ErrorCatalogue::new())),
         Route::ErrorEntry(word) => match Code::ALL.iter().find(|c| c.as_str() == word) {
-            Some(code) => Ok(Response::json(200, &answer::error_entry(*code))),
+            Some(code) => Ok(Response::json(200, &ErrorEntry::new(*code))),
             None => Err(Problem::new(
                 Code::UnknownPath,
                 format!(
@@ -56,7 +54,7 @@ pub(crate) fn limited<P: Ports>(
 ) -> Result<Response, Problem> {
     match route {
         Route::Usage => usage::usage(policies, exchange.request, caller, exchange.context.unix_ms),
-        Route::ServerMetadata => Ok(Response::json(200, &answer::server_metadata())),
+        Route::ServerMetadata => Ok(Response::json(200, &ServerMetadata::OURS)),
         Route::ModelList => Ok(model_list(ports, policies, known(catalogue, ports), caller)),
         Route::OpenApi => {
             let about = openapi::About {
@@ -69,22 +67,23 @@ pub(crate) fn limited<P: Ports>(
             Ok(Response::json(200, &document))
         }
         Route::Model(target) => {
-            let catalogue = known(catalogue, ports);
-            describe(ports, catalogue, exchange, target, answer::model::<P>)
+            let write = |name: &str, versions: &[ModelVersion], opened: &Opened<P>| {
+                let model = Model::new(name, versions, &opened.contract, opened.written_s);
+                Response::json(200, &model)
+            };
+            describe(ports, known(catalogue, ports), exchange, target, write)
         }
         Route::ModelMetadata(target) => {
-            let catalogue = known(catalogue, ports);
-            describe(
-                ports,
-                catalogue,
-                exchange,
-                target,
-                answer::model_metadata::<P>,
-            )
+            let write = |name: &str, versions: &[ModelVersion], opened: &Opened<P>| {
+                let metadata = ModelMetadata::new(name, versions, &opened.contract);
+                Response::json(200, &metadata)
+            };
+            describe(ports, known(catalogue, ports), exchange, target, write)
         }
         Route::ModelConfig(target) => {
             let write = |name: &str, versions: &[ModelVersion], opened: &Opened<P>| {
-                oip::model_config(name, versions, &opened.contract)
+                let config = oip::model_config(name, versions, &opened.contract);
+                Response::json(200, &config)
             };
             describe(ports, known(catalogue, ports), exchange, target, write)
         }
@@ -95,7 +94,8 @@ pub(crate) fn limited<P: Ports>(
                 .ready(name.as_str(), version)
                 .map_err(|f| failure(f, None))?;
             exchange.headers.describe(version);
-            Ok(Response::json(200, &json!({ "name": name, "ready": true })))
+            let name = name.as_str();
+            Ok(Response::json(200, &ModelReady { name, ready: true }))
         }
         Route::Statistics(target) => {
             let sees = |names: &[String]| policies.auth.sees(caller, names);
@@ -118,42 +118,41 @@ fn model_list<P: Ports>(
     catalogue: &mut Catalogue<P>,
     caller: &Caller,
 ) -> Response {
-    let (mut models, mut data) = (Vec::new(), Vec::new());
     let names: Vec<String> = catalogue.names();
     let seen = policies.auth.sees(caller, &names);
     let listed = catalogue.iter_mut().zip(seen);
-    for (model, _) in listed.filter(|(_, seen)| *seen) {
-        let (name, versions) = (model.name.clone(), model.versions.clone());
-        models.push(match model.open(ports) {
+    let opened: Vec<_> = listed
+        .filter(|(_, seen)| *seen)
+        .map(|(model, _)| {
+            let opened = model.open(ports);
+            (model.name.clone(), model.versions.clone(), opened)
+        })
+        .collect();
+    let models = opened.iter().map(|(name, versions, opened)| {
+        let name = name.as_str();
+        match opened {
             Ok(opened) => {
-                data.push(answer::openai_model(name.as_str(), opened.written_s));
-                let mut said = answer::model(name.as_str(), &versions, &opened);
-                let mut states = versions.iter().map(|v| ports.ready(name.as_str(), *v));
-                said["ready"] = json!(states.any(|state| state.is_ok()));
-                said
+                let mut states = versions.iter().map(|v| ports.ready(name, *v));
+                let ready = states.any(|state| state.is_ok());
+                Model::new(name, versions, &opened.contract, opened.written_s).with_ready(ready)
             }
-            Err(problem) => {
-                json!({ "name": name, "ready": false, "error": problem.message })
-            }
-        });
-    }
-    // OpenAI's clients read `data`. That form has no place for a model's errors.
-    let body = json!({ "object": "list", "data": data, "models": models });
-    Response::json(200, &body)
+            Err(problem) => Model::broken(name, &problem.message),
+        }
+    });
+    Response::json(200, &ModelList::new(models.collect()))
 }
 
-/// Answers with the description of one model that `write` produces.
+/// Answers with the description of one model that `write` writes.
 fn describe<P: Ports>(
     ports: &P,
     catalogue: &mut Catalogue<P>,
     exchange: &mut Exchange<'_>,
     target: &Target,
-    write: impl Fn(&str, &[ModelVersion], &Opened<P>) -> Value,
+    write: impl Fn(&str, &[ModelVersion], &Opened<P>) -> Response,
 ) -> Result<Response, Problem> {
     let (model, version) = catalogue.resolve(ports, target)?;
     let (name, versions) = (model.name.clone(), model.versions.clone());
     let opened = model.open(ports)?;
     exchange.headers.describe(version);
-    let body = write(name.as_str(), &versions, &opened);
-    Ok(Response::json(200, &body))
+    Ok(write(name.as_str(), &versions, &opened))
 }

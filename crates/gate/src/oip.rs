@@ -1,10 +1,11 @@
 //! Converts a contract to a Triton model configuration. It has the members for which the contract has data, in the
-//! names and forms of Triton's `ModelConfig`.
+//! names and forms of Triton's `ModelConfig`. The structs also describe it in the document of the API.
 
 use penstock_core::ModelVersion;
 use penstock_tensor::contract::{Backend, dims_oip};
 use penstock_tensor::{Contract, Datatype, TensorSpec};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 /// The supported extensions of the protocol, by the names that common servers use in their metadata.
 pub const EXTENSIONS: [&str; 6] = [
@@ -24,38 +25,100 @@ pub(crate) fn platform(contract: &Contract) -> &'static str {
     }
 }
 
+/// The members of Triton's `ModelConfig` that a contract fills.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct ModelConfig<'a> {
+    name: &'a str,
+    platform: &'static str,
+    /// The runtime; empty if the host chooses it.
+    backend: &'static str,
+    version_policy: ModelVersionPolicy,
+    /// The most items of a call; 0 if the model has no batch axis.
+    max_batch_size: i32,
+    input: Vec<ModelConfigTensor<'a>>,
+    output: Vec<ModelConfigTensor<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dynamic_batching: Option<ModelDynamicBatching<'a>>,
+}
+
+/// The installed versions.
+#[derive(Serialize, JsonSchema)]
+struct ModelVersionPolicy {
+    specific: SpecificVersions,
+}
+
+/// Versions by number.
+#[derive(Serialize, JsonSchema)]
+struct SpecificVersions {
+    versions: Vec<u64>,
+}
+
+/// An input or output of a configuration.
+#[derive(Serialize, JsonSchema)]
+struct ModelConfigTensor<'a> {
+    name: &'a str,
+    /// The name of the datatype in Triton's configurations, such as `TYPE_FP32`.
+    data_type: &'static str,
+    /// The lengths of the axes, without the batch axis if `max_batch_size` is not 0; -1 for any length.
+    #[schemars(inner(range(min = -1)))]
+    dims: Vec<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reshape: Option<ModelTensorReshape>,
+}
+
+/// The shape that the model receives in place of `dims`.
+#[derive(Serialize, JsonSchema)]
+struct ModelTensorReshape {
+    shape: &'static [i64],
+}
+
+/// The settings of dynamic batching.
+#[derive(Serialize, JsonSchema)]
+struct ModelDynamicBatching<'a> {
+    preferred_batch_size: &'a [u32],
+    priority_levels: u8,
+    default_priority_level: u8,
+    /// The longest queue delay, if the contract sets it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_queue_delay_microseconds: Option<u64>,
+}
+
 /// Returns a model's configuration for `/v2/models/{m}/config`.
-pub fn model_config(name: &str, versions: &[ModelVersion], contract: &Contract) -> Value {
+pub(crate) fn model_config<'a>(
+    name: &'a str,
+    versions: &[ModelVersion],
+    contract: &'a Contract,
+) -> ModelConfig<'a> {
     let batched = is_batched(contract);
     let backend = match contract.engine.backend {
         // The contract does not determine which backend the host chooses.
         Backend::Auto => "",
         named => named.as_str(),
     };
-    let numbers: Vec<u64> = versions.iter().map(|version| version.get()).collect();
-    let mut config = json!({
-        "name": name,
-        "platform": platform(contract),
-        "backend": backend,
-        "version_policy": { "specific": { "versions": numbers } },
-        "max_batch_size": if batched { max_batch_size(contract) } else { 0 },
-        "input": ports(&contract.inputs, batched),
-        "output": ports(&contract.outputs, batched),
-    });
+    let versions = versions.iter().map(|version| version.get()).collect();
     let batching = &contract.batching;
-    if batched && batching.enabled {
+    let dynamic_batching = (batched && batching.enabled).then(|| {
         let levels = batching.priority_levels;
-        let mut dynamic = json!({
-            "preferred_batch_size": batching.preferred_items,
-            "priority_levels": levels,
-            "default_priority_level": batching.default_priority.unwrap_or(levels),
-        });
-        if let Some(wait_ms) = batching.max_wait_ms {
-            dynamic["max_queue_delay_microseconds"] = json!((wait_ms * 1_000.0).round() as u64);
+        let to_us = |wait_ms: f64| (wait_ms * 1_000.0).round() as u64;
+        ModelDynamicBatching {
+            preferred_batch_size: &batching.preferred_items,
+            priority_levels: levels,
+            default_priority_level: batching.default_priority.unwrap_or(levels),
+            max_queue_delay_microseconds: batching.max_wait_ms.map(to_us),
         }
-        config["dynamic_batching"] = dynamic;
+    });
+    ModelConfig {
+        name,
+        platform: platform(contract),
+        backend,
+        version_policy: ModelVersionPolicy {
+            specific: SpecificVersions { versions },
+        },
+        max_batch_size: if batched { max_batch_size(contract) } else { 0 },
+        input: tensors(&contract.inputs, batched),
+        output: tensors(&contract.outputs, batched),
+        dynamic_batching,
     }
-    config
 }
 
 /// Returns whether the configuration's dims omit the batch axis. That requires a second axis in every tensor, because
@@ -70,20 +133,18 @@ pub fn max_batch_size(contract: &Contract) -> i32 {
     i32::try_from(contract.limits.max_items).unwrap_or(i32::MAX)
 }
 
-fn ports(specs: &[TensorSpec], batched: bool) -> Vec<Value> {
-    let port = |spec: &TensorSpec| {
-        let mut port = json!({
-            "name": spec.name,
-            "data_type": data_type(spec.datatype),
-            "dims": config_dims(spec, batched),
-        });
+fn tensors(specs: &[TensorSpec], batched: bool) -> Vec<ModelConfigTensor<'_>> {
+    let tensors = specs.iter().map(|spec| ModelConfigTensor {
+        name: &spec.name,
+        data_type: data_type(spec.datatype),
+        dims: config_dims(spec, batched),
         // Callers send a scalar as one axis of one element, and the model receives a scalar.
-        if spec.shape.is_empty() {
-            port["reshape"] = json!({ "shape": [] });
-        }
-        port
-    };
-    specs.iter().map(port).collect()
+        reshape: spec
+            .shape
+            .is_empty()
+            .then_some(ModelTensorReshape { shape: &[] }),
+    });
+    tensors.collect()
 }
 
 /// Returns the lengths of a tensor's axes; -1 stands for any length. If the model is `batched`, the batch axis is
@@ -122,11 +183,12 @@ pub fn data_type(datatype: Datatype) -> &'static str {
 mod tests {
     use super::*;
     use penstock_tensor::fp8::Fp8;
+    use serde_json::{Value, json};
 
     fn config(text: &str) -> Value {
         let contract = Contract::parse(text).unwrap();
         let versions = ["1", "3"].map(|v| ModelVersion::parse(v).unwrap());
-        model_config("m", &versions, &contract)
+        serde_json::to_value(model_config("m", &versions, &contract)).unwrap()
     }
 
     #[test]

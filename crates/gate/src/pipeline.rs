@@ -18,7 +18,7 @@ mod visibility;
 use crate::call::{ModelCall, Surface};
 use crate::catalogue::{Catalogue, known};
 use crate::cors;
-use crate::describe::readiness::{readiness, with_server};
+use crate::describe::readiness::readiness;
 use crate::describe::{self, repository};
 use crate::exchange::Exchange;
 use crate::grpc::serve::{self, Rpc, RpcRead};
@@ -132,8 +132,13 @@ fn steps<P: Ports>(
     note_caller(exchange, &route, &admitted, audits);
     if route == Route::Ready {
         let sees = |names: &[String]| policies.auth.sees(caller, names);
-        let response = readiness(ports, catalogue, required, connection, Some(&sees));
-        return Ok(with_server(response, connection));
+        return Ok(readiness(
+            ports,
+            catalogue,
+            required,
+            connection,
+            Some(&sees),
+        ));
     }
 
     let called = surface(&route, exchange.rpc.as_ref());

@@ -1,7 +1,7 @@
 //! Represents a complete request and a complete answer, the same for both entry points.
 
 use penstock_core::{Code, Problem, json};
-use serde_json::Value;
+use serde::Serialize;
 
 /// One header of a request or an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,7 +123,7 @@ impl Response {
     }
 
     /// Creates an answer with a JSON body.
-    pub fn json(status: u16, value: &Value) -> Self {
+    pub fn json<T: Serialize + ?Sized>(status: u16, value: &T) -> Self {
         Self::new(status, "application/json", json::to_bytes(value))
     }
 

@@ -645,26 +645,72 @@ outputs = [{ name = "x", datatype = "FP32", shape = ["N", 2], labels = ["a", "b"
 [explain]
 target = "x"
 "#;
-    let ports = InMemory::new(&[("two", batched, &["1"])], |_, _, inputs| Ok(inputs));
+    let adapted = |adapter: &str, more: &str| {
+        format!(
+            "description = \"reads texts\"\n\
+             inputs = [{{ name = \"x\", datatype = \"FP32\", shape = [\"N\", 1] }}]\n\
+             outputs = [{{ name = \"x\", datatype = \"FP32\", shape = [\"N\", 1] }}]\n\
+             adapter = {{ name = \"{adapter}\" }}\n{more}"
+        )
+    };
+    let category = "[moderation.categories]\nrambling = { label = \"long\", threshold = 0.3 }\n";
+    let models: &[(&str, &str, &[&str])] = &[
+        ("two", batched, &["1"]),
+        ("classes", &adapted("classes", category), &["1"]),
+        ("pairs", &adapted("pairs", ""), &["1"]),
+        ("vectors", &adapted("vectors", ""), &["1"]),
+        ("bounded", EVERY_TYPE, &["1"]),
+        ("broken", "description = 5", &["1"]),
+        ("a folder", batched, &["1"]),
+    ];
+    let ports = InMemory::new(models, |_, _, inputs| Ok(inputs));
     ports.set_policy(
-        "[usage]\nenabled = true\n[[usage.alerts]]\nname = \"first\"\nunit = \"requests\"\nthreshold = 1\n",
+        "[usage]\nenabled = true\n[[usage.alerts]]\nname = \"first\"\nunit = \"requests\"\nthreshold = 1\n\
+         [models]\nrequired = [\"missing\"]\n",
     );
-    let send = |method: &str, target: &str, body: &str| {
+    let token = "0123456789abcdef0123456789abcdef";
+    ports
+        .environment
+        .borrow_mut()
+        .insert("PENSTOCK_HOST_TOKEN".into(), token.into());
+    let facts = format!("{token} {{\"not_ready\":\"stopping\",\"server\":{{\"tls\":{{}}}}}}");
+    let send_for = |accept: &str, method: &str, target: &str, body: &str| {
+        let headers = [
+            ("content-type", "application/json"),
+            ("accept", accept),
+            ("penstock-connection", &facts),
+        ];
         let response = Gate::new(ports.clone()).handle(&Request {
             method: method.into(),
             target: target.into(),
-            headers: vec![Header {
-                name: "content-type".into(),
-                value: b"application/json".to_vec(),
-            }],
+            headers: (headers.iter())
+                .map(|(name, value)| Header {
+                    name: (*name).into(),
+                    value: value.as_bytes().to_vec(),
+                })
+                .collect(),
             body: body.as_bytes().to_vec(),
         });
         let answer: Value = serde_json::from_slice(&response.body).unwrap_or_default();
         (response.status, answer)
     };
+    let send =
+        |method: &str, target: &str, body: &str| send_for("application/json", method, target, body);
     let mut faults = Vec::new();
     let (status, document) = send("GET", "/openapi.json", "");
     assert_eq!(status, 200);
+    let mut compare = |schema: &Value, answer: &Value, at: &str| {
+        if let Some(fault) = wrong(&document, schema, answer) {
+            faults.push(format!("{at}: {fault}: {answer}"));
+        }
+        let mut found = Vec::new();
+        undescribed(&document, schema, answer, "", &mut found);
+        if !found.is_empty() {
+            faults.push(format!(
+                "{at} answers {found:?}, which the document does not describe"
+            ));
+        }
+    };
     let row = r#"{"inputs":{"x":[[0.25,0.75]]}}"#;
     let several = format!(r#"{{"requests":[{row},{{"inputs":{{"x":[["a"]]}}}}]}}"#);
     let infer =
@@ -676,6 +722,9 @@ target = "x"
         ("GET", "/errors/quota_exceeded", "/errors/{code}", ""),
         ("GET", "/v1/models", "/v1/models", ""),
         ("GET", "/v1/models/two", "/v1/models/{model}", ""),
+        ("GET", "/v1/models/bounded", "/v1/models/{model}", ""),
+        ("GET", "/v1/models/broken", "/v1/models/{model}", ""),
+        ("GET", "/v1/models/none", "/v1/models/{model}", ""),
         (
             "GET",
             "/v1/models/two/versions/1",
@@ -754,9 +803,62 @@ target = "x"
             r#"{"x":[0.25,0.75]}"#,
         ),
         ("POST", "/v2/models/two/infer", "/v2/models/two/infer", "{}"),
+        ("GET", "/v2/models/none", "/v2/models/{model}", ""),
+        (
+            "POST",
+            "/v1/embeddings",
+            "/v1/embeddings",
+            r#"{"model":"vectors","input":["a","b"]}"#,
+        ),
+        (
+            "POST",
+            "/v1/classify",
+            "/v1/classify",
+            r#"{"model":"classes","input":"a"}"#,
+        ),
+        (
+            "POST",
+            "/v1/classify",
+            "/v1/classify",
+            r#"{"model":"classes","inputs":[["a"],["b"]]}"#,
+        ),
+        (
+            "POST",
+            "/v1/moderations",
+            "/v1/moderations",
+            r#"{"model":"classes","input":"a"}"#,
+        ),
+        (
+            "POST",
+            "/v1/rerank",
+            "/v1/rerank",
+            r#"{"model":"pairs","query":"q","documents":["a"],"return_documents":true}"#,
+        ),
+        (
+            "POST",
+            "/v1/rerank",
+            "/v1/rerank",
+            r#"{"model":"pairs","query":"q","texts":["a"],"return_text":true}"#,
+        ),
+        (
+            "POST",
+            "/v1/score",
+            "/v1/score",
+            r#"{"model":"pairs","text_1":"q","text_2":["a"]}"#,
+        ),
+        ("POST", "/v1/embeddings", "/v1/embeddings", "{}"),
+        (
+            "POST",
+            "/v1/embeddings",
+            "/v1/embeddings",
+            r#"{"model":"none","input":"a"}"#,
+        ),
     ] {
         let (status, answer) = send(method, target, body);
         let at = format!("{method} {target} {status}");
+        if body.contains("\"model\"") && !body.contains("none") {
+            assert_eq!(status, 200, "{at}: {answer}");
+        }
         let operation = &document["paths"][path][method.to_lowercase()];
         assert!(operation.is_object(), "{at}: the document has no {path}");
         let mut response = &operation["responses"][status.to_string()];
@@ -767,15 +869,15 @@ target = "x"
         }
         let schema = &response["content"]["application/json"]["schema"];
         assert!(schema.is_object(), "{at}: the document gives no schema");
-        if let Some(fault) = wrong(&document, schema, &answer) {
-            faults.push(format!("{at}: {fault}: {answer}"));
-        }
-        let mut found = Vec::new();
-        undescribed(&document, schema, &answer, "", &mut found);
-        if !found.is_empty() {
-            faults.push(format!(
-                "{at} answers {found:?}, which the document does not describe"
-            ));
+        compare(schema, &answer, &at);
+        // Errors have a second form.
+        if status >= 400 && target != "/ready" && target != "/v2/health/ready" {
+            let problem = "application/problem+json";
+            let (same, answer) = send_for(problem, method, target, body);
+            assert_eq!(same, status, "{at}");
+            let schema = &response["content"][problem]["schema"];
+            assert!(schema.is_object(), "{at}: the document gives no schema");
+            compare(schema, &answer, &format!("{at} {problem}"));
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));

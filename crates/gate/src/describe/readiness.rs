@@ -1,6 +1,7 @@
 //! Answers `/ready` and `/v2/health/ready`: whether the server accepts new work, and the state of its models.
 
 use super::repository;
+use crate::answer::server::{ModelState, Readiness, SkippedFolder};
 use crate::catalogue::{Catalogue, Model, known};
 use crate::connection::Connection;
 use crate::policies::Sees;
@@ -8,9 +9,8 @@ use crate::ports::Ports;
 use crate::problem::RETRY_NOT_READY_S;
 use crate::record::Response;
 use crate::route::shorten;
-use penstock_core::{ModelVersion, json};
+use penstock_core::ModelVersion;
 use penstock_policy::document;
-use serde_json::{Value, json};
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
@@ -33,7 +33,7 @@ impl Required {
 }
 
 /// Answers a readiness probe. The server is not ready if the host gives a reason, or if a required model has no
-/// version that could run now. Callers that may see models (`sees`) also get the state of each model.
+/// version that could run now. Callers that may see models (`sees`) also get the state of each model and of the server.
 pub(crate) fn readiness<P: Ports>(
     ports: &P,
     catalogue: &mut Option<Catalogue<P>>,
@@ -66,60 +66,57 @@ pub(crate) fn readiness<P: Ports>(
             let could_run = states.iter().any(|(_, state)| state.is_ok());
             is_ready &= could_run || !is_required;
             for (version, state) in states.into_iter().filter(|_| *shown) {
-                let mut entry = json!({
-                    "name": model.name, "version": version.to_string(), "ready": state.is_ok(),
-                    "required": is_required,
-                });
+                let ready = state.is_ok();
                 let reason = match state {
                     Err(reason) => Some(reason),
                     // The version is ready, and the host has a remark about it.
                     Ok(()) => told.remove(&(model.name.to_string(), version.to_string())),
                 };
-                if let Some(reason) = reason {
-                    entry["reason"] = json!(reason);
-                }
-                models.push(entry);
+                models.push(ModelState {
+                    name: model.name.to_string(),
+                    version: Some(version.to_string()),
+                    ready,
+                    required: is_required,
+                    reason,
+                });
             }
         }
         for (name, shown) in names.iter().zip(&shown).skip(there) {
             is_ready = false;
             if *shown {
-                models.push(json!({
-                    "name": name, "ready": false, "required": true,
-                    "reason": "there is no such model; add it, or remove its name from `[models] required`",
-                }));
+                models.push(ModelState {
+                    name: name.clone(),
+                    version: None,
+                    ready: false,
+                    required: true,
+                    reason: Some(NO_SUCH_MODEL.to_owned()),
+                });
             }
         }
     }
-    let status = if is_ready { 200 } else { 503 };
-    let mut body = json!({ "ready": is_ready });
+    let mut body = Readiness {
+        ready: is_ready,
+        models: None,
+        reason: None,
+        skipped: Vec::new(),
+        server: None,
+    };
     if let Some(sees) = sees {
-        body["models"] = json!(models);
-        if let Some(reason) = not_ready {
-            body["reason"] = json!(reason);
-        }
-        let skipped = skipped(known(catalogue, ports), sees);
-        if !skipped.is_empty() {
-            body["skipped"] = Value::Array(skipped);
-        }
+        body.models = Some(models);
+        body.reason = not_ready;
+        body.skipped = skipped(known(catalogue, ports), sees);
+        body.server = connection.server.as_ref();
     }
-    let mut response = Response::json(status, &body);
+    let mut response = Response::json(if is_ready { 200 } else { 503 }, &body);
     if !is_ready {
         response.push("retry-after", RETRY_NOT_READY_S.to_string());
     }
     response
 }
 
-/// Adds the server's state to the answer of [`readiness`], for callers that may read details.
-pub(crate) fn with_server(mut response: Response, connection: &Connection) -> Response {
-    if let Some(server) = &connection.server
-        && let Ok(Value::Object(mut body)) = serde_json::from_slice(&response.body)
-    {
-        body.insert("server".to_owned(), server.clone());
-        response.body = json::to_bytes(&Value::Object(body));
-    }
-    response
-}
+/// The state of a required model that does not exist.
+const NO_SUCH_MODEL: &str =
+    "there is no such model; add it, or remove its name from `[models] required`";
 
 /// Returns each version of a model, with the reason if it could not run now.
 fn states<P: Ports>(ports: &P, model: &mut Model<P>) -> Vec<(ModelVersion, Result<(), String>)> {
@@ -134,11 +131,13 @@ fn states<P: Ports>(ports: &P, model: &mut Model<P>) -> Vec<(ModelVersion, Resul
 }
 
 /// Returns the folders of the models directory that are not models, if the caller may see them.
-fn skipped<P: Ports>(catalogue: &Catalogue<P>, sees: Sees<'_>) -> Vec<Value> {
+fn skipped<P: Ports>(catalogue: &Catalogue<P>, sees: Sees<'_>) -> Vec<SkippedFolder> {
     let skipped = catalogue.skipped();
     let folders: Vec<String> = skipped.iter().map(|one| one.folder.clone()).collect();
     let shown = skipped.iter().zip(sees(&folders)).filter(|(_, seen)| *seen);
-    shown
-        .map(|(one, _)| json!({ "folder": shorten(&one.folder), "reason": one.reason }))
-        .collect()
+    let shown = shown.map(|(one, _)| SkippedFolder {
+        folder: shorten(&one.folder),
+        reason: one.reason.clone(),
+    });
+    shown.collect()
 }

@@ -1,6 +1,6 @@
 //! Answers `/v1/usage` with the caller's own counts.
 
-use crate::answer;
+use crate::answer::usage::Usage;
 use crate::policies::Policies;
 use crate::ports::Ports;
 use crate::record::{Request, Response};
@@ -10,7 +10,6 @@ use penstock_core::kv::RETRY_STORE_S;
 use penstock_core::{Caller, Code, Problem};
 use penstock_policy::usage::service::UsageService;
 use penstock_policy::usage::{DAY_MS, MAX_DAYS};
-use serde_json::{Value, json};
 
 /// The number of days in a report if the request names none.
 const DEFAULT_USAGE_DAYS: u64 = 30;
@@ -86,10 +85,5 @@ pub(super) fn usage<P: Ports>(
             )
             .retry_after(RETRY_STORE_S)
         })?;
-    let rows: Vec<Value> = report.rows.iter().map(answer::usage_row).collect();
-    let mut body = json!({ "tenant": caller.tenant, "usage": rows });
-    if let Some((day, place)) = report.next {
-        body["next_page_token"] = json!(format!("{day}.{place}"));
-    }
-    Ok(Response::json(200, &body))
+    Ok(Response::json(200, &Usage::new(&caller.tenant, &report)))
 }

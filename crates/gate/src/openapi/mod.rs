@@ -37,7 +37,6 @@ pub const VERSION: &str = "3.1.0";
 pub fn document(models: &[Described<'_>], about: &About) -> Value {
     let mut all_paths = paths::generic(about);
     let mut schemas = schema::generic();
-    schemas.extend(errors::schemas());
     let mut room = MAX_DOCUMENT_BYTES;
     let mut left_out = Vec::new();
     let mut shared = paths::Shared::default();

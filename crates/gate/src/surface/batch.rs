@@ -7,6 +7,7 @@
 use super::body::{JSON, text};
 use super::predict::{self, Body};
 use crate::answer;
+use crate::answer::errors::BatchError;
 use crate::catalogue::Opened;
 use crate::ports::{Item, Ports};
 use crate::problem::{no_adapter, rejected, was_not_run};
@@ -14,6 +15,7 @@ use crate::record::Response;
 use crate::route::shorten;
 use crate::run::prepare::{item_count, prepare};
 use crate::run::{RunOptions, Runner, SurfaceAnswer, Work};
+use penstock_core::json::to_bytes;
 use penstock_core::{Code, PredictionId, Problem, Violation};
 use penstock_tensor::batch::{join, split};
 use penstock_tensor::json::{Kind, Names, Scanner};
@@ -349,8 +351,8 @@ fn write<P: Ports>(runner: &Runner<'_, P>, outcomes: Vec<Outcome>) -> SurfaceAns
                 }
             }
             Err(problem) => {
-                let error = answer::error_of_item(&problem);
-                body.extend_from_slice(format!(",\"error\":{error}").as_bytes());
+                body.extend_from_slice(b",\"error\":");
+                body.extend_from_slice(&to_bytes(&BatchError::new(&problem)));
             }
         }
         body.push(b'}');

@@ -4,12 +4,13 @@
 use super::body::text;
 use super::scan;
 use super::texts::{self, Common, Texts};
+use crate::answer::text::{ClassScore, Classification, Classified, LIST, TokenUsage};
 use crate::catalogue::Opened;
 use crate::ports::Ports;
 use crate::record::Response;
 use crate::run::{Runner, SurfaceAnswer, Work};
 use penstock_core::{Code, Problem};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 /// The members of a body.
 const MEMBERS: &[&str] = &[
@@ -116,10 +117,12 @@ fn tei(pointer: &str, value: &str) -> Result<(Vec<Vec<String>>, bool), Problem> 
 }
 
 /// Returns each class with its score.
-fn listed(scores: &Map<String, Value>) -> Vec<Value> {
-    let each = scores.iter();
-    each.map(|(label, score)| json!({ "label": label, "score": score }))
-        .collect()
+fn listed(scores: &Map<String, Value>) -> Vec<ClassScore> {
+    let each = scores.iter().map(|(label, score)| ClassScore {
+        label: label.clone(),
+        score: score.clone(),
+    });
+    each.collect()
 }
 
 impl<P: Ports> Work<P> for Classify {
@@ -130,41 +133,50 @@ impl<P: Ports> Work<P> for Classify {
     fn run(mut self: Box<Self>, runner: &mut Runner<'_, P>) -> Result<SurfaceAnswer, Problem> {
         let answers = self.texts.run(runner)?;
         let units = texts::units(&answers);
-        let mut data = Vec::with_capacity(answers.len());
+        let (mut data, mut lists) = (Vec::new(), Vec::new());
         for (index, answer) in answers.into_iter().enumerate() {
-            let (_, told) = self.texts.told(runner, answer)?;
+            let (_, mut told) = self.texts.told(runner, answer)?;
             let (Some(label), Some(scores)) = (told["label"].as_str(), told["scores"].as_object())
             else {
                 return Err(self.texts.lacking(runner.model));
             };
             let scores = listed(scores);
             if self.is_tei {
-                data.push(Value::Array(scores));
+                lists.push(scores);
                 continue;
             }
-            let mut one = json!({ "index": index, "label": label, "scores": scores });
+            let label = label.to_owned();
             // Only the adapter knows the order of the model's classes.
-            if let Some(probs) = told["probs"].as_array() {
-                one["num_classes"] = probs.len().into();
-                one["probs"] = told["probs"].clone();
-            }
-            data.push(one);
+            let probs = match told["probs"].take() {
+                Value::Array(probs) => Some(probs),
+                _ => None,
+            };
+            data.push(Classified {
+                index,
+                label,
+                scores,
+                num_classes: probs.as_ref().map(Vec::len),
+                probs,
+            });
         }
         let prediction_id = runner.prediction_id();
-        let body = match (self.is_tei, self.is_single) {
-            (true, true) => data.pop().unwrap_or_default(),
-            (true, false) => Value::Array(data),
-            (false, _) => json!({
-                "id": prediction_id.to_string(),
-                "object": "list",
-                "created": runner.call.context.unix_ms / 1_000,
-                "model": runner.model,
-                "data": data,
-                "usage": texts::usage(units),
-            }),
+        let response = match (self.is_tei, self.is_single) {
+            (true, true) => Response::json(200, &lists.pop().unwrap_or_default()),
+            (true, false) => Response::json(200, &lists),
+            (false, _) => {
+                let body = Classification {
+                    id: prediction_id.as_str(),
+                    object: LIST,
+                    created: runner.call.context.unix_ms / 1_000,
+                    model: runner.model,
+                    data,
+                    usage: TokenUsage::new(units),
+                };
+                Response::json(200, &body)
+            }
         };
         Ok(SurfaceAnswer {
-            response: Response::json(200, &body),
+            response,
             prediction_id: Some(prediction_id),
         })
     }

@@ -3,6 +3,7 @@
 use super::body::text;
 use super::texts::{self, Common, Texts};
 use super::{classify, scan};
+use crate::answer::text::{self as answer, ModerationResponse};
 use crate::catalogue::Opened;
 use crate::ports::Ports;
 use crate::problem::broken_adapter;
@@ -10,7 +11,8 @@ use crate::record::Response;
 use crate::run::{Runner, SurfaceAnswer, Work};
 use penstock_core::{Code, Problem};
 use penstock_tensor::contract::Moderation;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// The members of a body.
 const MEMBERS: &[&str] = &[
@@ -106,8 +108,8 @@ fn parts(pointer: &str, value: &str) -> Result<Vec<String>, Problem> {
 /// One result. The full scores decide the flags; the scores in the answer follow the disclosure rules.
 #[derive(Default)]
 struct Verdict {
-    flags: Map<String, Value>,
-    scores: Map<String, Value>,
+    flags: BTreeMap<String, bool>,
+    scores: BTreeMap<String, f64>,
 }
 
 impl Verdict {
@@ -126,29 +128,23 @@ impl Verdict {
                 )
             })?;
             let flagged = score >= category.threshold;
-            let before = self.flags.get(name) == Some(&Value::Bool(true));
-            self.flags
-                .insert(name.clone(), Value::Bool(flagged || before));
+            *self.flags.entry(name.clone()).or_default() |= flagged;
             let told = told["scores"][&category.label].as_f64().unwrap_or(0.0);
-            let most = self.scores.get(name).and_then(Value::as_f64).unwrap_or(0.0);
-            self.scores.insert(name.clone(), json!(told.max(most)));
+            let most = self.scores.entry(name.clone()).or_default();
+            *most = told.max(*most);
         }
         Ok(())
     }
 
-    fn write(self) -> Value {
-        let flagged = self.flags.values().any(|flag| *flag == Value::Bool(true));
-        let types: Map<String, Value> = self
-            .flags
-            .keys()
-            .map(|name| (name.clone(), json!(["text"])))
-            .collect();
-        json!({
-            "flagged": flagged,
-            "categories": self.flags,
-            "category_scores": self.scores,
-            "category_applied_input_types": types,
-        })
+    fn write(self) -> answer::Moderation {
+        let types = self.flags.keys();
+        let types = types.map(|name| (name.clone(), &["text"][..])).collect();
+        answer::Moderation {
+            flagged: self.flags.values().any(|flag| *flag),
+            categories: self.flags,
+            category_scores: self.scores,
+            category_applied_input_types: types,
+        }
     }
 }
 
@@ -177,14 +173,14 @@ impl<P: Ports> Work<P> for Moderations {
             }
         }
         let prediction_id = runner.prediction_id();
-        let results: Vec<Value> = results.into_iter().map(Verdict::write).collect();
-        let body = json!({
-            "id": prediction_id.to_string(),
-            "model": runner.model,
-            "results": results,
-        });
+        let body = ModerationResponse {
+            id: prediction_id.as_str(),
+            model: runner.model,
+            results: results.into_iter().map(Verdict::write).collect(),
+        };
+        let response = Response::json(200, &body);
         Ok(SurfaceAnswer {
-            response: Response::json(200, &body),
+            response,
             prediction_id: Some(prediction_id),
         })
     }

@@ -4,6 +4,10 @@
 use super::body::text;
 use super::scan;
 use super::texts::{self, Common, Texts};
+use crate::answer::text::{
+    LIST, Ranked, RankedDocument, RerankDocument, Reranking, SCORE, ScoreResponse, Scored,
+    TokenUsage,
+};
 use crate::catalogue::Opened;
 use crate::ports::{AdapterAnswer, Ports};
 use crate::record::Response;
@@ -156,38 +160,34 @@ impl<P: Ports> Work<P> for Rerank {
         ranked.sort_by(|(_, (a, _)), (_, (b, _))| b.total_cmp(a));
         ranked.truncate(self.top_n.unwrap_or(usize::MAX));
         let document = |index: usize| self.pairs.rows()[index][1].as_str();
-        let results = ranked
-            .into_iter()
-            .map(|(index, (_, score))| match self.is_tei {
-                true => {
-                    let mut one = json!({ "index": index, "score": score });
-                    if self.repeats {
-                        one["text"] = document(index).into();
-                    }
-                    one
-                }
-                false => {
-                    let mut one = json!({ "index": index, "relevance_score": score });
-                    if self.repeats {
-                        one["document"] = json!({ "text": document(index) });
-                    }
-                    one
-                }
-            });
-        let results: Vec<Value> = results.collect();
+        let repeated = |index: usize| self.repeats.then(|| document(index));
         let prediction_id = runner.prediction_id();
-        let body = match self.is_tei {
-            true => Value::Array(results),
-            false => json!({
-                "id": prediction_id.to_string(),
-                "model": runner.model,
-                "results": results,
-                "meta": { "api_version": { "version": "2" }, "billed_units": { "search_units": 1 } },
-                "usage": texts::usage(units),
-            }),
+        let response = if self.is_tei {
+            let results = ranked.into_iter().map(|(index, (_, score))| Ranked {
+                index,
+                score,
+                text: repeated(index),
+            });
+            Response::json(200, &results.collect::<Vec<_>>())
+        } else {
+            let results = ranked
+                .into_iter()
+                .map(|(index, (_, score))| RankedDocument {
+                    index,
+                    relevance_score: score,
+                    document: repeated(index).map(|text| RerankDocument { text }),
+                });
+            let body = Reranking {
+                id: prediction_id.as_str(),
+                model: runner.model,
+                results: results.collect(),
+                meta: json!({ "api_version": { "version": "2" }, "billed_units": { "search_units": 1 } }),
+                usage: TokenUsage::new(units),
+            };
+            Response::json(200, &body)
         };
         Ok(SurfaceAnswer {
-            response: Response::json(200, &body),
+            response,
             prediction_id: Some(prediction_id),
         })
     }
@@ -263,20 +263,23 @@ impl<P: Ports> Work<P> for Score {
         let scored = scores(&self.pairs, runner, answers)?
             .into_iter()
             .enumerate();
-        let data: Vec<Value> = scored
-            .map(|(index, (_, score))| json!({ "index": index, "object": "score", "score": score }))
-            .collect();
-        let prediction_id = runner.prediction_id();
-        let body = json!({
-            "id": prediction_id.to_string(),
-            "object": "list",
-            "created": runner.call.context.unix_ms / 1_000,
-            "model": runner.model,
-            "data": data,
-            "usage": texts::usage(units),
+        let data = scored.map(|(index, (_, score))| Scored {
+            index,
+            object: SCORE,
+            score,
         });
+        let prediction_id = runner.prediction_id();
+        let body = ScoreResponse {
+            id: prediction_id.as_str(),
+            object: LIST,
+            created: runner.call.context.unix_ms / 1_000,
+            model: runner.model,
+            data: data.collect(),
+            usage: TokenUsage::new(units),
+        };
+        let response = Response::json(200, &body);
         Ok(SurfaceAnswer {
-            response: Response::json(200, &body),
+            response,
             prediction_id: Some(prediction_id),
         })
     }

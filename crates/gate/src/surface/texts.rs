@@ -12,7 +12,7 @@ use crate::run::Runner;
 use crate::run::prepare::{Unprepared, at_once, cut_to, prepare_cut};
 use penstock_core::{Code, Problem, Violation};
 use penstock_tensor::Contract;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::ops::Range;
 
 /// The most texts or pairs of one call, as for embeddings.
@@ -198,11 +198,6 @@ pub(super) fn units(answers: &[AdapterAnswer]) -> u64 {
     answers
         .iter()
         .fold(0, |sum, answer| sum.saturating_add(answer.units))
-}
-
-/// Returns the `usage` object with a call's tokens, as in OpenAI's and vLLM's APIs.
-pub(super) fn usage(units: u64) -> Value {
-    json!({ "prompt_tokens": units, "total_tokens": units })
 }
 
 fn gives_none(model: &str, gives: &str) -> Problem {

@@ -19,7 +19,7 @@ pub fn operations(about: &About) -> Vec<Operation> {
             Kind::Probe,
         )
         .saying("For a liveness probe. It checks no model.")
-        .answering("200", "It answers.", named("Status")),
+        .answering("200", "It answers.", named("Health")),
         operation(
             ("get", "/ready"),
             "getReady",

@@ -29,7 +29,7 @@ pub fn operations() -> Vec<Operation> {
             Kind::Probe,
         )
         .saying("The protocol's liveness probe.")
-        .answering("200", "It is live.", named("Status")),
+        .answering("200", "It is live.", named("ServerLive")),
         operation(
             ("get", "/v2/health/ready"),
             "getServerReady",
@@ -90,7 +90,7 @@ fn model(pinned: bool) -> Vec<Operation> {
             format!("get{of}Ready"),
             "Check that {} is ready",
             "The model is ready; otherwise the answer is 503.",
-            "Status",
+            "ModelReady",
         ),
         read(
             "/config",

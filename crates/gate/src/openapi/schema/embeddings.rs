@@ -70,16 +70,5 @@ pub fn all() -> Vec<Named> {
                 &["object", "index", "embedding"],
             ),
         ),
-        (
-            "EmbeddingUsage",
-            object(
-                "The tokens of all inputs.",
-                json!({
-                    "prompt_tokens": { "type": "integer" },
-                    "total_tokens": { "type": "integer" },
-                }),
-                &["prompt_tokens", "total_tokens"],
-            ),
-        ),
     ]
 }

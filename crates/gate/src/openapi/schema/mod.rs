@@ -1,14 +1,14 @@
 //! Generates the schemas of bodies: those for any model, one file for each group of calls, and those of one model's
-//! contract.
+//! contract. Answers of one shape are structs, and `derived` generates their schemas from them.
 
+mod derived;
 mod embeddings;
 mod form;
 mod model;
-mod models;
 mod predictions;
 mod protocol;
+mod repository;
 mod requests;
-mod server;
 mod texts;
 
 pub use form::reference;
@@ -24,9 +24,7 @@ pub fn generic() -> Map<String, Value> {
         .chain(protocol::all())
         .chain(embeddings::all())
         .chain(texts::all())
-        .chain(models::all())
-        .chain(server::all());
-    members
-        .map(|(name, schema)| (name.to_owned(), schema))
-        .collect()
+        .chain(repository::all());
+    let members = members.map(|(name, schema)| (name.to_owned(), schema));
+    members.chain(derived::all()).collect()
 }

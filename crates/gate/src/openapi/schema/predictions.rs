@@ -146,7 +146,7 @@ fn batch() -> Vec<Named> {
                     "prediction_id": { "type": "string" },
                     "predictions": array(json!({})),
                     "non_finite": integer(),
-                    "error": any_object("`code`, `status`, `message` and `details`, as in an error."),
+                    "error": reference("BatchError"),
                 }),
                 &["index", "status"],
             ),

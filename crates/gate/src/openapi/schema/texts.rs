@@ -1,6 +1,6 @@
 //! Defines the schemas of calls over texts and pairs of texts.
 
-use super::form::{Named, array, closed, object, or_null, reference, typed};
+use super::form::{Named, array, closed, or_null, reference, typed};
 use serde_json::{Value, json};
 
 /// Returns all schemas of this file.
@@ -77,49 +77,11 @@ fn classify() -> Vec<Named> {
                 "anyOf": [reference("Classification"), scores(), array(scores())],
             }),
         ),
-        (
-            "Classification",
-            object(
-                "The classes of each input.",
-                json!({
-                    "id": { "type": "string" },
-                    "object": { "type": "string", "const": "list" },
-                    "created": { "type": "integer" },
-                    "model": { "type": "string" },
-                    "data": array(reference("Classified")),
-                    "usage": reference("EmbeddingUsage"),
-                }),
-                &["id", "object", "created", "model", "data", "usage"],
-            ),
-        ),
-        (
-            "Classified",
-            object(
-                "The classes of one input.",
-                json!({
-                    "index": typed("integer", "The index of the input, from 0."),
-                    "label": typed("string", "The best class."),
-                    "scores": scores(),
-                    "probs": { "type": "array", "items": { "type": "number" }, "description": "Scores in the order of the model's classes." },
-                    "num_classes": { "type": "integer" },
-                }),
-                &["index", "label", "scores"],
-            ),
-        ),
-        (
-            "ClassScore",
-            object(
-                "A class and its score.",
-                json!({ "label": { "type": "string" }, "score": { "type": "number" } }),
-                &["label", "score"],
-            ),
-        ),
     ]
 }
 
 /// Returns the schemas of `/v1/moderations` bodies.
 fn moderations() -> Vec<Named> {
-    let flags = |kind: Value| json!({ "type": "object", "additionalProperties": kind });
     vec![
         (
             "ModerationRequest",
@@ -148,36 +110,6 @@ fn moderations() -> Vec<Named> {
                     "text": { "type": "string", "minLength": 1 },
                 }),
                 &["type", "text"],
-            ),
-        ),
-        (
-            "ModerationResponse",
-            object(
-                "A result for each input. Several parts of one input have a single result.",
-                json!({
-                    "id": { "type": "string" },
-                    "model": { "type": "string" },
-                    "results": array(reference("Moderation")),
-                }),
-                &["id", "model", "results"],
-            ),
-        ),
-        (
-            "Moderation",
-            object(
-                "The result of one input.",
-                json!({
-                    "flagged": { "type": "boolean" },
-                    "categories": flags(json!({ "type": "boolean" })),
-                    "category_scores": flags(json!({ "type": "number" })),
-                    "category_applied_input_types": flags(json!({ "type": "array", "items": { "type": "string" } })),
-                }),
-                &[
-                    "flagged",
-                    "categories",
-                    "category_scores",
-                    "category_applied_input_types",
-                ],
             ),
         ),
     ]
@@ -222,99 +154,30 @@ fn rerank_requests() -> Vec<Named> {
 
 /// Returns the schemas of `/v1/rerank` answers.
 fn rerank_answers() -> Vec<Named> {
-    vec![
-        (
-            "RerankResponse",
-            json!({
-                "description": "Cohere's form for `documents`, Text Embeddings Inference's form for `texts`.",
-                "anyOf": [reference("Reranking"), array(reference("Ranked"))],
-            }),
-        ),
-        (
-            "Reranking",
-            object(
-                "The documents, best first.",
-                json!({
-                    "id": { "type": "string" },
-                    "model": { "type": "string" },
-                    "results": array(reference("RankedDocument")),
-                    "meta": { "type": "object" },
-                    "usage": reference("EmbeddingUsage"),
-                }),
-                &["id", "model", "results", "meta", "usage"],
-            ),
-        ),
-        (
-            "RankedDocument",
-            object(
-                "A document and its score.",
-                json!({
-                    "index": typed("integer", "The index in the request, from 0."),
-                    "relevance_score": { "type": "number" },
-                    "document": reference("RerankDocument"),
-                }),
-                &["index", "relevance_score"],
-            ),
-        ),
-        (
-            "Ranked",
-            object(
-                "A text and its score.",
-                json!({
-                    "index": typed("integer", "The index in the request, from 0."),
-                    "score": { "type": "number" },
-                    "text": { "type": "string" },
-                }),
-                &["index", "score"],
-            ),
-        ),
-    ]
+    vec![(
+        "RerankResponse",
+        json!({
+            "description": "Cohere's form for `documents`, Text Embeddings Inference's form for `texts`.",
+            "anyOf": [reference("Reranking"), array(reference("Ranked"))],
+        }),
+    )]
 }
 
 /// Returns the schemas of `/v1/score` bodies.
 fn score() -> Vec<Named> {
-    vec![
-        (
-            "ScoreRequest",
-            closed(
-                "Two texts, one text and a list, or two lists of equal length.",
-                json!({
-                    "model": model(),
-                    "text_1": strings(),
-                    "text_2": strings(),
-                    "truncate": truncate(),
-                    "truncate_prompt_tokens": truncate_to(),
-                    "user": user(),
-                }),
-                &["model", "text_1", "text_2"],
-            ),
+    vec![(
+        "ScoreRequest",
+        closed(
+            "Two texts, one text and a list, or two lists of equal length.",
+            json!({
+                "model": model(),
+                "text_1": strings(),
+                "text_2": strings(),
+                "truncate": truncate(),
+                "truncate_prompt_tokens": truncate_to(),
+                "user": user(),
+            }),
+            &["model", "text_1", "text_2"],
         ),
-        (
-            "ScoreResponse",
-            object(
-                "A score for each pair.",
-                json!({
-                    "id": { "type": "string" },
-                    "object": { "type": "string", "const": "list" },
-                    "created": { "type": "integer" },
-                    "model": { "type": "string" },
-                    "data": array(reference("Scored")),
-                    "usage": reference("EmbeddingUsage"),
-                }),
-                &["id", "object", "created", "model", "data", "usage"],
-            ),
-        ),
-        (
-            "Scored",
-            object(
-                "The score of one pair.",
-                json!({
-                    "index": typed("integer", "The index of the pair, from 0."),
-                    "object": { "type": "string", "const": "score" },
-                    "score": { "type": "number" },
-                }),
-                &["index", "object", "score"],
-            ),
-        ),
-    ]
+    )]
 }
