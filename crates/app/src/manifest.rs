@@ -34,8 +34,7 @@ use super::finding::{self, Finding, Lines, Place};
 pub const MAX_MANIFEST_BYTES: u64 = 1 << 20;
 
 /// The remedy for missing files of the manifest.
-const BUILD_REMEDY: &str =
-    "run scripts/build (with --portable for --door http and for other hosts), or correct the path";
+const BUILD_REMEDY: &str = "run scripts/build (with --portable for --door http, --nn component and other hosts), or correct the path";
 
 impl Manifest {
     /// Reads a manifest, decides from which file each component is served, and checks that these exist.
@@ -121,7 +120,7 @@ impl Manifest {
         }
     }
 
-    /// Serves every component that has a `native` file from it instead of from its `source`. A dependency then inherits
+    /// Serves every component that has a `native` file from it instead of from its `source` or `direct` file. A dependency then inherits
     /// nothing through an entry that was written for the `source`: the host provides everything that the native file
     /// needs.
     fn prefer_native(&mut self) {

@@ -122,7 +122,9 @@ impl BatchedReads {
         counters: &[String],
         get_many: impl FnOnce(&[String]) -> Option<Vec<(String, Option<Vec<u8>>)>>,
     ) -> Result<Many, KvError> {
-        if !self.unusable.get() {
+        let several = values.len() + counters.len() > 1;
+        // One entry needs no batch, and some stores answer a batch of one by a search.
+        if several && !self.unusable.get() {
             let asked: Vec<String> = values.iter().chain(counters).cloned().collect();
             let found = get_many(&asked);
             if let Some(many) = found.and_then(|found| in_order(found, &asked, values.len())) {
@@ -130,8 +132,10 @@ impl BatchedReads {
             }
         }
         let many = read_one_by_one(kv, values, counters).await?;
-        // The store answers, so the failure was that of `get-many`.
-        self.unusable.set(true);
+        if several {
+            // The store answers, so the failure was that of `get-many`.
+            self.unusable.set(true);
+        }
         Ok(many)
     }
 }

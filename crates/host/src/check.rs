@@ -113,7 +113,8 @@ pub fn findings(options: &AppOptions, compare: bool) -> Vec<Finding> {
     findings
 }
 
-/// Checks the application as a host without `wasi:nn` composes it, if some component has a file for that. A missing
+/// Checks the application as a host without `wasi:nn` and without the direct entry point composes it, if some component has
+/// a file for that. A missing
 /// file is no error here, because this host does not need it.
 fn as_elsewhere(options: &AppOptions, native: &Manifest, root: &str) -> Vec<Finding> {
     let elsewhere = Serving {

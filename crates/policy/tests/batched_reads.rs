@@ -75,15 +75,29 @@ fn every_host_gives_the_same_answer_and_one_that_cannot_is_asked_once() {
 fn a_store_that_does_not_answer_is_an_error_and_does_not_end_batched_reads() {
     let kv = store();
     let reads = BatchedReads::new();
+    let both = names(&["value", "absent"]);
     kv.set_failing(true);
-    let failed: Result<Many, KvError> =
-        run_ready(reads.read(&kv, &names(&["value"]), &[], |_| None));
+    let failed: Result<Many, KvError> = run_ready(reads.read(&kv, &both, &[], |_| None));
     assert!(failed.is_err());
     kv.set_failing(false);
     let operations = kv.operations();
-    let many = run_ready(reads.read(&kv, &names(&["value"]), &[], |asked| {
-        Some(vec![(asked[0].clone(), Some(b"1".to_vec()))])
+    let many = run_ready(reads.read(&kv, &both, &[], |asked| {
+        let value = [Some(b"1".to_vec()), None];
+        Some(asked.iter().cloned().zip(value).collect())
+    }));
+    let values = many.map(|many| many.values);
+    assert_eq!(values, Ok(vec![Some(b"1".to_vec()), None]));
+    assert_eq!(kv.operations(), operations, "nothing is read one by one");
+}
+
+#[test]
+fn one_entry_is_read_alone() {
+    let kv = store();
+    let operations = kv.operations();
+    let reads = BatchedReads::new();
+    let many = run_ready(reads.read(&kv, &names(&["value"]), &[], |_| {
+        panic!("no batch is asked for")
     }));
     assert_eq!(many.map(|many| many.values), Ok(vec![Some(b"1".to_vec())]));
-    assert_eq!(kv.operations(), operations, "nothing is read one by one");
+    assert_eq!(kv.operations(), operations + 1);
 }

@@ -91,16 +91,14 @@ pub fn compile(
         // The first engine refuses a component that uses concurrency inside, before it compiles anything.
         &[Concurrency::Off, Concurrency::On]
     };
-    let engines = candidates
-        .iter()
-        .map(|concurrency| engine::build(settings, *concurrency))
-        .collect::<wasmtime::Result<Vec<_>>>()
-        .map_err(|e| {
+    let engine = |at: usize| {
+        engine::build(settings, candidates[at]).map_err(|e| {
             anyhow!(
                 "cannot start the WebAssembly engine: {e:#}; [instances] may need more memory than the machine has"
             )
-        })?;
-    let (at, component, outcome) = compile_for(&engines, bytes, cache_dir)?;
+        })
+    };
+    let (at, component, outcome) = compile_for(candidates.len(), engine, bytes, cache_dir)?;
     Ok(Compiled {
         component,
         concurrency: candidates[at],
@@ -113,22 +111,24 @@ fn is_async(import: &str) -> bool {
     crate::kv::is_async(import) || (import.starts_with("wasi:") && import.contains("@0.3"))
 }
 
-/// Compiles a component for the first engine that accepts it, or loads its code. Returns the index of the engine.
+/// Compiles a component for the first of `count` engines that accepts it, or loads its code. Returns the index of the
+/// engine. There is one engine at a time, because each reserves addresses for all instances.
 fn compile_for(
-    engines: &[Engine],
+    count: usize,
+    engine: impl Fn(usize) -> anyhow::Result<Engine>,
     bytes: &[u8],
     cache_dir: &Path,
 ) -> anyhow::Result<(usize, Component, CacheOutcome)> {
     let started = Instant::now();
-    let keys: Vec<Key> = engines.iter().map(|engine| key(engine, bytes)).collect();
     let outcome = |cached| CacheOutcome {
         cached,
         millis: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
     };
     let usable = prepare(cache_dir);
     if usable.is_ok() {
-        for (at, (engine, key)) in engines.iter().zip(&keys).enumerate() {
-            if let Some(component) = load(engine, key, cache_dir) {
+        for at in 0..count {
+            let engine = engine(at)?;
+            if let Some(component) = load(&engine, &key(&engine, bytes), cache_dir) {
                 return Ok((at, component, outcome(Cached::Hit)));
             }
         }
@@ -142,8 +142,8 @@ fn compile_for(
     );
     let mut refusal = anyhow!("there is no engine");
     let mut accepted = None;
-    for (at, engine) in engines.iter().enumerate() {
-        match Component::new(engine, bytes) {
+    for at in 0..count {
+        match Component::new(&engine(at)?, bytes) {
             Ok(component) => {
                 accepted = Some((at, component));
                 break;
@@ -163,7 +163,7 @@ fn compile_for(
         let code = component
             .serialize()
             .map_err(|error| format!("the compiled code cannot be serialized: {error:?}"))?;
-        store(&keys[at], &code, cache_dir).map_err(|error| {
+        store(&key(component.engine(), bytes), &code, cache_dir).map_err(|error| {
             format!(
                 "the compiled code cannot be stored in `{}` ({error})",
                 cache_dir.display()
@@ -396,11 +396,9 @@ mod tests {
     }
 
     fn cached(engine: &Engine, bytes: &[u8], at: &Path) -> Cached {
-        let engines = std::slice::from_ref(engine);
-        compile_for(engines, bytes, at)
-            .expect("it compiles")
-            .2
-            .cached
+        let engine = |_| Ok(engine.clone());
+        let compiled = compile_for(1, engine, bytes, at).expect("it compiles");
+        compiled.2.cached
     }
 
     fn cache_files(at: &Path) -> Vec<PathBuf> {
@@ -560,8 +558,8 @@ mod tests {
     #[test]
     fn what_the_engine_does_not_accept_is_an_error_and_is_not_kept() {
         let (engine, dir) = (engine(), directory());
-        let engines = std::slice::from_ref(&engine);
-        assert!(compile_for(engines, b"\0asm, or so", dir.path()).is_err());
+        let engine = |_| Ok(engine.clone());
+        assert!(compile_for(1, engine, b"\0asm, or so", dir.path()).is_err());
         assert!(cache_files(dir.path()).is_empty());
     }
 

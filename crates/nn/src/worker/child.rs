@@ -19,7 +19,6 @@ use bytes::Bytes;
 use penstock_tensor::contract::Provider;
 
 use super::control::{Control, Kind, Note};
-use super::processor;
 use super::shared::{self, BODY, Header, Looks, Segment, Slice};
 use super::status::mapped_bytes;
 use super::wire::{self, Message, Open, Opened};
@@ -142,7 +141,6 @@ fn serve(control: &Control, find: &Find) -> Option<()> {
     control.send(answer, &[]).ok()?;
     drop(mailbox);
     let session = session?;
-    let may_move = starts_no_threads(&open.options);
     let mut instances: HashMap<u32, (Arc<Endings>, Arc<Segment>)> = HashMap::new();
     loop {
         let (note, fds) = control.receive().ok()??;
@@ -159,7 +157,7 @@ fn serve(control: &Control, find: &Find) -> Option<()> {
                 let session = session.clone();
                 std::thread::Builder::new()
                     .name(format!("instance-{}", note.number))
-                    .spawn(move || attend(&*session, &segments, &ending, may_move))
+                    .spawn(move || attend(&*session, &segments, &ending))
                     .ok()?;
             }
             Kind::Interrupt => {
@@ -240,11 +238,6 @@ fn allowance(options: &LoadOptions) -> Option<u64> {
     )
 }
 
-/// Whether all computing of a run happens on the thread that calls it.
-fn starts_no_threads(options: &LoadOptions) -> bool {
-    options.intra_op_threads <= 1 && options.provider == Provider::Cpu && options.device.is_none()
-}
-
 /// Bounds the private memory that can be written to. An allocation beyond it fails, which some runtimes report as an
 /// error of the run; others end the process.
 fn limit_memory(bytes: u64) {
@@ -262,15 +255,19 @@ fn limit_memory(bytes: u64) {
 }
 
 /// Runs one instance's calls.
-fn attend(session: &dyn Session, segments: &[Arc<Segment>], ending: &Endings, may_move: bool) {
+fn attend(session: &dyn Session, segments: &[Arc<Segment>], ending: &Endings) {
     let Some((calls, answers)) = segments.split_first() else {
         return;
     };
     let header = Header::of(calls);
+    // SAFETY: the call takes no arguments.
+    let thread = unsafe { libc::gettid() };
+    header
+        .thread
+        .store(thread.cast_unsigned(), Ordering::SeqCst);
     // Numbers continue from the server's: an instance outlives the process that ran it before.
     let mut seen = header.call.load(Ordering::SeqCst);
     let mut instance = None;
-    let mut kept = processor::Kept::new(may_move);
     let looks = Looks::default();
     // The first answer is whether there is an instance.
     let made = make(session, &mut instance, ending);
@@ -287,7 +284,6 @@ fn attend(session: &dyn Session, segments: &[Arc<Segment>], ending: &Endings, ma
             return;
         }
         seen = call.load(Ordering::Acquire);
-        kept.follow(header.processor.load(Ordering::Acquire));
         let ran = run_one(session, &mut instance, header, calls, ending);
         answer(header, answers, ran, seen);
     }

@@ -3,7 +3,7 @@
 use super::answers;
 use super::control::{Kind, Note};
 use super::process::{ANSWERS, INSTANCE_TIMEOUT, InstanceShared, PATIENCE, Phase};
-use super::processor;
+use super::processor::{self, Kept};
 use super::restart::FIRST_WAIT;
 use super::shared::{self, BODY, Header, Looks};
 use super::wire;
@@ -32,6 +32,8 @@ pub(super) struct IsolatedInstance {
     /// Whether the last run waited for a child.
     pub(super) waited: bool,
     pub(super) looks: Looks,
+    /// The child's thread, if it may be moved.
+    pub(super) kept: Option<Kept>,
 }
 
 impl IsolatedInstance {
@@ -44,6 +46,7 @@ impl IsolatedInstance {
             return Ok(());
         }
         self.waited = true;
+        self.kept = None;
         let header = shared.header();
         let mut state = process.lock();
         let refused = |reason: &str, wait: Duration| {
@@ -53,9 +56,9 @@ impl IsolatedInstance {
             );
             NnError::refused(EngineRefusal::NotReady, text).retry_after(wait.max(FIRST_WAIT))
         };
-        let control = loop {
+        let (control, pid) = loop {
             match &state.phase {
-                Phase::Up { control, .. } => break control.clone(),
+                Phase::Up { control, pid } => break (control.clone(), *pid),
                 Phase::Down { until, reason } => {
                     let wait = until.saturating_duration_since(Instant::now());
                     if wait > PATIENCE {
@@ -91,7 +94,13 @@ impl IsolatedInstance {
             )));
         }
         match self.finish(call, Some(INSTANCE_TIMEOUT)) {
-            Some(Ok(_)) => Ok(()),
+            Some(Ok(_)) => {
+                let open = &process.start.open;
+                if processor::may_move(&open.backend, &open.options) {
+                    self.kept = Kept::new(pid, header.thread.load(Ordering::SeqCst));
+                }
+                Ok(())
+            }
             Some(Err(error)) => {
                 self.attached = 0;
                 Err(error)
@@ -104,8 +113,8 @@ impl IsolatedInstance {
         }
     }
 
-    /// Hands a call to the child, to run on a processor, and returns its number.
-    pub(super) fn post(&mut self, inputs: &[NnTensor], processor: u32) -> Result<u32, NnError> {
+    /// Hands a call to the child, and returns its number.
+    pub(super) fn post(&mut self, inputs: &[NnTensor]) -> Result<u32, NnError> {
         self.attach()?;
         let shared = &self.shared;
         let header = shared.header();
@@ -123,7 +132,6 @@ impl IsolatedInstance {
         let free = (shared.answers.iter()).position(|segment| Arc::strong_count(segment) == 1);
         let chosen = free.unwrap_or(ANSWERS - 1);
         header.answer_in.store(chosen as u32, Ordering::Release);
-        header.processor.store(processor, Ordering::Release);
         let call = next_call(header);
         shared::announce(&header.call, call, &header.child_sleeps);
         Ok(call)
@@ -191,7 +199,8 @@ impl Instance for IsolatedInstance {
             Some(begun) => begun?,
             None => {
                 self.waited = false;
-                self.post(inputs, processor::ANY)?
+                self.follow(None);
+                self.post(inputs)?
             }
         };
         let finished = self.finish(call, None);
@@ -205,11 +214,16 @@ impl Instance for IsolatedInstance {
             return false;
         }
         // This thread waits, so its processor is free.
-        let posted = self.post(inputs, processor::current());
+        self.follow(processor::current());
+        let posted = self.post(inputs);
         let ready = match &posted {
             Ok(call) => self.is_done(*call, at_most),
             Err(_) => true,
         };
+        if !ready {
+            // This thread goes on, and a long run may go elsewhere.
+            self.follow(None);
+        }
         self.begun = Some(posted);
         ready
     }
@@ -224,6 +238,17 @@ impl Instance for IsolatedInstance {
 }
 
 impl IsolatedInstance {
+    /// Moves the child's thread, until the system refuses that.
+    fn follow(&mut self, processor: Option<usize>) {
+        if self
+            .kept
+            .as_mut()
+            .is_some_and(|kept| !kept.follow(processor))
+        {
+            self.kept = None;
+        }
+    }
+
     /// Waits for an answer without taking it.
     pub(super) fn is_done(&self, call: u32, at_most: Duration) -> bool {
         let header = self.shared.header();

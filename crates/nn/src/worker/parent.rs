@@ -197,6 +197,7 @@ impl Session for IsolatedSession {
             begun: None,
             waited: false,
             looks: Looks::default(),
+            kept: None,
         };
         instance.attach()?;
         Ok(Box::new(instance))

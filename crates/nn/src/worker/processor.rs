@@ -1,116 +1,168 @@
 //! Keeps the thread of an instance on the processor of the server thread that waits for it.
 //!
 //! A thread that sleeps on another processor is woken by an interrupt there, which costs more than a short run: 45 µs
-//! for an exchange instead of 15. The server's thread waits, so its own processor is free. The server names that
-//! processor with each call. The child moves itself there, so a faulty child can move no other thread.
+//! for an exchange instead of 15. The server's thread waits, so its own processor is most likely free. The thread of the
+//! instance sleeps when it is moved, which is cheap; one that runs would have to be stopped first.
 
-/// The processor of the calling thread, as a call names it: counted from 1, and 0 for any.
-pub fn current() -> u32 {
+use crate::backend::{LoadOptions, OPENVINO};
+use penstock_tensor::contract::Provider;
+use std::path::Path;
+
+/// The processor of the calling thread.
+pub fn current() -> Option<usize> {
     // SAFETY: the call takes no arguments.
-    let at = unsafe { libc::sched_getcpu() };
-    u32::try_from(at).map_or(ANY, |at| at + 1)
+    usize::try_from(unsafe { libc::sched_getcpu() }).ok()
 }
 
-/// No certain processor.
-pub const ANY: u32 = 0;
+/// Whether a run does all its work on the thread that calls it. Threads that a runtime starts during a run would inherit
+/// the one processor. OpenVINO starts threads when it makes an instance anew, and libraries of operators may.
+pub fn may_move(backend: &str, options: &LoadOptions) -> bool {
+    backend != OPENVINO
+        && options.intra_op_threads <= 1
+        && options.provider == Provider::Cpu
+        && options.device.is_none()
+        && options.operator_libraries.is_empty()
+}
 
-/// The processor on which the calling thread is kept.
+/// A thread of a child, and the processor on which it is kept.
 pub struct Kept {
-    at: u32,
-    /// The processors that the thread may use when it is kept on none; `None` if it is never kept on one.
-    all: Option<libc::cpu_set_t>,
+    thread: libc::pid_t,
+    at: Option<usize>,
+    /// The processors that the thread may use when it is kept on none.
+    all: libc::cpu_set_t,
 }
 
 impl Kept {
-    /// For the calling thread. `may_move` is false if the runtime starts threads during a run, because these would
-    /// inherit the one processor.
-    pub fn new(may_move: bool) -> Self {
-        Self {
-            at: ANY,
-            all: may_move.then(allowed).flatten(),
-        }
+    /// A thread of the process `pid`. The child gave its number, so it is looked up among the threads of that process: a
+    /// faulty child must not move threads of others. `None` if it is not there, or cannot be moved on this machine.
+    pub fn new(pid: u32, thread: u32) -> Option<Self> {
+        let is_there = Path::new(&format!("/proc/{pid}/task/{thread}")).exists();
+        let thread = libc::pid_t::try_from(thread).ok().filter(|_| is_there)?;
+        Some(Self {
+            thread,
+            at: None,
+            all: allowed(thread)?,
+        })
     }
 
-    /// Moves the calling thread to the processor that a call names.
-    pub fn follow(&mut self, named: u32) {
-        let Some(all) = &self.all else { return };
+    /// Moves the thread to a processor, or lets it use all again. False if the system refuses: then it may use all, and
+    /// should not be moved again.
+    pub fn follow(&mut self, named: Option<usize>) -> bool {
         if named == self.at {
-            return;
+            return true;
         }
-        let moved = match named.checked_sub(1) {
-            None => allow(all),
-            Some(at) => one(at).is_some_and(|one| allow(&one)),
+        if self.at.is_none() {
+            // Another program may have changed what is allowed.
+            match allowed(self.thread) {
+                Some(all) => self.all = all,
+                None => return false,
+            }
+        }
+        let set = match named {
+            None => self.all,
+            Some(at) => match self.one(at) {
+                Some(one) => one,
+                // The thread may not go there.
+                None => return self.at.is_none() || self.follow(None),
+            },
         };
-        if moved {
+        if allow(self.thread, &set) {
             self.at = named;
-        } else {
-            // Another program may have changed what is allowed. Leave it at that.
-            self.all = None;
+            return true;
+        }
+        allow(self.thread, &self.all);
+        false
+    }
+
+    /// The set of one processor, if the thread may use it.
+    fn one(&self, at: usize) -> Option<libc::cpu_set_t> {
+        if at >= 8 * size_of::<libc::cpu_set_t>() {
+            return None;
+        }
+        // SAFETY: zeroes are the empty set, and the sets have a place for the processor.
+        unsafe {
+            let mut set: libc::cpu_set_t = std::mem::zeroed();
+            libc::CPU_SET(at, &mut set);
+            libc::CPU_ISSET(at, &self.all).then_some(set)
         }
     }
 }
 
-/// The set of one processor; `None` if the set has no place for it.
-fn one(at: u32) -> Option<libc::cpu_set_t> {
-    let at = usize::try_from(at).ok()?;
-    if at >= 8 * size_of::<libc::cpu_set_t>() {
-        return None;
-    }
-    // SAFETY: zeroes are the empty set, and the set has a place for the processor.
-    unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(at, &mut set);
-        Some(set)
-    }
-}
-
-/// The processors that the calling thread may use; `None` on a machine with more than a set has places for.
-fn allowed() -> Option<libc::cpu_set_t> {
+/// The processors that a thread may use; `None` if it is gone, or on a machine with more than a set has places for.
+fn allowed(thread: libc::pid_t) -> Option<libc::cpu_set_t> {
     // SAFETY: zeroes are the empty set, which the call fills.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
     // SAFETY: the set lives through the call.
-    let known = unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set) };
+    let known = unsafe { libc::sched_getaffinity(thread, size_of::<libc::cpu_set_t>(), &mut set) };
     (known == 0).then_some(set)
 }
 
-fn allow(set: &libc::cpu_set_t) -> bool {
+fn allow(thread: libc::pid_t, set: &libc::cpu_set_t) -> bool {
     // SAFETY: the set lives through the call.
-    unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), set) == 0 }
+    unsafe { libc::sched_setaffinity(thread, size_of::<libc::cpu_set_t>(), set) == 0 }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn count() -> i32 {
+    /// The calling thread, and the number of processors that it may use.
+    fn this() -> (Kept, impl Fn() -> i32) {
+        // SAFETY: the call takes no arguments.
+        let thread = unsafe { libc::gettid() };
+        let kept = Kept::new(std::process::id(), thread.cast_unsigned()).expect("it is there");
         // SAFETY: the set lives through the call.
-        allowed().map_or(0, |set| unsafe { libc::CPU_COUNT(&set) })
+        let count = move || allowed(thread).map_or(0, |set| unsafe { libc::CPU_COUNT(&set) });
+        (kept, count)
     }
 
     #[test]
-    fn a_thread_follows_to_the_named_processor_and_is_let_go() {
-        let all = count();
-        let here = current();
-        assert!(here != ANY);
-        let mut kept = Kept::new(true);
-        kept.follow(here);
+    fn a_thread_is_moved_to_the_named_processor_and_let_go() {
+        let (mut kept, count) = this();
+        let (all, here) = (count(), current());
+        assert!(here.is_some());
+        assert!(kept.follow(here));
         assert_eq!((count(), current()), (1, here));
-        kept.follow(ANY);
-        assert_eq!(count(), all);
-        let mut never = Kept::new(false);
-        never.follow(here);
+        assert!(kept.follow(None));
         assert_eq!(count(), all);
     }
 
     #[test]
-    fn a_processor_that_is_not_there_changes_nothing() {
+    fn a_processor_that_the_thread_may_not_use_changes_nothing() {
+        let (mut kept, count) = this();
         let all = count();
-        for named in [1 + 8 * size_of::<libc::cpu_set_t>() as u32, u32::MAX] {
-            let mut kept = Kept::new(true);
-            kept.follow(named);
+        for named in [8 * size_of::<libc::cpu_set_t>() - 1, usize::MAX] {
+            assert!(kept.follow(Some(named)));
             assert_eq!(count(), all, "{named}");
-            kept.follow(current());
-            assert_eq!(count(), all, "it is left at that");
+            assert!(kept.follow(current()));
+            assert!(kept.follow(Some(named)));
+            assert_eq!(count(), all, "{named}, when it was kept on another");
+        }
+    }
+
+    #[test]
+    fn a_thread_of_another_process_is_not_taken() {
+        // SAFETY: the call takes no arguments.
+        let ours = unsafe { libc::gettid() }.cast_unsigned();
+        assert!(Kept::new(1, ours).is_none());
+        assert!(Kept::new(std::process::id(), 1).is_none());
+        assert!(Kept::new(std::process::id(), u32::MAX).is_none());
+    }
+
+    #[test]
+    fn only_runs_that_compute_on_their_own_thread_are_moved() {
+        let usual = LoadOptions::default();
+        assert!(may_move("onnxruntime", &usual) && may_move("tract", &usual));
+        assert!(!may_move(OPENVINO, &usual));
+        let changes: [fn(&mut LoadOptions); 3] = [
+            |options| options.intra_op_threads = 2,
+            |options| options.device = Some("1".into()),
+            |options| options.operator_libraries.push("/a.so".into()),
+        ];
+        for change in changes {
+            let mut options = LoadOptions::default();
+            change(&mut options);
+            assert!(!may_move("onnxruntime", &options), "{options:?}");
         }
     }
 }

@@ -244,8 +244,8 @@ pub struct Header {
     pub child_sleeps: AtomicU32,
     /// The instance is not needed any more.
     pub end: AtomicU32,
-    /// The processor on which the call is to run, as [`super::processor::current`] gives it.
-    pub processor: AtomicU32,
+    /// The number of the child's thread.
+    pub thread: AtomicU32,
 }
 
 /// The value of `done` when the child is gone. No call has this number.

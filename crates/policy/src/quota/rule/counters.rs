@@ -112,11 +112,8 @@ impl Rule {
             false => read_counter(store.kv, &name).await?,
         };
         let (elapsed_ms, width_ms) = (at.elapsed_ms(store.now_ms), at.width_ms());
-        let enough = |before| window::peek(at.limit, before, count, elapsed_ms, width_ms).fits;
-        let before = match self.recent_before(subject, &at, store.now_ms, enough) {
-            Some(before) => before,
-            None => self.before(store, subject, &at).await?,
-        };
+        // Not from memory: compute time is charged beyond the limit, so what is charged late has no bound.
+        let before = self.before(store, subject, &at).await?;
         self.saw(subject, Seen::Window { before, count }, store.now_ms);
         let decision = window::peek(at.limit, before, count, elapsed_ms, width_ms);
         Ok(decision.fits.then_some(Passed {
