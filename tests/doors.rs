@@ -4,7 +4,10 @@
 
 mod common;
 
-use common::{Answer, Options, Server};
+use common::{Answer, Options, Server, root};
+use penstock_host::app::{self, EntryPointKind, Manifest, Serving};
+use penstock_host::engine::Concurrency;
+use penstock_host::settings::Settings;
 
 /// An answer without the parts that differ between any two requests.
 fn comparable(answer: &Answer) -> (u16, Vec<(String, String)>, serde_json::Value) {
@@ -111,5 +114,26 @@ fn both_doors_give_the_same_answers() {
         let a = direct.call(method, path, headers, body);
         let b = http.call(method, path, headers, body);
         assert_eq!(comparable(&a), comparable(&b), "{method} {path}");
+    }
+}
+
+#[test]
+fn the_shipped_application_needs_concurrency_for_wasi_http_alone() {
+    for (entry_point, concurrency) in [
+        (EntryPointKind::Direct, Concurrency::Off),
+        (EntryPointKind::Http, Concurrency::On),
+    ] {
+        let serving = Serving {
+            entry_point,
+            ..Serving::default()
+        };
+        let manifest = Manifest::load(&root().join("spin.toml"), serving).expect("it is built");
+        let composed = app::compose(&manifest, "gate", |_| true).expect("it fits together");
+        let settings = Settings::default().instances;
+        let cache = root().join("target/penstock-test-state/cache");
+        let compiled =
+            penstock_host::compile(&settings, &composed.bytes, &composed.imports, &cache)
+                .expect("it compiles");
+        assert_eq!(compiled.concurrency, concurrency, "{entry_point:?}");
     }
 }

@@ -114,21 +114,19 @@ impl Manifest {
     fn prefer_direct(&mut self) {
         for component in self.components.values_mut() {
             if let Some(direct) = component.direct.take() {
-                component.source = direct.path;
-                component.source_place = direct.place;
+                component.serve_from(direct);
             }
         }
     }
 
-    /// Serves every component that has a `native` file from it instead of from its `source` or `direct` file. A dependency then inherits
-    /// nothing through an entry that was written for the `source`: the host provides everything that the native file
-    /// needs.
+    /// Serves every component that has a `native` file from it instead of from its `source` or `direct` file. A dependency
+    /// then inherits nothing through an entry that was written for the `source`: the host provides everything that the
+    /// native file needs.
     fn prefer_native(&mut self) {
         let mut replaced = BTreeSet::new();
         for component in self.components.values_mut() {
             if let Some(native) = component.native.take() {
-                component.source = native.path;
-                component.source_place = native.place;
+                component.serve_from(native);
                 replaced.insert(component.id.clone());
             }
         }

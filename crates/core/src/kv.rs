@@ -50,10 +50,11 @@ pub trait Kv {
     async fn get(&self, kv_key: &str) -> Result<Option<Vec<u8>>, KvError>;
     /// Whether an entry exists; counters included.
     async fn exists(&self, kv_key: &str) -> Result<bool, KvError>;
-    /// Reads the values of entries that `set` wrote, and whether counters exist, in one operation if the store can. The reads
-    /// are not one moment: each entry is read at some time between the call and its return, in any order.
-    async fn read_many(&self, values: &[String], counters: &[String]) -> Result<Many, KvError> {
-        read_one_by_one(self, values, counters).await
+    /// Reads the values of entries that `set` wrote, and whether counters exist, in one operation if the store can. The first
+    /// `values` names are of such entries, the others of counters. The reads are not one moment: each entry is read at some time
+    /// between the call and its return, in any order.
+    async fn read_many(&self, kv_keys: &[String], values: usize) -> Result<Many, KvError> {
+        read_one_by_one(self, kv_keys, values).await
     }
     /// Writes an entry.
     async fn set(&self, kv_key: &str, value: &[u8]) -> Result<(), KvError>;
@@ -86,17 +87,29 @@ pub struct Many {
 /// [`Kv::read_many`] for stores that cannot read several entries at once.
 pub async fn read_one_by_one<K: Kv + ?Sized>(
     kv: &K,
-    values: &[String],
-    counters: &[String],
+    kv_keys: &[String],
+    values: usize,
 ) -> Result<Many, KvError> {
     let mut many = Many::default();
-    for kv_key in values {
-        many.values.push(kv.get(kv_key).await?);
-    }
-    for kv_key in counters {
-        many.counters.push(kv.exists(kv_key).await?);
+    for (at, kv_key) in kv_keys.iter().enumerate() {
+        match at < values {
+            true => many.values.push(kv.get(kv_key).await?),
+            false => many.counters.push(kv.exists(kv_key).await?),
+        }
     }
     Ok(many)
+}
+
+impl Many {
+    /// The result that `found` gives, which has what a store has under each name.
+    pub fn of(found: impl IntoIterator<Item = Option<Vec<u8>>>, values: usize) -> Self {
+        let mut found = found.into_iter();
+        Self {
+            values: found.by_ref().take(values).collect(),
+            // What a store gives for a counter is its own affair.
+            counters: found.map(|counter| counter.is_some()).collect(),
+        }
+    }
 }
 
 /// [`Kv::read_many`] over a host's `get-many`. On some hosts it fails, and its interface promises no order. After an answer that
@@ -118,20 +131,19 @@ impl BatchedReads {
     pub async fn read<K: Kv>(
         &self,
         kv: &K,
-        values: &[String],
-        counters: &[String],
+        kv_keys: &[String],
+        values: usize,
         get_many: impl FnOnce(&[String]) -> Option<Vec<(String, Option<Vec<u8>>)>>,
     ) -> Result<Many, KvError> {
-        let several = values.len() + counters.len() > 1;
+        let several = kv_keys.len() > 1;
         // One entry needs no batch, and some stores answer a batch of one by a search.
         if several && !self.unusable.get() {
-            let asked: Vec<String> = values.iter().chain(counters).cloned().collect();
-            let found = get_many(&asked);
-            if let Some(many) = found.and_then(|found| in_order(found, &asked, values.len())) {
+            let found = get_many(kv_keys);
+            if let Some(many) = found.and_then(|found| in_order(found, kv_keys, values)) {
                 return Ok(many);
             }
         }
-        let many = read_one_by_one(kv, values, counters).await?;
+        let many = read_one_by_one(kv, kv_keys, values).await?;
         if several {
             // The store answers, so the failure was that of `get-many`.
             self.unusable.set(true);
@@ -147,12 +159,7 @@ fn in_order(
     values: usize,
 ) -> Option<Many> {
     let same = found.len() == asked.len() && found.iter().zip(asked).all(|(a, b)| a.0 == *b);
-    let mut found = found.into_iter().map(|(_, value)| value);
-    same.then(|| Many {
-        values: found.by_ref().take(values).collect(),
-        // What a store gives for a counter is its own affair.
-        counters: found.map(|counter| counter.is_some()).collect(),
-    })
+    same.then(|| Many::of(found.into_iter().map(|(_, value)| value), values))
 }
 
 /// Runs a policy over a store whose operations complete immediately.

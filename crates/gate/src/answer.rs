@@ -10,6 +10,9 @@ pub(crate) mod usage;
 use penstock_core::{ModelVersion, PredictionId, RequestId};
 use penstock_tensor::render;
 
+/// The `object` of OpenAI's lists.
+pub(crate) const LIST: &str = "list";
+
 /// The content of a `:predict` answer.
 pub struct Prediction<'a> {
     /// The permanent id of the prediction.

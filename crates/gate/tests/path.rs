@@ -144,8 +144,9 @@ fn typical() -> Vec<(&'static str, Cost)> {
     const PREDICT: &str = "/v1/models/m:predict";
     let ports = |policy: &str| {
         let ports = InMemory::new(&[("m", ECHO, &["1"])], echo);
-        // The clock starts at midnight. In the first moment of a window nothing of it has passed yet, which is not typical.
-        ports.clock.advance_ms(1_000);
+        // The clock starts at midnight. Near it, a look for an idempotency key reads one day more, and in the first moment of
+        // a window nothing of it has passed yet. Neither is typical.
+        ports.clock.advance_ms(12 * 3_600_000 + 1_000);
         ports.set_policy(policy);
         ports
     };

@@ -101,11 +101,11 @@ impl Kv for WitKv {
         self.bucket()?.exists(kv_key).map_err(failed)
     }
 
-    async fn read_many(&self, values: &[String], counters: &[String]) -> Result<Many, KvError> {
+    async fn read_many(&self, kv_keys: &[String], values: usize) -> Result<Many, KvError> {
         let bucket = self.bucket()?;
         let get_many = |asked: &[String]| batch::get_many(bucket, asked).ok();
         let reads = &self.batched_reads;
-        reads.read(self, values, counters, get_many).await
+        reads.read(self, kv_keys, values, get_many).await
     }
 
     async fn set(&self, kv_key: &str, value: &[u8]) -> Result<(), KvError> {

@@ -68,7 +68,17 @@ async fn a_short_run_happens_on_the_processor_of_the_thread_that_waits_and_other
         kept += u32::from(processors(&model).await == 1.0);
     }
     assert!(kept > 0, "{kept} of 200");
-    ask(&model, asks::SLOW).await.expect("it answers");
+    let child = pid(&model).await;
+    let slow = tokio::spawn({
+        let model = model.clone();
+        async move { ask(&model, asks::SLOW).await }
+    });
+    until("a long run may use every processor", || {
+        model.stats().running == 1 && threads_may_use(child, all as usize)
+    })
+    .await;
+    assert!(!slow.is_finished(), "while it runs");
+    slow.await.unwrap().expect("it answers");
     assert_eq!(processors(&model).await, all, "after a long run");
     let threads = load_with(LoadOptions {
         instances: Some(1),

@@ -35,14 +35,9 @@ impl Kv for StoreKv {
     async fn exists(&self, kv_key: &str) -> Result<bool, KvError> {
         self.0.exists(kv_key).await.map_err(failed)
     }
-    async fn read_many(&self, values: &[String], counters: &[String]) -> Result<Many, KvError> {
-        let asked: Vec<String> = values.iter().chain(counters).cloned().collect();
-        let mut values_read = self.0.get_many(&asked).await.map_err(failed)?;
-        let counters_read = values_read.split_off(values.len());
-        Ok(Many {
-            values: values_read,
-            counters: counters_read.iter().map(Option::is_some).collect(),
-        })
+    async fn read_many(&self, kv_keys: &[String], values: usize) -> Result<Many, KvError> {
+        let found = self.0.get_many(kv_keys).await.map_err(failed)?;
+        Ok(Many::of(found, values))
     }
     async fn set(&self, kv_key: &str, value: &[u8]) -> Result<(), KvError> {
         self.0.set(kv_key, value).await.map_err(failed)

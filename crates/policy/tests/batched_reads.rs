@@ -50,7 +50,7 @@ fn found(kv: &MemoryKv, asked: &[String]) -> Found {
 
 #[test]
 fn every_host_gives_the_same_answer_and_one_that_cannot_is_asked_once() {
-    let (values, counters) = (names(&["value", "no value"]), names(&["counter", "none"]));
+    let all = names(&["value", "no value", "counter", "none"]);
     for (what, works, host) in HOSTS {
         let kv = store();
         let reads = BatchedReads::new();
@@ -60,7 +60,7 @@ fn every_host_gives_the_same_answer_and_one_that_cannot_is_asked_once() {
                 asked.set(asked.get() + 1);
                 host(found(&kv, names))
             };
-            let many = run_ready(reads.read(&kv, &values, &counters, get_many));
+            let many = run_ready(reads.read(&kv, &all, 2, get_many));
             let expected = Many {
                 values: vec![Some(b"1".to_vec()), None],
                 counters: vec![true, false],
@@ -77,11 +77,11 @@ fn a_store_that_does_not_answer_is_an_error_and_does_not_end_batched_reads() {
     let reads = BatchedReads::new();
     let both = names(&["value", "absent"]);
     kv.set_failing(true);
-    let failed: Result<Many, KvError> = run_ready(reads.read(&kv, &both, &[], |_| None));
+    let failed: Result<Many, KvError> = run_ready(reads.read(&kv, &both, 2, |_| None));
     assert!(failed.is_err());
     kv.set_failing(false);
     let operations = kv.operations();
-    let many = run_ready(reads.read(&kv, &both, &[], |asked| {
+    let many = run_ready(reads.read(&kv, &both, 2, |asked| {
         let value = [Some(b"1".to_vec()), None];
         Some(asked.iter().cloned().zip(value).collect())
     }));
@@ -95,7 +95,7 @@ fn one_entry_is_read_alone() {
     let kv = store();
     let operations = kv.operations();
     let reads = BatchedReads::new();
-    let many = run_ready(reads.read(&kv, &names(&["value"]), &[], |_| {
+    let many = run_ready(reads.read(&kv, &names(&["value"]), 1, |_| {
         panic!("no batch is asked for")
     }));
     assert_eq!(many.map(|many| many.values), Ok(vec![Some(b"1".to_vec())]));

@@ -112,10 +112,10 @@ struct Batching {
 impl Kv for Batching {
     delegate!(SimKv);
 
-    async fn read_many(&self, values: &[String], counters: &[String]) -> Result<Many, KvError> {
+    async fn read_many(&self, kv_keys: &[String], values: usize) -> Result<Many, KvError> {
         match self.batches {
-            true => self.kv.read_many(values, counters).await,
-            false => read_one_by_one(&self.kv, values, counters).await,
+            true => self.kv.read_many(kv_keys, values).await,
+            false => read_one_by_one(&self.kv, kv_keys, values).await,
         }
     }
 }
@@ -131,13 +131,14 @@ struct Interrupted<'a> {
 impl Kv for Interrupted<'_> {
     delegate!(MemoryKv);
 
-    async fn read_many(&self, values: &[String], counters: &[String]) -> Result<Many, KvError> {
-        let values = self.kv.read_many(values, &[]).await?.values;
+    async fn read_many(&self, kv_keys: &[String], values: usize) -> Result<Many, KvError> {
+        let (values, counters) = kv_keys.split_at(values);
+        let values = self.kv.read_many(values, values.len()).await?.values;
         match self.after.get() {
             0 => (self.act)(),
             left => self.after.set(left - 1),
         }
-        let counters = self.kv.read_many(&[], counters).await?.counters;
+        let counters = self.kv.read_many(counters, 0).await?.counters;
         Ok(Many { values, counters })
     }
 }

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::anyhow;
+use anyhow::{anyhow, bail};
 use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
@@ -140,20 +140,14 @@ fn compile_for(
         megabytes(bytes.len()),
         cache_dir.display()
     );
-    let mut refusal = anyhow!("there is no engine");
-    let mut accepted = None;
-    for at in 0..count {
+    let mut at = 0;
+    let component = loop {
         match Component::new(&engine(at)?, bytes) {
-            Ok(component) => {
-                accepted = Some((at, component));
-                break;
-            }
-            // The last engine allows most.
-            Err(error) => refusal = anyhow!("the engine does not accept the component: {error:?}"),
+            Ok(component) => break component,
+            Err(_) if at + 1 < count => at += 1,
+            // The last engine allows most, so its reason counts.
+            Err(error) => bail!("the engine does not accept the component: {error:?}"),
         }
-    }
-    let Some((at, component)) = accepted else {
-        return Err(refusal);
     };
     tracing::info!(
         "compiled the components in {:.1} s",

@@ -215,6 +215,22 @@ impl FromStr for Datatype {
     }
 }
 
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for Datatype {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Datatype".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let names: Vec<&str> = Self::ALL.iter().map(|datatype| datatype.as_str()).collect();
+        schemars::json_schema!({
+            "type": "string",
+            "description": "The type of a tensor's elements.",
+            "enum": names,
+        })
+    }
+}
+
 impl Serialize for Datatype {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.as_str())

@@ -75,17 +75,14 @@ impl Kv for MemoryKv {
         )
     }
 
-    async fn read_many(&self, values: &[String], counters: &[String]) -> Result<Many, KvError> {
+    async fn read_many(&self, kv_keys: &[String], values: usize) -> Result<Many, KvError> {
         self.begin()?;
         let (kept, counts) = (self.values.borrow(), self.counters.borrow());
-        let exists = |kv_key: &String| kept.contains_key(kv_key) || counts.contains_key(kv_key);
-        Ok(Many {
-            values: values
-                .iter()
-                .map(|kv_key| kept.get(kv_key).cloned())
-                .collect(),
-            counters: counters.iter().map(exists).collect(),
-        })
+        let found = kv_keys.iter().map(|kv_key| {
+            let count = || counts.contains_key(kv_key).then(Vec::new);
+            kept.get(kv_key).cloned().or_else(count)
+        });
+        Ok(Many::of(found, values))
     }
 
     async fn set(&self, kv_key: &str, value: &[u8]) -> Result<(), KvError> {

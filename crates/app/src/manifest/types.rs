@@ -110,6 +110,14 @@ pub struct Component {
     pub(super) configured: Vec<(&'static str, Place)>,
 }
 
+impl Component {
+    /// Serves the component from another file.
+    pub(super) fn serve_from(&mut self, other: OtherSource) {
+        self.source = other.path;
+        self.source_place = other.place;
+    }
+}
+
 /// The entry point that requests go through.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EntryPointKind {

@@ -1,16 +1,16 @@
 //! Defines the descriptions of models, in our form, in OpenAI's and in the Open Inference Protocol's.
 
+use super::LIST;
 use crate::oip::platform;
 use penstock_core::ModelVersion;
-use penstock_tensor::contract::{AxisBounds, Bound, Dim, Explain, Limits, dims_oip};
+use penstock_tensor::contract::{AxisBounds, Explain, Limits, dims_oip};
 use penstock_tensor::{Contract, Datatype, TensorSpec};
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 const MODEL: &str = "model";
-const LIST: &str = "list";
 
 /// The models that the caller may see.
 #[derive(Serialize, JsonSchema)]
@@ -111,8 +111,8 @@ struct ContractMembers<'a> {
     versions: Vec<String>,
     /// `onnx` or `openvino`.
     format: &'static str,
-    inputs: Vec<TensorContract<'a>>,
-    outputs: Vec<TensorContract<'a>>,
+    inputs: &'a [TensorSpec],
+    outputs: &'a [TensorSpec],
     /// The bounds of named axes.
     #[schemars(with = "Map<String, Value>")]
     axes: &'a BTreeMap<String, AxisBounds>,
@@ -132,13 +132,12 @@ struct ContractMembers<'a> {
 
 impl<'a> ContractMembers<'a> {
     fn new(name: &str, versions: &[ModelVersion], contract: &'a Contract) -> Self {
-        let tensors = |specs: &'a [TensorSpec]| specs.iter().map(TensorContract::new).collect();
         Self {
             description: &contract.description,
             versions: version_names(versions),
             format: contract.format.as_str(),
-            inputs: tensors(&contract.inputs),
-            outputs: tensors(&contract.outputs),
+            inputs: &contract.inputs,
+            outputs: &contract.outputs,
             axes: &contract.axes,
             limits: contract.limits,
             predict: format!("/v1/models/{name}:predict"),
@@ -147,52 +146,6 @@ impl<'a> ContractMembers<'a> {
                 .adapter
                 .as_ref()
                 .map(|adapter| adapter.name.as_str()),
-        }
-    }
-}
-
-/// An input or output of a contract.
-#[derive(Serialize, JsonSchema)]
-struct TensorContract<'a> {
-    name: &'a str,
-    #[schemars(schema_with = "datatype")]
-    datatype: Datatype,
-    /// The lengths of the axes. A name stands for any length within its bounds in `axes`.
-    #[schemars(schema_with = "lengths")]
-    shape: &'a [Dim],
-    /// The smallest accepted value.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "f64")]
-    minimum: Option<Bound>,
-    /// The greatest accepted value.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "f64")]
-    maximum: Option<Bound>,
-    /// Whether NaN and infinity are accepted.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    allow_non_finite: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    description: Option<&'a str>,
-    /// Whether a call may omit this input, or an answer may omit this output.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    optional: bool,
-    /// The names of the classes along the last axis.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    labels: Option<&'a [String]>,
-}
-
-impl<'a> TensorContract<'a> {
-    fn new(spec: &'a TensorSpec) -> Self {
-        Self {
-            name: &spec.name,
-            datatype: spec.datatype,
-            shape: &spec.shape,
-            minimum: spec.minimum,
-            maximum: spec.maximum,
-            allow_non_finite: spec.allow_non_finite,
-            description: spec.description.as_deref(),
-            optional: spec.optional,
-            labels: spec.labels.as_deref(),
         }
     }
 }
@@ -225,7 +178,6 @@ impl<'a> ModelMetadata<'a> {
 #[derive(Serialize, JsonSchema)]
 struct TensorMetadata<'a> {
     name: &'a str,
-    #[schemars(schema_with = "datatype")]
     datatype: Datatype,
     /// The lengths of the axes; -1 for any length.
     #[schemars(inner(range(min = -1)))]
@@ -244,14 +196,4 @@ impl<'a> TensorMetadata<'a> {
 
 fn version_names(versions: &[ModelVersion]) -> Vec<String> {
     versions.iter().map(ToString::to_string).collect()
-}
-
-/// Returns a reference to the list of datatypes. Requests have the same list, so its schema is made by hand.
-fn datatype(_: &mut SchemaGenerator) -> Schema {
-    Schema::new_ref("#/components/schemas/Datatype".to_owned())
-}
-
-/// Returns the schema of a shape: numbers, and names of axes.
-fn lengths(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "array", "items": { "type": ["integer", "string"] } })
 }

@@ -1,11 +1,11 @@
 //! Defines the answers of the calls over texts. The scores are the adapter's own numbers.
 
+use super::LIST;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
-pub(crate) const LIST: &str = "list";
 pub(crate) const SCORE: &str = "score";
 
 /// The tokens of all inputs.

@@ -4,7 +4,8 @@
 use super::body::text;
 use super::scan;
 use super::texts::{self, Common, Texts};
-use crate::answer::text::{ClassScore, Classification, Classified, LIST, TokenUsage};
+use crate::answer::LIST;
+use crate::answer::text::{ClassScore, Classification, Classified, TokenUsage};
 use crate::catalogue::Opened;
 use crate::ports::Ports;
 use crate::record::Response;

@@ -4,9 +4,9 @@
 use super::body::text;
 use super::scan;
 use super::texts::{self, Common, Texts};
+use crate::answer::LIST;
 use crate::answer::text::{
-    LIST, Ranked, RankedDocument, RerankDocument, Reranking, SCORE, ScoreResponse, Scored,
-    TokenUsage,
+    Ranked, RankedDocument, RerankDocument, Reranking, SCORE, ScoreResponse, Scored, TokenUsage,
 };
 use crate::catalogue::Opened;
 use crate::ports::{AdapterAnswer, Ports};

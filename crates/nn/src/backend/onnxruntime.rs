@@ -369,6 +369,14 @@ impl Backend for OnnxRuntime {
         true
     }
 
+    fn runs_on_calling_thread(&self, options: &LoadOptions) -> bool {
+        options.intra_op_threads <= 1
+            && options.provider == Provider::Cpu
+            && options.device.is_none()
+            // These may start threads of their own.
+            && options.operator_libraries.is_empty()
+    }
+
     fn library(&self) -> Option<PathBuf> {
         Some(self.path.clone())
     }

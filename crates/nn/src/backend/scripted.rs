@@ -119,6 +119,10 @@ impl Backend for Scripted {
         "1".into()
     }
 
+    fn runs_on_calling_thread(&self, options: &LoadOptions) -> bool {
+        options.intra_op_threads <= 1
+    }
+
     fn load(
         &self,
         _graph: &GraphSource,

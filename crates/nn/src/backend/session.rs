@@ -34,6 +34,12 @@ pub trait Backend: Send + Sync {
         false
     }
 
+    /// Whether a run of a graph that is loaded with these options does all its work on the thread that calls it, and starts
+    /// no threads, which would inherit the processors of that thread.
+    fn runs_on_calling_thread(&self, _options: &LoadOptions) -> bool {
+        false
+    }
+
     /// The file of the runtime, if it is not built in.
     fn library(&self) -> Option<PathBuf> {
         None

@@ -91,6 +91,10 @@ impl Backend for Tract {
         true
     }
 
+    fn runs_on_calling_thread(&self, _options: &LoadOptions) -> bool {
+        true
+    }
+
     fn load(
         &self,
         graph: &GraphSource,

@@ -95,8 +95,7 @@ impl IsolatedInstance {
         }
         match self.finish(call, Some(INSTANCE_TIMEOUT)) {
             Some(Ok(_)) => {
-                let open = &process.start.open;
-                if processor::may_move(&open.backend, &open.options) {
+                if process.start.may_move {
                     self.kept = Kept::new(pid, header.thread.load(Ordering::SeqCst));
                 }
                 Ok(())
@@ -240,10 +239,8 @@ impl Instance for IsolatedInstance {
 impl IsolatedInstance {
     /// Moves the child's thread, until the system refuses that.
     fn follow(&mut self, processor: Option<usize>) {
-        if self
-            .kept
-            .as_mut()
-            .is_some_and(|kept| !kept.follow(processor))
+        if let Some(kept) = &mut self.kept
+            && !kept.follow(processor)
         {
             self.kept = None;
         }

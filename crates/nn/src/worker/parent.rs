@@ -92,6 +92,7 @@ impl Backend for Isolated {
             },
             bytes,
             version: self.inner.version(),
+            may_move: self.inner.runs_on_calling_thread(options),
             load_timeout: self.child.load_timeout,
         };
         // Before the child reads them, so that a change meanwhile is not missed.

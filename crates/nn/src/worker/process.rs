@@ -35,6 +35,8 @@ pub(super) struct Start {
     pub(super) bytes: Option<Bytes>,
     /// The runtime's version.
     pub(super) version: String,
+    /// Whether the threads of instances may be moved to other processors between their runs.
+    pub(super) may_move: bool,
     pub(super) load_timeout: Duration,
 }
 

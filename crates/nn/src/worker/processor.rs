@@ -4,24 +4,12 @@
 //! for an exchange instead of 15. The server's thread waits, so its own processor is most likely free. The thread of the
 //! instance sleeps when it is moved, which is cheap; one that runs would have to be stopped first.
 
-use crate::backend::{LoadOptions, OPENVINO};
-use penstock_tensor::contract::Provider;
 use std::path::Path;
 
 /// The processor of the calling thread.
 pub fn current() -> Option<usize> {
     // SAFETY: the call takes no arguments.
     usize::try_from(unsafe { libc::sched_getcpu() }).ok()
-}
-
-/// Whether a run does all its work on the thread that calls it. Threads that a runtime starts during a run would inherit
-/// the one processor. OpenVINO starts threads when it makes an instance anew, and libraries of operators may.
-pub fn may_move(backend: &str, options: &LoadOptions) -> bool {
-    backend != OPENVINO
-        && options.intra_op_threads <= 1
-        && options.provider == Provider::Cpu
-        && options.device.is_none()
-        && options.operator_libraries.is_empty()
 }
 
 /// A thread of a child, and the processor on which it is kept.
@@ -147,22 +135,5 @@ mod tests {
         assert!(Kept::new(1, ours).is_none());
         assert!(Kept::new(std::process::id(), 1).is_none());
         assert!(Kept::new(std::process::id(), u32::MAX).is_none());
-    }
-
-    #[test]
-    fn only_runs_that_compute_on_their_own_thread_are_moved() {
-        let usual = LoadOptions::default();
-        assert!(may_move("onnxruntime", &usual) && may_move("tract", &usual));
-        assert!(!may_move(OPENVINO, &usual));
-        let changes: [fn(&mut LoadOptions); 3] = [
-            |options| options.intra_op_threads = 2,
-            |options| options.device = Some("1".into()),
-            |options| options.operator_libraries.push("/a.so".into()),
-        ];
-        for change in changes {
-            let mut options = LoadOptions::default();
-            change(&mut options);
-            assert!(!may_move("onnxruntime", &options), "{options:?}");
-        }
     }
 }

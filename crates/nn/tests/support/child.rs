@@ -157,6 +157,18 @@ pub fn is_stopped(pid: u32) -> bool {
         .is_some_and(|after| after.starts_with('T'))
 }
 
+/// Whether every thread of a process may use so many processors.
+pub fn threads_may_use(pid: u32, processors: usize) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it is Linux");
+    threads.flatten().all(|thread| {
+        let status = std::fs::read_to_string(thread.path().join("status")).unwrap_or_default();
+        let allowed = (status.lines()).find_map(|line| line.strip_prefix("Cpus_allowed:\t"));
+        let digits = allowed.unwrap_or_default().chars();
+        let bits = digits.filter_map(|digit| digit.to_digit(16));
+        bits.map(u32::count_ones).sum::<u32>() as usize == processors
+    })
+}
+
 pub fn is_there(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
 }

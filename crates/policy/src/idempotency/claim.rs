@@ -243,10 +243,9 @@ impl Idempotency {
         // One operation tells that a call is new in all periods, or finds the outcome of one that finished today. Its reads need
         // not be of one moment: a claim that it misses is met by this caller's own claim.
         let periods = self.periods(unix_ms);
-        let claims = periods.clone().map(|period| name(period, scope, 'c', 1));
-        let first = kv
-            .read_many(&[name(present, scope, 'o', 1)], &claims.collect::<Vec<_>>())
-            .await?;
+        let mut asked = vec![name(present, scope, 'o', 1)];
+        asked.extend(periods.clone().map(|period| name(period, scope, 'c', 1)));
+        let first = kv.read_many(&asked, 1).await?;
         let mut of_present = first.values.into_iter().next().flatten();
         for (period, is_claimed) in periods.zip(first.counters) {
             let outcome = match period == present {
@@ -322,12 +321,13 @@ impl Idempotency {
                 // on some stores, with the value of one that does not exist.
                 Some(_) => (None, None, kv.increment(&fate_name, 0).await?),
                 None => {
-                    let many = kv
-                        .read_many(
-                            &['r', 'o'].map(|what| name(period, scope, what, epoch)),
-                            &[fate_name.clone(), name(period, scope, 'c', epoch + 1)],
-                        )
-                        .await?;
+                    let asked = [
+                        name(period, scope, 'r', epoch),
+                        name(period, scope, 'o', epoch),
+                        fate_name.clone(),
+                        name(period, scope, 'c', epoch + 1),
+                    ];
+                    let many = kv.read_many(&asked, 2).await?;
                     let [intent, outcome] = many.values.try_into().unwrap_or_default();
                     stored = outcome;
                     let fate = match many.counters[0] {
@@ -466,7 +466,7 @@ impl Idempotency {
         };
         let neighbours = [period.checked_sub(1), period.checked_add(1)];
         let claims: Vec<String> = neighbours.into_iter().flatten().map(next_claim).collect();
-        if kv.read_many(&[], &claims).await?.counters.contains(&true) {
+        if kv.read_many(&claims, 0).await?.counters.contains(&true) {
             return Ok(None);
         }
         let mut earlier = match expired {

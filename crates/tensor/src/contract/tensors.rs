@@ -5,6 +5,8 @@ use crate::datatype::Datatype;
 use crate::excerpt::excerpt;
 use crate::fp8::Fp8;
 use crate::number::narrowed;
+#[cfg(feature = "schema")]
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,18 +27,26 @@ pub const DERIVED_MEMBERS: [&str; 3] = ["label", "confidence", "top"];
 
 /// One input or output.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(
+    feature = "schema",
+    derive(JsonSchema),
+    schemars(rename = "TensorContract")
+)]
 pub struct TensorSpec {
     /// Its name in the graph.
     pub name: String,
     /// The type of its elements.
     pub datatype: Datatype,
-    /// Its axes, outermost first; empty for a scalar.
+    /// Its axes, outermost first; empty for a scalar. A name stands for any length within its bounds in `axes`.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "lengths"))]
     pub shape: Vec<Dim>,
     /// Least value of an element, inclusive.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
     pub minimum: Option<Bound>,
     /// Greatest value of an element, inclusive.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
     pub maximum: Option<Bound>,
     /// Inputs only: whether NaN and infinity may be sent. `minimum` and `maximum` then bound the finite elements.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -54,6 +64,12 @@ pub struct TensorSpec {
     /// Outputs only: the name of each class along the last axis.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub labels: Option<Vec<String>>,
+}
+
+/// Returns the schema of a shape: numbers, and names of axes.
+#[cfg(feature = "schema")]
+fn lengths(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({ "type": "array", "items": { "type": ["integer", "string"] } })
 }
 
 /// The length of one axis.

@@ -1,7 +1,6 @@
 //! Defines the schemas of the Open Inference Protocol and of Triton's extensions.
 
 use super::form::{Named, any_object, array, object, or_null, reference, typed};
-use penstock_tensor::Datatype;
 use penstock_tensor::classification::MAX_CLASSES;
 use serde_json::{Value, json};
 
@@ -140,14 +139,6 @@ fn infer_answers() -> Vec<Named> {
                 }),
                 &["model_name", "model_version", "outputs"],
             ),
-        ),
-        (
-            "Datatype",
-            json!({
-                "type": "string",
-                "description": "The type of a tensor's elements.",
-                "enum": Datatype::ALL.iter().map(|datatype| datatype.as_str()).collect::<Vec<_>>(),
-            }),
         ),
     ]
 }
