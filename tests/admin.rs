@@ -1,8 +1,6 @@
 //! The admin API and its commands, over the built server.
 
-#![allow(missing_docs)]
-
-mod common;
+use crate::common;
 
 use common::{Answer, Options, Server, exchange, root};
 use serde_json::{Value, json};

@@ -1,10 +1,7 @@
 //! An answer over HTTP is what the model's contract promises and its graph computes. Otherwise there is no answer.
 
-#![allow(missing_docs)]
-
-mod common;
-#[path = "../crates/nn/tests/support/graphs.rs"]
-mod graphs;
+use crate::common;
+use crate::support::graphs;
 
 use common::{Answer, Options, Server, onnxruntime, root};
 use graphs::{FLOAT, INT64, file_of, graph, int, node, open_matrix, value};

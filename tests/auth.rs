@@ -1,7 +1,7 @@
 //! Authentication over HTTP through the built components: the life of keys, tenants that attack each other, signed
 //! requests, tokens, and a store that becomes unavailable.
 
-mod common;
+use crate::common;
 
 use common::{Answer, Options, Server, call, hyper_client, root};
 use penstock_policy::auth::signature;

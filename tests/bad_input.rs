@@ -1,9 +1,7 @@
 //! All mistakes of clients, over HTTP, through the built components. Each gets its own 4xx, with the place and the
 //! expected value, and never a 500.
 
-#![allow(missing_docs)]
-
-mod common;
+use crate::common;
 
 use common::Server;
 use serde_json::Value;

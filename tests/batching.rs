@@ -1,8 +1,6 @@
 //! Callers of the built server share runs of a real model. No caller gets another's answer or another's error.
 
-#![allow(missing_docs)]
-
-mod common;
+use crate::common;
 
 use common::{Options, Server, root};
 use serde_json::{Value, json};

@@ -1,8 +1,6 @@
 //! `penstock check` finds faults before a request does, with their place and remedy.
 
-#![allow(missing_docs)]
-
-mod common;
+use crate::common;
 
 use common::{onnxruntime, root};
 use std::path::Path;

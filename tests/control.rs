@@ -1,9 +1,7 @@
 //! Statistics, the repository's index, loading and unloading, over HTTP, as clients of the Open Inference Protocol
 //! request them.
 
-#![allow(missing_docs)]
-
-mod common;
+use crate::common;
 
 use common::{Answer, Options, Server, root};
 use serde_json::{Value, json};

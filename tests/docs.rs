@@ -1,9 +1,7 @@
 //! Compares the reference documents with the program: docs/SETTINGS.md with the policy file that the server reads,
 //! docs/POLICIES.md with the scopes and its own examples, and docs/COMMANDS.md with `--help`.
 
-#![allow(missing_docs)]
-
-mod common;
+use crate::common;
 
 use common::root;
 use penstock_host::settings::Settings;
@@ -419,7 +417,7 @@ fn every_command_is_documented() {
     let mut written = String::from(
         "# Commands\n\n\
          `penstock up` serves the application; the other commands prepare, check and change it. This page is what\n\
-         `penstock <command> -h` prints. A test writes it: `UPDATE_DOCS=1 cargo test --test docs`.\n",
+         `penstock <command> -h` prints. A test writes it: `UPDATE_DOCS=1 cargo it docs::`.\n",
     );
     describe(&[], &mut written);
     let path = root().join("docs/COMMANDS.md");
@@ -429,7 +427,7 @@ fn every_command_is_documented() {
     let page = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
         page == written,
-        "docs/COMMANDS.md is out of date: UPDATE_DOCS=1 cargo test --test docs"
+        "docs/COMMANDS.md is out of date: UPDATE_DOCS=1 cargo it docs::"
     );
 }
 

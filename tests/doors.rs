@@ -1,8 +1,6 @@
 //! The same request through either entry point gives the same answer.
 
-#![allow(missing_docs)]
-
-mod common;
+use crate::common;
 
 use common::{Answer, Options, Server, root};
 use penstock_host::app::{self, EntryPointKind, Manifest, Serving};

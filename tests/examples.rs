@@ -1,8 +1,6 @@
 //! The components in `examples/`, served with the built-in ones.
 
-#![allow(missing_docs)]
-
-mod common;
+use crate::common;
 
 use common::{Options, Server, models_with_adapter, root};
 use serde_json::json;

@@ -1,9 +1,7 @@
 //! The gRPC service over real HTTP/2: calls of one message and of many, their refusals, and connections that send less
 //! than they announce.
 
-#![allow(missing_docs)]
-
-mod common;
+use crate::common;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;

@@ -1,9 +1,7 @@
 //! Attacks on a public server, over raw sockets: requests that two servers would read differently, floods of frames, and one
 //! caller that takes all connections. Also the permitted content of answers, the audit log and the log.
 
-#![allow(missing_docs)]
-
-mod common;
+use crate::common;
 
 use common::{Options, Server, connect, exchange, hyper_client};
 use http_body_util::{BodyExt, Empty};

@@ -1,11 +1,8 @@
 //! Models in separate processes, over HTTP: the cost of a process's end, its report, and its remains. The tests end and
 //! stop the processes from outside.
 
-#![allow(missing_docs)]
-
-mod common;
-#[path = "../crates/nn/tests/support/graphs.rs"]
-mod graphs;
+use crate::common;
+use crate::support::graphs;
 
 use common::{Answer, Options, Server, children, root, stat};
 use serde_json::Value;

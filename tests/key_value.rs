@@ -1,9 +1,7 @@
 //! Key-value stores from a component's view. The host serves a component whose caller selects the operations on stores,
 //! over HTTP, through both entry points.
 
-#![allow(missing_docs)]
-
-mod common;
+use crate::common;
 
 use common::{Answer, call, root};
 use penstock_host::app::Severity;

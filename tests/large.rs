@@ -2,11 +2,8 @@
 //! Above it the caller gets 413 with the limit, and outputs that are too large are refused with a message. Nothing
 //! traps.
 
-#![allow(missing_docs)]
-
-mod common;
-#[path = "../crates/nn/tests/support/mod.rs"]
-mod support;
+use crate::common;
+use crate::support;
 
 use common::{Answer, Options, Server};
 use std::path::Path;

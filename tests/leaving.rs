@@ -2,9 +2,7 @@
 //! leaves the model's queue, and its charges are returned. A running call with an `Idempotency-Key` finishes, because a
 //! retry will ask for the answer.
 
-#![allow(missing_docs)]
-
-mod common;
+use crate::common;
 
 use common::{Answer, Options, Server, connect, root};
 use serde_json::{Value, json};

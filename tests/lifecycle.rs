@@ -1,8 +1,6 @@
 //! Models that are added, changed and removed while the server runs: the effect on callers and on the process's memory.
 
-#![allow(missing_docs)]
-
-mod common;
+use crate::common;
 
 use common::{Options, Server, root};
 use std::collections::BTreeSet;

@@ -1,8 +1,6 @@
 //! Real models behind the built components, over HTTP.
 
-#![allow(missing_docs)]
-
-mod common;
+use crate::common;
 
 use common::{Options, Server, root};
 use serde_json::{Value, json};

@@ -1,11 +1,8 @@
 //! One caller's numbers never change another's answer, over HTTP: models whose rows depend on each other, on our host
 //! and in WebAssembly, with and without a result cache.
 
-#![allow(missing_docs)]
-
-mod common;
-#[path = "../crates/nn/tests/support/graphs.rs"]
-mod graphs;
+use crate::common;
+use crate::support::graphs;
 
 use common::{Options, Server};
 use graphs::{FLOAT, file, graph, int, node, reals, scalar, tensor, value};

@@ -3,9 +3,7 @@
 //! Identity is compared bit for bit. The others sum in another order than the native backends do: probabilities may
 //! differ by [`CLOSE`] from native tract, which is the same code, and by [`NEAR`] from ONNX Runtime.
 
-#![allow(missing_docs)]
-
-mod common;
+use crate::common;
 
 use common::{Answer, Options, Server, root};
 use serde_json::{Value, json};

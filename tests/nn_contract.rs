@@ -9,11 +9,8 @@
 //! - more handles than `MAX_HANDLES` (4096), or more bytes of tensors than `instances.memory_bytes`, held at once.
 
 #![deny(dead_code)]
-#![allow(missing_docs)]
-
-mod common;
-#[path = "../crates/nn/tests/support/mod.rs"]
-mod support;
+use crate::common;
+use crate::support;
 
 use bytes::Bytes;
 use common::{call, onnxruntime, root};
@@ -662,7 +659,7 @@ fn a_call_whose_caller_left_leaves_the_line_and_the_instance_answers_on() {
 }
 
 /// Measures the cost of the border beside the engine. Run by hand:
-/// `cargo test --release --test nn_contract -- --ignored --nocapture what_the_border_costs`
+/// `cargo it -- --ignored --nocapture what_the_border_costs`
 #[test]
 #[ignore = "measures; asserts nothing"]
 fn what_the_border_costs() {

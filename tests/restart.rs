@@ -1,9 +1,7 @@
 //! A rolling restart behind usual proxies. Two servers are stopped with SIGTERM and started again, one after the other,
 //! while nginx and HAProxy pass calls to them, and no caller notices.
 
-#![allow(missing_docs)]
-
-mod common;
+use crate::common;
 
 use common::{Options, Server};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};

@@ -2,9 +2,7 @@
 //! automatically, deprecated versions, the commands, and the state after a restart. The second version of `digits` is
 //! the first again, or one that loads and fails on ink.
 
-#![allow(missing_docs)]
-
-mod common;
+use crate::common;
 
 use common::{Answer, Options, Server, root};
 use serde_json::{Value, json};

@@ -1,9 +1,7 @@
 //! The server's own limits, over raw sockets. Each excess has its own refusal, and admitted requests finish before the
 //! server stops.
 
-#![allow(missing_docs)]
-
-mod common;
+use crate::common;
 
 use common::{Options, Server, connect, exchange, hyper_client, read_one, read_to_end};
 use http_body_util::{BodyExt, Full};

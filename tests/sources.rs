@@ -1,9 +1,7 @@
 //! Models from elsewhere, through the built program: pulled by hand, killed in the middle, pulled while a server
 //! starts.
 
-#![allow(missing_docs)]
-
-mod common;
+use crate::common;
 
 use common::{Options, Server, root};
 use serde_json::{Value, json};

@@ -1,9 +1,7 @@
 //! Limits, idempotency and usage over HTTP: the built components in the built server, on all stores,
 //! with crashes.
 
-#![allow(missing_docs)]
-
-mod common;
+use crate::common;
 
 use common::{Answer, Options, Server, call, root, try_call};
 use penstock_testkit::RedisServer;

@@ -1,11 +1,8 @@
 //! Models whose runs take too long, over HTTP. All other callers are answered, the caller gets its error in time, and
 //! the server ends when it is told to.
 
-#![allow(missing_docs)]
-
-mod common;
-#[path = "../crates/nn/tests/support/graphs.rs"]
-mod graphs;
+use crate::common;
+use crate::support::graphs;
 
 use common::{Answer, Options, Server, onnxruntime, root};
 use std::path::Path;

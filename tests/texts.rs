@@ -1,9 +1,7 @@
 //! Models that read text, over HTTP. Their answers equal those of ONNX Runtime and the package `tokenizers`
 //! (scripts/text_models.py), under the same policies as every call.
 
-#![allow(missing_docs)]
-
-mod common;
+use crate::common;
 
 use common::{Options, Server, root};
 use serde::Deserialize;

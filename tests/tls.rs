@@ -1,9 +1,7 @@
 //! TLS, over real sockets: the protocols, the certificate in use when its files change, the accepted client
 //! certificates, and the warnings before one expires.
 
-#![allow(missing_docs)]
-
-mod common;
+use crate::common;
 
 use common::hyper_client::{self, runtime};
 use common::{Options, Server, connect, read_to_end, root};

@@ -1,8 +1,6 @@
 //! Runs docs/tutorial.md like a reader: writes its files, runs its commands in order, and compares their output.
 
-#![allow(missing_docs)]
-
-mod common;
+use crate::common;
 
 use common::root;
 use std::net::TcpListener;

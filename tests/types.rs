@@ -1,11 +1,8 @@
 //! Every element type and every form of tensor, from a client to the model and back: as JSON, as bytes and over gRPC,
 //! natively and in WebAssembly.
 
-#![allow(missing_docs)]
-
-mod common;
-#[path = "../crates/nn/tests/support/mod.rs"]
-mod support;
+use crate::common;
+use crate::support;
 
 use common::{Options, Server, hyper_client};
 use http_body_util::{BodyExt, Full};

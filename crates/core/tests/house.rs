@@ -1,4 +1,5 @@
-//! Rules for the source of every crate: no import circles between the files of a crate, no long functions, no long files.
+//! Rules for the source of every crate: no import circles between the files of a crate, no long functions, no long files;
+//! every file of tests runs.
 //!
 //! There are no exceptions. Tests and code under `#[cfg(test)]` are not counted.
 
@@ -54,6 +55,47 @@ fn no_function_and_no_file_is_too_long() {
         functions.is_empty(),
         "longer than {MAX_FUNCTION_LINES} lines: {functions:#?}"
     );
+}
+
+/// Cargo finds no tests by itself where `autotests = false`. There, a file that no binary names would never run.
+#[test]
+fn every_file_of_tests_is_a_binary_or_a_module_of_one() {
+    let packages = std::fs::read_dir(crates()).unwrap();
+    let packages = packages.map(|entry| entry.unwrap().path());
+    let mut checked = 0;
+    for package in packages.chain([crates().parent().unwrap().to_owned()]) {
+        let manifest = std::fs::read_to_string(package.join("Cargo.toml")).unwrap();
+        if !manifest.contains("\nautotests = false\n") {
+            continue;
+        }
+        let declared = manifest.split("\n[[test]]\nname = \"").skip(1);
+        let binaries: Vec<&str> = declared.filter_map(|rest| rest.split('"').next()).collect();
+        let file = |stem: &str| package.join("tests").join(stem).with_extension("rs");
+        let roots = binaries.iter().map(|binary| {
+            let root = file(binary);
+            std::fs::read_to_string(&root).unwrap_or_else(|e| panic!("{}: {e}", root.display()))
+        });
+        let roots: Vec<String> = roots.collect();
+        for entry in std::fs::read_dir(package.join("tests")).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|extension| extension != "rs") {
+                continue;
+            }
+            let stem = path.file_stem().unwrap().to_str().unwrap();
+            let module = format!("mod {stem};");
+            let modules = roots.iter().flat_map(|root| root.lines());
+            let times = modules.filter(|line| *line == module).count()
+                + usize::from(binaries.contains(&stem));
+            assert!(
+                times == 1,
+                "{} belongs to {times} test binaries, expected 1: add `{module}` to {}, or a [[test]] to Cargo.toml",
+                path.display(),
+                file(binaries[0]).display()
+            );
+            checked += 1;
+        }
+    }
+    assert!(checked > 100, "{checked} files");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use penstock_gate::ports::Failure;
 use penstock_gate::{Gate, Header, Request, Response};
 use penstock_tensor::Tensor;
 use penstock_testkit::InMemory;
+use penstock_testkit::models::ADAPTED;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -30,20 +31,6 @@ datatype = "FP32"
 shape = ["N", 2]
 [limits]
 max_body_bytes = 4096
-"#;
-
-const ADAPTED: &str = r#"
-description = "has an adapter"
-[[inputs]]
-name = "x"
-datatype = "FP32"
-shape = ["N", 1]
-[[outputs]]
-name = "x"
-datatype = "FP32"
-shape = ["N", 1]
-[adapter]
-name = "length"
 "#;
 
 const BODY: &[u8] = br#"{"inputs":{"a":[[1,2],[3,4]]}}"#;
@@ -91,10 +78,14 @@ fn decoded(coding: Coding, body: &[u8], limit: u64) -> Result<Vec<u8>, DecodeErr
 }
 
 fn ports() -> InMemory {
-    let echo = |_: &str, _: ModelVersion, inputs: Vec<Tensor>| -> Result<Vec<Tensor>, Failure> {
-        Ok(inputs)
-    };
-    InMemory::new(&[("m", MODEL, &["1"]), ("adapted", ADAPTED, &["1"])], echo)
+    let run =
+        |model: &str, _: ModelVersion, mut inputs: Vec<Tensor>| -> Result<Vec<Tensor>, Failure> {
+            if model == "adapted" {
+                inputs[0].name = "y".into();
+            }
+            Ok(inputs)
+        };
+    InMemory::new(&[("m", MODEL, &["1"]), ("adapted", ADAPTED, &["1"])], run)
 }
 
 fn send(ports: &InMemory, path: &str, headers: &[(&str, &str)], body: &[u8]) -> (Response, Value) {

@@ -5,6 +5,7 @@ use penstock_gate::ports::Failure;
 use penstock_gate::{Gate, Header, Request};
 use penstock_tensor::Tensor;
 use penstock_testkit::InMemory;
+use penstock_testkit::models::ADAPTED;
 use serde_json::{Value, json};
 
 const MODEL: &str = r#"
@@ -20,26 +21,13 @@ shape = ["N", 3]
 labels = ["cat", "dog", "cow"]
 "#;
 
-const ADAPTED: &str = r#"
-description = "has an adapter"
-[[inputs]]
-name = "x"
-datatype = "FP32"
-shape = ["N", 1]
-[[outputs]]
-name = "prob"
-datatype = "FP32"
-shape = ["N", 1]
-[adapter]
-name = "length"
-"#;
-
 const BODY: &str = r#"{"inputs":{"x":[[0.26,0.61,0.13],[0.51,0.09,0.4]]}}"#;
 
 fn ports(policy: &str) -> InMemory {
-    let run = |_: &str, _: ModelVersion, inputs: Vec<Tensor>| -> Result<Vec<Tensor>, Failure> {
+    let run = |model: &str, _: ModelVersion, inputs: Vec<Tensor>| -> Result<Vec<Tensor>, Failure> {
+        let output = if model == "adapted" { "y" } else { "prob" };
         let rename = |mut tensor: Tensor| {
-            tensor.name = "prob".into();
+            tensor.name = output.into();
             tensor
         };
         Ok(inputs.into_iter().map(rename).collect())

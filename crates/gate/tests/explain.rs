@@ -4,6 +4,7 @@ use penstock_core::ModelVersion;
 use penstock_gate::ports::Failure;
 use penstock_gate::{Gate, Header, Request, Response};
 use penstock_tensor::{Datatype, Tensor};
+use penstock_testkit::models::ADAPTED;
 use penstock_testkit::{InMemory, LIMITS};
 use serde_json::{Value, json};
 
@@ -27,21 +28,6 @@ shape = ["N", 1]
 baseline = { a = 1 }
 [limits]
 max_items = 3
-"#;
-
-const ADAPTED: &str = r#"
-description = "has an adapter"
-[[inputs]]
-name = "x"
-datatype = "FP32"
-shape = ["N", 1]
-[[outputs]]
-name = "y"
-datatype = "FP32"
-shape = ["N", 1]
-[adapter]
-name = "length"
-[explain]
 "#;
 
 const EXPLAIN: &str = "/v1/models/m:explain";
@@ -77,11 +63,12 @@ fn run(_: &str, _: ModelVersion, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Fai
 
 fn ports() -> InMemory {
     let bare = MODEL.replace("[explain]\nbaseline = { a = 1 }\n", "");
+    let adapted = format!("{ADAPTED}[explain]\n");
     let ports = InMemory::new(
         &[
             ("m", MODEL, &["1"]),
             ("bare", &bare, &["1"]),
-            ("lengths", ADAPTED, &["1"]),
+            ("lengths", &adapted, &["1"]),
         ],
         run,
     );

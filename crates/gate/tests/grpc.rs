@@ -1,7 +1,5 @@
 //! Tests calls over gRPC through the whole gate, over in-memory ports.
 
-#![allow(missing_docs)]
-
 use pb::model_infer_request::InferInputTensor;
 use penstock_core::ModelVersion;
 use penstock_gate::ports::{Failure, FailureKind};

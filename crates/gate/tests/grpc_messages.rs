@@ -1,7 +1,5 @@
 //! Tests inference requests over gRPC: their decoding, and the errors of invalid ones.
 
-#![allow(missing_docs)]
-
 use pb::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use penstock_core::Code;
 use penstock_gate::grpc::decode::{MAX_ID_BYTES, MAX_LISTED, heading};

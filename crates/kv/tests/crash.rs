@@ -85,7 +85,7 @@ async fn write_for_ever(directory: &Path) {
 /// Runs the child for a while, kills it, and adds its last reports to the earlier ones.
 fn run_and_kill(directory: &Path, after: Duration, said: &mut BTreeMap<String, i64>) {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["child", "--exact", "--nocapture"])
+        .args(["crash::child", "--exact", "--nocapture"])
         .env(DIRECTORY, directory)
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -1,7 +1,7 @@
 //! Calls that share runs: the calls that go together, the outputs that each gets back, and the cost of one bad or
 //! impatient call for the others.
 
-mod support;
+use crate::support;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};

@@ -1,7 +1,7 @@
 //! One suite for every backend: the behaviour of a model on every runtime. The suite names the backends that lack
 //! something.
 
-mod support;
+use crate::support;
 
 use bytes::{Bytes, BytesMut};
 use penstock_nn::backend::{openvino, tract};
@@ -11,11 +11,6 @@ use penstock_nn::{
     TensorType,
 };
 use support::*;
-
-#[test]
-fn worker_process() {
-    serve_as_child(&penstock_nn::worker::find);
-}
 
 fn load(backend: &dyn Backend, graph: &GraphSource) -> Result<Model, NnError> {
     Model::load(

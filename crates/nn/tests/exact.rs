@@ -1,6 +1,6 @@
 //! An answer agrees with the model's contract and with its graph on every backend, or there is none.
 
-mod support;
+use crate::support;
 
 use std::sync::Arc;
 

@@ -1,9 +1,7 @@
 //! The runs of a model before it serves, and the messages about a model that runs on no input; graphs that a backend is
 //! too old for; and indices outside of a table.
 
-#![allow(missing_docs)]
-
-mod support;
+use crate::support;
 
 use penstock_nn::backend::tract::Tract;
 use penstock_nn::backend::versions;

@@ -2,7 +2,7 @@
 //! The allowed difference is given for each model, from measurements here, so that a runtime that begins to compute in
 //! another precision is noticed. (tests/nn_component.rs tests that tract in WebAssembly agrees.)
 
-mod support;
+use crate::support;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! Loads that take long or never end: the messages about them, their effect on other loads, and their remains.
 
-mod support;
+use crate::support;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! Tests for OpenVINO alone: its own format, and types that it computes in less precision. Tests in common with the
 //! other backends are in every_backend.rs, those of its library in library.rs.
 
-mod support;
+use crate::support;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! Devices that a contract asks for and this machine lacks: always an error of the load that lists the existing ones,
 //! never another device in its place. The machines of these tests have no such devices.
 
-mod support;
+use crate::support;
 
 use penstock_nn::backend::tract::Tract;
 use penstock_nn::{Backend, ErrorCode, LoadOptions, NnError};

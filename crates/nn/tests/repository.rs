@@ -1,6 +1,6 @@
 //! The models directory, from files to answers.
 
-mod support;
+use crate::support;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! One caller's numbers never change another's answer: the verdict of a graph's operators about its rows is compared
 //! with the results of every backend, alone and in every batch, and with the behaviour of a loaded model.
 
-mod support;
+use crate::support;
 
 use std::path::Path;
 use std::sync::Arc;

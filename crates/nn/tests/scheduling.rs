@@ -1,6 +1,6 @@
 //! The order of runs: instances, their queue, deadlines, cancellation, and the cost of a broken backend.
 
-mod support;
+use crate::support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

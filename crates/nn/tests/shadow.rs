@@ -1,6 +1,6 @@
 //! Shadow runs: they are compared and counted separately, and they delay no call.
 
-mod support;
+use crate::support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,6 +1,6 @@
 //! Graphs that tract answers wrong do not load on it, and graphs that it answers right do.
 
-mod support;
+use crate::support;
 
 use penstock_nn::backend::tract::Tract;
 use penstock_nn::{Backend, ErrorCode, GraphSource, LoadOptions, NnError, NnTensor};

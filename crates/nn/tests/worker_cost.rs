@@ -2,21 +2,15 @@
 //! differ and are shared.
 //!
 //! ```text
-//! cargo test --release --test worker_cost -- --ignored --nocapture
+//! cargo test --release -p penstock-nn --test suite -- worker_cost:: --ignored --nocapture
 //! ```
 
-mod support;
+use crate::support;
 
 use std::time::{Duration, Instant};
 
-use penstock_nn::worker;
 use penstock_nn::{LoadOptions, Model};
 use support::*;
-
-#[test]
-fn worker_process() {
-    serve_as_child(&worker::find);
-}
 
 /// Rounds in turn, so that what else the machine does is shared by both.
 const ROUNDS: usize = 15;

@@ -2,8 +2,6 @@
 //! that loses and delays, where they die in the middle of things.
 
 #![cfg(feature = "auth")]
-#![allow(missing_docs)]
-
 use penstock_core::Kv;
 use penstock_core::kv::run_ready;
 use penstock_policy::auth::api_key::{self, Pepper, hex};

@@ -1,7 +1,5 @@
 //! Reads of several entries through a host's `get-many`, on hosts where it works, fails, or does not do what was asked.
 
-#![allow(missing_docs)]
-
 use penstock_core::kv::{BatchedReads, Many, run_ready};
 use penstock_core::{Kv, KvError};
 use penstock_testkit::MemoryKv;

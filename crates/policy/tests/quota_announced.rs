@@ -1,7 +1,7 @@
 //! Announcements to callers are true: a call that waits as long as was announced passes, and a call of what remains passes
 //! while one of more does not. For every algorithm and unit, by the clock of one caller that is alone.
 
-mod quota_common;
+use crate::quota_common;
 
 use penstock_core::kv::run_ready;
 use penstock_policy::quota::swap::Verdict;

@@ -1,6 +1,6 @@
 //! Each algorithm, and quota as a whole, in a world where nothing fails.
 
-mod quota_common;
+use crate::quota_common;
 
 use penstock_core::kv::run_ready;
 use penstock_policy::quota::limits::Algorithm;

@@ -1,6 +1,6 @@
 //! The settings of quota that are accepted, and the messages for the others.
 
-mod quota_common;
+use crate::quota_common;
 
 use penstock_policy::quota::QuotaDocument;
 use penstock_policy::quota::limits::{Algorithm, Backoff, Dimension, OnStoreFailure, Unit};

@@ -3,7 +3,7 @@
 //!
 //! Every schedule follows from its seed. `QUOTA_SEED=n` replays one, `QUOTA_SCHEDULES=n` runs more.
 
-mod quota_common;
+use crate::quota_common;
 
 use penstock_policy::quota::gcra;
 use penstock_policy::quota::limits::{Algorithm, Unit};

@@ -1,7 +1,5 @@
 //! Which version answers, and what an administrator may change: tables.
 
-#![allow(missing_docs)]
-
 use penstock_core::ModelVersion;
 use penstock_policy::rollout::edit::{Change, EditError, Environment};
 use penstock_policy::rollout::{

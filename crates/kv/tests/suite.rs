@@ -1,0 +1,6 @@
+//! The tests of this crate, as one binary.
+
+mod crash;
+mod embedded;
+mod memory;
+mod redis;

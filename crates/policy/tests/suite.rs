@@ -1,0 +1,19 @@
+//! The tests of this crate, as one binary.
+
+mod quota_common;
+
+mod auth;
+mod auth_registry;
+mod auth_signatures;
+mod auth_tokens;
+mod batched_reads;
+mod cache;
+mod idempotency;
+mod properties;
+mod quota_announced;
+mod quota_behaviour;
+mod quota_limits;
+mod quota_sim;
+mod rollout;
+mod rollout_sim;
+mod usage;
