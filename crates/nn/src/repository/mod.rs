@@ -348,7 +348,7 @@ impl Repository {
         if let Now::Ready(loaded) = cell.now()
             && let Some(reason) = loaded.model.refuses()
         {
-            return Err(Unavailable::down(name, cell.version, &reason));
+            return Err(Unavailable::restarting(name, cell.version, &reason));
         }
         Ok(Handle {
             core: self.core.clone(),

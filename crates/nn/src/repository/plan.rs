@@ -58,7 +58,7 @@ pub(crate) struct ContractState {
 
 /// A model's directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Seen {
+pub(crate) struct FoundModel {
     pub terms: ContractState,
     pub versions: BTreeMap<u64, Graph>,
 }
@@ -403,8 +403,8 @@ impl Book {
     }
 
     /// A model's directory is as `seen`, or is gone. `later` unless the server started with it.
-    pub(crate) fn seen(&mut self, name: &str, seen: Option<Seen>, later: bool) {
-        let Some(Seen { terms, versions }) = seen else {
+    pub(crate) fn seen(&mut self, name: &str, seen: Option<FoundModel>, later: bool) {
+        let Some(FoundModel { terms, versions }) = seen else {
             self.models.remove(name);
             return;
         };

@@ -4,7 +4,7 @@ use super::event::{Event, EventKind};
 use super::perform::{Inner, OVER_BUDGET, fault};
 use super::plan::Phase;
 use super::publish::Listed;
-use super::said::{Said, Told};
+use super::said::{LastReport, Said};
 use crate::agreement::Agreement;
 use crate::layout::{self, version_number};
 use std::collections::BTreeMap;
@@ -84,7 +84,7 @@ impl Inner {
         self.told_no_versions = self.no_versions.clone();
         for (name, model) in &self.book.models {
             if let Some(reason) = fault(model) {
-                let now = Told {
+                let now = LastReport {
                     phase: Said::Failed(reason.clone()),
                     kept: None,
                 };
@@ -109,7 +109,7 @@ impl Inner {
             }
             for (number, version) in &model.versions {
                 let key = (name.clone(), *number);
-                let now = Told {
+                let now = LastReport {
                     phase: match &version.phase {
                         Phase::Waiting => Said::Waiting,
                         Phase::Ready(load) => Said::Ready(load.id),
