@@ -5,7 +5,7 @@ use crate::AppOptions;
 use crate::settings::{Compare, ModelsSettings, Settings};
 use crate::{access, prepare};
 use penstock_app::{
-    self as app, EntryPointKind, Finding, Manifest, Nn, Place, RuntimeConfig, Serving, Severity,
+    self as app, EntryPointKind, Finding, Manifest, Nn, SourceLocation, RuntimeConfig, Serving, Severity,
 };
 use penstock_nn::agreement::Agreement;
 use penstock_nn::repository::{EventKind, LOAD_GIVEN_UP};
@@ -227,7 +227,7 @@ fn models_findings(options: &AppOptions, models: &Path, settings: &ModelsSetting
         let text = std::fs::read_to_string(&file).unwrap_or_default();
         match Contract::parse(&text) {
             Err(faults) => findings.extend(faults.into_iter().map(|fault| {
-                let place = Place { line: fault.line, column: fault.column };
+                let place = SourceLocation { line: fault.line, column: fault.column };
                 Finding::error(&file, Some(place), fault.message, fault.remedy)
             })),
             Ok(_) if reason.contains(LOAD_GIVEN_UP) => findings.push(Finding::error(
@@ -326,7 +326,7 @@ fn budget_findings(
 }
 
 /// Returns the line that declares the first tensor that a message names.
-fn place_of_name(contract: &str, message: &str) -> Option<Place> {
+fn place_of_name(contract: &str, message: &str) -> Option<SourceLocation> {
     message.split('"').skip(1).step_by(2).find_map(|name| {
         let declares = |line: &str| {
             let declared = line.trim().strip_prefix("name").map(str::trim_start);
@@ -334,7 +334,7 @@ fn place_of_name(contract: &str, message: &str) -> Option<Place> {
                 .and_then(|l| l.strip_prefix('='))
                 .is_some_and(|l| l.trim() == format!("\"{name}\""))
         };
-        contract.lines().position(declares).map(|at| Place {
+        contract.lines().position(declares).map(|at| SourceLocation {
             line: at + 1,
             column: 1,
         })

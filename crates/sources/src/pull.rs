@@ -19,7 +19,7 @@ use crate::cache::Known;
 use crate::digest::Digest;
 use crate::error::{Error, Kind};
 use crate::install::{self, Installed, Record};
-use crate::plan::{self, Held, Kept, Made, Remote, Step, Wanted};
+use crate::plan::{self, CachedVersion, Made, Remote, Step, UpToDateReason, Wanted};
 use crate::progress::Progress;
 use crate::settings::Source;
 use std::collections::BTreeMap;
@@ -38,7 +38,7 @@ pub struct Outcome {
     /// Its sum, for pinning.
     pub sha256: Digest,
     /// The reason that nothing was done, if so.
-    pub kept: Option<Kept>,
+    pub kept: Option<UpToDateReason>,
     /// The result of the installation, if there was one.
     pub installed: Option<Installed>,
     /// Whether it came from the cache without asking the source.
@@ -79,7 +79,7 @@ impl Pull<'_> {
         };
         let (models, name, version) = (&self.puller.models, &self.source.name, self.source.version);
         let record = install::record(models, name, version);
-        let installed = record.as_ref().map(|record| Held {
+        let installed = record.as_ref().map(|record| CachedVersion {
             pin: record.sha256,
             // A record of another source proves nothing for this one, and a pin proves everything.
             whole: (record.source == self.key || wanted.pin.is_some())
@@ -94,7 +94,7 @@ impl Pull<'_> {
             if self.progress.cancelled() {
                 return Err(stopped());
             }
-            let cached = known.as_ref().map(|known| Held {
+            let cached = known.as_ref().map(|known| CachedVersion {
                 pin: known.pin,
                 whole: known.files.values().all(|blob| self.cache().has(blob)),
                 signed: self.is_signed(known.signed_by.as_deref()),
@@ -108,7 +108,7 @@ impl Pull<'_> {
                 signed: self.is_signed(made.signed_by.as_deref()),
             });
             // If an earlier pull can serve instead, the wait for an absent source is short.
-            let good = |held: &Held| {
+            let good = |held: &CachedVersion| {
                 held.whole
                     && wanted.pin.is_none_or(|pin| pin == held.pin)
                     && (held.signed || !wanted.signed)

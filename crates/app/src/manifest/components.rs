@@ -7,7 +7,7 @@ use super::types::{
     StoreLabel, Variable,
 };
 use crate::document::{Reader, Section, Text};
-use crate::finding::{self, Place};
+use crate::finding::{self, SourceLocation};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -122,7 +122,7 @@ impl<'a> Reader<'a> {
                 );
             }
         }
-        let mut configured: Vec<(&'static str, Place)> = CONFIGURATION
+        let mut configured: Vec<(&'static str, SourceLocation)> = CONFIGURATION
             .into_iter()
             .filter_map(|field| {
                 let (key, value) = section.table.get_key_value(field)?;
@@ -252,7 +252,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    pub(super) fn source(&mut self, section: &Section<'_>) -> (PathBuf, Place) {
+    pub(super) fn source(&mut self, section: &Section<'_>) -> (PathBuf, SourceLocation) {
         let nowhere = (PathBuf::new(), self.place(&section.span));
         let Some((key, value)) = section.table.get_key_value("source") else {
             self.error(
