@@ -16,7 +16,7 @@ use crate::route::{Target, shorten};
 use penstock_core::Code;
 use penstock_core::violation::escape_pointer_token;
 use penstock_tensor::contract::{MAX_RANK, MAX_TENSOR_NAME_BYTES, MAX_TENSORS};
-use penstock_tensor::parameters::{self, Of, Verdict};
+use penstock_tensor::parameters::{self, Of, ParameterCheck};
 use penstock_tensor::{Contract, Datatype, Rejection, Tensor, Unknown, check_tensors_at};
 
 use contents::{Contents, copied};
@@ -310,15 +310,15 @@ fn is_taken(
     name: &str,
     parameter: Parameter<'_>,
 ) -> bool {
-    let verdict = parameters::verdict(name, of, parameter.is_nothing(), parameter.as_text());
+    let check = parameters::check(name, of, parameter.is_nothing(), parameter.as_text());
     let at = || {
         let name = escape_pointer_token(&shorten(name));
         format!("{parent}/parameters/{name}")
     };
     let expected = || format!("one of: {}", parameters::taken(of));
-    let reason = match verdict {
-        Verdict::Taken => return true,
-        Verdict::Unknown => {
+    let reason = match check {
+        ParameterCheck::Taken => return true,
+        ParameterCheck::Unknown => {
             let refused = faults.unknown == Unknown::Refuse;
             if refused && !parameters::is_known(name) {
                 faults.form(&at(), "unknown_parameter", || {
@@ -333,8 +333,8 @@ fn is_taken(
             }
             return false;
         }
-        Verdict::NotSupported(why) => why.to_owned(),
-        Verdict::Misplaced(place) => {
+        ParameterCheck::NotSupported(why) => why.to_owned(),
+        ParameterCheck::Misplaced(place) => {
             format!("it is a parameter of {}; send it there", place.name())
         }
     };
