@@ -7,7 +7,7 @@ mod common;
 #[path = "../crates/nn/tests/support/graphs.rs"]
 mod graphs;
 
-use common::{Answer, Options, Server, onnxruntime, root};
+use common::{Options, Response, Server, onnxruntime, root};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -82,7 +82,7 @@ fn serve(models: &tempfile::TempDir, tract: bool) -> Server {
     server
 }
 
-fn heavy(server: &Server, body: &str) -> Answer {
+fn heavy(server: &Server, body: &str) -> Response {
     server.post_json("/v1/models/heavy:predict", body)
 }
 
