@@ -316,7 +316,7 @@ struct BoundsArgs {
     /// The number of canary calls before the first comparison.
     #[arg(long, value_name = "COUNT")]
     min_calls: Option<u64>,
-    /// How long a call counts in the comparison.
+    /// Time for which a call counts in the comparison.
     #[arg(long, value_parser = duration_s, value_name = "TIME")]
     window: Option<u64>,
     /// Never roll back automatically.
