@@ -5,7 +5,8 @@ use crate::AppOptions;
 use crate::settings::{Compare, ModelsSettings, Settings};
 use crate::{access, prepare};
 use penstock_app::{
-    self as app, EntryPointKind, Finding, Manifest, Nn, SourceLocation, RuntimeConfig, Serving, Severity,
+    self as app, EntryPointKind, Finding, Manifest, Nn, RuntimeConfig, Serving, Severity,
+    SourceLocation,
 };
 use penstock_nn::agreement::Agreement;
 use penstock_nn::repository::{EventKind, LOAD_GIVEN_UP};
@@ -147,25 +148,7 @@ fn models_findings(options: &AppOptions, models: &Path, settings: &ModelsSetting
     let budget_bytes = settings.memory_budget_bytes;
     let backends = match prepare::backends(options) {
         Ok(backends) => backends,
-        Err(error) => {
-            // The message names the library. The path that it repeats shows which option named it.
-            let of = |library: &Option<PathBuf>| {
-                let path = library.as_ref()?;
-                let named = error.message.contains(&*path.to_string_lossy());
-                named.then(|| path.clone())
-            };
-            let (library, remedy) = match (of(&options.openvino), of(&options.onnxruntime)) {
-                (Some(library), None) => (
-                    library,
-                    "name the library with --openvino, or run scripts/openvino to fetch it",
-                ),
-                (_, library) => (
-                    library.unwrap_or_default(),
-                    "name the library with --onnxruntime, or run scripts/runtime to fetch it",
-                ),
-            };
-            return vec![Finding::error(&library, None, error.message, remedy)];
-        }
+        Err(error) => return vec![library_finding(options, error.message)],
     };
     // Without a budget: everything is loaded once, and then its memory is known.
     let unbounded = penstock_nn::Settings {
@@ -251,6 +234,27 @@ fn models_findings(options: &AppOptions, models: &Path, settings: &ModelsSetting
     findings
 }
 
+/// The finding about a library of a backend. The message names the library; the path that it repeats shows the option
+/// that named it.
+fn library_finding(options: &AppOptions, message: String) -> Finding {
+    let of = |library: &Option<PathBuf>| {
+        let path = library.as_ref()?;
+        let named = message.contains(&*path.to_string_lossy());
+        named.then(|| path.clone())
+    };
+    let (library, remedy) = match (of(&options.openvino), of(&options.onnxruntime)) {
+        (Some(library), None) => (
+            library,
+            "name the library with --openvino, or run scripts/openvino to fetch it",
+        ),
+        (_, library) => (
+            library.unwrap_or_default(),
+            "name the library with --onnxruntime, or run scripts/runtime to fetch it",
+        ),
+    };
+    Finding::error(&library, None, message, remedy)
+}
+
 /// The remedy for a load that failed. The reason itself often says more, so the remedy must not mislead.
 fn load_remedy(reason: &str) -> &'static str {
     let says = |part: &str| reason.contains(part);
@@ -334,9 +338,12 @@ fn place_of_name(contract: &str, message: &str) -> Option<SourceLocation> {
                 .and_then(|l| l.strip_prefix('='))
                 .is_some_and(|l| l.trim() == format!("\"{name}\""))
         };
-        contract.lines().position(declares).map(|at| SourceLocation {
-            line: at + 1,
-            column: 1,
-        })
+        contract
+            .lines()
+            .position(declares)
+            .map(|at| SourceLocation {
+                line: at + 1,
+                column: 1,
+            })
     })
 }

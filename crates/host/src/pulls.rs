@@ -566,6 +566,21 @@ fn report(
     Ok(())
 }
 
+/// Returns the state of a pulled version. `hash` says that its files were read.
+fn state_of(verification: &install::Verification, pin: Option<Digest>, hash: bool) -> &'static str {
+    if !verification.faults.is_empty() {
+        "changed"
+    } else if pin.is_some_and(|pin| pin != verification.record.sha256) {
+        "not as pinned"
+    } else if !verification.edited.is_empty() {
+        "edited"
+    } else if hash {
+        "good"
+    } else {
+        "there"
+    }
+}
+
 /// `penstock models verify`, and `penstock models list --sources`, which does not read the files.
 pub fn verify(options: &PullOptions, hash: bool) -> ExitCode {
     finish(|| {
@@ -587,17 +602,7 @@ pub fn verify(options: &PullOptions, hash: bool) -> ExitCode {
                 .iter()
                 .find(|one| one.name == verification.name && one.version == verification.version);
             let pin = source.and_then(|source| source.sha256);
-            let state = if !verification.faults.is_empty() {
-                "changed"
-            } else if pin.is_some_and(|pin| pin != verification.record.sha256) {
-                "not as pinned"
-            } else if !verification.edited.is_empty() {
-                "edited"
-            } else if hash {
-                "good"
-            } else {
-                "there"
-            };
+            let state = state_of(verification, pin, hash);
             good &= !matches!(state, "changed" | "not as pinned");
             let pulled = rfc3339(verification.record.pulled_s.saturating_mul(1000));
             if options.json {

@@ -638,7 +638,7 @@ impl Core {
             let Some(model) = inner.book.models.get(name) else {
                 return false;
             };
-            let of_use = [model.terms.stamp, model.on_disk.stamp];
+            let of_use = [model.in_force.stamp, model.on_disk.stamp];
             readings.retain(|reading| of_use.contains(&reading.stamp));
             true
         });
@@ -713,7 +713,7 @@ impl Core {
 
 /// The fault of a model's directory itself.
 pub(super) fn fault(model: &super::plan::Model) -> Option<Reason> {
-    match &model.terms.pinned {
+    match &model.in_force.pinned {
         Err(reason) => Some(reason.clone()),
         Ok(_) if model.versions.is_empty() => Some(scan::no_version().into()),
         Ok(_) => None,
@@ -784,11 +784,11 @@ impl Inner {
     }
 
     pub fn contract(&self, name: &str) -> Option<Arc<Contract>> {
-        let terms = &self.book.models.get(name)?.terms;
+        let in_force = &self.book.models.get(name)?.in_force;
         let readings = self.readings.get(name)?;
         let reading = readings
             .iter()
-            .find(|reading| reading.stamp == terms.stamp)?;
+            .find(|reading| reading.stamp == in_force.stamp)?;
         reading.contract.clone()
     }
 

@@ -13,7 +13,7 @@ fn sized(contract: u64, versions: &[(u64, u64)], bytes: u64) -> Option<FoundMode
         bytes,
     };
     Some(FoundModel {
-        terms: ContractState {
+        contract: ContractState {
             stamp: Stamp(contract),
             pinned: Ok(false),
         },
@@ -26,9 +26,9 @@ fn sized(contract: u64, versions: &[(u64, u64)], bytes: u64) -> Option<FoundMode
 
 fn unreadable(contract: u64, versions: &[(u64, u64)]) -> Option<FoundModel> {
     seen(contract, versions).map(|seen| FoundModel {
-        terms: ContractState {
+        contract: ContractState {
             pinned: Err("line 1".into()),
-            ..seen.terms
+            ..seen.contract
         },
         ..seen
     })
@@ -36,9 +36,9 @@ fn unreadable(contract: u64, versions: &[(u64, u64)]) -> Option<FoundModel> {
 
 fn pinned(seen: Option<FoundModel>) -> Option<FoundModel> {
     seen.map(|seen| FoundModel {
-        terms: ContractState {
+        contract: ContractState {
             pinned: Ok(true),
-            ..seen.terms
+            ..seen.contract
         },
         ..seen
     })
@@ -297,7 +297,7 @@ fn an_unreadable_contract_is_refused_where_something_answers_and_a_fault_where_n
         .seen("new", unreadable(1, &[(1, 11)]), false);
     simulation.book.seen("m", seen(1, &[(1, 11)]), false);
     simulation.settle();
-    assert!(simulation.book.models["new"].terms.pinned.is_err());
+    assert!(simulation.book.models["new"].in_force.pinned.is_err());
     simulation
         .book
         .seen("m", unreadable(2, &[(1, 11), (2, 21)]), true);
@@ -527,8 +527,8 @@ fn a_version_that_answers_keeps_answering_and_the_budget_is_kept_in_every_histor
                 }
                 2 => {
                     if let Some(seen) = disk.get_mut(name) {
-                        seen.terms.stamp = Stamp(100 + dice.roll(20));
-                        seen.terms.pinned = match dice.roll(4) {
+                        seen.contract.stamp = Stamp(100 + dice.roll(20));
+                        seen.contract.pinned = match dice.roll(4) {
                             0 => Err("line 1".into()),
                             1 => Ok(true),
                             _ => Ok(false),
@@ -625,7 +625,7 @@ fn a_version_that_answers_keeps_answering_and_the_budget_is_kept_in_every_histor
             .book
             .models
             .values()
-            .filter(|model| model.terms.pinned.is_ok())
+            .filter(|model| model.in_force.pinned.is_ok())
         {
             assert!(
                 model.versions.values().all(Version::is_settled),

@@ -279,7 +279,7 @@ pub(super) fn read(root: &Path, name: &str, look: Look, derive: bool) -> (FoundM
         })
         .collect();
     let seen = FoundModel {
-        terms: ContractState {
+        contract: ContractState {
             stamp: look.contract,
             pinned: parsed
                 .map(|contract| contract.engine.pinned)

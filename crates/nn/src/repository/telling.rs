@@ -21,7 +21,7 @@ impl Inner {
             if !layout::is_model_name(name) {
                 return Listed {
                     name: name.clone(),
-                    contract: model.terms.stamp,
+                    contract: model.in_force.stamp,
                     text: None,
                     files: Vec::new(),
                     versions: Vec::new(),
@@ -30,7 +30,7 @@ impl Inner {
             let readings = self.readings.get(name).into_iter().flatten();
             let reading = readings
                 .clone()
-                .find(|reading| reading.stamp == model.terms.stamp);
+                .find(|reading| reading.stamp == model.in_force.stamp);
             // A version that came later and has not answered yet concerns only the operator: guests see the version
             // that was there and works.
             let versions = (model.versions.iter())
@@ -41,7 +41,7 @@ impl Inner {
                 .flat_map(|reading| reading.files.clone());
             Listed {
                 name: name.clone(),
-                contract: model.terms.stamp,
+                contract: model.in_force.stamp,
                 text: reading.and_then(|reading| reading.text.clone()),
                 files: files
                     .filter(|(file, _)| version_number(file).is_none())
@@ -62,6 +62,38 @@ impl Inner {
             };
             // The listener is gone, and nothing depends on it.
             let _ = events.send(event);
+        }
+    }
+
+    /// Reports the phase of a version.
+    fn say_phase(&self, key: &(String, u64), phase: &Said) {
+        let (name, number) = (&key.0, key.1);
+        match phase {
+            Said::Ready(id) => {
+                let ms = self.took.get(key).copied().unwrap_or_default().as_millis();
+                let model = self.loads.get(id).map(|loaded| &loaded.model);
+                let agreement = model.and_then(|model| model.agreement());
+                let text = match model {
+                    Some(model) => {
+                        let (on, shared_runs) = (model.backend(), model.shared_runs());
+                        match agreement.filter(|a| !matches!(a, Agreement::Differs { .. })) {
+                            Some(agreement) => {
+                                format!("ready on {on} in {ms} ms; {shared_runs}; {agreement}")
+                            }
+                            None => format!("ready on {on} in {ms} ms; {shared_runs}"),
+                        }
+                    }
+                    None => format!("ready in {ms} ms"),
+                };
+                self.say(name, number, EventKind::Ready, text);
+                if let Some(found @ Agreement::Differs { .. }) = agreement {
+                    self.say(name, number, EventKind::Differs, found.to_string());
+                }
+            }
+            Said::Evicted => self.say(name, number, EventKind::Evicted, OVER_BUDGET.to_owned()),
+            Said::Unloaded => self.say(name, number, EventKind::Unloaded, "unloaded".to_owned()),
+            Said::Failed(reason) => self.say(name, number, EventKind::Failed, reason.to_string()),
+            Said::Waiting => {}
         }
     }
 
@@ -122,44 +154,7 @@ impl Inner {
                 let before = self.told.get(&key);
                 if before.map(|told| &told.phase) != Some(&now.phase) {
                     changed = true;
-                    match &now.phase {
-                        Said::Ready(id) => {
-                            let ms = self.took.get(&key).copied().unwrap_or_default().as_millis();
-                            let text = match self.loads.get(id) {
-                                Some(loaded) => {
-                                    let model = &loaded.model;
-                                    let (on, shared_runs) = (model.backend(), model.shared_runs());
-                                    let agreement = model.agreement();
-                                    match agreement
-                                        .filter(|a| !matches!(a, Agreement::Differs { .. }))
-                                    {
-                                        Some(agreement) => {
-                                            format!(
-                                                "ready on {on} in {ms} ms; {shared_runs}; {agreement}"
-                                            )
-                                        }
-                                        None => format!("ready on {on} in {ms} ms; {shared_runs}"),
-                                    }
-                                }
-                                None => format!("ready in {ms} ms"),
-                            };
-                            self.say(name, *number, EventKind::Ready, text);
-                            let found = self.loads.get(id).and_then(|l| l.model.agreement());
-                            if let Some(found @ Agreement::Differs { .. }) = found {
-                                self.say(name, *number, EventKind::Differs, found.to_string());
-                            }
-                        }
-                        Said::Evicted => {
-                            self.say(name, *number, EventKind::Evicted, OVER_BUDGET.to_owned());
-                        }
-                        Said::Unloaded => {
-                            self.say(name, *number, EventKind::Unloaded, "unloaded".to_owned())
-                        }
-                        Said::Failed(reason) => {
-                            self.say(name, *number, EventKind::Failed, reason.to_string());
-                        }
-                        Said::Waiting => {}
-                    }
+                    self.say_phase(&key, &now.phase);
                 }
                 if let Some(reason) = &now.kept
                     && before.and_then(|told| told.kept.as_ref()) != Some(reason)

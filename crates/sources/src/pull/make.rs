@@ -13,6 +13,7 @@ use crate::signature;
 use crate::transfer::Conditions;
 use minisign_verify::PublicKey;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 impl Pull<'_> {
     /// Unpacks the downloads, and determines their checksum and signer.
@@ -72,33 +73,12 @@ impl Pull<'_> {
                 files.insert(item.path.clone(), one.blob.clone());
                 continue;
             };
-            self.progress.step(&format!(
-                "unpacking {}",
-                if item.path.is_empty() {
-                    "a layer"
-                } else {
-                    &item.path
-                }
-            ));
-            let limits = Limits {
-                bytes: left,
-                ..self.limits
+            let what = match item.path.as_str() {
+                "" => "a layer",
+                path => path,
             };
-            let mut sink = |path: &str, from: &mut dyn std::io::Read| {
-                self.check()?;
-                let blob = self.cache().keep(from)?;
-                let count = blob.bytes;
-                if files.insert(path.to_owned(), blob).is_some() {
-                    return Err(Error::refused(format!("`{path}` is in it twice")));
-                }
-                Ok(count)
-            };
-            archive::unpack(&path, form, limits, &mut sink).map_err(|e| {
-                match e.message == too_large(limits).message {
-                    true => too_large(self.limits),
-                    false => e,
-                }
-            })?;
+            self.progress.step(&format!("unpacking {what}"));
+            self.unpack(&path, form, left, &mut files)?;
             left = self
                 .limits
                 .bytes
@@ -135,6 +115,36 @@ impl Pull<'_> {
         })
     }
 
+    /// Unpacks an archive into the cache and `files`. The contents may have `left` bytes.
+    fn unpack(
+        &self,
+        path: &Path,
+        form: archive::Form,
+        left: u64,
+        files: &mut BTreeMap<String, Blob>,
+    ) -> Result<(), Error> {
+        let limits = Limits {
+            bytes: left,
+            ..self.limits
+        };
+        let mut sink = |path: &str, from: &mut dyn std::io::Read| {
+            self.check()?;
+            let blob = self.cache().keep(from)?;
+            let count = blob.bytes;
+            if files.insert(path.to_owned(), blob).is_some() {
+                return Err(Error::refused(format!("`{path}` is in it twice")));
+            }
+            Ok(count)
+        };
+        archive::unpack(path, form, limits, &mut sink).map_err(|e| {
+            match e.message == too_large(limits).message {
+                true => too_large(self.limits),
+                false => e,
+            }
+        })?;
+        Ok(())
+    }
+
     /// The signature of a single file.
     async fn signature_text(&mut self) -> Result<String, Error> {
         let place = match (&self.source.signature, &self.source.from) {
@@ -155,7 +165,9 @@ impl Pull<'_> {
                 url.set_path(&format!("{}{}", url.path(), signature::ENDING));
                 FileLocation::Web(url)
             }
-            (None, Address::S3 { key, .. }) => FileLocation::Object(format!("{key}{}", signature::ENDING)),
+            (None, Address::S3 { key, .. }) => {
+                FileLocation::Object(format!("{key}{}", signature::ENDING))
+            }
             (None, _) => return Err(Error::local("signature must name where the signature is")),
         };
         if let FileLocation::Local(path) = &place {
