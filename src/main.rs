@@ -239,7 +239,7 @@ enum KeysCommand {
     Rotate {
         /// The key's id: the 12 characters after `pnst_`.
         id: String,
-        /// How long the old key stays valid beside the new one, at most 30d.
+        /// Time for which the old key stays valid beside the new one, at most 30d.
         #[arg(long, value_name = "DURATION", value_parser = keys::duration_s)]
         overlap: u64,
     },

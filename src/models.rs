@@ -316,7 +316,7 @@ struct BoundsArgs {
     /// The number of canary calls before the first comparison.
     #[arg(long, value_name = "COUNT")]
     min_calls: Option<u64>,
-    /// How long a call counts in the comparison.
+    /// Time for which a call counts in the comparison.
     #[arg(long, value_parser = duration_s, value_name = "TIME")]
     window: Option<u64>,
     /// Never roll back automatically.
@@ -416,6 +416,41 @@ pub fn administer(args: ModelsArgs) -> ExitCode {
     rollouts::run(&options, &action(args.command))
 }
 
+/// Returns the model and the change of a command for canaries.
+fn canary(command: CanaryCommand) -> (String, Change) {
+    match command {
+        CanaryCommand::Start {
+            model,
+            version,
+            percent,
+            bounds,
+        } => {
+            let rollback = match bounds.no_rollback {
+                true => None,
+                false => Some(bounds.given().unwrap_or_default().onto(&Bounds::default())),
+            };
+            let start = Change::StartCanary {
+                version,
+                percent,
+                rollback,
+            };
+            (model, start)
+        }
+        CanaryCommand::Set {
+            model,
+            percent,
+            bounds,
+        } => {
+            let rollback = match bounds.no_rollback {
+                true => Some(None),
+                false => bounds.given().map(Some),
+            };
+            (model, Change::SetCanary { percent, rollback })
+        }
+        CanaryCommand::Stop { model } => (model, Change::StopCanary),
+    }
+}
+
 fn action(command: Command) -> RolloutAction {
     let (model, change) = match command {
         // The other commands need no server. `administer` has answered them.
@@ -435,35 +470,7 @@ fn action(command: Command) -> RolloutAction {
             (model, Change::RemoveAlias { alias })
         }
         Command::Default { model, to } => (model, Change::SetDefault { to: Some(to) }),
-        Command::Canary(CanaryCommand::Start {
-            model,
-            version,
-            percent,
-            bounds,
-        }) => {
-            let rollback = match bounds.no_rollback {
-                true => None,
-                false => Some(bounds.given().unwrap_or_default().onto(&Bounds::default())),
-            };
-            let start = Change::StartCanary {
-                version,
-                percent,
-                rollback,
-            };
-            (model, start)
-        }
-        Command::Canary(CanaryCommand::Set {
-            model,
-            percent,
-            bounds,
-        }) => {
-            let rollback = match bounds.no_rollback {
-                true => Some(None),
-                false => bounds.given().map(Some),
-            };
-            (model, Change::SetCanary { percent, rollback })
-        }
-        Command::Canary(CanaryCommand::Stop { model }) => (model, Change::StopCanary),
+        Command::Canary(command) => canary(command),
         Command::Promote { model, alias } => (model, Change::Promote { alias }),
         Command::Rollback { model } => (model, Change::Rollback),
         Command::Split {

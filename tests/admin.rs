@@ -2,7 +2,7 @@
 
 use crate::common;
 
-use common::{Answer, Options, Server, exchange, root};
+use common::{Options, Response, Server, exchange, root};
 use serde_json::{Value, json};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ fn admin_of(server: &Server) -> SocketAddr {
     address.parse().unwrap()
 }
 
-fn ask(admin: SocketAddr, method: &str, path: &str, body: Option<Value>) -> Answer {
+fn ask(admin: SocketAddr, method: &str, path: &str, body: Option<Value>) -> Response {
     let bearer = format!("Bearer {}", token());
     let mut headers = vec![("authorization", bearer.as_str())];
     if body.is_some() {
@@ -46,13 +46,13 @@ fn ask(admin: SocketAddr, method: &str, path: &str, body: Option<Value>) -> Answ
     common::call(admin, method, path, &headers, body)
 }
 
-fn ok(answer: &Answer, status: u16) -> Value {
+fn ok(answer: &Response, status: u16) -> Value {
     assert_eq!(answer.status, status, "{:?}", answer.json());
     assert_eq!(answer.header("cache-control"), Some("no-store"));
     answer.json()
 }
 
-fn refused(answer: &Answer, status: u16, code: &str) -> Value {
+fn refused(answer: &Response, status: u16, code: &str) -> Value {
     let body = answer.json();
     assert_eq!(
         (answer.status, body["error"]["code"].as_str()),

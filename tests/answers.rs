@@ -3,7 +3,7 @@
 use crate::common;
 use crate::support::graphs;
 
-use common::{Answer, Options, Server, onnxruntime, root};
+use common::{Options, Response, Server, onnxruntime, root};
 use graphs::{FLOAT, INT64, file_of, graph, int, node, open_matrix, value};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -130,7 +130,7 @@ fn two_labels_over_three_columns_are_never_answered() {
     }
 }
 
-fn top(server: &Server, k: u64) -> Answer {
+fn top(server: &Server, k: u64) -> Response {
     let body = json!({"inputs": {"x": [[3, 1, 2]], "k": [k]}}).to_string();
     server.post_json("/v1/models/columns:predict", &body)
 }
@@ -172,7 +172,7 @@ fn an_output_that_breaks_the_contract_is_an_error_of_the_operators_and_is_logged
 }
 
 /// A call with one binary input of four numbers.
-fn binary(server: &Server, model: &str, numbers: [f32; 4]) -> Answer {
+fn binary(server: &Server, model: &str, numbers: [f32; 4]) -> Response {
     let head = json!({
         "inputs": [{"name": "a", "datatype": "FP32", "shape": [1, 4], "parameters": {"binary_data_size": 16}}],
         "outputs": [{"name": "b", "parameters": {"binary_data": true}}],

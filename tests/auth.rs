@@ -3,7 +3,7 @@
 
 use crate::common;
 
-use common::{Answer, Options, Server, call, hyper_client, root};
+use common::{Options, Response, Server, call, hyper_client, root};
 use penstock_policy::auth::signature;
 use penstock_testkit::RedisServer;
 use serde_json::Value;
@@ -79,12 +79,12 @@ impl Site {
         self.administer(&arguments)
     }
 
-    fn get(&self, path: &str, api_key: &str) -> Answer {
+    fn get(&self, path: &str, api_key: &str) -> Response {
         self.server
             .call("GET", path, &[("x-api-key", api_key)], None)
     }
 
-    fn predict(&self, headers: &[(&str, &str)]) -> Answer {
+    fn predict(&self, headers: &[(&str, &str)]) -> Response {
         let mut all = vec![("content-type", "application/json")];
         all.extend(headers);
         self.server
@@ -96,7 +96,7 @@ fn text(value: &Value) -> &str {
     value.as_str().expect("a text")
 }
 
-fn code(answer: &Answer) -> String {
+fn code(answer: &Response) -> String {
     let body = answer.json();
     let code = body["error"]["code"].as_str().or(body["code"].as_str());
     code.unwrap_or_default().to_owned()

@@ -3,7 +3,7 @@
 
 use crate::common;
 
-use common::{Answer, Options, Server, root};
+use common::{Options, Response, Server, root};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -52,12 +52,12 @@ fn start(models: &Path, policy: &'static str) -> Server {
     server
 }
 
-fn predict(server: &Server, path: &str) -> Answer {
+fn predict(server: &Server, path: &str) -> Response {
     server.post_json(path, r#"{"inputs":{"a":[[1,2,3,4],[5,6,7,8]]}}"#)
 }
 
 #[track_caller]
-fn refused(answer: &Answer, status: u16, code: &str) -> String {
+fn refused(answer: &Response, status: u16, code: &str) -> String {
     let text = String::from_utf8_lossy(&answer.bytes);
     assert_eq!(answer.status, status, "{text}");
     // Paths of the Open Inference Protocol answer with its form of an error, and the code beside it.
@@ -76,11 +76,11 @@ fn index(server: &Server, body: &[u8]) -> Vec<Value> {
     answer.json().as_array().unwrap().clone()
 }
 
-fn load(server: &Server, model: &str) -> Answer {
+fn load(server: &Server, model: &str) -> Response {
     server.post_json(&format!("/v2/repository/models/{model}/load"), "{}")
 }
 
-fn unload(server: &Server, model: &str) -> Answer {
+fn unload(server: &Server, model: &str) -> Response {
     server.post_json(&format!("/v2/repository/models/{model}/unload"), "{}")
 }
 

@@ -2,13 +2,13 @@
 
 use crate::common;
 
-use common::{Answer, Options, Server, root};
+use common::{Options, Response, Server, root};
 use penstock_host::app::{self, EntryPointKind, Manifest, Serving};
 use penstock_host::engine::Concurrency;
 use penstock_host::settings::Settings;
 
 /// An answer without the parts that differ between any two requests.
-fn comparable(answer: &Answer) -> (u16, Vec<(String, String)>, serde_json::Value) {
+fn comparable(answer: &Response) -> (u16, Vec<(String, String)>, serde_json::Value) {
     let mut body = answer.json();
     for part in [
         "/prediction_id",

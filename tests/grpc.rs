@@ -69,7 +69,7 @@ struct Client {
     authority: String,
 }
 
-/// How a call ended.
+/// The end of a call.
 #[derive(Debug)]
 struct Ended {
     headers: HeaderMap,

@@ -4,7 +4,7 @@
 use crate::common;
 use crate::support::graphs;
 
-use common::{Answer, Options, Server, children, root, stat};
+use common::{Options, Response, Server, children, root, stat};
 use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
@@ -61,18 +61,18 @@ fn rounds(times: u64) -> String {
     format!(r#"{{"inputs":{{"times":[{times}],"x":[0.5]}}}}"#)
 }
 
-fn heavy(server: &Server, times: u64) -> Answer {
+fn heavy(server: &Server, times: u64) -> Response {
     server.post_json("/v1/models/heavy:predict", &rounds(times))
 }
 
-fn identity(server: &Server) -> Answer {
+fn identity(server: &Server) -> Response {
     server.post_json(
         "/v1/models/identity:predict",
         r#"{"inputs":{"a":[[1,2,3,4]]}}"#,
     )
 }
 
-fn text(answer: &Answer) -> String {
+fn text(answer: &Response) -> String {
     String::from_utf8_lossy(&answer.bytes).into_owned()
 }
 

@@ -3,7 +3,7 @@
 
 use crate::common;
 
-use common::{Answer, call, root};
+use common::{Response, call, root};
 use penstock_host::app::Severity;
 use penstock_host::engine::Ticker;
 use penstock_host::entry_points::{Direct, EntryPointKind, EntryPointSettings, Http, link};
@@ -26,7 +26,7 @@ use tokio::sync::watch;
 const PAGE: usize = 100;
 
 /// A store in memory whose durability the test controls.
-struct Held {
+struct ControlledStore {
     entries: Mutex<BTreeMap<String, Vec<u8>>>,
     writes: AtomicU64,
     /// The position up to which everything is durable. A wait beyond it lasts until it is raised.
@@ -37,7 +37,7 @@ struct Held {
     waits: AtomicUsize,
 }
 
-impl Held {
+impl ControlledStore {
     /// A store in which everything is durable at once.
     fn new() -> Arc<Self> {
         Arc::new(Self {
@@ -69,7 +69,7 @@ impl Held {
     }
 }
 
-impl Store for Held {
+impl Store for ControlledStore {
     fn describe(&self) -> String {
         "held by a test".to_owned()
     }
@@ -215,9 +215,9 @@ type = "memory"
 /// A running server and the stores behind it.
 struct Running {
     address: SocketAddr,
-    store: Arc<Held>,
-    strict: Arc<Held>,
-    counters: Arc<Held>,
+    store: Arc<ControlledStore>,
+    strict: Arc<ControlledStore>,
+    counters: Arc<ControlledStore>,
     server: Arc<Server>,
     _ticker: Ticker,
     _runtime: tokio::runtime::Runtime,
@@ -256,7 +256,11 @@ fn start(door: EntryPointKind, settings: &str) -> Running {
         .enable_all()
         .build()
         .unwrap();
-    let (store, strict, counters) = (Held::new(), Held::new(), Held::new());
+    let (store, strict, counters) = (
+        ControlledStore::new(),
+        ControlledStore::new(),
+        ControlledStore::new(),
+    );
     let stores: BTreeMap<String, Arc<dyn Store>> = BTreeMap::from([
         ("default".to_owned(), store.clone() as _),
         ("strict".to_owned(), strict.clone() as _),
@@ -309,7 +313,7 @@ fn start(door: EntryPointKind, settings: &str) -> Running {
 }
 
 impl Running {
-    fn get(&self, path: &str) -> Answer {
+    fn get(&self, path: &str) -> Response {
         call(self.address, "GET", path, &[], None)
     }
 
@@ -332,7 +336,7 @@ impl Running {
     }
 
     /// Sends a request in a thread, for answers that must wait.
-    fn ask(&self, path: &str) -> std::thread::JoinHandle<Answer> {
+    fn ask(&self, path: &str) -> std::thread::JoinHandle<Response> {
         let (address, path) = (self.address, path.to_owned());
         std::thread::spawn(move || call(address, "GET", &path, &[], None))
     }

@@ -5,7 +5,7 @@
 use crate::common;
 use crate::support;
 
-use common::{Answer, Options, Server};
+use common::{Options, Response, Server};
 use std::path::Path;
 use support::onnx_type::{DOUBLE, FLOAT};
 use support::{D, Node, onnx_bytes, p};
@@ -99,11 +99,11 @@ fn body(bytes: usize, digit: char, datatype: &str) -> (String, usize) {
     }
 }
 
-fn infer(server: &Server, model: &str, body: &str) -> Answer {
+fn infer(server: &Server, model: &str, body: &str) -> Response {
     server.post_json(&format!("/v2/models/{model}/infer"), body)
 }
 
-fn text(answer: &Answer) -> String {
+fn text(answer: &Response) -> String {
     let text = String::from_utf8_lossy(&answer.bytes);
     text.chars().take(400).collect()
 }

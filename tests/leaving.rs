@@ -4,7 +4,7 @@
 
 use crate::common;
 
-use common::{Answer, Options, Server, connect, root};
+use common::{Options, Response, Server, connect, root};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::net::TcpStream;
@@ -50,7 +50,7 @@ fn sent(server: &Server, key: Option<&str>) -> TcpStream {
     stream
 }
 
-fn predict(server: &Server, key: Option<&str>) -> Answer {
+fn predict(server: &Server, key: Option<&str>) -> Response {
     let mut headers = vec![("content-type", "application/json")];
     headers.extend(key.map(|key| ("idempotency-key", key)));
     server.call("POST", SLOW, &headers, Some(BODY.as_bytes()))

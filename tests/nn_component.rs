@@ -5,7 +5,7 @@
 
 use crate::common;
 
-use common::{Answer, Options, Server, root};
+use common::{Options, Response, Server, root};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -27,12 +27,12 @@ fn tensor(name: &str, datatype: &str, shape: &[usize], element: impl Fn(usize) -
     json!({ "name": name, "datatype": datatype, "shape": shape, "data": data })
 }
 
-fn infer(server: &Server, model: &str, input: &Value) -> Answer {
+fn infer(server: &Server, model: &str, input: &Value) -> Response {
     let body = json!({ "inputs": [input] }).to_string();
     server.post_json(&format!("/v2/models/{model}/infer"), &body)
 }
 
-fn numbers(answer: &Answer) -> Vec<f64> {
+fn numbers(answer: &Response) -> Vec<f64> {
     assert_eq!(answer.status, 200, "{}", text(answer));
     let value = answer.json();
     let outputs = value["outputs"].as_array().unwrap().iter();
@@ -42,7 +42,7 @@ fn numbers(answer: &Answer) -> Vec<f64> {
         .collect()
 }
 
-fn text(answer: &Answer) -> String {
+fn text(answer: &Response) -> String {
     String::from_utf8_lossy(&answer.bytes).into_owned()
 }
 

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// How long health checks fail before a server stops taking connections; HAProxy looks five times in it.
+/// Health checks fail for a second before the server refuses connections. HAProxy checks five times in it.
 const POLICY: &str = "[server]\ndrain_delay_ms = 1000\ndrain_timeout_ms = 15000\n";
 /// Time for which nginx avoids a server that did not accept a connection. nginx has no health checks, so a server must
 /// be back within that time.

@@ -4,7 +4,7 @@
 
 use crate::common;
 
-use common::{Answer, Options, Server, root};
+use common::{Options, Response, Server, root};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -70,7 +70,7 @@ struct Running {
 }
 
 impl Running {
-    fn ask(&self, method: &str, path: &str, body: Option<Value>) -> Answer {
+    fn ask(&self, method: &str, path: &str, body: Option<Value>) -> Response {
         let token = std::fs::read_to_string(state_dir().join("admin-token")).unwrap();
         let bearer = format!("Bearer {}", token.trim_end());
         let mut headers = vec![("authorization", bearer.as_str())];
@@ -121,7 +121,7 @@ impl Running {
     }
 
     /// A call by a caller of this address, with this much ink on its sheet.
-    fn call(&self, path: &str, caller: u8, ink: u8) -> Answer {
+    fn call(&self, path: &str, caller: u8, ink: u8) -> Response {
         let row = vec![ink.to_string(); 64].join(",");
         let body = format!("{{\"inputs\":{{\"pixels\":[[{row}]]}}}}");
         let from = format!("10.0.0.{caller}");

@@ -3,7 +3,7 @@
 
 use crate::common;
 
-use common::{Answer, Options, Server, call, root, try_call};
+use common::{Options, Response, Server, call, root, try_call};
 use penstock_testkit::RedisServer;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -43,13 +43,13 @@ fn server(policy: &str, runtime_config: Option<String>) -> (Server, tempfile::Te
     (server, folder)
 }
 
-fn predict(address: SocketAddr, path: &str, key: Option<&str>, body: &str) -> Answer {
+fn predict(address: SocketAddr, path: &str, key: Option<&str>, body: &str) -> Response {
     let mut headers = vec![("content-type", "application/json")];
     headers.extend(key.map(|key| ("idempotency-key", key)));
     call(address, "POST", path, &headers, Some(body.as_bytes()))
 }
 
-fn code(answer: &Answer) -> String {
+fn code(answer: &Response) -> String {
     answer.json()["error"]["code"]
         .as_str()
         .unwrap_or_default()
@@ -57,7 +57,7 @@ fn code(answer: &Answer) -> String {
 }
 
 /// Sends calls at once from as many threads, and returns the answers.
-fn at_once(count: usize, one: impl Fn(usize) -> Answer + Sync) -> Vec<Answer> {
+fn at_once(count: usize, one: impl Fn(usize) -> Response + Sync) -> Vec<Response> {
     let (barrier, one) = (Barrier::new(count), &one);
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..count)
@@ -73,7 +73,7 @@ fn at_once(count: usize, one: impl Fn(usize) -> Answer + Sync) -> Vec<Answer> {
     })
 }
 
-fn statuses(answers: &[Answer]) -> BTreeMap<u16, usize> {
+fn statuses(answers: &[Response]) -> BTreeMap<u16, usize> {
     let mut counts = BTreeMap::new();
     for answer in answers {
         *counts.entry(answer.status).or_default() += 1;
@@ -222,7 +222,7 @@ fn bursts_and_drips_pass_as_each_algorithm_promises() {
         "[[limits]]\nname = \"day\"\nalgorithm = \"calendar\"\nperiod = \"month\"\ntime_zone = \"Europe/Berlin\"\nlimit = 3\n",
         None,
     );
-    let answers: Vec<Answer> = (0..5)
+    let answers: Vec<Response> = (0..5)
         .map(|_| predict(day.address, IDENTITY, None, ONE_ITEM))
         .collect();
     assert_eq!(statuses(&answers), BTreeMap::from([(200, 3), (429, 2)]));
@@ -255,7 +255,7 @@ fn items_and_bytes_are_counted_and_a_refused_call_burns_nothing() {
         None,
     );
     let body = |items: usize| json!({ "inputs": { "a": vec![[1, 2, 3, 4]; items] } }).to_string();
-    let left = |answer: &Answer, name: &str| -> u64 {
+    let left = |answer: &Response, name: &str| -> u64 {
         let list = answer.header("ratelimit").unwrap();
         let item = list
             .split(", ")
@@ -326,13 +326,13 @@ fn a_shadow_limit_counts_and_refuses_nobody_and_headers_are_not_for_callers_to_f
 }
 
 /// The answers to callers in a storm: each key with its body.
-type Told = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
+type Answers = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
 
 /// Sends keyed calls from eight threads until the server is gone.
 fn storm(
     address: SocketAddr,
     round: usize,
-    told: &Told,
+    told: &Answers,
     sent: &Arc<AtomicU64>,
 ) -> Vec<std::thread::JoinHandle<()>> {
     (0..8)
@@ -383,7 +383,7 @@ fn a_killed_server_forgets_nothing_it_told_and_runs_nothing_of_it_again() {
         server.ready();
         server
     };
-    let (told, sent) = (Told::default(), Arc::new(AtomicU64::new(0)));
+    let (told, sent) = (Answers::default(), Arc::new(AtomicU64::new(0)));
     for round in 0..4 {
         let server = start();
         let threads = storm(server.address, round, &told, &sent);

@@ -4,7 +4,7 @@
 use crate::common;
 use crate::support::graphs;
 
-use common::{Answer, Options, Server, onnxruntime, root};
+use common::{Options, Response, Server, onnxruntime, root};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -79,7 +79,7 @@ fn serve(models: &tempfile::TempDir, tract: bool) -> Server {
     server
 }
 
-fn heavy(server: &Server, body: &str) -> Answer {
+fn heavy(server: &Server, body: &str) -> Response {
     server.post_json("/v1/models/heavy:predict", body)
 }
 

@@ -51,7 +51,7 @@ pub struct Server {
     _files: Option<tempfile::TempDir>,
 }
 
-/// How to start a server.
+/// The options for the start of a server.
 #[derive(Default)]
 pub struct Options {
     pub door: Option<&'static str>,
@@ -252,15 +252,15 @@ impl Server {
         }
     }
 
-    pub fn get(&self, path: &str) -> Answer {
+    pub fn get(&self, path: &str) -> Response {
         self.call("GET", path, &[], None)
     }
 
-    pub fn post(&self, path: &str, content_type: &str, body: &[u8]) -> Answer {
+    pub fn post(&self, path: &str, content_type: &str, body: &[u8]) -> Response {
         self.call("POST", path, &[("content-type", content_type)], Some(body))
     }
 
-    pub fn post_json(&self, path: &str, body: &str) -> Answer {
+    pub fn post_json(&self, path: &str, body: &str) -> Response {
         self.post(path, "application/json", body.as_bytes())
     }
 
@@ -270,7 +270,7 @@ impl Server {
         path: &str,
         headers: &[(&str, &str)],
         body: Option<&[u8]>,
-    ) -> Answer {
+    ) -> Response {
         call(self.address, method, path, headers, body)
     }
 }
@@ -369,7 +369,7 @@ pub fn call(
     path: &str,
     headers: &[(&str, &str)],
     body: Option<&[u8]>,
-) -> Answer {
+) -> Response {
     try_call(address, method, path, headers, body).expect("an answer")
 }
 
@@ -380,7 +380,7 @@ pub fn try_call(
     path: &str,
     headers: &[(&str, &str)],
     body: Option<&[u8]>,
-) -> Result<Answer, ureq::Error> {
+) -> Result<Response, ureq::Error> {
     let agent = client(Some(Duration::from_secs(60)));
     let mut request = ureq::http::Request::builder()
         .method(method)
@@ -409,7 +409,7 @@ pub fn try_call(
         .with_config()
         .limit(256 << 20)
         .read_to_vec()?;
-    Ok(Answer {
+    Ok(Response {
         status,
         headers,
         bytes,
@@ -418,13 +418,13 @@ pub fn try_call(
 
 /// A whole answer.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Response {
     pub status: u16,
     pub headers: BTreeMap<String, String>,
     pub bytes: Vec<u8>,
 }
 
-impl Answer {
+impl Response {
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.bytes)
             .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&self.bytes)))

@@ -38,7 +38,7 @@ struct Cli {
     /// The ONNX Runtime library.
     #[arg(long, env = "PENSTOCK_ONNXRUNTIME")]
     onnxruntime: PathBuf,
-    /// Where servers keep their stores while they are measured: a folder on the disk to be measured.
+    /// The folder in which measured servers keep their stores. It is on the disk to be measured.
     #[arg(long, default_value = "target")]
     scratch: PathBuf,
     /// Measure limits, idempotency and usage only.

@@ -16,7 +16,7 @@ const MAX_TENSOR_BYTES: u64 = 32 << 20;
 /// The most classes of a model. The configuration has no room for many more.
 const MAX_LABELS: usize = 65_536;
 
-/// How an image is fitted to the size of the model's input.
+/// The method that fits an image to the size of the model's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Fit {

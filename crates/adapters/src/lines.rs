@@ -23,7 +23,7 @@ const MAX_OUTPUT_NUMBERS: usize = 16 << 20;
 /// Red, green and blue.
 const DEPTH: usize = 3;
 
-/// How lines are prepared and read.
+/// The settings for the preparation and reading of lines.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Reading {

@@ -37,7 +37,7 @@ enum Form {
 /// The place of the scaled image in the model's input.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Place {
+enum ImagePosition {
     /// In the middle.
     #[default]
     Center,
@@ -54,7 +54,7 @@ struct Config {
     height: u32,
     form: Form,
     #[serde(default)]
-    place: Place,
+    place: ImagePosition,
     #[serde(default = "linear")]
     scaling: Scaling,
     /// The value of the border, 0 to 255.
@@ -243,8 +243,8 @@ impl Objects {
         let filled = |from: f64, most: usize| ((from * scale).round() as usize).clamp(1, most);
         let (wide, high) = (filled(from_width, width), filled(from_height, height));
         let (left, top) = match config.place {
-            Place::Center => ((width - wide) / 2, (height - high) / 2),
-            Place::TopLeft => (0, 0),
+            ImagePosition::Center => ((width - wide) / 2, (height - high) / 2),
+            ImagePosition::TopLeft => (0, 0),
         };
         let area = Area {
             x: 0.0,

@@ -25,7 +25,7 @@ const LEAST: f64 = 1e-12;
 /// The name of the output with a vector for each token.
 const OUTPUT: &str = "last_hidden_state";
 
-/// How the tokens' vectors become the sentence's vector.
+/// The function that makes the sentence's vector of the tokens' vectors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Pooling {

@@ -31,7 +31,7 @@ pub const CROSS_ENCODER: &str = "cross-encoder";
 /// Entities of a text.
 pub const TOKENS: &str = "token-classification";
 
-/// How the model's outputs become scores.
+/// The function that makes scores of the model's outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Function {

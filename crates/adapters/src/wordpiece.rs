@@ -239,7 +239,7 @@ pub(crate) mod tests {
     use serde::Deserialize;
     use std::fmt::Write;
 
-    /// What the package `tokenizers` made of some texts, and the pieces of the vocabulary that occur in them.
+    /// The tokens that the package `tokenizers` made of some texts, and the pieces of the vocabulary that occur in them.
     #[derive(Deserialize)]
     struct Table {
         size: usize,

@@ -52,7 +52,7 @@ fn mean(picture: &Picture, from: usize, to: usize) -> Vec<f64> {
     sums.into_iter().map(|sum| sum / pixels).collect()
 }
 
-/// Where the compressed data of the last scan begin.
+/// Returns the position at which the compressed data of the last scan begin.
 fn last_scan(jpeg: &[u8]) -> usize {
     let marker = jpeg
         .windows(2)

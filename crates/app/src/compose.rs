@@ -23,7 +23,7 @@ use semver::Version;
 use wac_graph::types::{ItemKind, Package, Type, Types, WorldId, are_semver_compatible};
 use wac_graph::{CompositionGraph, EncodeOptions, NodeId};
 
-use super::finding::{self, Finding, Place};
+use super::finding::{self, Finding, SourceLocation};
 use super::manifest::{
     Capability, Component, Dependency, DependencyName, Inherit, Manifest, Provider, compatible,
 };
@@ -115,7 +115,12 @@ struct Composer<'m> {
 }
 
 impl<'m> Composer<'m> {
-    fn error(&mut self, place: Place, message: impl Into<String>, remedy: impl Into<String>) {
+    fn error(
+        &mut self,
+        place: SourceLocation,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
         let path = &self.manifest.path;
         self.findings
             .push(Finding::error(path, Some(place), message, remedy));
@@ -259,7 +264,7 @@ impl<'m> Composer<'m> {
     }
 
     /// Reads a component and instantiates it.
-    fn add(&mut self, path: &Path, place: Place, label: &str) -> Option<(Vec<u8>, Part)> {
+    fn add(&mut self, path: &Path, place: SourceLocation, label: &str) -> Option<(Vec<u8>, Part)> {
         let bytes = match read(path) {
             Ok(bytes) => bytes,
             Err((problem, remedy)) => {

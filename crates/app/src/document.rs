@@ -8,7 +8,7 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::finding::{self, Finding, Lines, Place};
+use super::finding::{self, Finding, Lines, SourceLocation};
 
 /// A table of the document, with its name for messages.
 pub(crate) struct Section<'t> {
@@ -39,7 +39,7 @@ pub(crate) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    pub(crate) fn place(&self, span: &Range<usize>) -> Place {
+    pub(crate) fn place(&self, span: &Range<usize>) -> SourceLocation {
         self.lines.place(span.start)
     }
 
@@ -55,7 +55,7 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn error_at(
         &mut self,
-        place: Place,
+        place: SourceLocation,
         message: impl Into<String>,
         remedy: impl Into<String>,
     ) {
@@ -65,7 +65,7 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn warning_at(
         &mut self,
-        place: Place,
+        place: SourceLocation,
         message: impl Into<String>,
         remedy: impl Into<String>,
     ) {

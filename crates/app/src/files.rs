@@ -97,34 +97,15 @@ pub fn visible(
             continue;
         };
         let host = manifest.root.join(source);
-        let is_file = match std::fs::metadata(&host) {
-            _ if assumed.contains(&guest.as_str()) => true,
-            Ok(found) if found.is_dir() && matches!(entry.form, FileForm::Pattern(_)) => {
-                error(
-                    format!("`{source}` is a directory"),
-                    "use { source = \"…\", destination = \"/…\" }",
-                );
-                continue;
-            }
-            Ok(found) if found.is_file() && found.len() > MAX_SINGLE_FILE_BYTES => {
-                error(
-                    format!(
-                        "`{}` has {} bytes; single files are copied, so they have at most {MAX_SINGLE_FILE_BYTES}",
-                        host.display(),
-                        found.len()
-                    ),
-                    "put it into a directory and mount that",
-                );
-                continue;
-            }
-            Ok(found) => found.is_file(),
-            Err(cause) => {
-                error(
-                    format!("`{}` cannot be opened ({cause})", host.display()),
-                    "create the directory or file, or correct the path",
-                );
-                continue;
-            }
+        let is_file = match assumed.contains(&guest.as_str()) {
+            true => true,
+            false => match is_file(&host, source, &entry.form) {
+                Ok(is_file) => is_file,
+                Err((message, remedy)) => {
+                    error(message, remedy);
+                    continue;
+                }
+            },
         };
         let taken = visible.directories.iter().any(|d| d.guest == guest)
             || visible.files.iter().any(|f| f.guest == guest)
@@ -148,6 +129,29 @@ pub fn visible(
         Ok(visible)
     } else {
         Err(findings)
+    }
+}
+
+/// Returns whether an entry is a single file and not a directory; or the reason why it cannot be served, with the remedy.
+fn is_file(host: &Path, source: &str, form: &FileForm) -> Result<bool, (String, &'static str)> {
+    match std::fs::metadata(host) {
+        Ok(found) if found.is_dir() && matches!(form, FileForm::Pattern(_)) => Err((
+            format!("`{source}` is a directory"),
+            "use { source = \"…\", destination = \"/…\" }",
+        )),
+        Ok(found) if found.is_file() && found.len() > MAX_SINGLE_FILE_BYTES => Err((
+            format!(
+                "`{}` has {} bytes; single files are copied, so they have at most {MAX_SINGLE_FILE_BYTES}",
+                host.display(),
+                found.len()
+            ),
+            "put it into a directory and mount that",
+        )),
+        Ok(found) => Ok(found.is_file()),
+        Err(cause) => Err((
+            format!("`{}` cannot be opened ({cause})", host.display()),
+            "create the directory or file, or correct the path",
+        )),
     }
 }
 

@@ -24,16 +24,16 @@ impl fmt::Display for Severity {
     }
 }
 
-/// A place in a file: line and column, both counted from one, the column in characters.
+/// A location in a file. Line and column count from one, the column in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place {
+pub struct SourceLocation {
     /// The line, from one.
     pub line: usize,
     /// The column, from one, in characters.
     pub column: usize,
 }
 
-/// One fault, its place, and its remedy.
+/// One fault, its location, and its remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// Its file, as the person named it.
@@ -42,9 +42,9 @@ pub struct Finding {
     pub line: Option<usize>,
     /// The column, from one, in characters.
     pub column: Option<usize>,
-    /// What is wrong.
+    /// The fault.
     pub message: String,
-    /// What to do about it.
+    /// The correction.
     pub remedy: String,
     /// Whether the application can be served anyway.
     pub severity: Severity,
@@ -54,7 +54,7 @@ impl Finding {
     /// A fault that must be corrected before the application can be served.
     pub fn error(
         file: impl Into<PathBuf>,
-        place: Option<Place>,
+        place: Option<SourceLocation>,
         message: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Self {
@@ -71,7 +71,7 @@ impl Finding {
     /// A problem of an application that is served, but will surprise somebody.
     pub fn warning(
         file: impl Into<PathBuf>,
-        place: Option<Place>,
+        place: Option<SourceLocation>,
         message: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Self {
@@ -113,7 +113,7 @@ pub(crate) fn sort(findings: &mut [Finding]) {
     });
 }
 
-/// Turns byte offsets into a text into [`Place`]s.
+/// Turns byte offsets into a text into [`SourceLocation`]s.
 #[derive(Debug)]
 pub(crate) struct Lines<'a> {
     text: &'a str,
@@ -130,14 +130,14 @@ impl<'a> Lines<'a> {
     }
 
     /// The place of a byte offset; offsets past the end are the end.
-    pub(crate) fn place(&self, offset: usize) -> Place {
+    pub(crate) fn place(&self, offset: usize) -> SourceLocation {
         let mut offset = offset.min(self.text.len());
         while !self.text.is_char_boundary(offset) {
             offset -= 1;
         }
         let line = self.starts.partition_point(|start| *start <= offset);
         let start = self.starts[line - 1];
-        Place {
+        SourceLocation {
             line,
             column: self.text[start..offset].chars().count() + 1,
         }
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_finding_reads_as_a_compiler_message_with_its_remedy() {
-        let place = Place { line: 3, column: 7 };
+        let place = SourceLocation { line: 3, column: 7 };
         let finding = Finding::error("spin.toml", Some(place), "no such thing", "make one");
         assert_eq!(
             finding.to_string(),

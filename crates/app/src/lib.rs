@@ -25,7 +25,7 @@ pub mod variables;
 
 pub use compose::{Composed, compose};
 pub use files::{Mount, SingleFile, Visible, copy, visible};
-pub use finding::{Finding, Place, Severity};
+pub use finding::{Finding, Severity, SourceLocation};
 pub use manifest::{EntryPointKind, Manifest, Nn, Serving};
 pub use one_line::one_line;
 pub use open_stores::open_stores;

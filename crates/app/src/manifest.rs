@@ -22,12 +22,11 @@ use toml::de::DeTable;
 pub use dependency::DependencyName;
 pub(crate) use dependency::compatible;
 pub use types::{
-    Application, Capability, Component, Dependency, EntryPointKind, FileEntry, FileForm,
-    HttpTrigger, Inherit, Manifest, Nn, OtherSource, Provider, Route, Serving, StoreLabel,
-    Variable,
+    Application, Capability, Component, Dependency, EntryPointKind, FileEntry, FileForm, HttpRoute,
+    HttpTrigger, Inherit, Manifest, Nn, OtherSource, Provider, Serving, StoreLabel, Variable,
 };
 
-use super::finding::{self, Finding, Lines, Place};
+use super::finding::{self, Finding, Lines, SourceLocation};
 
 /// The longest manifest that is read. Real ones are a few KiB. The limit keeps a wrong path (a model, a log) from being
 /// read whole.
@@ -97,8 +96,8 @@ impl Manifest {
         let mut best: Option<(usize, &str)> = None;
         for trigger in &self.triggers {
             match &trigger.route {
-                Route::Exact(exact) if exact == path => return Some(&trigger.component),
-                Route::Below(prefix)
+                HttpRoute::Exact(exact) if exact == path => return Some(&trigger.component),
+                HttpRoute::Below(prefix)
                     if covers(prefix, path)
                         && best.is_none_or(|(length, _)| length < prefix.len()) =>
                 {
@@ -147,7 +146,7 @@ impl Manifest {
 
     fn missing_files(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
-        let mut look = |path: &Path, place: Place, whose: String| {
+        let mut look = |path: &Path, place: SourceLocation, whose: String| {
             let problem = match std::fs::metadata(path) {
                 Ok(found) if found.is_file() => return,
                 Ok(_) => "is not a file".to_owned(),

@@ -13,7 +13,7 @@
 //! `models` is the host's own label, and no file may define it.
 
 use crate::document::{Reader, Section, Text};
-use crate::finding::{self, Finding, Lines, Place};
+use crate::finding::{self, Finding, Lines, SourceLocation};
 use crate::manifest::StoreLabel;
 use penstock_core::model_store;
 use std::collections::BTreeMap;
@@ -71,7 +71,7 @@ pub struct RuntimeConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreConfig {
     /// The place in the file, or `None` for a default.
-    pub place: Option<(PathBuf, Place)>,
+    pub place: Option<(PathBuf, SourceLocation)>,
     /// The store.
     pub kind: StoreKind,
     /// When written data are durable.
@@ -600,7 +600,7 @@ mod tests {
 
     fn label(name: &str) -> StoreLabel {
         StoreLabel {
-            place: Place { line: 9, column: 5 },
+            place: SourceLocation { line: 9, column: 5 },
             name: name.to_owned(),
         }
     }

@@ -421,7 +421,7 @@ mod tests {
                 GrpcStatus::DataLoss,
             ];
             assert!(!never.contains(&status), "{}", code.as_str());
-            // What is ours over HTTP is ours here, and the other way round.
+            // An error is the server's fault here if it is over HTTP, and only then.
             let ours = matches!(status, GrpcStatus::Internal);
             assert_eq!(ours, code.status() == 500, "{}", code.as_str());
             let again = matches!(status, GrpcStatus::Unavailable);

@@ -27,6 +27,33 @@ impl KvError {
             message: message.into(),
         }
     }
+
+    /// The error of a component that has no label for a store.
+    pub fn no_label() -> Self {
+        Self::new("the component was given no store")
+    }
+
+    /// The error of a host that has no store under a label.
+    pub fn no_store(label: &str) -> Self {
+        Self::new(format!("the host has no store `{label}`"))
+    }
+
+    /// The error of a component that may not open a label.
+    pub fn no_grant(label: &str) -> Self {
+        Self::new(format!(
+            "the component was not given the store `{label}`; name it in key_value_stores"
+        ))
+    }
+
+    /// The error of an open store that the host removed.
+    pub fn gone() -> Self {
+        Self::new("the store is gone")
+    }
+
+    /// The error of an open store whose use the host no longer permits.
+    pub fn forbidden() -> Self {
+        Self::new("the store may not be used")
+    }
 }
 
 impl fmt::Display for KvError {
@@ -106,7 +133,7 @@ impl Many {
         let mut found = found.into_iter();
         Self {
             values: found.by_ref().take(values).collect(),
-            // What a store gives for a counter is its own affair.
+            // The value that a store returns for a counter is not defined.
             counters: found.map(|counter| counter.is_some()).collect(),
         }
     }

@@ -131,6 +131,42 @@ impl ModelFault {
     }
 }
 
+/// A failure that a component finds itself: the host's answer does not have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessFault<'a> {
+    /// The name cannot be a model's.
+    NoName,
+    /// The host has no such entry for this model, or for its version.
+    NoModel(&'a str),
+    /// The host has no index.
+    NoIndex,
+    /// An entry is not UTF-8.
+    NotText,
+    /// The host has no store of its models for this component.
+    NotOffered,
+    /// The host has withdrawn its store.
+    Withdrawn,
+}
+
+impl fmt::Display for AccessFault<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoName => f.write_str("there is no model of this name"),
+            Self::NoModel(model) => {
+                write!(f, "there is no model `{model}`, or no such version of it")
+            }
+            Self::NoIndex => f.write_str("the host gives no index of its models"),
+            Self::NotText => f.write_str("the host's data about its models is not a string"),
+            Self::NotOffered => {
+                f.write_str("this host does not let components list, load or unload models")
+            }
+            Self::Withdrawn => {
+                f.write_str("the host no longer gives components access to its models")
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

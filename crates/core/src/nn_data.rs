@@ -126,7 +126,7 @@ pub struct GraphName<'a> {
     /// Its version; `None` for the highest that is ready.
     pub version: Option<&'a str>,
     /// The options of its calls.
-    pub terms: GraphOptions,
+    pub options: GraphOptions,
 }
 
 /// The prefixes of the options, in their order.
@@ -143,26 +143,26 @@ impl<'a> GraphName<'a> {
             return Self {
                 model: name,
                 version: None,
-                terms: GraphOptions::default(),
+                options: GraphOptions::default(),
             };
         };
-        let (version, terms) = terms(rest).unwrap_or((rest, GraphOptions::default()));
+        let (version, options) = options(rest).unwrap_or((rest, GraphOptions::default()));
         Self {
             model,
             version: Some(version),
-            terms,
+            options,
         }
     }
 
     /// Formats a name.
-    pub fn write(model: &str, version: u64, terms: GraphOptions) -> String {
+    pub fn write(model: &str, version: u64, options: GraphOptions) -> String {
         let mut name = format!("{model}@{version}");
         let GraphOptions {
             priority,
             timeout_ms,
             shadow,
             joined,
-        } = terms;
+        } = options;
         if let Some(priority) = priority {
             name.push(PRIORITY);
             name.push_str(&priority.to_string());
@@ -182,7 +182,7 @@ impl<'a> GraphName<'a> {
 }
 
 /// A version and its options; `None` if the text after the version is not options.
-fn terms(text: &str) -> Option<(&str, GraphOptions)> {
+fn options(text: &str) -> Option<(&str, GraphOptions)> {
     let (text, joined) = match text.strip_suffix(JOINED) {
         Some(text) => (text, true),
         None => (text, false),
@@ -199,13 +199,13 @@ fn terms(text: &str) -> Option<(&str, GraphOptions)> {
         Some((text, number)) => (text, Some(plain_number(number)?)),
         None => (text, None),
     };
-    let terms = GraphOptions {
+    let options = GraphOptions {
         priority,
         timeout_ms,
         shadow,
         joined,
     };
-    Some((version, terms))
+    Some((version, options))
 }
 
 /// Parses a number in canonical form: only digits, without leading zeros.
@@ -318,18 +318,18 @@ mod tests {
                 for (shadow, joined) in [(false, false), (true, false), (false, true), (true, true)]
                 {
                     for version in [0, 3, 10, u64::MAX] {
-                        let terms = GraphOptions {
+                        let options = GraphOptions {
                             priority,
                             timeout_ms,
                             shadow,
                             joined,
                         };
-                        let written = GraphName::write("m", version, terms);
+                        let written = GraphName::write("m", version, options);
                         let version = version.to_string();
                         let read = GraphName {
                             model: "m",
                             version: Some(&version),
-                            terms,
+                            options,
                         };
                         assert_eq!(GraphName::parse(&written), read, "{written}");
                     }
@@ -401,14 +401,14 @@ mod tests {
                 .collect();
             for text in &longer {
                 let read = GraphName::parse(text);
-                if read.terms == GraphOptions::default() {
+                if read.options == GraphOptions::default() {
                     continue;
                 }
                 // What was read is all there was.
-                let version = read.version.expect("terms stand behind a version");
-                let known = GraphName::write("x", 7, read.terms);
-                let terms = known.strip_prefix("x@7").expect("it begins so");
-                assert_eq!(*text, format!("{}@{version}{terms}", read.model));
+                let version = read.version.expect("options stand behind a version");
+                let known = GraphName::write("x", 7, read.options);
+                let options = known.strip_prefix("x@7").expect("it begins so");
+                assert_eq!(*text, format!("{}@{version}{options}", read.model));
             }
             texts = longer;
         }

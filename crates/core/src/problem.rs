@@ -50,19 +50,19 @@ catalogue! {
         "Send a JSON text; the details name the byte offset and what was expected there.";
     /// A gRPC message is not the protobuf message of its method.
     MalformedProtobuf = "malformed_protobuf", 400, "Malformed protobuf message",
-        "Send the message that the method's definition names, whole; the message says at which byte it breaks.";
+        "Send the whole message of the method's definition; the error states the byte at which it is not valid.";
     /// The body is JSON, but not of the form of this method.
     InvalidBody = "invalid_body", 400, "Wrong form of body",
         "Send the members the method documents, with their types; the details list each that is wrong.";
     /// A text has more tokens than the model can read.
     ContextLengthExceeded = "context_length_exceeded", 400, "Text too long for the model",
-        "Send the text in pieces, or have it cut with `truncate_prompt_tokens`; the message names the most tokens.";
+        "Send the text in pieces, or have it cut with `truncate_prompt_tokens`; the message states the maximum number of tokens.";
     /// The body ended before its announced length.
     IncompleteBody = "incomplete_body", 400, "Incomplete body",
         "Send as many bytes as Content-Length announces, or end the last chunk.";
     /// The body does not match its `Content-Encoding`.
     InvalidContentCoding = "invalid_content_coding", 400, "Body not in its content coding",
-        "Send the body whole and in the coding that Content-Encoding names, or uncompressed without it; the message says where it breaks.";
+        "Send the whole body in the coding that Content-Encoding names, or send it uncompressed and without that header; the message states where it is not valid.";
     /// A call that needs an idempotency key has none.
     IdempotencyKeyMissing = "idempotency_key_missing", 400, "Idempotency key missing",
         "Send an Idempotency-Key header: a value you choose once for each call and repeat with each retry, e.g. a UUID.";
@@ -77,15 +77,15 @@ catalogue! {
         "Send an API key as `Authorization: Bearer`, `X-API-Key` or `api-key`, or a token of an issuer the operator trusts.";
     /// The credentials are malformed.
     CredentialsMalformed = "credentials_malformed", 401, "Credentials malformed",
-        "Copy the API key or token whole; the message says what it lacks.";
+        "Copy the whole API key or token; the message states the missing part.";
     /// One request has several different credentials.
     CredentialsAmbiguous = "credentials_ambiguous", 401, "Several credentials",
         "Send one credential; the message names the headers that carry different ones.";
     /// The credentials do not exist, or their secret is wrong.
     CredentialsInvalid = "credentials_invalid", 401, "Credentials not valid",
-        "Use credentials the operator gave you; a key that was never shown to you whole cannot be restored, only rotated.";
+        "Use credentials from the operator. A lost key cannot be shown again; the operator can rotate it.";
     /// The credentials have expired, or are not valid yet.
-    CredentialsExpired = "credentials_expired", 401, "Credentials out of their time",
+    CredentialsExpired = "credentials_expired", 401, "Credentials not valid at this time",
         "Get a new token, or ask the operator to rotate the API key; for signatures and tokens also check your clock.";
     /// The credentials were revoked.
     CredentialsRevoked = "credentials_revoked", 401, "Credentials revoked",
@@ -124,16 +124,16 @@ catalogue! {
     IdempotencyInFlight = "idempotency_in_flight", 409, "The same call is in flight",
         "Repeat the call after Retry-After seconds to get its result.";
     /// The object to be created exists already.
-    AlreadyExists = "already_exists", 409, "It exists already",
+    AlreadyExists = "already_exists", 409, "Already exists",
         "Use another name, or use the existing one.";
     /// The state of the object does not allow the operation.
-    FailedPrecondition = "failed_precondition", 409, "Not possible as things are",
-        "Do what the message says first; where there is a Retry-After, wait that long and try again.";
+    FailedPrecondition = "failed_precondition", 409, "Not possible in the current state",
+        "Follow the message. Then retry after `Retry-After`.";
     /// The call of the key was started too often without finishing.
     IdempotencyKeyExhausted = "idempotency_key_exhausted", 409, "Idempotency key exhausted",
-        "Use a new idempotency key; this one was begun as often as one may be.";
+        "Use a new idempotency key; this one reached the maximum number of attempts.";
     /// The call was completed, and its answer was too large to store.
-    ReplayUnavailable = "replay_unavailable", 409, "The result was not kept",
+    ReplayUnavailable = "replay_unavailable", 409, "The answer was not stored",
         "The call was made; its answer was larger than max_record_bytes. Make it again with a new idempotency key, or ask for less.";
     /// The model's version is past its sunset.
     VersionGone = "version_gone", 410, "Model version gone",
@@ -158,7 +158,7 @@ catalogue! {
         "Use a new idempotency key for each call; repeat one only with the same method, path, query, content type and body.";
     /// A limit is used up.
     QuotaExceeded = "quota_exceeded", 429, "Limit used up",
-        "Wait for Retry-After seconds; the message says what is used up.";
+        "Wait for Retry-After seconds; the message names the limit.";
     /// The header block is larger than the limit.
     HeadersTooLarge = "headers_too_large", 431, "Headers too large",
         "Send fewer or shorter headers.";
@@ -170,7 +170,7 @@ catalogue! {
         "Try again; if it persists, report the request id to the operator.";
     /// The model's outputs do not meet its contract.
     ModelContractBroken = "model_contract_broken", 500, "The model broke its contract",
-        "Report the message to the operator: it names the output that is not what model.toml says, and what to write there.";
+        "Report the message to the operator. It names the output that differs from model.toml, and the correction.";
     /// This host does not support the request.
     NotSupported = "not_supported", 501, "Not supported here",
         "Leave out the part that the message names, or use a host that supports it. Penstock's own host supports \
@@ -186,8 +186,8 @@ catalogue! {
         "Try again after Retry-After seconds, with the same idempotency key if you sent one; the effects of the call \
          may be lost.";
     /// The call forbids a run, and the cache has no result for it.
-    NotCached = "not_cached", 504, "Not kept in the cache",
-        "Leave only-if-cached out of Cache-Control to have the model run.";
+    NotCached = "not_cached", 504, "Not in the cache",
+        "Remove only-if-cached from Cache-Control to run the model.";
     /// The request took longer than its deadline.
     DeadlineExceeded = "deadline_exceeded", 504, "Deadline exceeded",
         "Send fewer items, or raise the deadline; the message names the limit.";

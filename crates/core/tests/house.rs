@@ -261,7 +261,7 @@ fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// Where a word stands by itself.
+/// Returns the position of a whole word.
 fn find_word(text: &str, word: &str) -> Option<usize> {
     let alone = |at: usize| {
         let before = text[..at].chars().next_back();
@@ -420,7 +420,7 @@ impl Modules {
         Self(modules)
     }
 
-    /// Which module imports which. The root is left out: it declares and re-exports all of them.
+    /// Returns the imports of each module. The root is left out: it declares and re-exports all of them.
     fn imports(&self) -> BTreeMap<String, BTreeSet<String>> {
         let mut exports = BTreeMap::new();
         let mut uses = BTreeMap::new();

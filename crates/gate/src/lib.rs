@@ -4,6 +4,7 @@
 //!
 //! The modules, from the entry point down; no file imports one above it:
 //!
+//! * [`http_entry`]: the bodies of the HTTP entry point, for other hosts;
 //! * [`gate`]: the entry point and the state of an instance;
 //! * `pipeline`: the steps of a request, and those of a model call;
 //! * `surface`: the forms of calls, one file for each surface;
@@ -43,6 +44,7 @@ mod disclose;
 mod exchange;
 pub mod gate;
 pub mod grpc;
+pub mod http_entry;
 mod instance;
 pub mod oip;
 pub mod openapi;

@@ -10,7 +10,7 @@ use penstock_policy::rollout::judge::{self, Outcome, counter, is_to_judge, judge
 use penstock_policy::rollout::notice::http_date;
 use penstock_policy::rollout::service::RolloutService;
 use penstock_policy::rollout::words::RolloutFailure;
-use penstock_policy::rollout::{Arm, Bounds, Chosen, NoVersion, Rollouts, Verdict};
+use penstock_policy::rollout::{Arm, Bounds, Chosen, Judgement, NoVersion, Rollouts};
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
@@ -273,7 +273,7 @@ pub(crate) fn count<P: Ports>(
     for (sum, more) in sums.iter_mut().zip(earlier) {
         *sum = sum.saturating_add(more);
     }
-    if let Verdict::RollBack(why) = judge(&sums, bounds) {
+    if let Judgement::RollBack(why) = judge(&sums, bounds) {
         match rollouts.roll_back(model, *id, &why) {
             Ok(true) => ports.log(&format!("model {model}: the canary was ended, run {id}: {why}")),
             Ok(false) => {}

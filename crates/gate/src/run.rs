@@ -12,7 +12,7 @@ use crate::problem::{broken_adapter, failure, outputs_too_large, was_not_run};
 use crate::record::Response;
 use crate::rollout::Serving;
 use crate::route::shorten;
-use cache::{Caching, Lookup};
+use cache::{CacheOutcome, Caching};
 use penstock_core::{Code, PredictionId, Problem};
 use penstock_policy::disclosure::rules;
 use penstock_tensor::outputs::{Lengths, settle};
@@ -153,13 +153,13 @@ impl<'a, P: Ports> Runner<'a, P> {
         };
         let cache = (self.call.ports, &self.call.policies.results);
         let keep = match self.cache.look(cache, &question)? {
-            Lookup::Found(outputs) => {
+            CacheOutcome::Found(outputs) => {
                 return Ok(Computed {
                     outputs,
                     ran: false,
                 });
             }
-            Lookup::Run(keep) => keep,
+            CacheOutcome::Run(keep) => keep,
         };
         let computed = self.compute(None, inputs, outputs, options);
         self.cache.keep(cache, keep, computed.as_deref().ok());

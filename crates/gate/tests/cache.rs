@@ -3,7 +3,7 @@
 
 use penstock_gate::ports::{Failure, FailureKind, Ports, Services};
 use penstock_gate::{Gate, Header, Request, Response};
-use penstock_policy::cache::Looked;
+use penstock_policy::cache::Lookup;
 use penstock_policy::cache::result;
 use penstock_policy::cache::service::CacheService;
 use penstock_policy::cache::words::CacheAddress;
@@ -208,7 +208,7 @@ fn tenants_share_no_results_unless_the_operator_says_so() {
             };
             matches!(
                 ports.open_cache().look(&at, 0, None, ports.unix_ms()),
-                Ok(Looked::Hit(..))
+                Ok(Lookup::Hit(..))
             )
         };
         let callers = [Some("anonymous"), Some("another")];
@@ -401,7 +401,7 @@ fn another_runs(ports: &InMemory) -> impl Fn(&InMemory, &[Tensor]) + 'static {
     let looked = ports
         .open_cache()
         .look(&at(&digest), 0, None, ports.unix_ms());
-    let Ok(Looked::Run(ticket)) = looked else {
+    let Ok(Lookup::Run(ticket)) = looked else {
         panic!("{looked:?}")
     };
     move |ports, outputs| {

@@ -1,5 +1,5 @@
-//! What a request costs that no clock has to measure: calls of other components and of the host, operations on stores, and
-//! allocations. The table is in docs/PERFORMANCE.md, and `UPDATE_DOCS=1` writes it anew.
+//! Counts the costs of a request: calls of other components and of the host, operations on stores, and allocations. No clock
+//! is needed. The table is in docs/PERFORMANCE.md, and `UPDATE_DOCS=1` writes it anew.
 //!
 //! The native gate stands for the component: the same code makes the same calls and allocations. What the host does for a call
 //! is not in the figures.
@@ -60,7 +60,7 @@ unsafe impl GlobalAlloc for CountingAllocator {
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
 
-/// What one request cost.
+/// The cost of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Cost {
     calls: Calls,

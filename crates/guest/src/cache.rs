@@ -12,7 +12,7 @@ mod component {
     use crate::kv::{COUNTERS, DEFAULT, WitKv};
     use crate::types::{bulk_bytes, bulk_to_wit};
     use penstock_policy::cache::service::{CacheService, KvCache};
-    use penstock_policy::cache::words::{CacheAddress, Looked};
+    use penstock_policy::cache::words::{CacheAddress, Lookup};
 
     #[allow(missing_docs)]
     #[doc(hidden)]
@@ -59,13 +59,13 @@ mod component {
             let looked =
                 CACHE.with(|cache| cache.look(&address(&at), since_ms, waiting_since_ms, now_ms));
             Ok(match looked? {
-                Looked::Hit(kept) => wit::Looked::Hit(wit::Kept {
+                Lookup::Hit(kept) => wit::Looked::Hit(wit::Kept {
                     value: bulk_to_wit(&kept.value),
                     kept_ms: kept.kept_ms,
                 }),
-                Looked::Run(ticket) => wit::Looked::Run(ticket),
-                Looked::Wait => wit::Looked::Wait,
-                Looked::Bypass => wit::Looked::Bypass,
+                Lookup::Run(ticket) => wit::Looked::Run(ticket),
+                Lookup::Wait => wit::Looked::Wait,
+                Lookup::Bypass => wit::Looked::Bypass,
             })
         }
 
@@ -90,7 +90,7 @@ mod gate {
     use crate::imports::bindings::penstock::cache::cache as wit;
     use crate::types::{bulk_bytes, bulk_to_wit};
     use penstock_policy::cache::service::CacheService;
-    use penstock_policy::cache::words::{CacheAddress, Kept, Looked};
+    use penstock_policy::cache::words::{CacheAddress, Lookup, StoredResult};
 
     /// The cache as the gate imports it.
     pub struct WitCache;
@@ -111,16 +111,16 @@ mod gate {
             since_ms: u64,
             waiting_since_ms: Option<u64>,
             now_ms: u64,
-        ) -> Result<Looked, String> {
+        ) -> Result<Lookup, String> {
             let looked = wit::look(&address(at), since_ms, waiting_since_ms, now_ms)?;
             Ok(match looked {
-                wit::Looked::Hit(kept) => Looked::Hit(Kept {
+                wit::Looked::Hit(kept) => Lookup::Hit(StoredResult {
                     value: bulk_bytes(&kept.value).to_vec(),
                     kept_ms: kept.kept_ms,
                 }),
-                wit::Looked::Run(ticket) => Looked::Run(ticket),
-                wit::Looked::Wait => Looked::Wait,
-                wit::Looked::Bypass => Looked::Bypass,
+                wit::Looked::Run(ticket) => Lookup::Run(ticket),
+                wit::Looked::Wait => Lookup::Wait,
+                wit::Looked::Bypass => Lookup::Bypass,
             })
         }
 

@@ -18,7 +18,7 @@ mod http;
 
 pub use crate::imports::bindings;
 #[cfg(feature = "gate-http")]
-pub use http::{HttpBody, HttpResponse, MAX_HTTP_DOOR_BODY_BYTES, answer_http};
+pub use http::{HttpBody, HttpResponse, answer_http};
 
 use bindings::penstock::auth::auth as wit_auth;
 use bindings::penstock::models::models as wit_models;
@@ -244,12 +244,12 @@ impl Ports for WitPorts {
         options: InferOptions,
     ) -> Result<Vec<Tensor>, Failure> {
         let inputs = tensors_to_wit(inputs);
-        let terms = wit_inference::Terms {
+        let options = wit_inference::Terms {
             priority: options.priority,
             timeout_ms: options.timeout_ms,
             joined: options.is_joined,
         };
-        let answered = wit_inference::infer(model, version.get(), &inputs, outputs, terms);
+        let answered = wit_inference::infer(model, version.get(), &inputs, outputs, options);
         // Free the inputs' memory before converting the outputs. In the worst case the outputs are as large, and
         // exist twice.
         drop(inputs);

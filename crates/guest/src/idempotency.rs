@@ -11,7 +11,7 @@ mod component {
         AttemptService, IdempotencyService, KvAttempt, KvIdempotency,
     };
     use penstock_policy::idempotency::words::{
-        Call, Claimed, Completed, Kept, Looked, Refusal, RefusalKind,
+        Call, ClaimOutcome, Completion, Lookup, Refusal, RefusalKind, StoredAnswer,
     };
 
     #[allow(missing_docs)]
@@ -54,7 +54,7 @@ mod component {
         }
     }
 
-    fn answer(kept: Kept) -> wit::Answer {
+    fn answer(kept: StoredAnswer) -> wit::Answer {
         wit::Answer {
             status: kept.status,
             headers: kept.headers,
@@ -66,8 +66,8 @@ mod component {
         }
     }
 
-    fn kept(answer: wit::Answer) -> Kept {
-        Kept {
+    fn kept(answer: wit::Answer) -> StoredAnswer {
+        StoredAnswer {
             status: answer.status,
             headers: answer.headers,
             body: match answer.body {
@@ -96,15 +96,15 @@ mod component {
             let call = Call {
                 tenant: &call.tenant,
                 method: &call.method,
-                route: &call.route,
+                call_name: &call.route,
                 idempotency_keys: call.idempotency_keys.iter().map(Vec::as_slice).collect(),
                 fingerprint: &call.fingerprint,
             };
             let looked = IdempotencyService::look(self, &call, now_ms).map_err(refusal)?;
             Ok(match looked {
-                Looked::Free(attempt) => wit::Looked::Free(wit::Attempt::new(attempt)),
-                Looked::Done(kept) => wit::Looked::Done(answer(kept)),
-                Looked::Unprotected => wit::Looked::Unprotected,
+                Lookup::Free(attempt) => wit::Looked::Free(wit::Attempt::new(attempt)),
+                Lookup::Done(kept) => wit::Looked::Done(answer(kept)),
+                Lookup::Unprotected => wit::Looked::Unprotected,
             })
         }
     }
@@ -113,9 +113,9 @@ mod component {
         fn claim(&self, now_ms: u64, random: u64) -> Result<wit::Claimed, wit::Refusal> {
             let claimed = AttemptService::claim(self, now_ms, random).map_err(refusal)?;
             Ok(match claimed {
-                Claimed::Granted => wit::Claimed::Granted,
-                Claimed::Done(kept) => wit::Claimed::Done(answer(kept)),
-                Claimed::Unprotected => wit::Claimed::Unprotected,
+                ClaimOutcome::Granted => wit::Claimed::Granted,
+                ClaimOutcome::Done(kept) => wit::Claimed::Done(answer(kept)),
+                ClaimOutcome::Unprotected => wit::Claimed::Unprotected,
             })
         }
 
@@ -127,8 +127,8 @@ mod component {
             let completed =
                 AttemptService::complete(self, kept(answered), now_ms).map_err(refusal)?;
             Ok(match completed {
-                Completed::Published => wit::Completed::Published,
-                Completed::Superseded(kept) => wit::Completed::Superseded(answer(kept)),
+                Completion::Published => wit::Completed::Published,
+                Completion::Superseded(kept) => wit::Completed::Superseded(answer(kept)),
             })
         }
 
@@ -160,8 +160,8 @@ mod gate {
         }
     }
 
-    fn kept(answer: wit::Answer) -> idempotency::Kept {
-        idempotency::Kept {
+    fn kept(answer: wit::Answer) -> idempotency::StoredAnswer {
+        idempotency::StoredAnswer {
             status: answer.status,
             headers: answer.headers,
             body: match answer.body {
@@ -188,18 +188,18 @@ mod gate {
             &self,
             call: &idempotency::Call<'_>,
             now_ms: u64,
-        ) -> Result<idempotency::Looked<Self::Attempt>, idempotency::Refusal> {
+        ) -> Result<idempotency::Lookup<Self::Attempt>, idempotency::Refusal> {
             let call = wit::Call {
                 tenant: call.tenant.to_owned(),
                 method: call.method.to_owned(),
-                route: call.route.to_owned(),
+                route: call.call_name.to_owned(),
                 idempotency_keys: call.idempotency_keys.iter().map(|k| k.to_vec()).collect(),
                 fingerprint: call.fingerprint.to_owned(),
             };
             match self.look(&call, now_ms).map_err(idempotency_refusal)? {
-                wit::Looked::Free(attempt) => Ok(idempotency::Looked::Free(attempt)),
-                wit::Looked::Done(answer) => Ok(idempotency::Looked::Done(kept(answer))),
-                wit::Looked::Unprotected => Ok(idempotency::Looked::Unprotected),
+                wit::Looked::Free(attempt) => Ok(idempotency::Lookup::Free(attempt)),
+                wit::Looked::Done(answer) => Ok(idempotency::Lookup::Done(kept(answer))),
+                wit::Looked::Unprotected => Ok(idempotency::Lookup::Unprotected),
             }
         }
     }
@@ -209,19 +209,19 @@ mod gate {
             &self,
             now_ms: u64,
             random: u64,
-        ) -> Result<idempotency::Claimed, idempotency::Refusal> {
+        ) -> Result<idempotency::ClaimOutcome, idempotency::Refusal> {
             match self.claim(now_ms, random).map_err(idempotency_refusal)? {
-                wit::Claimed::Granted => Ok(idempotency::Claimed::Granted),
-                wit::Claimed::Done(answer) => Ok(idempotency::Claimed::Done(kept(answer))),
-                wit::Claimed::Unprotected => Ok(idempotency::Claimed::Unprotected),
+                wit::Claimed::Granted => Ok(idempotency::ClaimOutcome::Granted),
+                wit::Claimed::Done(answer) => Ok(idempotency::ClaimOutcome::Done(kept(answer))),
+                wit::Claimed::Unprotected => Ok(idempotency::ClaimOutcome::Unprotected),
             }
         }
 
         fn complete(
             &self,
-            answer: idempotency::Kept,
+            answer: idempotency::StoredAnswer,
             now_ms: u64,
-        ) -> Result<idempotency::Completed, idempotency::Refusal> {
+        ) -> Result<idempotency::Completion, idempotency::Refusal> {
             let answer = wit::Answer {
                 status: answer.status,
                 headers: answer.headers,
@@ -235,9 +235,9 @@ mod gate {
                 .complete(&answer, now_ms)
                 .map_err(idempotency_refusal)?
             {
-                wit::Completed::Published => Ok(idempotency::Completed::Published),
+                wit::Completed::Published => Ok(idempotency::Completion::Published),
                 wit::Completed::Superseded(answer) => {
-                    Ok(idempotency::Completed::Superseded(kept(answer)))
+                    Ok(idempotency::Completion::Superseded(kept(answer)))
                 }
             }
         }

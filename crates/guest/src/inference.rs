@@ -50,7 +50,7 @@ mod component {
         static CONTEXTS: RefCell<BTreeMap<Opened, GraphExecutionContext>> = const { RefCell::new(BTreeMap::new()) };
     }
 
-    /// The key of an execution context: model, version and the terms of its calls.
+    /// The key of an execution context: model, version and the options of its calls.
     type Opened = (String, u64, GraphOptions);
 
     impl wit::Guest for Inference {
@@ -59,19 +59,19 @@ mod component {
             version: u64,
             inputs: Vec<tensors::Tensor>,
             outputs: Vec<String>,
-            terms: wit::Terms,
+            options: wit::Terms,
         ) -> Result<Vec<tensors::Tensor>, wit::Failure> {
             let named = inputs
                 .into_iter()
                 .map(to_nn)
                 .collect::<Result<Vec<_>, _>>()?;
-            let terms = GraphOptions {
-                priority: terms.priority,
-                timeout_ms: terms.timeout_ms,
+            let options = GraphOptions {
+                priority: options.priority,
+                timeout_ms: options.timeout_ms,
                 shadow: false,
-                joined: terms.joined,
+                joined: options.joined,
             };
-            compute(model, version, terms, named)?
+            compute(model, version, options, named)?
                 .into_iter()
                 .filter(|(name, _)| outputs.is_empty() || outputs.contains(name))
                 .map(from_nn)
@@ -95,11 +95,11 @@ mod component {
             let named = (inputs.into_iter().map(input))
                 .chain(expected.into_iter().map(answered))
                 .collect::<Result<Vec<_>, _>>()?;
-            let terms = GraphOptions {
+            let options = GraphOptions {
                 shadow: true,
                 ..GraphOptions::default()
             };
-            compute(model, version, terms, named).map(drop)
+            compute(model, version, options, named).map(drop)
         }
 
         fn ready(model: String, version: u64) -> Result<(), wit::Failure> {
@@ -113,11 +113,11 @@ mod component {
     fn compute(
         model: String,
         version: u64,
-        terms: GraphOptions,
+        options: GraphOptions,
         named: Vec<(String, NnTensor)>,
     ) -> Result<Vec<(String, NnTensor)>, wit::Failure> {
-        let at = (model, version, terms);
-        if terms.joined {
+        let at = (model, version, options);
+        if options.joined {
             // Another host does not know such a name. Report dependent rows then, so that each item runs separately.
             let known = CONTEXTS.with_borrow_mut(|contexts| opened(contexts, at.clone()).map(drop));
             if let Err(wit::Failure {
@@ -133,15 +133,15 @@ mod component {
                 });
             }
         }
-        if terms.timeout_ms.is_some() {
+        if options.timeout_ms.is_some() {
             return nn::compute(&open(&at)?, named).map_err(failure);
         }
         CONTEXTS
             .with_borrow_mut(|contexts| nn::compute(opened(contexts, at)?, named).map_err(failure))
     }
 
-    fn open((model, version, terms): &Opened) -> Result<GraphExecutionContext, wit::Failure> {
-        let graph = load_by_name(&GraphName::write(model, *version, *terms)).map_err(failure)?;
+    fn open((model, version, options): &Opened) -> Result<GraphExecutionContext, wit::Failure> {
+        let graph = load_by_name(&GraphName::write(model, *version, *options)).map_err(failure)?;
         graph.init_execution_context().map_err(failure)
     }
 

@@ -62,18 +62,12 @@ impl WitKv {
         if let Some(bucket) = self.opened.get() {
             return Ok(bucket);
         }
-        let mut refusal = KvError::new("the component was given no store");
+        let mut refusal = KvError::no_label();
         for label in self.labels {
             match store::open(label) {
                 Ok(bucket) => return Ok(self.opened.get_or_init(|| bucket)),
-                Err(store::Error::NoSuchStore) => {
-                    refusal = KvError::new(format!("the host has no store `{label}`"));
-                }
-                Err(store::Error::AccessDenied) => {
-                    refusal = KvError::new(format!(
-                        "the component was not given the store `{label}`; name it in key_value_stores"
-                    ));
-                }
+                Err(store::Error::NoSuchStore) => refusal = KvError::no_store(label),
+                Err(store::Error::AccessDenied) => refusal = KvError::no_grant(label),
                 // The store exists but does not answer now. Another store would have other entries, so do not try it.
                 Err(store::Error::Other(message)) => return Err(KvError::new(message)),
             }
@@ -83,11 +77,11 @@ impl WitKv {
 }
 
 fn failed(error: store::Error) -> KvError {
-    KvError::new(match error {
-        store::Error::NoSuchStore => "the store is gone".to_owned(),
-        store::Error::AccessDenied => "the store may not be used".to_owned(),
-        store::Error::Other(message) => message,
-    })
+    match error {
+        store::Error::NoSuchStore => KvError::gone(),
+        store::Error::AccessDenied => KvError::forbidden(),
+        store::Error::Other(message) => KvError::new(message),
+    }
 }
 
 impl Kv for WitKv {

@@ -13,7 +13,7 @@ pub(crate) use gate::control_failure;
 mod component {
     use crate::kv::{COUNTERS, DEFAULT, WitKv, store};
     use penstock_core::ModelName;
-    use penstock_core::model_store::{LABEL, ModelEntry, ModelFault};
+    use penstock_core::model_store::{AccessFault, LABEL, ModelEntry, ModelFault};
     use penstock_policy::rollout::service::{KvRollouts, RolloutService};
     use penstock_policy::rollout::words::RolloutFailure;
     use std::cell::RefCell;
@@ -102,18 +102,14 @@ mod component {
             };
             match read(entry)? {
                 Some(text) => Ok(text),
-                None => Err(missing(&model.unwrap_or_default())),
+                None => Err(access_failure(AccessFault::NoModel(
+                    &model.unwrap_or_default(),
+                ))),
             }
         }
 
         fn index(ready: bool) -> Result<String, wit::Failure> {
-            let none = || {
-                failure(
-                    wit::FailureKind::Failed,
-                    "the host gives no index of its models",
-                )
-            };
-            read(ModelEntry::Index { ready })?.ok_or_else(none)
+            read(ModelEntry::Index { ready })?.ok_or_else(|| access_failure(AccessFault::NoIndex))
         }
 
         fn load(model: String) -> Result<(), wit::Failure> {
@@ -125,25 +121,26 @@ mod component {
         }
     }
 
-    fn missing(model: &str) -> wit::Failure {
-        let message = format!("there is no model `{model}`, or no such version of it");
-        failure(wit::FailureKind::NotFound, message)
+    fn access_failure(fault: AccessFault<'_>) -> wit::Failure {
+        let kind = match fault {
+            AccessFault::NoName | AccessFault::NoModel(_) => wit::FailureKind::NotFound,
+            AccessFault::NotOffered => wit::FailureKind::Unsupported,
+            AccessFault::NoIndex | AccessFault::NotText | AccessFault::Withdrawn => {
+                wit::FailureKind::Failed
+            }
+        };
+        failure(kind, fault.to_string())
     }
 
     /// Parses a model's name, so that it can be part of an entry's name.
     fn named(model: &str) -> Result<ModelName, wit::Failure> {
-        ModelName::parse(model).ok_or_else(|| missing("of this name"))
+        ModelName::parse(model).ok_or_else(|| access_failure(AccessFault::NoName))
     }
 
     fn read(entry: ModelEntry<'_>) -> Result<Option<String>, wit::Failure> {
         let found = control(|bucket| bucket.get(&entry.to_string()))?;
         let text = found.map(String::from_utf8).transpose();
-        text.map_err(|_| {
-            failure(
-                wit::FailureKind::Failed,
-                "the host's data about its models is not a string",
-            )
-        })
+        text.map_err(|_| access_failure(AccessFault::NotText))
     }
 
     fn write(entry: ModelEntry<'_>) -> Result<(), wit::Failure> {
@@ -161,20 +158,16 @@ mod component {
                 None => match store::open(LABEL) {
                     Ok(bucket) => &*control.insert(bucket),
                     Err(store::Error::NoSuchStore | store::Error::AccessDenied) => {
-                        return Err(failure(
-                            wit::FailureKind::Unsupported,
-                            "this host does not let components list, load or unload models",
-                        ));
+                        return Err(access_failure(AccessFault::NotOffered));
                     }
                     Err(store::Error::Other(message)) => return Err(control_failure(&message)),
                 },
             };
             ask(bucket).map_err(|error| match error {
                 store::Error::Other(message) => control_failure(&message),
-                store::Error::NoSuchStore | store::Error::AccessDenied => failure(
-                    wit::FailureKind::Failed,
-                    "the host no longer gives components access to its models",
-                ),
+                store::Error::NoSuchStore | store::Error::AccessDenied => {
+                    access_failure(AccessFault::Withdrawn)
+                }
             })
         })
     }

@@ -99,10 +99,10 @@ impl graph::Guest for Nn {
         let GraphName {
             model,
             version,
-            terms,
+            options,
         } = GraphName::parse(&name);
         let opened = opened(model, version)?;
-        if terms.shadow {
+        if options.shadow {
             return Err(raised(NnError::new(
                 penstock_nn::ErrorCode::UnsupportedOperation,
                 "nothing runs beside a request on this host, so there are no shadow runs; serve the models with Penstock's \
@@ -112,7 +112,7 @@ impl graph::Guest for Nn {
         Ok(graph::Graph::new(Graph {
             model: opened.model().to_owned(),
             version: opened.version(),
-            is_joined: terms.joined,
+            is_joined: options.joined,
         }))
     }
 }

@@ -5,7 +5,8 @@ use crate::AppOptions;
 use crate::settings::{Compare, ModelsSettings, Settings};
 use crate::{access, prepare};
 use penstock_app::{
-    self as app, EntryPointKind, Finding, Manifest, Nn, Place, RuntimeConfig, Serving, Severity,
+    self as app, EntryPointKind, Finding, Manifest, Nn, RuntimeConfig, Serving, Severity,
+    SourceLocation,
 };
 use penstock_nn::agreement::Agreement;
 use penstock_nn::repository::{EventKind, LOAD_GIVEN_UP};
@@ -147,25 +148,7 @@ fn models_findings(options: &AppOptions, models: &Path, settings: &ModelsSetting
     let budget_bytes = settings.memory_budget_bytes;
     let backends = match prepare::backends(options) {
         Ok(backends) => backends,
-        Err(error) => {
-            // The message names the library. The path that it repeats shows which option named it.
-            let of = |library: &Option<PathBuf>| {
-                let path = library.as_ref()?;
-                let named = error.message.contains(&*path.to_string_lossy());
-                named.then(|| path.clone())
-            };
-            let (library, remedy) = match (of(&options.openvino), of(&options.onnxruntime)) {
-                (Some(library), None) => (
-                    library,
-                    "name the library with --openvino, or run scripts/openvino to fetch it",
-                ),
-                (_, library) => (
-                    library.unwrap_or_default(),
-                    "name the library with --onnxruntime, or run scripts/runtime to fetch it",
-                ),
-            };
-            return vec![Finding::error(&library, None, error.message, remedy)];
-        }
+        Err(error) => return vec![library_finding(options, error.message)],
     };
     // Without a budget: everything is loaded once, and then its memory is known.
     let unbounded = penstock_nn::Settings {
@@ -227,7 +210,7 @@ fn models_findings(options: &AppOptions, models: &Path, settings: &ModelsSetting
         let text = std::fs::read_to_string(&file).unwrap_or_default();
         match Contract::parse(&text) {
             Err(faults) => findings.extend(faults.into_iter().map(|fault| {
-                let place = Place { line: fault.line, column: fault.column };
+                let place = SourceLocation { line: fault.line, column: fault.column };
                 Finding::error(&file, Some(place), fault.message, fault.remedy)
             })),
             Ok(_) if reason.contains(LOAD_GIVEN_UP) => findings.push(Finding::error(
@@ -249,6 +232,27 @@ fn models_findings(options: &AppOptions, models: &Path, settings: &ModelsSetting
     // Models load in parallel, but people read in order.
     findings.sort_by(|a, b| (&a.file, a.line, &a.message).cmp(&(&b.file, b.line, &b.message)));
     findings
+}
+
+/// The finding about a library of a backend. The message names the library; the path that it repeats shows the option
+/// that named it.
+fn library_finding(options: &AppOptions, message: String) -> Finding {
+    let of = |library: &Option<PathBuf>| {
+        let path = library.as_ref()?;
+        let named = message.contains(&*path.to_string_lossy());
+        named.then(|| path.clone())
+    };
+    let (library, remedy) = match (of(&options.openvino), of(&options.onnxruntime)) {
+        (Some(library), None) => (
+            library,
+            "name the library with --openvino, or run scripts/openvino to fetch it",
+        ),
+        (_, library) => (
+            library.unwrap_or_default(),
+            "name the library with --onnxruntime, or run scripts/runtime to fetch it",
+        ),
+    };
+    Finding::error(&library, None, message, remedy)
 }
 
 /// The remedy for a load that failed. The reason itself often says more, so the remedy must not mislead.
@@ -326,7 +330,7 @@ fn budget_findings(
 }
 
 /// Returns the line that declares the first tensor that a message names.
-fn place_of_name(contract: &str, message: &str) -> Option<Place> {
+fn place_of_name(contract: &str, message: &str) -> Option<SourceLocation> {
     message.split('"').skip(1).step_by(2).find_map(|name| {
         let declares = |line: &str| {
             let declared = line.trim().strip_prefix("name").map(str::trim_start);
@@ -334,9 +338,12 @@ fn place_of_name(contract: &str, message: &str) -> Option<Place> {
                 .and_then(|l| l.strip_prefix('='))
                 .is_some_and(|l| l.trim() == format!("\"{name}\""))
         };
-        contract.lines().position(declares).map(|at| Place {
-            line: at + 1,
-            column: 1,
-        })
+        contract
+            .lines()
+            .position(declares)
+            .map(|at| SourceLocation {
+                line: at + 1,
+                column: 1,
+            })
     })
 }

@@ -22,7 +22,7 @@ const ACCEPT: &str = "application/jwk-set+json, application/json;q=0.9";
 
 /// The times of all steps. Tests use shorter ones.
 #[derive(Clone, Copy, Debug)]
-struct Pace {
+struct RefreshTimings {
     /// Time between two checks of the counter and of the file.
     look: Duration,
     /// Shortest time between two fetches when the first succeeded. Tokens with unknown keys cost nothing to make, and
@@ -36,7 +36,7 @@ struct Pace {
     timeout: Duration,
 }
 
-const PACE: Pace = Pace {
+const TIMINGS: RefreshTimings = RefreshTimings {
     look: Duration::from_millis(500),
     gap_ms: 10_000,
     first_wait_ms: 1_000,
@@ -47,13 +47,18 @@ const PACE: Pace = Pace {
 /// Refreshes the sets of all issuers that have one, until it is dropped. File names are relative to the folder of the
 /// policy file.
 pub async fn keep_fresh(settings: AuthSettings, policy_dir: PathBuf, store: Arc<dyn Store>) {
-    keep(settings, &policy_dir, store, PACE).await;
+    keep(settings, &policy_dir, store, TIMINGS).await;
 }
 
-async fn keep(settings: AuthSettings, policy_dir: &Path, store: Arc<dyn Store>, pace: Pace) {
+async fn keep(
+    settings: AuthSettings,
+    policy_dir: &Path,
+    store: Arc<dyn Store>,
+    timings: RefreshTimings,
+) {
     let mut tasks = JoinSet::new();
     for issuer in &settings.issuers {
-        if let Some(keeper) = Keeper::new(issuer, &settings, policy_dir, pace) {
+        if let Some(keeper) = Keeper::new(issuer, &settings, policy_dir, timings) {
             tasks.spawn(keeper.run(store.clone()));
         }
     }
@@ -103,7 +108,7 @@ impl Rhythm {
         now_ms: u64,
         asked: Option<i64>,
         went_well: bool,
-        pace: &Pace,
+        timings: &RefreshTimings,
         random: u64,
     ) -> Self {
         let failures = if went_well {
@@ -114,7 +119,7 @@ impl Rhythm {
         // Half of each wait is random, so that hosts that failed together do not retry together.
         let wait_ms = (!went_well).then(|| {
             let doublings = (failures - 1).min(32);
-            let most = (pace.first_wait_ms << doublings).min(pace.longest_wait_ms);
+            let most = (timings.first_wait_ms << doublings).min(timings.longest_wait_ms);
             most / 2 + random % (most / 2 + 1)
         });
         let last = Some(Last {
@@ -173,7 +178,7 @@ struct Keeper {
     /// Reads sets as the checkers will.
     judge: Issuers,
     source: Source,
-    pace: Pace,
+    timings: RefreshTimings,
     started: Instant,
     rhythm: Rhythm,
     /// The last set that was read, accepted or not.
@@ -187,7 +192,7 @@ impl Keeper {
         issuer: &Issuer,
         settings: &AuthSettings,
         policy_dir: &Path,
-        pace: Pace,
+        timings: RefreshTimings,
     ) -> Option<Self> {
         let source = match (&issuer.jwks_url, &issuer.jwks_file) {
             (Some(url), _) => Source::Url {
@@ -205,7 +210,7 @@ impl Keeper {
             issuer: issuer.clone(),
             judge: judge.ok()?,
             source,
-            pace,
+            timings,
             started: Instant::now(),
             rhythm: Rhythm::default(),
             read: None,
@@ -216,7 +221,7 @@ impl Keeper {
     async fn run(mut self, store: Arc<dyn Store>) {
         loop {
             self.look(&*store).await;
-            tokio::time::sleep(self.pace.look).await;
+            tokio::time::sleep(self.timings.look).await;
         }
     }
 
@@ -229,12 +234,12 @@ impl Keeper {
         let asked_name = record::key_set_asked_name(&self.issuer.name);
         let asked = store.increment(&asked_name, 0).await.ok();
         let refresh_ms = self.issuer.refresh_s.saturating_mul(1_000);
-        let due = (self.rhythm).due(self.now_ms(), asked, refresh_ms, self.pace.gap_ms);
+        let due = (self.rhythm).due(self.now_ms(), asked, refresh_ms, self.timings.gap_ms);
         // A file is read each time. That costs little, and an operator that replaces it waits for the effect.
         if !due && matches!(self.source, Source::Url { .. }) {
             return;
         }
-        let read = self.source.read(self.pace.timeout).await;
+        let read = self.source.read(self.timings.timeout).await;
         if !due && self.read.as_ref() == Some(&read) {
             return;
         }
@@ -247,7 +252,7 @@ impl Keeper {
             self.now_ms(),
             asked,
             outcome.is_ok(),
-            &self.pace,
+            &self.timings,
             rand::random(),
         );
         self.tell(outcome);
@@ -313,7 +318,7 @@ mod tests {
     use tokio_rustls::rustls::ServerConfig;
     use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
-    const QUICK: Pace = Pace {
+    const QUICK: RefreshTimings = RefreshTimings {
         look: Duration::from_millis(5),
         gap_ms: 20,
         first_wait_ms: 10,
@@ -323,7 +328,7 @@ mod tests {
 
     #[test]
     fn a_set_is_fetched_at_start_then_when_it_is_old_or_asked_for() {
-        let fetched = Rhythm::default().after(1_000, Some(3), true, &PACE, 0);
+        let fetched = Rhythm::default().after(1_000, Some(3), true, &TIMINGS, 0);
         assert!(Rhythm::default().due(0, None, 300_000, 10_000));
         for (now_ms, asked, due) in [
             (1_000, Some(3), false),
@@ -345,7 +350,7 @@ mod tests {
         // The gap does not delay a refresh that is due sooner.
         assert!(fetched.due(6_000, Some(3), 5_000, 10_000));
         // Requests that came while the counter could not be read are seen later.
-        let blind = Rhythm::default().after(0, None, true, &PACE, 0);
+        let blind = Rhythm::default().after(0, None, true, &TIMINGS, 0);
         assert!(!blind.due(20_000, None, 300_000, 10_000));
         assert!(blind.due(20_000, Some(0), 300_000, 10_000));
     }
@@ -358,7 +363,7 @@ mod tests {
             .enumerate()
         {
             for random in [0, 1, 12_345_678_901, u64::MAX] {
-                let next = rhythm.after(500, None, false, &PACE, random);
+                let next = rhythm.after(500, None, false, &TIMINGS, random);
                 let wait_ms = next.last.unwrap().wait_ms.unwrap();
                 assert!(
                     (most_ms / 2..=most_ms).contains(&wait_ms),
@@ -367,16 +372,16 @@ mod tests {
                 assert!(!next.due(500 + wait_ms - 1, Some(9), 1, 1));
                 assert!(next.due(500 + wait_ms, None, u64::MAX, u64::MAX));
             }
-            rhythm = rhythm.after(500, None, false, &PACE, 7);
+            rhythm = rhythm.after(500, None, false, &TIMINGS, 7);
         }
         for _ in 0..100 {
-            rhythm = rhythm.after(500, None, false, &PACE, 7);
+            rhythm = rhythm.after(500, None, false, &TIMINGS, 7);
         }
         assert!(rhythm.last.unwrap().wait_ms.unwrap() <= 60_000);
         rhythm.failures = u32::MAX;
-        let rhythm = rhythm.after(500, None, false, &PACE, 7);
+        let rhythm = rhythm.after(500, None, false, &TIMINGS, 7);
         // One success resets all failures.
-        let well = rhythm.after(500, Some(1), true, &PACE, 7);
+        let well = rhythm.after(500, Some(1), true, &TIMINGS, 7);
         assert_eq!((well.failures, well.last.unwrap().wait_ms), (0, None));
     }
 

@@ -49,7 +49,7 @@ pub struct AppOptions {
     pub openvino: Option<PathBuf>,
     /// The runtime configuration with the store of each label, if it is not the default.
     pub runtime_config: Option<PathBuf>,
-    /// Where models run, and the entry point that requests go through.
+    /// The engine that runs the models, and the entry point for requests.
     pub serving: app::Serving,
     /// The directory of compiled components and stores, if it is not beside the manifest.
     pub state_dir: Option<PathBuf>,

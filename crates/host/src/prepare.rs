@@ -71,15 +71,7 @@ pub async fn prepare_with(
     // Before the components are compiled, because that takes longer.
     let variables =
         Variables::resolve(&manifest, &root, &state_dir, &secrets::environment).map_err(several)?;
-    // The auth component would find the same problem at the first request.
-    let pepper = variables.get("pepper").filter(|text| !text.is_empty());
-    let checked = pepper.map(|text| Pepper::new(text.as_bytes())).transpose();
-    let secret = |name: &str| variables.get(name).map(str::to_owned);
-    checked
-        .and_then(|_| Issuers::new(&settings.auth.issuers, &settings.auth.tiers, secret))
-        .map_err(|why| {
-            anyhow::anyhow!("[auth] cannot be used: {why}; docs/KEYS.md describes how to set variables of the manifest")
-        })?;
+    check_auth(settings, &variables)?;
     let mut stores = stores(options, &manifest, &root, &state_dir, open).await?;
     let compiled = compile(
         &settings.instances,
@@ -92,20 +84,10 @@ pub async fn prepare_with(
         mut files,
     } = app::visible(&manifest, &root, &[POLICY_FILE]).map_err(several)?;
     let models = models_directory(options, &mut mounts);
-    let copies = if files.is_empty() {
-        None
-    } else {
-        for file in files.iter_mut().filter(|f| f.guest == POLICY_FILE) {
-            file.host = options.policy.clone();
-        }
-        let folder = tempfile::Builder::new().prefix("penstock-").tempdir()?;
-        app::copy(&files, folder.path())?;
-        mounts.push(app::Mount {
-            host: folder.path().to_owned(),
-            guest: "/".to_owned(),
-        });
-        Some(Arc::new(folder))
-    };
+    for file in files.iter_mut().filter(|f| f.guest == POLICY_FILE) {
+        file.host = options.policy.clone();
+    }
+    let copies = copies(&files, &mut mounts)?;
     let engines = backends(options)?;
     let backends = engines.list();
     let runs_models = composed.imports.iter().any(|i| i.starts_with("wasi:nn/"));
@@ -162,6 +144,36 @@ pub async fn prepare_with(
         backends,
         runs_models,
     })
+}
+
+/// Copies single files into a temporary folder, and mounts it at `/`. Returns `None` without any file.
+fn copies(
+    files: &[app::SingleFile],
+    mounts: &mut Vec<app::Mount>,
+) -> anyhow::Result<Option<Arc<tempfile::TempDir>>> {
+    if files.is_empty() {
+        return Ok(None);
+    }
+    let folder = tempfile::Builder::new().prefix("penstock-").tempdir()?;
+    app::copy(files, folder.path())?;
+    mounts.push(app::Mount {
+        host: folder.path().to_owned(),
+        guest: "/".to_owned(),
+    });
+    Ok(Some(Arc::new(folder)))
+}
+
+/// Checks the secrets that `[auth]` needs. The auth component would find the same problem at the first request.
+fn check_auth(settings: &Settings, variables: &Variables) -> anyhow::Result<()> {
+    let pepper = variables.get("pepper").filter(|text| !text.is_empty());
+    let checked = pepper.map(|text| Pepper::new(text.as_bytes())).transpose();
+    let secret = |name: &str| variables.get(name).map(str::to_owned);
+    checked
+        .and_then(|_| Issuers::new(&settings.auth.issuers, &settings.auth.tiers, secret))
+        .map_err(|why| {
+            anyhow::anyhow!("[auth] cannot be used: {why}; docs/KEYS.md describes how to set variables of the manifest")
+        })?;
+    Ok(())
 }
 
 /// Opens the stores that are granted to a component, by label.

@@ -6,7 +6,7 @@ use penstock_admin::client::columns;
 use penstock_app::{self as app, Manifest, Serving};
 use penstock_core::clock::rfc3339;
 use penstock_nn::Repository;
-use penstock_sources::plan::Kept;
+use penstock_sources::plan::UpToDateReason;
 use penstock_sources::progress::human;
 use penstock_sources::pull::cache_folder;
 pub use penstock_sources::{Address, Digest, Source, SourceSettings};
@@ -214,9 +214,9 @@ fn told(outcome: &Outcome, from: &impl std::fmt::Display) -> String {
     };
     let sum = format!("sha256 {}{signed}", outcome.sha256);
     match (outcome.kept, &outcome.installed) {
-        (Some(Kept::Pinned), _) => format!("already installed, as pinned ({sum})"),
-        (Some(Kept::Same), _) => format!("{from} has nothing newer ({sum})"),
-        (Some(Kept::Offline), _) => format!("serving the installed model ({sum})"),
+        (Some(UpToDateReason::Pinned), _) => format!("already installed, as pinned ({sum})"),
+        (Some(UpToDateReason::Same), _) => format!("{from} has nothing newer ({sum})"),
+        (Some(UpToDateReason::Offline), _) => format!("serving the installed model ({sum})"),
         (None, _) if outcome.cached => format!("installed from the cache ({sum})"),
         (None, Some(installed)) if installed.replaced => {
             format!(
@@ -566,13 +566,28 @@ fn report(
     Ok(())
 }
 
+/// Returns the state of a pulled version. `hash` says that its files were read.
+fn state_of(verification: &install::Verification, pin: Option<Digest>, hash: bool) -> &'static str {
+    if !verification.faults.is_empty() {
+        "changed"
+    } else if pin.is_some_and(|pin| pin != verification.record.sha256) {
+        "not as pinned"
+    } else if !verification.edited.is_empty() {
+        "edited"
+    } else if hash {
+        "good"
+    } else {
+        "there"
+    }
+}
+
 /// `penstock models verify`, and `penstock models list --sources`, which does not read the files.
 pub fn verify(options: &PullOptions, hash: bool) -> ExitCode {
     finish(|| {
         let settings = options.settings()?;
         let models = options.models()?;
         let wanted = sources(&settings, &options.app.policy)?;
-        let verdicts = install::verify(&models, hash)?;
+        let verifications = install::verify(&models, hash)?;
         let mut good = true;
         let mut out = std::io::stdout().lock();
         let head = [
@@ -581,53 +596,43 @@ pub fn verify(options: &PullOptions, hash: bool) -> ExitCode {
         let mut lines = vec![head.map(str::to_owned).to_vec()];
         let mut seen = BTreeSet::new();
         let mut faults = Vec::new();
-        for verdict in &verdicts {
-            seen.insert((verdict.name.clone(), verdict.version));
+        for verification in &verifications {
+            seen.insert((verification.name.clone(), verification.version));
             let source = wanted
                 .iter()
-                .find(|one| one.name == verdict.name && one.version == verdict.version);
+                .find(|one| one.name == verification.name && one.version == verification.version);
             let pin = source.and_then(|source| source.sha256);
-            let state = if !verdict.faults.is_empty() {
-                "changed"
-            } else if pin.is_some_and(|pin| pin != verdict.record.sha256) {
-                "not as pinned"
-            } else if !verdict.edited.is_empty() {
-                "edited"
-            } else if hash {
-                "good"
-            } else {
-                "there"
-            };
+            let state = state_of(verification, pin, hash);
             good &= !matches!(state, "changed" | "not as pinned");
-            let pulled = rfc3339(verdict.record.pulled_s.saturating_mul(1000));
+            let pulled = rfc3339(verification.record.pulled_s.saturating_mul(1000));
             if options.json {
                 let line = json!({
-                    "model": verdict.name, "version": verdict.version, "from": verdict.record.from,
-                    "sha256": verdict.record.sha256.to_string(), "pinned": pin.map(|pin| pin.to_string()),
-                    "identity": verdict.record.identity, "signed_by": verdict.record.signed_by, "pulled": pulled,
-                    "state": state, "faults": verdict.faults, "edited": verdict.edited,
+                    "model": verification.name, "version": verification.version, "from": verification.record.from,
+                    "sha256": verification.record.sha256.to_string(), "pinned": pin.map(|pin| pin.to_string()),
+                    "identity": verification.record.identity, "signed_by": verification.record.signed_by, "pulled": pulled,
+                    "state": state, "faults": verification.faults, "edited": verification.edited,
                 });
                 writeln!(out, "{line}")?;
                 continue;
             }
             lines.push(vec![
-                verdict.name.clone(),
-                verdict.version.to_string(),
-                verdict.record.from.clone(),
-                verdict.record.sha256.to_string()[..16].to_owned(),
+                verification.name.clone(),
+                verification.version.to_string(),
+                verification.record.from.clone(),
+                verification.record.sha256.to_string()[..16].to_owned(),
                 if pin.is_some() { "yes" } else { "no" }.to_owned(),
                 pulled,
                 state.to_owned(),
             ]);
-            let whose = format!("{} version {}", verdict.name, verdict.version);
+            let whose = format!("{} version {}", verification.name, verification.version);
             faults.extend(
-                verdict
+                verification
                     .faults
                     .iter()
                     .map(|fault| format!("{whose}: {fault}")),
             );
             faults.extend(
-                verdict
+                verification
                     .edited
                     .iter()
                     .map(|file| format!("{whose}: {file} was edited since it was pulled")),
@@ -681,14 +686,14 @@ pub fn prune(options: &PullOptions, dry: bool) -> ExitCode {
         let wanted = sources(&settings, &options.app.policy)?;
         let mut keys: BTreeSet<String> = wanted.iter().map(Puller::key).collect();
         let mut used = BTreeSet::new();
-        for verdict in install::verify(&models, false)? {
-            keys.insert(verdict.record.source);
+        for verification in install::verify(&models, false)? {
+            keys.insert(verification.record.source);
             used.extend(
-                verdict
+                verification
                     .record
                     .files
                     .values()
-                    .chain(verdict.record.beside.values())
+                    .chain(verification.record.beside.values())
                     .map(|blob| blob.sha256),
             );
         }

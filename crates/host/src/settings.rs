@@ -1,7 +1,7 @@
 //! `penstock.toml`: the operator's settings of the server. Every setting has a default for a small machine. Unknown
 //! settings are errors. Otherwise a misspelt limit would silently not apply.
 
-use penstock_app::{Finding, Place};
+use penstock_app::{Finding, SourceLocation};
 use penstock_core::ModelName;
 use penstock_policy::auth::settings::AuthSettings;
 use penstock_policy::cache::CacheEntry;
@@ -95,7 +95,7 @@ pub struct ModelsSettings {
     pub run_memory_bytes: u64,
     /// Milliseconds that loading a version may take, its first runs included.
     pub load_timeout_ms: u64,
-    /// Where runtimes run, `process` or `thread`. Without it, native ones run in processes, tract on threads.
+    /// The isolation of runtimes, `process` or `thread`. Without it, native runtimes run in processes, and tract on threads.
     pub isolation: Option<String>,
     /// Bytes of private memory that a model's process may map. Without it, the memory of the load plus that of its
     /// runs.
@@ -336,7 +336,7 @@ impl Settings {
             .into_iter()
             .map(|(setting, message)| {
                 let line = line_of(&text, &setting);
-                let place = line.map(|at| Place {
+                let place = line.map(|at| SourceLocation {
                     line: at + 1,
                     column: 1,
                 });
@@ -550,10 +550,10 @@ fn line_of(text: &str, setting: &str) -> Option<usize> {
 }
 
 /// The place of a byte offset.
-fn place_of(text: &str, at: usize) -> Place {
+fn place_of(text: &str, at: usize) -> SourceLocation {
     let before = text.get(..at).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    Place {
+    SourceLocation {
         line: 1 + before.matches('\n').count(),
         column: 1 + before[line_start..].chars().count(),
     }

@@ -1,4 +1,4 @@
-//! How many operations each store does, and for the durable one how many the disk allows.
+//! Measures the operations per second of each store, and the limit that the disk sets for the durable one.
 //!
 //! Prints a table and asserts nothing: machines differ, and the ratio to the raw sync rate of the same
 //! minutes is what can be compared. Usage:

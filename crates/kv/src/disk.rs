@@ -36,7 +36,7 @@ pub(crate) const DATABASE_THREADS: usize = 2;
 /// The longest that giving room back waits for the newest entries to reach a table.
 pub(crate) const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often the store tries to give room back after the last entry was deleted from a full store. The first try may
+/// The number of times that the store tries to give room back after the last entry was deleted from a full store. The first try may
 /// meet merges under way that still hold the room.
 pub(crate) const RECLAIMS: u32 = 5;
 

@@ -22,7 +22,7 @@ mod suite_with_dawdling {
 
     async fn make() -> Subject {
         let faults = Faults {
-            dawdle: 500,
+            delay: 500,
             ..Faults::default()
         };
         let inner = Arc::new(MemoryStore::default());
@@ -96,7 +96,7 @@ async fn faults_are_what_they_say() {
     let faults = |before, after| Faults {
         before,
         after,
-        dawdle: 0,
+        delay: 0,
     };
     let inner = Arc::new(MemoryStore::default());
     let store = FaultyStore::new(inner.clone(), 7, faults(1000, 0));

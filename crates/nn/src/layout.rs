@@ -133,7 +133,7 @@ impl Unavailable {
 
     /// A version whose process is away at the moment, with the reason.
     #[cfg(feature = "native")]
-    pub(crate) fn down(name: &str, version: u64, reason: &str) -> Self {
+    pub(crate) fn restarting(name: &str, version: u64, reason: &str) -> Self {
         Self::Loading(format!(
             "model {} version {version} cannot answer at the moment: {reason}; it is started again: try again later",
             quoted(name)

@@ -40,10 +40,10 @@ use crate::index_bounds::IndexBounds;
 use crate::job::{CallResult, Job, Slot, nanos};
 use crate::model_state::{Inner, Overdue, State};
 use crate::overdue::LONGEST_CALL;
-pub use crate::schedule::pace::INLINE_BUDGET;
 use crate::schedule::quick::Quick;
-use crate::schedule::{CallId, Left, Limits, Scheduler};
-use crate::shadow::{Held, ShadowStats, Waits};
+pub use crate::schedule::run_time::INLINE_BUDGET;
+use crate::schedule::{CallId, LeaveOutcome, Limits, Scheduler};
+use crate::shadow::{ShadowStats, ShadowTotals, Waits};
 pub use crate::stats::{BatchStats, Refusals, Stats};
 use crate::tensor::NnTensor;
 use crate::worker::ProcessStats;
@@ -91,7 +91,7 @@ impl Model {
         backend: &dyn Backend,
         graph: &GraphSource,
         options: &LoadOptions,
-        held: &Arc<Held>,
+        held: &Arc<ShadowTotals>,
     ) -> Result<Self, NnError> {
         let session = backend.load(graph, options)?;
         call::carried(&*session)?;
@@ -162,7 +162,7 @@ impl Model {
             state: Mutex::new(State {
                 scheduler: Scheduler::new(limits),
                 instances,
-                going: Vec::new(),
+                active_runs: Vec::new(),
                 given_up: false,
                 wake: None,
                 stats: Stats::default(),
@@ -246,7 +246,7 @@ impl Model {
 
     /// The present time of a run, from recent runs; zero before the first.
     pub fn service_time(&self) -> Duration {
-        Duration::from_nanos(self.0.lock().scheduler.pace.mean())
+        Duration::from_nanos(self.0.lock().scheduler.run_time.mean())
     }
 
     /// The statistics since the load.
@@ -257,10 +257,12 @@ impl Model {
         Stats {
             running: scheduler.running().saturating_sub(state.shadow_runs.len()),
             waiting: scheduler.waiting(),
-            queue_delay: Duration::from_nanos(scheduler.tempo.queue_delay(&scheduler.pace)),
-            most_items: scheduler.tempo.most_items(),
-            overdue: (state.going.iter())
-                .filter(|going| matches!(going.overdue, Overdue::Stuck | Overdue::Lost { .. }))
+            queue_delay: Duration::from_nanos(
+                scheduler.batch_tuner.queue_delay(&scheduler.run_time),
+            ),
+            most_items: scheduler.batch_tuner.most_items(),
+            overdue: (state.active_runs.iter())
+                .filter(|active| matches!(active.overdue, Overdue::Stuck | Overdue::Lost { .. }))
                 .count(),
             shadow: ShadowStats {
                 in_flight: state.shadows.len() + state.shadow_runs.len(),
@@ -285,8 +287,8 @@ impl Model {
     pub fn give_up_loading(&self) {
         let mut state = self.0.lock();
         let again = std::mem::replace(&mut state.given_up, true);
-        for going in &state.going {
-            if let Some(interrupt) = &going.interrupt {
+        for active in &state.active_runs {
+            if let Some(interrupt) = &active.interrupt {
                 interrupt.interrupt();
                 if again {
                     interrupt.kill();
@@ -421,7 +423,7 @@ impl Waiter<'_> {
                 Some(deadline) => match tokio::time::timeout_at(deadline, &mut self.answer).await {
                     Ok(answer) => answer.map_err(drop),
                     Err(_) => {
-                        let waited = matches!(self.give_up(), Left::Queue(_));
+                        let waited = matches!(self.give_up(), LeaveOutcome::Queue(_));
                         let mut state = self.inner.lock();
                         state.stats.refusals.deadline += 1;
                         let when = if waited {
@@ -444,7 +446,7 @@ impl Waiter<'_> {
         })
     }
 
-    fn give_up(&mut self) -> Left<Job> {
+    fn give_up(&mut self) -> LeaveOutcome<Job> {
         self.open = false;
         // Before the run is ended, so that it is not tried again for a caller that is gone.
         self.answer.close();
@@ -452,7 +454,7 @@ impl Waiter<'_> {
         let left = state.scheduler.leave(self.id);
         let waiting = state.scheduler.waiting();
         state.waits.set(waiting);
-        if let Left::Abandoned(run) = left {
+        if let LeaveOutcome::Abandoned(run) = left {
             // Under the lock: the instance must not begin another run before it is told.
             state.interrupt(run);
         }
@@ -465,7 +467,7 @@ impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         if self.open {
             let left = self.give_up();
-            if let Left::Queue(_) = left {
+            if let LeaveOutcome::Queue(_) = left {
                 self.inner.lock().stats.refusals.cancelled += 1;
             }
         }

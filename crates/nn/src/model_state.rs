@@ -18,8 +18,8 @@ use crate::index_bounds::IndexBounds;
 use crate::job::{Job, ShadowRun, Slot, Start, nanos, total_bytes};
 use crate::outcome::Outcome;
 use crate::overdue::{self, GRACE, MAX_LOST_OF_MODEL};
-use crate::schedule::pace::INLINE_BUDGET;
 use crate::schedule::quick::Quick;
+use crate::schedule::run_time::INLINE_BUDGET;
 use crate::schedule::{
     Ask, CallId, Class, Entered, Finished, Nanos, RunId, Scheduler, Todo, Waiting,
 };
@@ -59,7 +59,7 @@ pub(crate) struct State {
     /// Free instances: as many as the scheduler has.
     pub(crate) instances: Vec<Slot>,
     /// The runs under way, lost ones included.
-    pub(crate) going: Vec<Going>,
+    pub(crate) active_runs: Vec<ActiveRun>,
     /// Nothing begins any more: loading was given up.
     pub(crate) given_up: bool,
     /// The time at which the queue will be looked at next.
@@ -81,7 +81,7 @@ pub(crate) struct State {
 }
 
 /// A run under way.
-pub(crate) struct Going {
+pub(crate) struct ActiveRun {
     pub(crate) run: RunId,
     pub(crate) began: Instant,
     pub(crate) calls: usize,
@@ -98,7 +98,7 @@ pub(crate) enum Overdue {
     /// The run continued beyond the grace, and keeps its instance because too many are lost.
     Stuck,
     /// The run continued, and its instance was given away.
-    Lost { _place: overdue::Place },
+    Lost { _place: overdue::LostRunPermit },
 }
 
 pub(crate) fn waiting(id: CallId, ask: Ask, arrived: Nanos, payload: Job) -> Waiting<Job> {
@@ -118,7 +118,7 @@ impl State {
         if let Some(interrupt) = &slot.interrupt {
             interrupt.reset();
         }
-        self.going.push(Going {
+        self.active_runs.push(ActiveRun {
             run,
             began: Instant::now(),
             calls: calls.len(),
@@ -142,32 +142,32 @@ impl State {
             calls,
         };
         start.quick = self.quick.allows(start.shapes())
-            && self.scheduler.pace.predict(bytes) <= nanos(INLINE_BUDGET);
+            && self.scheduler.run_time.predict(bytes) <= nanos(INLINE_BUDGET);
         start
     }
 
     /// Tells a run to end. The caller must have it watched: [`Inner::watch_interrupted`].
     pub(crate) fn interrupt(&mut self, run: RunId) {
-        let Some(going) = self.going.iter_mut().find(|going| going.run == run) else {
+        let Some(active) = self.active_runs.iter_mut().find(|active| active.run == run) else {
             return;
         };
-        if let Some(interrupt) = &going.interrupt {
+        if let Some(interrupt) = &active.interrupt {
             interrupt.interrupt();
         }
-        if let Overdue::No = going.overdue {
-            going.overdue = Overdue::Interrupted;
+        if let Overdue::No = active.overdue {
+            active.overdue = Overdue::Interrupted;
             self.unwatched.push(run);
         }
     }
 
     /// Gives up a run that continues after an interrupt, if another lost run is allowed.
     fn lose(&mut self, run: RunId, inner: &Inner) -> Lost {
-        let lost = |going: &&Going| matches!(going.overdue, Overdue::Lost { .. });
-        let of_model = self.going.iter().filter(lost).count();
-        let Some(going) = self.going.iter_mut().find(|going| going.run == run) else {
+        let lost = |active: &&ActiveRun| matches!(active.overdue, Overdue::Lost { .. });
+        let of_model = self.active_runs.iter().filter(lost).count();
+        let Some(active) = self.active_runs.iter_mut().find(|active| active.run == run) else {
             return Lost::Ended;
         };
-        if (going.interrupt.as_ref()).is_some_and(|interrupt| interrupt.kill()) {
+        if (active.interrupt.as_ref()).is_some_and(|interrupt| interrupt.kill()) {
             // Its calls fail now, and its instance comes back as after any run.
             return Lost::Stays;
         }
@@ -175,24 +175,24 @@ impl State {
             .then(|| inner.lost.place())
             .flatten();
         let (name, version) = (quoted(&inner.name), &inner.version);
-        let ran_for = going.began.elapsed().as_millis();
+        let ran_for = active.began.elapsed().as_millis();
         let Some(place) = place else {
-            if !matches!(going.overdue, Overdue::Stuck) {
+            if !matches!(active.overdue, Overdue::Stuck) {
                 tracing::warn!(
                     "model {name} version {version}: an abandoned run goes on after {ran_for} ms and cannot be \
                      interrupted; it keeps its instance, because {of_model} runs of this model are lost already, or \
                      too many of all models; calls are refused while no instance is left"
                 );
             }
-            going.overdue = Overdue::Stuck;
+            active.overdue = Overdue::Stuck;
             return Lost::Stays;
         };
         tracing::warn!(
             "model {name} version {version}: an abandoned run goes on after {ran_for} ms and cannot be interrupted; \
              it keeps its thread, and the model gets a new instance"
         );
-        going.overdue = Overdue::Lost { _place: place };
-        let calls = going.calls;
+        active.overdue = Overdue::Lost { _place: place };
+        let calls = active.calls;
         match (self.shadow_runs.iter()).position(|shadow| shadow.run == run) {
             Some(at) => {
                 self.shadow_runs.swap_remove(at);
@@ -285,8 +285,8 @@ impl Inner {
             self.launch_here(start);
             return Ok(id);
         }
-        let stuck = |going: &&Going| matches!(going.overdue, Overdue::Stuck);
-        if state.going.iter().filter(stuck).count() >= self.instance_count {
+        let stuck = |active: &&ActiveRun| matches!(active.overdue, Overdue::Stuck);
+        if state.active_runs.iter().filter(stuck).count() >= self.instance_count {
             return Err(self.without_an_instance(&mut state));
         }
         state.shed_shadows();

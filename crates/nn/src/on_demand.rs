@@ -69,10 +69,10 @@ pub struct OnDemand {
     backends: Backends,
     limits: Limits,
     /// The last used last.
-    kept: Vec<Kept>,
+    kept: Vec<LoadedVersion>,
 }
 
-struct Kept {
+struct LoadedVersion {
     model: String,
     version: u64,
     outcome: Result<Rc<Opened>, String>,
@@ -145,7 +145,7 @@ impl OnDemand {
         if self.kept.len() >= self.limits.kept_versions {
             self.kept.remove(0);
         }
-        self.kept.push(Kept {
+        self.kept.push(LoadedVersion {
             model: model.to_owned(),
             version: number,
             outcome: outcome.map_err(|error| error.message),
@@ -251,7 +251,7 @@ impl OnDemand {
                 self.limits.graph_bytes
             )));
         }
-        let open = |kept: &Kept| kept.outcome.as_ref().map_or(0, |open| open.graph_bytes);
+        let open = |kept: &LoadedVersion| kept.outcome.as_ref().map_or(0, |open| open.graph_bytes);
         let needed = graph_bytes.saturating_mul(COPIES_WHILE_OPENING);
         loop {
             let total: u64 = self.kept.iter().map(open).sum();
@@ -270,7 +270,7 @@ impl OnDemand {
     }
 }
 
-impl Kept {
+impl LoadedVersion {
     fn is(&self, model: &str, version: u64) -> bool {
         self.version == version && self.model == model
     }

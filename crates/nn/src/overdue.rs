@@ -44,16 +44,16 @@ pub fn at_work() -> usize {
 }
 
 /// A thread that runs or loads a model, while this lives.
-pub(crate) struct Working(());
+pub(crate) struct BusyThread(());
 
-impl Working {
+impl BusyThread {
     pub fn begin() -> Self {
         AT_WORK.fetch_add(1, Ordering::SeqCst);
         Self(())
     }
 }
 
-impl Drop for Working {
+impl Drop for BusyThread {
     fn drop(&mut self) {
         AT_WORK.fetch_sub(1, Ordering::SeqCst);
     }
@@ -71,7 +71,7 @@ pub(crate) fn spawn(work: impl FnOnce() + Send + 'static) {
         builder.build().ok()
     });
     let work = move || {
-        let _working = Working::begin();
+        let _working = BusyThread::begin();
         work();
     };
     match threads {
@@ -86,19 +86,19 @@ pub(crate) struct Count(AtomicUsize);
 
 /// One lost run's place in the count, given back when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Place(Arc<Count>);
+pub(crate) struct LostRunPermit(Arc<Count>);
 
 impl Count {
     /// A place for another lost run, if there is one.
-    pub fn place(self: &Arc<Self>) -> Option<Place> {
-        let place = Place(self.clone());
+    pub fn place(self: &Arc<Self>) -> Option<LostRunPermit> {
+        let place = LostRunPermit(self.clone());
         let before = self.0.fetch_add(1, Ordering::SeqCst);
         // If the place is dropped, it gives its count back.
         (before < MAX_LOST).then_some(place)
     }
 }
 
-impl Drop for Place {
+impl Drop for LostRunPermit {
     fn drop(&mut self) {
         self.0.0.fetch_sub(1, Ordering::SeqCst);
     }
@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn there_are_so_many_places_and_each_comes_back() {
         let count = Arc::new(Count::default());
-        let mut places: Vec<Place> = (0..MAX_LOST).filter_map(|_| count.place()).collect();
+        let mut places: Vec<LostRunPermit> = (0..MAX_LOST).filter_map(|_| count.place()).collect();
         assert_eq!(places.len(), MAX_LOST);
         assert!(count.place().is_none());
         places.pop();

@@ -16,7 +16,7 @@ impl Inner {
             format!(
                 "the deadline passed {when} (model {} takes about {:.1} ms a run and {} wait); allow more time",
                 quoted(&self.name),
-                state.scheduler.pace.mean() as f64 / 1e6,
+                state.scheduler.run_time.mean() as f64 / 1e6,
                 state.scheduler.waiting()
             ),
         )
@@ -28,7 +28,7 @@ impl Inner {
         let scheduler = &state.scheduler;
         let wait = scheduler
             .wait_estimate(now)
-            .saturating_add(scheduler.pace.mean());
+            .saturating_add(scheduler.run_time.mean());
         Duration::from_nanos(wait).max(LEAST_RETRY)
     }
 

@@ -5,10 +5,10 @@ use super::outcome::Outcome;
 use crate::backend::panic_text;
 use crate::error::{EngineRefusal, NnError, quoted};
 use crate::job::{nanos, total_bytes};
-use crate::model_state::{Going, Inner, Overdue};
+use crate::model_state::{ActiveRun, Inner, Overdue};
 use crate::overdue;
 use crate::schedule::isolate::Isolate;
-use crate::schedule::pace::INLINE_BUDGET;
+use crate::schedule::run_time::INLINE_BUDGET;
 use crate::schedule::{Finished, RunId, Waiting};
 use crate::stats::BatchStats;
 use crate::tensor::NnTensor;
@@ -93,14 +93,17 @@ impl Inner {
         let mut outcome = self.execute(&mut slot, &start.calls);
         let mut state = self.lock();
         let now = self.now();
-        let going = state.going.iter().position(|going| going.run == run);
-        let going = going.map(|at| state.going.swap_remove(at));
+        let active = state
+            .active_runs
+            .iter()
+            .position(|active| active.run == run);
+        let active = active.map(|at| state.active_runs.swap_remove(at));
         state.quick.ran(start.shapes(), now - began, outcome.sound);
         let calls = start.calls;
-        if let Some(Going {
+        if let Some(ActiveRun {
             overdue: Overdue::Lost { .. },
             ..
-        }) = &going
+        }) = &active
         {
             // It was counted when it was given up, and another instance has its place; its result is dropped.
             drop(state);
@@ -146,11 +149,15 @@ impl Inner {
         let Ok(Ok(instance)) = made else { return };
         *slot = Slot::of(instance);
         let mut state = self.lock();
-        if let Some(going) = state.going.iter_mut().find(|going| going.run == run) {
-            going.interrupt = slot.interrupt.clone();
+        if let Some(active) = state
+            .active_runs
+            .iter_mut()
+            .find(|active| active.run == run)
+        {
+            active.interrupt = slot.interrupt.clone();
             // Its callers left before there was anything to interrupt.
             if let (Some(interrupt), false) =
-                (&slot.interrupt, matches!(going.overdue, Overdue::No))
+                (&slot.interrupt, matches!(active.overdue, Overdue::No))
             {
                 interrupt.interrupt();
             }
@@ -335,7 +342,7 @@ impl Inner {
         if let Some(interrupt) = &slot.interrupt {
             interrupt.reset();
         }
-        state.going.push(Going {
+        state.active_runs.push(ActiveRun {
             run: TRIAL,
             began: Instant::now(),
             calls: 0,
@@ -345,7 +352,7 @@ impl Inner {
         drop(state);
         let ran = self.on_instance(slot, inputs);
         let mut state = self.lock();
-        state.going.retain(|going| going.run != TRIAL);
+        state.active_runs.retain(|active| active.run != TRIAL);
         match state.given_up {
             true => given_up(),
             false => ran,

@@ -162,7 +162,7 @@ fn largest(row: &[f64]) -> Option<usize> {
 
 /// The memory of all shadow runs of a repository, and the calls that wait meanwhile.
 #[derive(Debug, Default)]
-pub struct Held {
+pub struct ShadowTotals {
     runs: AtomicUsize,
     bytes: AtomicU64,
     /// Calls that wait in the lines of all models.
@@ -174,12 +174,12 @@ pub struct Held {
 /// One model's part of the calls that wait, taken back when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Waits {
-    held: Arc<Held>,
+    held: Arc<ShadowTotals>,
     own: usize,
 }
 
 impl Waits {
-    pub fn of(held: &Arc<Held>) -> Self {
+    pub fn of(held: &Arc<ShadowTotals>) -> Self {
         Self {
             held: held.clone(),
             own: 0,
@@ -210,15 +210,15 @@ impl Drop for Waits {
 
 /// A shadow run's share of what all may hold, given back when it is dropped.
 #[derive(Debug)]
-pub struct Share {
-    held: Arc<Held>,
+pub struct ShadowPermit {
+    held: Arc<ShadowTotals>,
     bytes: u64,
 }
 
-impl Held {
+impl ShadowTotals {
     /// A share for another run, if there is room.
-    pub fn share(self: &Arc<Self>, bytes: u64) -> Option<Share> {
-        let share = Share {
+    pub fn share(self: &Arc<Self>, bytes: u64) -> Option<ShadowPermit> {
+        let share = ShadowPermit {
             held: self.clone(),
             bytes,
         };
@@ -230,7 +230,7 @@ impl Held {
     }
 }
 
-impl Drop for Share {
+impl Drop for ShadowPermit {
     fn drop(&mut self) {
         self.held.runs.fetch_sub(1, Ordering::SeqCst);
         self.held.bytes.fetch_sub(self.bytes, Ordering::SeqCst);
@@ -347,7 +347,7 @@ mod tests {
 
     #[test]
     fn shadow_runs_are_bounded_in_number_and_in_bytes_and_give_their_share_back() {
-        let held = Arc::new(Held::default());
+        let held = Arc::new(ShadowTotals::default());
         let shares: Vec<_> = (0..MAX_IN_ALL).map(|_| held.share(1).unwrap()).collect();
         assert!(held.share(1).is_none());
         drop(shares);

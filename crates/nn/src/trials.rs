@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 impl Model {
     /// Runs every instance once on `inputs`, so that the first caller does not pay for a backend's work at a first run,
-    /// and so that the model's pace is known. Blocks; counts nothing. For use before the model serves: instances that
+    /// and so that the model's run time is known. Blocks; counts nothing. For use before the model serves: instances that
     /// run meanwhile are left out. Returns the last instance's outputs.
     ///
     /// # Errors
@@ -36,7 +36,7 @@ impl Model {
         let mut state = self.0.lock();
         state.instances.append(&mut slots);
         if let Some(best) = best {
-            state.scheduler.pace.start(best, total_bytes(&inputs));
+            state.scheduler.run_time.start(best, total_bytes(&inputs));
             // The first run of an instance may take long for other reasons; the fastest of them represents the model.
             state
                 .quick
@@ -93,7 +93,7 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// What a call with these inputs would get.
+    /// The error that a call with these inputs would get.
     pub fn try_alone(&self, call: Named) -> Result<Vec<NnTensor>, NnError> {
         let inner = &*self.0;
         let call = call::bind(&inner.name, self.inputs(), &inner.rules, call)?;
@@ -105,7 +105,7 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// What the run fails with.
+    /// The error of the run.
     pub fn try_together(&self, calls: Vec<Named>) -> Result<Option<Vec<Vec<NnTensor>>>, NnError> {
         let inner = &*self.0;
         let Ok(plan) = &inner.plan else {

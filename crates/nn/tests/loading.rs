@@ -33,9 +33,9 @@ lanes = 1
 const FOR_EVER: Duration = Duration::from_secs(60);
 
 /// A backend that follows the instructions in a graph's bytes.
-struct Told;
+struct InstructedBackend;
 
-impl Backend for Told {
+impl Backend for InstructedBackend {
     fn name(&self) -> &'static str {
         "told"
     }
@@ -133,7 +133,7 @@ fn a_load_that_never_ends_fails_with_its_stage_and_the_others_are_loaded() {
         ("c", "never runs together"),
         ("d", "sound"),
     ]);
-    let repository = models.open(Arc::new(Told), Duration::from_secs(1));
+    let repository = models.open(Arc::new(InstructedBackend), Duration::from_secs(1));
     let took = models.load_all(&repository);
     assert!(took < Duration::from_secs(6), "{took:?}");
     for (name, stage) in [
@@ -160,7 +160,7 @@ fn after_five_seconds_a_slow_load_is_told_of_and_keeps_no_other_back() {
         ("c", "sound"),
         ("d", "sound"),
     ]);
-    let repository = models.open(Arc::new(Told), FOR_EVER);
+    let repository = models.open(Arc::new(InstructedBackend), FOR_EVER);
     let mut events = repository.events();
     let loading = repository.clone();
     models
@@ -197,7 +197,7 @@ fn after_five_seconds_a_slow_load_is_told_of_and_keeps_no_other_back() {
 #[test]
 fn a_load_that_can_be_ended_is_and_leaves_nothing() {
     let models = Models::new(&[("a", "never runs but ends when told")]);
-    let repository = models.open(Arc::new(Told), Duration::from_millis(300));
+    let repository = models.open(Arc::new(InstructedBackend), Duration::from_millis(300));
     let mut events = repository.events();
     models.load_all(&repository);
     assert!(state(&repository, "a").is_err());
@@ -223,7 +223,7 @@ fn loads_that_were_given_up_are_bounded_and_the_next_one_says_so() {
     let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
     let scripts: Vec<_> = names.iter().map(|name| (*name, "never runs")).collect();
     let models = Models::new(&scripts);
-    let repository = models.open(Arc::new(Told), Duration::from_millis(200));
+    let repository = models.open(Arc::new(InstructedBackend), Duration::from_millis(200));
     let took = models.load_all(&repository);
     assert!(took < Duration::from_secs(5), "{took:?}");
     let reasons: Vec<String> = (names.iter())

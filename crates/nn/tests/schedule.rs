@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use penstock_nn::schedule::isolate::Isolate;
 use penstock_nn::schedule::{
-    Ask, CallId, Class, Entered, Finished, Left, Limits, Nanos, QueueRefusal, RunId, Scheduler,
-    Waiting,
+    Ask, CallId, Class, Entered, Finished, LeaveOutcome, Limits, Nanos, QueueRefusal, RunId,
+    Scheduler, Waiting,
 };
 
 const SCHEDULES: u64 = 10_000;
@@ -377,12 +377,12 @@ impl World {
             return;
         }
         match version.scheduler.leave(id) {
-            Left::Queue(call) => {
+            LeaveOutcome::Queue(call) => {
                 assert!(running.is_none());
                 version.waiting.remove(&id).expect("it waited");
                 self.end(call.payload, End::Left);
             }
-            Left::Ended => panic!("{id:?} neither waits nor runs"),
+            LeaveOutcome::Ended => panic!("{id:?} neither waits nor runs"),
             left => {
                 let call = running.expect("it runs");
                 self.fates[call].gone = true;
@@ -391,7 +391,7 @@ impl World {
                         && calls.iter().any(|call| !self.fates[call.payload].gone)
                 };
                 let shared = version.runs.values().any(|(_, _, calls)| alive(calls));
-                assert_eq!(shared, matches!(left, Left::Shared));
+                assert_eq!(shared, matches!(left, LeaveOutcome::Shared));
             }
         }
         self.look(at);

@@ -339,7 +339,7 @@ async fn a_quick_model_runs_on_the_task_that_asks_and_a_slow_one_never_does() {
     assert_eq!(
         elsewhere.swap(0, Ordering::SeqCst),
         1,
-        "a model of unknown pace runs elsewhere"
+        "a model of unknown run time runs elsewhere"
     );
 
     let quick = model(&backend, 1, 4);

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use penstock_nn::backend::scripted::{Scripted, Step};
-use penstock_nn::shadow::{Held, MAX_OF_MODEL, ShadowStats};
+use penstock_nn::shadow::{MAX_OF_MODEL, ShadowStats, ShadowTotals};
 use penstock_nn::{ErrorCode, GraphSource, LoadOptions, Model, NnError, NnTensor, Stats};
 use support::{Gate, as_fp32, fp32, until};
 use tokio::task::JoinSet;
@@ -17,7 +17,7 @@ fn model(backend: &Scripted, instances: usize) -> Model {
 }
 
 /// One of the models that share what their shadow runs hold.
-fn beside(backend: &Scripted, instances: usize, held: &Arc<Held>) -> Model {
+fn beside(backend: &Scripted, instances: usize, held: &Arc<ShadowTotals>) -> Model {
     let options = LoadOptions {
         instances: Some(instances),
         queue_max: 16,

@@ -1,4 +1,4 @@
-//! What a process of its own costs a call, beside the same engine on a thread. Nothing is asserted about time: machines
+//! Measures the cost of a model's own process for a call, beside the same engine on a thread. Nothing is asserted about time: machines
 //! differ and are shared.
 //!
 //! ```text

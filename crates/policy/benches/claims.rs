@@ -1,4 +1,4 @@
-//! How many idempotent calls a second the durable store takes, beside what the disk allows.
+//! Measures the idempotent calls per second that the durable store takes, and the limit that the disk sets.
 //!
 //! Prints a table and asserts nothing. Usage: `cargo bench --package penstock-policy [-- DIRECTORY]`; the
 //! directory is on the disk to be measured (without one: the system's temporary directory).
@@ -80,7 +80,7 @@ async fn caller(number: u64, store: Arc<EmbeddedStore>, completed: bool, end: In
         let call = CallParts {
             tenant: "bench",
             method: "POST",
-            route: "/v1/models/identity:predict",
+            call_name: "predict identity",
             query: "",
             content_type: "application/json",
             body: b"{}",

@@ -1,5 +1,5 @@
-//! Which caller a request is from, and whether it is allowed: API keys, callers without credentials, certificates, tenants, tiers, scopes, and a store
-//! that fails. Tokens and signatures have tables of their own.
+//! Tables for the caller of a request and its permission: API keys, callers without credentials, certificates, tenants, tiers,
+//! scopes, and a store that fails. Tokens and signatures have their own tables.
 
 use penstock_core::kv::run_ready;
 use penstock_core::{Caller, Kv};
@@ -97,7 +97,7 @@ fn revoke(kv: &MemoryKv, text: &str) {
     run_ready(kv.set(&record::revoked_name(id), b"1")).unwrap();
 }
 
-struct Call<'a> {
+struct TestCall<'a> {
     bearer: Option<&'a str>,
     address: Option<&'a str>,
     forwarded: bool,
@@ -106,7 +106,7 @@ struct Call<'a> {
     now_ms: u64,
 }
 
-impl Default for Call<'_> {
+impl Default for TestCall<'_> {
     fn default() -> Self {
         Self {
             bearer: None,
@@ -122,7 +122,7 @@ impl Default for Call<'_> {
 fn admit(
     auth: &mut Authenticator,
     kv: &MemoryKv,
-    call: &Call<'_>,
+    call: &TestCall<'_>,
 ) -> Result<Admitted, CheckRefusal> {
     let value = call.bearer.map(|text| format!("Bearer {text}"));
     let headers: Vec<(&str, &[u8])> = value
@@ -152,9 +152,9 @@ fn a_key_makes_a_caller_of_its_record() {
     let kv = store();
     let text = put_key(&kv, 1, |_| {});
     let mut auth = authenticator(POLICY);
-    let call = Call {
+    let call = TestCall {
         bearer: Some(&text),
-        ..Call::default()
+        ..TestCall::default()
     };
     let admitted = admit(&mut auth, &kv, &call).unwrap();
     let id = api_key::parse(&text).unwrap().id.to_owned();
@@ -210,9 +210,9 @@ fn each_way_a_key_can_be_wrong_has_its_own_refusal_and_unknown_and_wrong_look_al
         (&good[..50], Some(RefusalKind::Unreadable)),
     ] {
         let mut auth = authenticator(POLICY);
-        let call = Call {
+        let call = TestCall {
             bearer: Some(text),
-            ..Call::default()
+            ..TestCall::default()
         };
         let outcome = admit(&mut auth, &kv, &call);
         assert_eq!(kind(&outcome), expected, "{text}");
@@ -243,9 +243,9 @@ fn known_and_unknown_ids_ask_the_store_alike() {
     let mut asked = Vec::new();
     for text in [&wrong, &unknown, &wrong, &unknown] {
         let before = kv.operations();
-        let call = Call {
+        let call = TestCall {
             bearer: Some(text),
-            ..Call::default()
+            ..TestCall::default()
         };
         assert_eq!(
             kind(&admit(&mut auth, &kv, &call)),
@@ -264,10 +264,10 @@ fn a_revocation_takes_effect_within_the_stated_time_and_so_does_a_disabled_tenan
     let other = put_key(&kv, 2, |record| record.tenant = "other".into());
     let mut auth = authenticator(POLICY);
     let mut at = |text: &str, now_ms| {
-        let call = Call {
+        let call = TestCall {
             bearer: Some(text),
             now_ms,
-            ..Call::default()
+            ..TestCall::default()
         };
         kind(&admit(&mut auth, &kv, &call))
     };
@@ -292,9 +292,9 @@ fn a_new_key_works_although_its_id_was_asked_for_before() {
     let kv = store();
     let text = put_key(&MemoryKv::default(), 1, |_| {});
     let mut auth = authenticator(POLICY);
-    let mut call = Call {
+    let mut call = TestCall {
         bearer: Some(&text),
-        ..Call::default()
+        ..TestCall::default()
     };
     assert_eq!(
         kind(&admit(&mut auth, &kv, &call)),
@@ -312,10 +312,10 @@ fn a_store_that_fails_closes_the_door_and_what_was_confirmed_is_honoured_for_the
     let never_seen = put_key(&kv, 2, |_| {});
     let mut auth = authenticator(POLICY);
     let mut at = |text: &str, now_ms| {
-        let call = Call {
+        let call = TestCall {
             bearer: Some(text),
             now_ms,
-            ..Call::default()
+            ..TestCall::default()
         };
         admit(&mut auth, &kv, &call)
     };
@@ -344,9 +344,9 @@ fn a_record_that_cannot_be_read_opens_nothing() {
     let name = record::key_name(api_key::parse(&text).unwrap().id);
     for spoiled in [&b"{"[..], b"{}", b"\xff", b"{\"v\":1,\"digest\":\"\"}"] {
         run_ready(kv.set(&name, spoiled)).unwrap();
-        let call = Call {
+        let call = TestCall {
             bearer: Some(&text),
-            ..Call::default()
+            ..TestCall::default()
         };
         let outcome = admit(&mut authenticator(POLICY), &kv, &call);
         assert_eq!(kind(&outcome), Some(RefusalKind::StoreFailed));
@@ -363,9 +363,9 @@ fn without_a_pepper_no_key_is_good() {
         shared: Vec::new(),
     };
     let mut auth = Authenticator::new(settings, none, false).unwrap();
-    let call = Call {
+    let call = TestCall {
         bearer: Some(&text),
-        ..Call::default()
+        ..TestCall::default()
     };
     assert_eq!(
         kind(&admit(&mut auth, &kv, &call)),
@@ -397,10 +397,10 @@ fn who_shows_nothing_is_let_in_only_where_the_policy_says_so() {
     ] {
         let settings = document::auth(policy).unwrap();
         let mut auth = Authenticator::new(settings, secrets(), public).unwrap();
-        let call = Call {
+        let call = TestCall {
             address,
             forwarded,
-            ..Call::default()
+            ..TestCall::default()
         };
         let outcome = admit(&mut auth, &store(), &call);
         assert_eq!(
@@ -427,9 +427,9 @@ fn a_wrong_credential_is_refused_where_none_would_do() {
         ("nonsense", RefusalKind::Unreadable),
         ("a.b.c", RefusalKind::Invalid),
     ] {
-        let call = Call {
+        let call = TestCall {
             bearer: Some(bearer),
-            ..Call::default()
+            ..TestCall::default()
         };
         assert_eq!(
             kind(&admit(&mut auth, &store(), &call)),
@@ -482,9 +482,9 @@ fn a_made_up_key_counts_as_none_only_where_the_policy_says_so() {
         ),
     ] {
         for (policy, expected) in [(&off, without), (&on, with)] {
-            let call = Call {
+            let call = TestCall {
                 bearer: Some(bearer),
-                ..Call::default()
+                ..TestCall::default()
             };
             let outcome = admit(&mut authenticator(policy), &store(), &call);
             assert_eq!(kind(&outcome), expected, "{bearer} {policy}");
@@ -495,9 +495,9 @@ fn a_made_up_key_counts_as_none_only_where_the_policy_says_so() {
     }
     // Where callers without credentials are not let in, the made-up key is what is wrong.
     let loopback = on.replace("anywhere", "loopback");
-    let call = Call {
+    let call = TestCall {
         bearer: Some("none"),
-        ..Call::default()
+        ..TestCall::default()
     };
     let outcome = admit(&mut authenticator(&loopback), &store(), &call);
     assert_eq!(kind(&outcome), Some(RefusalKind::Unreadable));
@@ -520,11 +520,11 @@ fn scopes_and_tiers_bound_what_a_caller_may_do_and_nothing_is_allowed_unsaid() {
             record.scopes = scopes.iter().map(|text| scope(text)).collect();
             record.tier = tier.into();
         });
-        let call = Call {
+        let call = TestCall {
             bearer: Some(&text),
             route,
             model,
-            ..Call::default()
+            ..TestCall::default()
         };
         let outcome = admit(&mut authenticator(POLICY), &kv, &call);
         let expected = (!allowed).then_some(RefusalKind::Denied);
@@ -556,10 +556,10 @@ fn another_tenants_models_are_hidden_and_those_nobody_owns_are_everybodys() {
         (&other, "m", None),
         (&other, "acme-1", Some(RefusalKind::Hidden)),
     ] {
-        let call = Call {
+        let call = TestCall {
             bearer: Some(text),
             model: Some(model),
-            ..Call::default()
+            ..TestCall::default()
         };
         let outcome = admit(&mut auth, &kv, &call);
         assert_eq!(kind(&outcome), expected, "{model}");
@@ -629,16 +629,16 @@ fn what_an_instance_remembers_is_bounded_under_a_flood_and_good_keys_stay() {
                 *byte = (state >> 56) as u8;
             }
         });
-        let call = Call {
+        let call = TestCall {
             bearer: Some(if at == 0 { &good } else { &text }),
-            ..Call::default()
+            ..TestCall::default()
         };
         let _ = admit(&mut auth, &kv, &call);
     }
     let before = kv.operations();
-    let call = Call {
+    let call = TestCall {
         bearer: Some(&good),
-        ..Call::default()
+        ..TestCall::default()
     };
     assert!(admit(&mut auth, &kv, &call).is_ok());
     assert_eq!(kv.operations(), before, "the good key was still remembered");
@@ -661,11 +661,11 @@ fn an_address_whose_tokens_do_not_hold_is_held_back_and_others_are_not() {
     // {"alg":"HS256"}.{"iss":"https://idp"} and a signature that is none.
     let bad = "eyJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJodHRwczovL2lkcCJ9.AAAA";
     let mut at = |address, now_ms| {
-        let call = Call {
+        let call = TestCall {
             bearer: Some(bad),
             address: Some(address),
             now_ms,
-            ..Call::default()
+            ..TestCall::default()
         };
         kind(&admit(&mut auth, &kv, &call))
     };
@@ -798,7 +798,7 @@ proptest! {
         prop_assume!(changed[at] != to);
         changed[at] = to;
         let changed = String::from_utf8(changed).unwrap();
-        let call = Call { bearer: Some(&changed), ..Call::default() };
+        let call = TestCall { bearer: Some(&changed), ..TestCall::default() };
         prop_assert!(admit(&mut authenticator(POLICY), &kv, &call).is_err());
     }
 }

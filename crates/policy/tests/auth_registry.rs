@@ -439,7 +439,7 @@ fn a_store_that_fails_or_is_full_is_told() {
 
 /// The results that the administrators of a simulation got.
 #[derive(Default)]
-struct Told {
+struct AdminResults {
     made: Vec<KeyRecord>,
     revoked: BTreeSet<String>,
     /// The end of each rotated key.
@@ -459,7 +459,7 @@ fn values(sim: &Sim, prefix: &str) -> Vec<(String, Vec<u8>)> {
 }
 
 /// Checks the invariants that hold at any time.
-fn check(sim: &Sim, told: &Told) {
+fn check(sim: &Sim, told: &AdminResults) {
     let slots: Vec<Slot> = values(sim, "auth:index:keys:")
         .iter()
         .map(|(_, value)| decode(value).unwrap())
@@ -506,7 +506,7 @@ fn check(sim: &Sim, told: &Told) {
     assert_eq!(once.len(), told.tenants.len(), "a tenant was made twice");
 }
 
-async fn administrate(sim: Sim, kv: SimKv, told: Rc<RefCell<Told>>) {
+async fn administrate(sim: Sim, kv: SimKv, told: Rc<RefCell<AdminResults>>) {
     let pepper = pepper();
     for _ in 0..6 {
         sim.sleep(sim.below(40)).await;
@@ -561,7 +561,7 @@ fn schedule(seed: u64) -> (usize, usize, usize) {
         crash: 20 * (seed / 4 % 2),
     };
     let sim = Sim::new(seed, NOON_MS, faults);
-    let told = Rc::new(RefCell::new(Told::default()));
+    let told = Rc::new(RefCell::new(AdminResults::default()));
     for _ in 0..4 {
         sim.spawn(NOON_MS, administrate(sim.clone(), sim.kv(), told.clone()));
     }

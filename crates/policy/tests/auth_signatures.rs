@@ -75,7 +75,7 @@ impl Request {
     }
 }
 
-/// How a request is signed.
+/// The signature of a request.
 #[derive(Clone, Debug)]
 struct Plan {
     covered: Vec<String>,

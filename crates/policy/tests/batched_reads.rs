@@ -34,7 +34,7 @@ fn store() -> MemoryKv {
     kv
 }
 
-/// What a host has for these names: a counter's bytes are of a form of its own.
+/// The entries of a host under these names. The bytes of a counter have their own form.
 fn found(kv: &MemoryKv, asked: &[String]) -> Found {
     let value = |name: &String| match name.as_str() {
         "counter" => Some(b"seven".to_vec()),

@@ -5,7 +5,7 @@ use penstock_core::Kv;
 use penstock_core::kv::run_ready;
 use penstock_policy::cache::place::ENTRIES_OF_A_PLACE;
 use penstock_policy::cache::words::NO_TICKET;
-use penstock_policy::cache::{Address, Kept, Looked};
+use penstock_policy::cache::{Address, Lookup, StoredResult};
 use penstock_testkit::{Faults, MemoryKv, Sim, SimKv};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -23,19 +23,19 @@ fn address(places: u32, of: u8) -> Address {
     Address::new("m", places, &digest(of), LEASE_MS).expect("it can be")
 }
 
-fn look(kv: &MemoryKv, at: &Address, now_ms: u64) -> Looked {
+fn look(kv: &MemoryKv, at: &Address, now_ms: u64) -> Lookup {
     run_ready(at.look(kv, now_ms - TTL_MS, None, now_ms)).expect("the store answers")
 }
 
 fn begin(kv: &MemoryKv, at: &Address, now_ms: u64) -> u64 {
     match look(kv, at, now_ms) {
-        Looked::Run(ticket) => ticket,
+        Lookup::Run(ticket) => ticket,
         other => panic!("{other:?}"),
     }
 }
 
-fn hit(value: &[u8], kept_ms: u64) -> Looked {
-    Looked::Hit(Kept {
+fn hit(value: &[u8], kept_ms: u64) -> Lookup {
+    Lookup::Hit(StoredResult {
         value: value.to_vec(),
         kept_ms,
     })
@@ -53,8 +53,8 @@ fn a_result_is_found_until_it_is_too_old_for_who_asks() {
     // Younger than it is: the next flight, of which there is one.
     let later = kept_ms + 10_000;
     let younger = |waiting| run_ready(at.look(&kv, later - 9_999, waiting, later));
-    assert!(matches!(younger(None), Ok(Looked::Run(_))));
-    assert_eq!(younger(None), Ok(Looked::Wait));
+    assert!(matches!(younger(None), Ok(Lookup::Run(_))));
+    assert_eq!(younger(None), Ok(Lookup::Wait));
     // A caller that accepts its age gets it meanwhile.
     assert_eq!(look(&kv, &at, later), hit(b"one", kept_ms));
 }
@@ -64,8 +64,8 @@ fn another_question_is_never_answered_and_its_caller_never_held_up() {
     let kv = MemoryKv::default();
     let (one, other) = (address(1, 1), address(1, 2));
     let ticket = begin(&kv, &one, NOON_MS);
-    assert_eq!(look(&kv, &one, NOON_MS), Looked::Wait);
-    assert_eq!(look(&kv, &other, NOON_MS), Looked::Bypass);
+    assert_eq!(look(&kv, &one, NOON_MS), Lookup::Wait);
+    assert_eq!(look(&kv, &other, NOON_MS), Lookup::Bypass);
     run_ready(one.keep(&kv, ticket, b"one", NOON_MS)).unwrap();
     // It overwrites the place, so the first call runs again.
     let ticket = begin(&kv, &other, NOON_MS);
@@ -80,7 +80,7 @@ fn a_run_that_came_to_nothing_lets_the_next_one_begin_at_once() {
     let (kv, at) = (MemoryKv::default(), address(1, 1));
     for _ in 0..20 {
         let ticket = begin(&kv, &at, NOON_MS);
-        assert_eq!(look(&kv, &at, NOON_MS), Looked::Wait);
+        assert_eq!(look(&kv, &at, NOON_MS), Lookup::Wait);
         run_ready(at.release(&kv, ticket)).unwrap();
     }
 }
@@ -93,7 +93,7 @@ fn a_runner_that_dies_is_replaced_by_one_when_its_lease_is_over() {
         begin(&kv, &at, now_ms);
         let last_ms = now_ms + u64::from(LEASE_MS) - 1;
         for now_ms in [now_ms, now_ms + 1, last_ms] {
-            assert_eq!(look(&kv, &at, now_ms), Looked::Wait);
+            assert_eq!(look(&kv, &at, now_ms), Lookup::Wait);
         }
     }
 }
@@ -105,10 +105,10 @@ fn nobody_waits_for_ever() {
     let lease_ms = u64::from(LEASE_MS);
     let again =
         |now_ms| run_ready(at.look(&kv, 0, Some(NOON_MS), now_ms)).expect("the store answers");
-    assert_eq!(again(NOON_MS + lease_ms - 1), Looked::Wait);
-    assert!(matches!(again(NOON_MS + lease_ms), Looked::Run(_)));
-    assert_eq!(again(NOON_MS + 2 * lease_ms - 1), Looked::Wait);
-    assert_eq!(again(NOON_MS + 2 * lease_ms), Looked::Bypass);
+    assert_eq!(again(NOON_MS + lease_ms - 1), Lookup::Wait);
+    assert!(matches!(again(NOON_MS + lease_ms), Lookup::Run(_)));
+    assert_eq!(again(NOON_MS + 2 * lease_ms - 1), Lookup::Wait);
+    assert_eq!(again(NOON_MS + 2 * lease_ms), Lookup::Bypass);
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn what_was_run_without_looking_is_found_too() {
     run_ready(at.keep(&kv, NO_TICKET, b"again", NOON_MS + 1)).unwrap();
     assert_eq!(look(&kv, &at, NOON_MS + 1), hit(b"again", NOON_MS + 1));
     // The flight goes on beside it.
-    assert_eq!(look(&kv, &other, NOON_MS + 1), Looked::Wait);
+    assert_eq!(look(&kv, &other, NOON_MS + 1), Lookup::Wait);
     run_ready(other.keep(&kv, ticket, b"other", NOON_MS + 2)).unwrap();
     assert_eq!(look(&kv, &other, NOON_MS + 2), hit(b"other", NOON_MS + 2));
 }
@@ -156,7 +156,7 @@ fn a_place_whose_claims_are_all_dead_comes_back() {
         let name = format!("cache-flight:m:0:{claim}");
         run_ready(kv.increment(&name, NOON_MS as i64 - 3_600_000)).unwrap();
     }
-    assert_eq!(look(&kv, &at, NOON_MS), Looked::Bypass);
+    assert_eq!(look(&kv, &at, NOON_MS), Lookup::Bypass);
     let ticket = begin(&kv, &at, NOON_MS);
     run_ready(at.keep(&kv, ticket, b"one", NOON_MS)).unwrap();
     assert_eq!(look(&kv, &at, NOON_MS), hit(b"one", NOON_MS));
@@ -236,14 +236,14 @@ impl Drop for Life {
     }
 }
 
-/// How a run goes.
+/// The behaviour of runs.
 #[derive(Clone, Copy)]
-struct Pace {
+struct RunBehaviour {
     /// Milliseconds of a usual run.
     run_ms: u64,
-    /// How many of 16 runs take longer than the lease.
+    /// The number of 16 runs that take longer than the lease.
     slow: u64,
-    /// How many of 16 runs come to nothing.
+    /// The number of 16 runs that fail.
     fail: u64,
 }
 
@@ -254,7 +254,7 @@ async fn one_call(
     places: u32,
     of: u8,
     skew: i64,
-    pace: Pace,
+    behaviour: RunBehaviour,
     slack_ms: u64,
     ledger: &Rc<RefCell<Ledger>>,
 ) -> bool {
@@ -268,12 +268,12 @@ async fn one_call(
         let looked = at.look(kv, now_ms - TTL_MS, waiting, now_ms).await;
         let waited_ms = sim.now_ms() - began_ms;
         match looked {
-            Ok(Looked::Wait) => {
+            Ok(Lookup::Wait) => {
                 waiting.get_or_insert(now_ms);
                 sim.sleep(3 + sim.below(5)).await;
                 continue;
             }
-            Ok(Looked::Hit(kept)) => {
+            Ok(Lookup::Hit(kept)) => {
                 assert_eq!(
                     kept.value.first(),
                     Some(&of),
@@ -281,7 +281,7 @@ async fn one_call(
                 );
                 ledger.borrow_mut().hits += 1;
             }
-            Ok(Looked::Run(ticket)) => {
+            Ok(Lookup::Run(ticket)) => {
                 let id = {
                     let mut ledger = ledger.borrow_mut();
                     let lease_ms = u64::from(LEASE_MS);
@@ -299,23 +299,23 @@ async fn one_call(
                     });
                     ledger.running.len() - 1
                 };
-                let run_ms = if sim.below(16) < pace.slow {
+                let run_ms = if sim.below(16) < behaviour.slow {
                     sim.below(6_000)
                 } else {
-                    sim.below(pace.run_ms + 1)
+                    sim.below(behaviour.run_ms + 1)
                 };
                 sim.sleep(run_ms).await;
                 ledger.borrow_mut().running[id].ended = true;
-                if sim.below(16) < pace.fail {
+                if sim.below(16) < behaviour.fail {
                     let _ = at.release(kv, ticket).await;
                 } else {
                     let value = [of, ticket as u8];
                     let _ = at.keep(kv, ticket, &value, clock()).await;
                 }
             }
-            Ok(Looked::Bypass) | Err(_) => {
+            Ok(Lookup::Bypass) | Err(_) => {
                 ledger.borrow_mut().beside += 1;
-                sim.sleep(sim.below(pace.run_ms + 1)).await;
+                sim.sleep(sim.below(behaviour.run_ms + 1)).await;
                 // A caller that asked for a run stores its result.
                 if sim.below(8) == 0 {
                     let _ = at.keep(kv, NO_TICKET, &[of, 0], clock()).await;
@@ -332,13 +332,13 @@ async fn one_call(
 }
 
 /// The events of one schedule.
-struct Told {
+struct Events {
     runs: u64,
     hits: u64,
     doubled: u64,
 }
 
-fn schedule(seed: u64) -> Told {
+fn schedule(seed: u64) -> Events {
     let result = std::panic::catch_unwind(|| simulate(seed));
     result.unwrap_or_else(|panic| {
         eprintln!("failed with PENSTOCK_SEED={seed}");
@@ -351,7 +351,7 @@ fn is_prompt(seed: u64) -> bool {
     seed % 4 != 3
 }
 
-fn simulate(seed: u64) -> Told {
+fn simulate(seed: u64) -> Events {
     let faults = match seed % 4 {
         0 => Faults::NONE,
         1 => Faults {
@@ -377,7 +377,7 @@ fn simulate(seed: u64) -> Told {
             crash: 20,
         },
     };
-    let pace = Pace {
+    let behaviour = RunBehaviour {
         run_ms: [5, 60, 400][(seed / 4 % 3) as usize],
         slow: seed / 8 % 2,
         fail: seed / 16 % 3,
@@ -402,7 +402,7 @@ fn simulate(seed: u64) -> Told {
             let life = Life::new(&ledger);
             for _ in 0..3 {
                 let skew = skews[(caller % 3) as usize];
-                one_call(&sim, &kv, places, of, skew, pace, 150, &ledger).await;
+                one_call(&sim, &kv, places, of, skew, behaviour, 150, &ledger).await;
                 sim.sleep(sim.below(200)).await;
             }
             life.ended.set(true);
@@ -441,14 +441,14 @@ fn simulate(seed: u64) -> Told {
         let at = sim.now_ms() + u64::from(of) * 60_000;
         sim.spawn(at, async move {
             let sim = sim_;
-            let pace = Pace {
+            let behaviour = RunBehaviour {
                 run_ms: 20,
                 slow: 0,
                 fail: 0,
             };
             for _ in 0..8 {
                 let hits = ledger.borrow().hits;
-                one_call(&sim, &kv, places, of, 0, pace, 0, &ledger).await;
+                one_call(&sim, &kv, places, of, 0, behaviour, 0, &ledger).await;
                 if ledger.borrow().hits > hits {
                     usable.set(usable.get() + 1);
                     return;
@@ -460,7 +460,7 @@ fn simulate(seed: u64) -> Told {
     sim.run(|sim| assert!(sim.live_entries() as u64 <= most, "entries pile up"));
     assert_eq!(usable.get(), u32::from(digests), "a place is stuck");
     let ledger = ledger.borrow();
-    Told {
+    Events {
         runs: ledger.runs,
         hits: ledger.hits,
         doubled: ledger.doubled,
@@ -479,7 +479,7 @@ fn seeds() -> (u64, u64) {
 #[test]
 fn whatever_is_lost_or_late_or_dies_no_result_is_anothers_and_one_runs_within_a_lease() {
     let (first, count) = seeds();
-    let mut all = Told {
+    let mut all = Events {
         runs: 0,
         hits: 0,
         doubled: 0,
@@ -490,7 +490,7 @@ fn whatever_is_lost_or_late_or_dies_no_result_is_anothers_and_one_runs_within_a_
         all.hits += told.hits;
         all.doubled += told.doubled;
     }
-    let Told {
+    let Events {
         runs,
         hits,
         doubled,
@@ -504,7 +504,7 @@ fn of_many_identical_misses_one_runs_and_all_others_have_its_result() {
     for seed in 0..200 {
         let sim = Sim::new(seed, NOON_MS, Faults::NONE);
         let ledger = Rc::new(RefCell::new(Ledger::default()));
-        let pace = Pace {
+        let behaviour = RunBehaviour {
             run_ms: 300,
             slow: 0,
             fail: 0,
@@ -512,7 +512,7 @@ fn of_many_identical_misses_one_runs_and_all_others_have_its_result() {
         for _ in 0..64 {
             let (kv, ledger, sim_) = (sim.kv(), ledger.clone(), sim.clone());
             sim.spawn(NOON_MS + sim.below(20), async move {
-                one_call(&sim_, &kv, 4, 1, 0, pace, 0, &ledger).await;
+                one_call(&sim_, &kv, 4, 1, 0, behaviour, 0, &ledger).await;
             });
         }
         sim.run(|_| {});

@@ -26,7 +26,7 @@ fn call(body: &[u8]) -> CallParts<'_> {
     CallParts {
         tenant: "t",
         method: "POST",
-        route: "/v1/models/m:predict",
+        call_name: "predict m",
         query: "",
         content_type: "application/json",
         body,
@@ -586,7 +586,7 @@ struct Schedule {
     faults: Faults,
 }
 
-/// How a caller's simulated call ended.
+/// The outcome of a caller's simulated call.
 enum Ended {
     Told(String),
     Retry,

@@ -4,7 +4,7 @@
 use crate::quota_common;
 
 use penstock_core::kv::run_ready;
-use penstock_policy::quota::swap::Verdict;
+use penstock_policy::quota::swap::SwapCheck;
 use penstock_policy::quota::{
     Admission, Cost, Quota, QuotaRefusal, RefusalKind, Status, StoreAccess,
 };
@@ -133,7 +133,7 @@ fn check(text: &str, unit: Unit, steps: &[Step]) -> Result<(), TestCaseError> {
     let mut world = World::new(text, unit);
     if text.contains("burst = 40") {
         let reason = "this test says so".to_owned();
-        world.quota.assume_swap(Verdict::Unsound(reason));
+        world.quota.assume_swap(SwapCheck::Unsound(reason));
     }
     let is_leaky = text.contains("leaky");
     for step in steps {

@@ -4,7 +4,7 @@ use crate::quota_common;
 
 use penstock_core::kv::run_ready;
 use penstock_policy::quota::limits::Algorithm;
-use penstock_policy::quota::swap::Verdict;
+use penstock_policy::quota::swap::SwapCheck;
 use penstock_policy::quota::{CallAttributes, Cost, Quota, RefusalKind, StoreAccess, headers};
 use penstock_testkit::sim::Entry;
 use penstock_testkit::{Faults, MemoryKv, Sim};
@@ -32,7 +32,7 @@ fn race(seed: u64, text: &str, racers: usize) -> (usize, Sim) {
     let admitted = shared(0);
     for _ in 0..racers {
         let (sim2, admitted, mut quota) = (sim.clone(), admitted.clone(), quota(text));
-        quota.assume_swap(Verdict::Sound);
+        quota.assume_swap(SwapCheck::Sound);
         sim.spawn(sim.now_ms() + sim.below(3), async move {
             let result = admit(&mut quota, &sim2, &tenant("a"), ONE).await;
             *admitted.borrow_mut() += usize::from(result.is_ok());
@@ -644,7 +644,7 @@ fn a_bucket_survives_the_turn_of_its_generation() {
         let admitted = shared(0);
         for racer in 0..24_u64 {
             let (sim2, admitted, mut quota) = (sim.clone(), admitted.clone(), quota(text));
-            quota.assume_swap(Verdict::Sound);
+            quota.assume_swap(SwapCheck::Sound);
             sim.spawn(sim.now_ms() + sim.below(2_000), async move {
                 let kv = sim2.kv();
                 let now = sim2.now_ms() - 2_000 + racer % 5 * 1_000;

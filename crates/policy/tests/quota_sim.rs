@@ -7,7 +7,7 @@ use crate::quota_common;
 
 use penstock_policy::quota::gcra;
 use penstock_policy::quota::limits::{Algorithm, Unit};
-use penstock_policy::quota::swap::Verdict;
+use penstock_policy::quota::swap::SwapCheck;
 use penstock_policy::quota::{Cost, Limit, Quota, QuotaDocument, RefusalKind, StoreAccess};
 use penstock_testkit::sim::Entry;
 use penstock_testkit::{Faults, Random, Sim};
@@ -146,11 +146,11 @@ fn instance(plan: &Plan) -> Quota {
     quota
 }
 
-fn verdict(plan: &Plan) -> Verdict {
+fn verdict(plan: &Plan) -> SwapCheck {
     if plan.sound {
-        Verdict::Sound
+        SwapCheck::Sound
     } else {
-        Verdict::Unsound("assumed".to_owned())
+        SwapCheck::Unsound("assumed".to_owned())
     }
 }
 

@@ -1,4 +1,4 @@
-//! Which version answers, and what an administrator may change: tables.
+//! Tables for the version that answers, and for the changes that an administrator may make.
 
 use penstock_core::ModelVersion;
 use penstock_policy::rollout::edit::{Change, EditError, Environment};

@@ -7,7 +7,7 @@
 use penstock_core::ModelVersion;
 use penstock_policy::rollout::edit::{Change, Environment};
 use penstock_policy::rollout::judge::{
-    self, Outcome, Verdict, counter, is_to_judge, judge, numbers,
+    self, Judgement, Outcome, counter, is_to_judge, judge, numbers,
 };
 use penstock_policy::rollout::store::{self, Tallies};
 use penstock_policy::rollout::{
@@ -193,7 +193,7 @@ fn a_split_gives_each_arm_its_part_within_one_percent_and_other_runs_draw_others
     println!("an arm's part is off by at most {worst:.3} points, at {CALLERS} callers");
 }
 
-/// How a version does.
+/// The behaviour of a version.
 #[derive(Clone, Copy)]
 struct Does {
     /// Of a thousand calls, how many fail.
@@ -235,7 +235,7 @@ fn until_rollback(
         let (outcome, latency_ns) = does.call(&mut random);
         tallies[counter(arm, outcome, latency_ns) as usize] += 1;
         if is_to_judge(arm, outcome, random.bits())
-            && let Verdict::RollBack(_) = judge(&tallies, &bounds)
+            && let Judgement::RollBack(_) = judge(&tallies, &bounds)
         {
             return Some((n, tried));
         }
@@ -387,7 +387,7 @@ impl Instances {
             for (sum, more) in sums.iter_mut().zip(earlier) {
                 *sum += more;
             }
-            if let Verdict::RollBack(why) = judge(&sums, &bounds)
+            if let Judgement::RollBack(why) = judge(&sums, &bounds)
                 && let Ok(first) = store::roll_back(&kv, "m", id, &why).await
             {
                 *self.firsts.borrow_mut() += u64::from(first);
@@ -472,13 +472,13 @@ fn instances_that_read_late_and_die_end_a_bad_canary_once_and_a_good_one_never()
 
 /// The results that administrators got.
 #[derive(Default)]
-struct Told {
+struct AdminResults {
     /// By generation, what was done.
     done: BTreeMap<u64, (String, u64)>,
     asked: u64,
 }
 
-async fn administrate(sim: Sim, kv: SimKv, told: Rc<RefCell<Told>>, skew_ms: u64) {
+async fn administrate(sim: Sim, kv: SimKv, told: Rc<RefCell<AdminResults>>, skew_ms: u64) {
     for _ in 0..6 {
         // Around the end of a window of claims.
         sim.sleep(sim.below(9_000)).await;
@@ -541,7 +541,7 @@ fn of_several_administrators_none_undoes_what_another_was_told_of() {
         // Ten seconds before a window's end.
         let begin_ms = NOON_MS / 60_000 * 60_000 + 50_000;
         let sim = Sim::new(seed, begin_ms, faults);
-        let told = Rc::new(RefCell::new(Told::default()));
+        let told = Rc::new(RefCell::new(AdminResults::default()));
         for n in 0..4 {
             let caller = administrate(sim.clone(), sim.kv(), told.clone(), n * 500);
             sim.spawn(begin_ms, caller);
@@ -577,7 +577,7 @@ fn of_several_administrators_none_undoes_what_another_was_told_of() {
         all.1 += told.asked;
         // Whatever died, all operations work two minutes later.
         sim.set_faults(Faults::NONE);
-        let last = Rc::new(RefCell::new(Told::default()));
+        let last = Rc::new(RefCell::new(AdminResults::default()));
         let caller = administrate(sim.clone(), sim.kv(), last.clone(), 0);
         sim.spawn(sim.now_ms() + 190_000, caller);
         sim.run(|_| {});

@@ -323,10 +323,10 @@ impl graph::Host for NnView<'_> {
         let GraphName {
             model,
             version,
-            terms,
+            options,
         } = GraphName::parse(&name);
         match (self.ctx.repository).handle_in(self.ctx.snapshot.as_deref(), model, version) {
-            Ok(handle) => Ok(Ok(self.table.push(Graph(handle, terms))?)),
+            Ok(handle) => Ok(Ok(self.table.push(Graph(handle, options))?)),
             Err(unavailable) => Ok(Err(self.fail(unavailable.into())?)),
         }
     }
@@ -337,8 +337,8 @@ impl graph::HostGraph for NnView<'_> {
         &mut self,
         graph: Resource<Graph>,
     ) -> wasmtime::Result<Result<Resource<Context>, Resource<Error>>> {
-        let Graph(handle, terms) = self.table.get(&graph)?;
-        let context = Context(handle.clone(), *terms);
+        let Graph(handle, options) = self.table.get(&graph)?;
+        let context = Context(handle.clone(), *options);
         Ok(Ok(self.table.push(context)?))
     }
 
@@ -455,20 +455,20 @@ async fn run(
     }) = request
     else {
         let model = handle.model().await?;
-        let terms = CallOptions {
+        let options = CallOptions {
             deadline: allowed,
             priority: asked.priority,
             is_joined: asked.joined,
             ..CallOptions::default()
         };
-        return Ok(model.infer_with(inputs, terms).await?);
+        return Ok(model.infer_with(inputs, options).await?);
     };
     let deadline = allowed.map_or(deadline, |allowed| allowed.min(deadline));
     if cancellation.is_cancelled() {
         return Err(gone().into());
     }
     let begun = Arc::new(AtomicBool::new(false));
-    let terms = CallOptions {
+    let options = CallOptions {
         deadline: Some(deadline),
         begun: Some(begun.clone()),
         priority: asked.priority,
@@ -479,7 +479,7 @@ async fn run(
             Ok(model) => model?,
             Err(_) => return Err(still_loading().into()),
         };
-        Ok(model.infer_with(inputs, terms).await?)
+        Ok(model.infer_with(inputs, options).await?)
     });
     tokio::select! {
         // A finished answer is used, even if the caller has disconnected meanwhile.

@@ -52,7 +52,7 @@ pub struct Limits {
 
 /// The decision about a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ConnectionDecision {
     /// Keep it, and look again at this time.
     Wait(Instant),
     /// Tell its caller to leave, because there was no request for too long.
@@ -98,11 +98,16 @@ impl Activity {
     }
 
     /// Decides about the connection. `leaving_since` is the time when its caller was told to leave.
-    pub fn verdict(&self, now: Instant, limits: Limits, leaving_since: Option<Instant>) -> Verdict {
+    pub fn decision(
+        &self,
+        now: Instant,
+        limits: Limits,
+        leaving_since: Option<Instant>,
+    ) -> ConnectionDecision {
         let state = self.state();
         let head_ends = state.head_since.map(|since| since + limits.head);
         if head_ends.is_some_and(|end| end <= now) {
-            return Verdict::End;
+            return ConnectionDecision::End;
         }
         // A head may begin meanwhile.
         let look = now + limits.head;
@@ -110,21 +115,21 @@ impl Activity {
         if let Some(ready) = state.answers.values().min() {
             let end = *ready + limits.write;
             return if end > now {
-                Verdict::Wait(end.min(look))
+                ConnectionDecision::Wait(end.min(look))
             } else {
-                Verdict::End
+                ConnectionDecision::End
             };
         }
         if state.requests > 0 {
-            return Verdict::Wait(look);
+            return ConnectionDecision::Wait(look);
         }
         match leaving_since {
             Some(since) => {
                 let end = state.quiet_since.max(since) + drain::IDLE;
                 if end > now {
-                    Verdict::Wait(end)
+                    ConnectionDecision::Wait(end)
                 } else {
-                    Verdict::End
+                    ConnectionDecision::End
                 }
             }
             None => {
@@ -133,18 +138,18 @@ impl Activity {
                 let end =
                     pinged.map_or(quiet, |pinged| pinged.min(quiet + MAX_PINGED)) + limits.idle;
                 if end > now {
-                    Verdict::Wait(end.min(look))
+                    ConnectionDecision::Wait(end.min(look))
                 } else {
-                    Verdict::Leave
+                    ConnectionDecision::Leave
                 }
             }
         }
     }
 
     /// Counts a request until the guard is dropped.
-    pub fn request(self: &Arc<Self>) -> Working {
+    pub fn request(self: &Arc<Self>) -> PendingStream {
         self.state().requests += 1;
-        Working(self.clone())
+        PendingStream(self.clone())
     }
 
     /// Counts an answer that is ready to be sent, until the guard is dropped.
@@ -163,9 +168,9 @@ impl Activity {
 
 /// A request that is being answered.
 #[derive(Debug)]
-pub struct Working(Arc<Activity>);
+pub struct PendingStream(Arc<Activity>);
 
-impl Drop for Working {
+impl Drop for PendingStream {
     fn drop(&mut self) {
         let mut state = self.0.state();
         state.requests -= 1;
@@ -221,13 +226,22 @@ mod tests {
     fn a_connection_without_requests_is_told_to_leave_and_then_ended() {
         let start = Instant::now();
         let activity = begun(start);
-        let verdict = |now, leaving| activity.verdict(now, LIMITS, leaving);
+        let decision = |now, leaving| activity.decision(now, LIMITS, leaving);
         // A head may begin meanwhile.
-        assert_eq!(verdict(start, None), Verdict::Wait(start + LIMITS.head));
+        assert_eq!(
+            decision(start, None),
+            ConnectionDecision::Wait(start + LIMITS.head)
+        );
         let idle = start + LIMITS.idle;
-        assert_eq!(verdict(idle, None), Verdict::Leave);
-        assert_eq!(verdict(idle, Some(idle)), Verdict::Wait(idle + drain::IDLE));
-        assert_eq!(verdict(idle + drain::IDLE, Some(idle)), Verdict::End);
+        assert_eq!(decision(idle, None), ConnectionDecision::Leave);
+        assert_eq!(
+            decision(idle, Some(idle)),
+            ConnectionDecision::Wait(idle + drain::IDLE)
+        );
+        assert_eq!(
+            decision(idle + drain::IDLE, Some(idle)),
+            ConnectionDecision::End
+        );
     }
 
     #[test]
@@ -236,8 +250,8 @@ mod tests {
         let activity = begun(start);
         let minutes = |n: u64| start + Duration::from_secs(60 * n);
         for n in 1..=70 {
-            let verdict = activity.verdict(minutes(n), LIMITS, None);
-            assert_eq!(verdict == Verdict::Leave, n > 61, "{n} min");
+            let decision = activity.decision(minutes(n), LIMITS, None);
+            assert_eq!(decision == ConnectionDecision::Leave, n > 61, "{n} min");
             activity.read(&PING, minutes(n));
         }
     }
@@ -247,8 +261,8 @@ mod tests {
         let start = Instant::now();
         let activity = Activity::new(start);
         assert_eq!(
-            activity.verdict(start + LIMITS.head, LIMITS, None),
-            Verdict::End,
+            activity.decision(start + LIMITS.head, LIMITS, None),
+            ConnectionDecision::End,
             "not even the first frame came"
         );
         let activity = begun(start);
@@ -256,12 +270,12 @@ mod tests {
         let late = start + Duration::from_secs(100);
         activity.read(&HALF_A_HEAD, late);
         assert_eq!(
-            activity.verdict(late, LIMITS, None),
-            Verdict::Wait(late + LIMITS.head)
+            activity.decision(late, LIMITS, None),
+            ConnectionDecision::Wait(late + LIMITS.head)
         );
         assert_eq!(
-            activity.verdict(late + LIMITS.head, LIMITS, None),
-            Verdict::End
+            activity.decision(late + LIMITS.head, LIMITS, None),
+            ConnectionDecision::End
         );
     }
 
@@ -269,21 +283,24 @@ mod tests {
     fn work_keeps_a_connection_and_an_answer_nobody_takes_ends_it() {
         let start = Instant::now();
         let activity = begun(start);
-        let verdict = |now, leaving| activity.verdict(now, LIMITS, leaving);
+        let decision = |now, leaving| activity.decision(now, LIMITS, leaving);
         let working = activity.request();
         let late = start + Duration::from_secs(3600);
         assert!(
-            matches!(verdict(late, Some(start)), Verdict::Wait(_)),
+            matches!(decision(late, Some(start)), ConnectionDecision::Wait(_)),
             "a request is worked on"
         );
         let answer = activity.ready();
         drop(working);
         let ready = Instant::now();
-        assert!(matches!(verdict(ready, None), Verdict::Wait(_)));
-        assert_eq!(verdict(ready + LIMITS.write, None), Verdict::End);
+        assert!(matches!(decision(ready, None), ConnectionDecision::Wait(_)));
+        assert_eq!(
+            decision(ready + LIMITS.write, None),
+            ConnectionDecision::End
+        );
         drop(answer);
         assert!(
-            matches!(verdict(Instant::now(), None), Verdict::Wait(_)),
+            matches!(decision(Instant::now(), None), ConnectionDecision::Wait(_)),
             "it went out"
         );
     }

@@ -1,6 +1,6 @@
 //! Decides from the head of a request whether it is accepted.
 
-use super::framing::Seen;
+use super::framing::Framing;
 use super::grpc_head;
 use super::state::Server;
 use http::header;
@@ -18,9 +18,9 @@ impl Server {
     pub(crate) fn admissible(
         &self,
         parts: &http::request::Parts,
-        seen: Seen,
+        seen: Framing,
     ) -> Result<(), Problem> {
-        if seen == Seen::Ambiguous {
+        if seen == Framing::Ambiguous {
             return Err(Problem::new(
                 Code::MalformedRequest,
                 "the request has both Content-Length and Transfer-Encoding, so its end is ambiguous; send one of \
@@ -81,7 +81,7 @@ impl Server {
                 ),
             ));
         }
-        if seen == Seen::TooLong {
+        if seen == Framing::TooLong {
             return Err(Problem::new(
                 Code::HeadersTooLarge,
                 "the request head exceeds the limits of the target and the headers together; send it without padding",

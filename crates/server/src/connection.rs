@@ -46,7 +46,7 @@ impl Server {
     }
 
     /// Returns a place for one more connection, or the reason why there is none.
-    fn place(&self, peer: SocketAddr) -> Result<Place, String> {
+    fn place(&self, peer: SocketAddr) -> Result<ConnectionPermit, String> {
         let counted = if self.proxies.trusts(peer.ip()) {
             None
         } else {
@@ -61,7 +61,7 @@ impl Server {
             let limit = self.settings.max_connections;
             format!("the server has {limit} connections, the limit")
         })?;
-        Ok(Place {
+        Ok(ConnectionPermit {
             _permit: permit,
             _counted: counted,
         })
@@ -90,7 +90,12 @@ impl Server {
         }
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, _place: Place) {
+    async fn connection(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        _place: ConnectionPermit,
+    ) {
         self.open.fetch_add(1, Ordering::Relaxed);
         let by = Instant::now() + Duration::from_millis(self.settings.header_timeout_ms);
         let mut phases = Phases::of(&self.phase);
@@ -169,7 +174,7 @@ impl Server {
 }
 
 /// A connection's place among the permitted ones.
-struct Place {
+struct ConnectionPermit {
     _permit: OwnedSemaphorePermit,
     _counted: Option<Counted>,
 }

@@ -4,13 +4,13 @@
 //! past a proxy that uses the length. hyper uses the encoding, drops the length and closes the connection. The sender
 //! of such a request should learn that it is refused. hyper's request no longer shows it, so this module reads the
 //! bytes in parallel. It decides nothing about the meaning of a request, which is hyper's task. Where the two read
-//! differently, the rest is [`Seen::Unknown`].
+//! differently, the rest is [`Framing::Unknown`].
 
 use std::collections::VecDeque;
 
 /// The framing that a request's head declared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
+pub enum Framing {
     /// At most one of the two.
     Clear,
     /// Both a length and an encoding.
@@ -61,7 +61,7 @@ pub struct Follower {
     partial: Vec<u8>,
     max_head_bytes: usize,
     /// The findings for requests that were not handed over yet. hyper's read buffer bounds their number.
-    seen: VecDeque<Seen>,
+    seen: VecDeque<Framing>,
 }
 
 impl Follower {
@@ -76,8 +76,8 @@ impl Follower {
     }
 
     /// Returns the finding for the next request that is handed over.
-    pub fn next(&mut self) -> Seen {
-        self.seen.pop_front().unwrap_or(Seen::Unknown)
+    pub fn next(&mut self) -> Framing {
+        self.seen.pop_front().unwrap_or(Framing::Unknown)
     }
 
     /// Whether nothing of the next request has arrived.
@@ -143,7 +143,7 @@ impl Follower {
             }
             None if bytes.len() >= room => {
                 self.partial = Vec::new();
-                self.seen.push_back(Seen::TooLong);
+                self.seen.push_back(Framing::TooLong);
                 self.at = At::Lost;
                 &[]
             }
@@ -173,7 +173,7 @@ fn head_end(bytes: &[u8], from: usize) -> Option<usize> {
 }
 
 /// Returns the finding for a whole head, and the part that follows it.
-fn framing(head: &[u8]) -> (Seen, At) {
+fn framing(head: &[u8]) -> (Framing, At) {
     let (mut length, mut encoded) = (None, false);
     for line in head.split(|b| *b == b'\n').skip(1) {
         let Some(colon) = line.iter().position(|b| *b == b':') else {
@@ -188,17 +188,17 @@ fn framing(head: &[u8]) -> (Seen, At) {
     }
     match (length, encoded) {
         // The connection ends with the refusal.
-        (Some(_), true) => (Seen::Ambiguous, At::Lost),
-        (None, true) => (Seen::Clear, At::Chunked(Chunk::SizeStart)),
-        (None, false) => (Seen::Clear, At::Head),
+        (Some(_), true) => (Framing::Ambiguous, At::Lost),
+        (None, true) => (Framing::Clear, At::Chunked(Chunk::SizeStart)),
+        (None, false) => (Framing::Clear, At::Head),
         (Some(digits), false) => {
             let digits = std::str::from_utf8(digits).ok();
             let bytes = digits.filter(|d| d.bytes().all(|b| b.is_ascii_digit()));
             match bytes.and_then(|digits| digits.parse::<u64>().ok()) {
-                Some(0) => (Seen::Clear, At::Head),
-                Some(bytes) => (Seen::Clear, At::Body(bytes)),
+                Some(0) => (Framing::Clear, At::Head),
+                Some(bytes) => (Framing::Clear, At::Body(bytes)),
                 // hyper refuses it.
-                None => (Seen::Clear, At::Lost),
+                None => (Framing::Clear, At::Lost),
             }
         }
     }
@@ -251,7 +251,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn seen(pieces: &[&[u8]]) -> Vec<Seen> {
+    fn seen(pieces: &[&[u8]]) -> Vec<Framing> {
         let mut follower = Follower::new(4096);
         for piece in pieces {
             follower.read(piece);
@@ -282,7 +282,7 @@ mod tests {
     fn a_request_that_says_both_is_seen_in_whichever_order_it_says_it() {
         for request in BOTH {
             let text = String::from_utf8_lossy(request);
-            assert_eq!(seen(&[request]), [Seen::Ambiguous], "{text}");
+            assert_eq!(seen(&[request]), [Framing::Ambiguous], "{text}");
         }
     }
 
@@ -290,10 +290,10 @@ mod tests {
     fn what_follows_a_body_is_a_request_and_what_stands_in_one_is_not() {
         for request in CLEAR {
             let text = String::from_utf8_lossy(request);
-            assert_eq!(seen(&[request]), [Seen::Clear], "{text}");
+            assert_eq!(seen(&[request]), [Framing::Clear], "{text}");
             assert_eq!(
                 seen(&[request, BOTH[1]]),
-                [Seen::Clear, Seen::Ambiguous],
+                [Framing::Clear, Framing::Ambiguous],
                 "{text}"
             );
         }
@@ -313,15 +313,15 @@ mod tests {
             follower.read(broken);
             follower.read(CLEAR[0]);
             follower.next();
-            assert_eq!(follower.next(), Seen::Unknown);
+            assert_eq!(follower.next(), Framing::Unknown);
         }
         let mut follower = Follower::new(100);
         follower.read(&[b'a'; 99]);
         follower.read(&[b'a'; 99]);
         follower.read(b"\r\n\r\n");
         follower.read(CLEAR[0]);
-        assert_eq!(follower.next(), Seen::TooLong);
-        assert_eq!(follower.next(), Seen::Unknown);
+        assert_eq!(follower.next(), Framing::TooLong);
+        assert_eq!(follower.next(), Framing::Unknown);
         assert_eq!(follower.partial.capacity(), 0, "nothing is kept of it");
     }
 
@@ -344,8 +344,8 @@ mod tests {
                 follower.read(piece);
                 rest = later;
             }
-            let mut expected = vec![Seen::Clear; requests.len()];
-            expected.push(Seen::Ambiguous);
+            let mut expected = vec![Framing::Clear; requests.len()];
+            expected.push(Framing::Ambiguous);
             prop_assert_eq!(Vec::from(follower.seen), expected);
         }
 

@@ -7,22 +7,22 @@
 //! batch them, and answers go out in order. Between messages a stream holds nothing but its place on the connection. A
 //! message without a free place is not read further, so that its client waits and the server holds nothing for it.
 
-use super::activity::{Activity, Sending, Working};
+use super::activity::{Activity, PendingStream, Sending};
 use super::body::Inbound;
 use super::caller::Caller;
 use super::drain::Phases;
-use super::framing::Seen;
+use super::framing::Framing;
 use super::grpc_answer::{
     ACCEPT_ENCODING, ACCEPTED_ENCODINGS, GRPC_TYPE, GrpcAnswer, conclude, refused, trailers,
     trailers_ok,
 };
 use super::grpc_head::{ENCODING, Shape, options};
-use super::grpc_messages::{Messages, Place, only_message};
+use super::grpc_messages::{MessagePermit, Messages, only_message};
 use super::headers::{CONNECTION, strip};
 use super::outbound::{Ends, Outbound, Stream};
 use super::request_info::RequestInfo;
 use super::state::{MAX_WATCHES, RETRY_AFTER_S, Server};
-use super::upload::{Held, discard};
+use super::upload::{ReservedBytes, discard};
 use super::wait::{at, over};
 use crate::proxies::Client;
 use bytes::Bytes;
@@ -73,7 +73,7 @@ impl Server {
         caller: &Arc<Caller>,
         until: Option<Instant>,
         activity: &Arc<Activity>,
-        working: Working,
+        working: PendingStream,
     ) -> Response<Outbound> {
         let begun = Instant::now();
         let (mut parts, body) = request.into_parts();
@@ -152,7 +152,7 @@ impl Server {
         begun: Instant,
     ) -> Result<GrpcCall, (Problem, Parts, RequestInfo)> {
         let taken = self
-            .admissible(&parts, Seen::Clear)
+            .admissible(&parts, Framing::Clear)
             .and_then(|()| options(&parts.headers));
         let (timeout, coding) = match taken {
             Ok(options) => options,
@@ -316,14 +316,14 @@ impl Server {
         &self,
         call: &GrpcCall,
         message: Message,
-        _place: Place,
+        _place: MessagePermit,
         begun: Instant,
     ) -> Result<GrpcAnswer, Problem> {
         let audited = self.audited(&call.parts, &call.asked, call.client);
         let bytes = message.bytes.len() as u64;
         let due = self.due(call, begun);
         let answered = async {
-            let mut held = Held::new(&self.arriving);
+            let mut held = ReservedBytes::new(&self.arriving);
             self.hold(&mut held, bytes)?;
             let mut look = FIRST_LOOK;
             let _permit = loop {
@@ -392,7 +392,7 @@ impl Server {
                     (_, Err(problem)) => Some(Err(problem)),
                 }
             };
-            match answered.map(|answered| answered.map(GrpcAnswer::from_door)) {
+            match answered.map(|answered| answered.map(GrpcAnswer::from_entry_point)) {
                 None => {}
                 Some(Ok(answered)) if !answered.is_ok() => return Ok(answered.trailers),
                 Some(Ok(answered)) if told.as_ref() == Some(&answered.message) => {}

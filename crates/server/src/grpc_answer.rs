@@ -32,7 +32,7 @@ pub(crate) struct GrpcAnswer {
 }
 
 impl GrpcAnswer {
-    pub(crate) fn from_door(response: Response<Bytes>) -> Self {
+    pub(crate) fn from_entry_point(response: Response<Bytes>) -> Self {
         let (parts, message) = response.into_parts();
         let mut metadata = parts.headers;
         let told = metadata.remove(&AUDIT);
@@ -67,7 +67,7 @@ impl GrpcAnswer {
         let (parts, ()) = refused(problem, asked).into_parts();
         let mut response = Response::new(Bytes::new());
         *response.headers_mut() = parts.headers;
-        Self::from_door(response)
+        Self::from_entry_point(response)
     }
 
     pub(crate) fn is_ok(&self) -> bool {
@@ -114,7 +114,7 @@ pub(crate) fn conclude(
     answered: Result<Response<Bytes>, Problem>,
     bytes_in: u64,
 ) -> Result<GrpcAnswer, Problem> {
-    let mut answered = answered.map(GrpcAnswer::from_door);
+    let mut answered = answered.map(GrpcAnswer::from_entry_point);
     if let Some(audited) = audited {
         audited.close(|entry| {
             entry.bytes_in = bytes_in;
@@ -209,7 +209,7 @@ mod tests {
         ] {
             headers.insert(name, HeaderValue::from_static(value));
         }
-        let answered = GrpcAnswer::from_door(response);
+        let answered = GrpcAnswer::from_entry_point(response);
         assert!(answered.is_ok() && answered.told.is_some());
         assert_eq!(answered.http_status(), 200);
         let response = answered.whole();
@@ -231,7 +231,7 @@ mod tests {
         ] {
             let mut response = Response::new(Bytes::from_static(b"{}"));
             *response.status_mut() = http::StatusCode::from_u16(status).unwrap();
-            let response = GrpcAnswer::from_door(response).whole();
+            let response = GrpcAnswer::from_entry_point(response).whole();
             assert_eq!(response.headers()["grpc-status"], expected);
             assert!(response.body().is_empty());
         }

@@ -2,7 +2,7 @@
 
 use super::body::Inbound;
 use super::state::Server;
-use super::upload::{Held, SLOW_UPLOAD_AFTER, SlowUpload};
+use super::upload::{ReservedBytes, SLOW_UPLOAD_AFTER, SlowUpload};
 use super::wait::at;
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -57,7 +57,7 @@ pub(crate) fn misframed(fault: FrameFault) -> Problem {
 }
 
 /// A message's place among those of streams. A message of which bytes have arrived has one.
-pub(crate) type Place = Option<OwnedSemaphorePermit>;
+pub(crate) type MessagePermit = Option<OwnedSemaphorePermit>;
 
 /// The messages of a stream, in order of arrival. The future of `next` may be dropped while it waits.
 pub(crate) struct Messages<'s> {
@@ -72,11 +72,11 @@ pub(crate) struct Messages<'s> {
     /// The counts that an incomplete message holds.
     partial: Option<Partial<'s>>,
     /// The place of the message that has begun to arrive.
-    place: Place,
+    place: MessagePermit,
 }
 
 pub(crate) struct Partial<'s> {
-    held: Held<'s>,
+    held: ReservedBytes<'s>,
     since: Instant,
     slow: Option<SlowUpload<'s>>,
     _receiving: tokio::sync::SemaphorePermit<'s>,
@@ -118,7 +118,10 @@ impl<'s> Messages<'s> {
 
     /// Returns the next message with its place, or `None` if there are no more. A stream without running messages, or
     /// with an incomplete message, may pause only for a bounded time.
-    pub(crate) async fn next(&mut self, rests: bool) -> Result<Option<(Message, Place)>, Problem> {
+    pub(crate) async fn next(
+        &mut self,
+        rests: bool,
+    ) -> Result<Option<(Message, MessagePermit)>, Problem> {
         let settings = &self.server.settings;
         let body_pause = Duration::from_millis(settings.body_idle_timeout_ms);
         let stream_pause = Duration::from_millis(settings.stream_idle_timeout_ms);
@@ -205,7 +208,7 @@ impl<'s> Messages<'s> {
                     return Err(server.overloaded());
                 };
                 self.partial.insert(Partial {
-                    held: Held::new(&server.arriving),
+                    held: ReservedBytes::new(&server.arriving),
                     since: Instant::now(),
                     slow: None,
                     _receiving: receiving,

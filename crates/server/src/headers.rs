@@ -12,7 +12,7 @@ pub(crate) const AUDIT: HeaderName = HeaderName::from_static("penstock-audit");
 pub(crate) const OWN_PREFIX: &str = "penstock-";
 /// A component's answer to the head of a request whose body may be sent. No client sees it.
 pub(crate) const GO_ON: HeaderName = HeaderName::from_static("penstock-go-on");
-/// How long an unused connection is kept, in seconds (RFC 9112 appendix C.2.2).
+/// The time for which an unused connection is kept, in seconds (RFC 9112 appendix C.2.2).
 pub(crate) const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// Removes the headers that only the server may send to its components.

@@ -77,11 +77,11 @@ impl Server {
                 idle: self.idle_time(),
             };
             let closing_since = phases.now().closing_since();
-            let again = match heads.verdict(now, limits, closing_since) {
-                rest::Verdict::End => return Ok(()),
+            let again = match heads.decision(now, limits, closing_since) {
+                rest::IdleDecision::End => return Ok(()),
                 // A head may begin meanwhile, and it has a separate limit.
-                rest::Verdict::Wait(again) => again.min(now + limits.head),
-                rest::Verdict::Close => match closed_at {
+                rest::IdleDecision::Wait(again) => again.min(now + limits.head),
+                rest::IdleDecision::Close => match closed_at {
                     None => {
                         connection.as_mut().graceful_shutdown();
                         closed_at = Some(now);

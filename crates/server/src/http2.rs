@@ -1,11 +1,11 @@
 //! One HTTP/2 connection, driven through the library that hyper itself uses. hyper cannot send an informational answer
 //! over HTTP/2, so it cannot tell a client that its body may come (RFC 9110 §10.1.1).
 
-use super::activity::{Activity, Limits, Sending, Verdict};
+use super::activity::{Activity, ConnectionDecision, Limits, Sending};
 use super::body::{ConnectionError, Inbound, Received};
 use super::caller::Caller;
 use super::drain::Phases;
-use super::framing::Seen;
+use super::framing::Framing;
 use super::grpc_head;
 use super::io;
 use super::outbound::Outbound;
@@ -32,7 +32,7 @@ pub(crate) const MAX_STREAMS: u32 = 128;
 pub(crate) const MAX_RESET_STREAMS: usize = 20;
 /// Streams that the server reset because of faults of the client. One more ends the connection (RUSTSEC-2024-0003).
 pub(crate) const MAX_FAULTY_STREAMS: usize = 128;
-/// How often an HTTP/2 connection is probed, and how long it has to answer.
+/// The time between two probes of an HTTP/2 connection, and the time for its answer.
 pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(20);
 pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes that a client may send ahead on one stream, and on all of them: hyper's default.
@@ -116,15 +116,15 @@ where
             () = timer.as_mut() => {
                 let now = Instant::now();
                 let limits = limits();
-                let again = match activity.verdict(now, limits, leaving_since) {
+                let again = match activity.decision(now, limits, leaving_since) {
                     // An answer may become ready meanwhile, and it has a separate limit.
-                    Verdict::Wait(again) => again.min(now + limits.write),
-                    Verdict::Leave => {
+                    ConnectionDecision::Wait(again) => again.min(now + limits.write),
+                    ConnectionDecision::Leave => {
                         connection.graceful_shutdown();
                         leaving_since = Some(now);
                         now
                     }
-                    Verdict::End => return Ok(()),
+                    ConnectionDecision::End => return Ok(()),
                 };
                 let ping_at = match pinging {
                     Pinging::Due(at) if at <= now => {
@@ -174,7 +174,7 @@ fn accept(
                     .respond_grpc(request, &caller, until, &activity, working)
                     .await
             } else {
-                let response = server.respond(request, &caller, Seen::Clear).await;
+                let response = server.respond(request, &caller, Framing::Clear).await;
                 let response = response.map(|body| Outbound::watched(body, &activity));
                 drop(working);
                 response

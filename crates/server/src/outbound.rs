@@ -1,6 +1,6 @@
 //! The body of an answer, over either version of HTTP.
 
-use super::activity::{Activity, Sending, Working};
+use super::activity::{Activity, PendingStream, Sending};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
@@ -112,7 +112,7 @@ impl<T> Drop for Ends<T> {
 pub struct Stream {
     pub(crate) frames: mpsc::Receiver<(Frame<Bytes>, Sending)>,
     pub(crate) _driver: Ends<()>,
-    pub(crate) _working: Working,
+    pub(crate) _working: PendingStream,
 }
 
 impl std::fmt::Debug for Stream {

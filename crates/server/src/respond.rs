@@ -5,7 +5,7 @@ use super::admission::MAX_METHOD_BYTES;
 use super::body::Inbound;
 use super::caller::{Caller, facts};
 use super::clock::unix_ms;
-use super::framing::Seen;
+use super::framing::Framing;
 use super::headers::{AUDIT, CLIENT_ADDRESS, CONNECTION, GO_ON, strip};
 use super::request_info::{RequestInfo, asks_first, without_body};
 use super::state::{RETRY_AFTER_S, Server};
@@ -45,7 +45,7 @@ impl Server {
         &self,
         request: Request<Inbound>,
         caller: &Caller,
-        seen: Seen,
+        seen: Framing,
     ) -> Response<Bytes> {
         let deadline = Instant::now() + Duration::from_millis(self.settings.total_timeout_ms);
         let (mut parts, body) = request.into_parts();
@@ -57,8 +57,8 @@ impl Server {
         // hyper leaves it to the service to end a connection on which this body and the next request cannot be
         // distinguished.
         let chunked = parts.headers.contains_key(header::TRANSFER_ENCODING);
-        let ends =
-            matches!(seen, Seen::Ambiguous | Seen::TooLong) || (seen == Seen::Unknown && chunked);
+        let ends = matches!(seen, Framing::Ambiguous | Framing::TooLong)
+            || (seen == Framing::Unknown && chunked);
         let answered = match self.admissible(&parts, seen) {
             Ok(()) => {
                 self.handle(parts, body, deadline, &asked, (caller, client))

@@ -5,7 +5,7 @@
 //! for longer than a head may take. So hyper's limit is off, and this module reads the bytes in parallel.
 
 use super::drain;
-use super::framing::{Follower, Seen};
+use super::framing::{Follower, Framing};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -38,7 +38,7 @@ pub struct Limits {
 
 /// The decision about a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum IdleDecision {
     /// Keep it, and look again at this time. A head may begin before.
     Wait(Instant),
     /// Close it after its last answer was sent.
@@ -57,12 +57,17 @@ impl State {
         }
     }
 
-    fn verdict(&self, now: Instant, limits: Limits, closing_since: Option<Instant>) -> Verdict {
-        let (end, verdict) = match self.head_since {
-            _ if self.requests > 0 => return Verdict::Wait(now + limits.head),
+    fn decision(
+        &self,
+        now: Instant,
+        limits: Limits,
+        closing_since: Option<Instant>,
+    ) -> IdleDecision {
+        let (end, decision) = match self.head_since {
+            _ if self.requests > 0 => return IdleDecision::Wait(now + limits.head),
             // A connection that never served a request has nothing to flush.
-            Some(since) if self.served => (since + limits.head, Verdict::Close),
-            Some(since) => (since + limits.head, Verdict::End),
+            Some(since) if self.served => (since + limits.head, IdleDecision::Close),
+            Some(since) => (since + limits.head, IdleDecision::End),
             None => {
                 let (since, limit, last) = match self.served {
                     true => (self.quiet_since, limits.idle, drain::IDLE),
@@ -70,13 +75,13 @@ impl State {
                 };
                 let end = since + limit;
                 let last = closing_since.map(|closing| since.max(closing) + last);
-                (last.map_or(end, |last| end.min(last)), Verdict::Close)
+                (last.map_or(end, |last| end.min(last)), IdleDecision::Close)
             }
         };
         if end > now {
-            Verdict::Wait(end)
+            IdleDecision::Wait(end)
         } else {
-            verdict
+            decision
         }
     }
 }
@@ -105,25 +110,30 @@ impl Heads {
     }
 
     /// Counts a request that is handed over until the guard is dropped, and returns the finding of its framing.
-    pub fn request(&self) -> (Seen, Working) {
+    pub fn request(&self) -> (Framing, PendingRequest) {
         let mut state = self.state();
         state.requests += 1;
         state.served = true;
         state.head_since = None;
-        (state.follower.next(), Working(self.clone()))
+        (state.follower.next(), PendingRequest(self.clone()))
     }
 
     /// Decides about the connection. `closing_since` is the time when the listener was closed.
-    pub fn verdict(&self, now: Instant, limits: Limits, closing_since: Option<Instant>) -> Verdict {
-        self.state().verdict(now, limits, closing_since)
+    pub fn decision(
+        &self,
+        now: Instant,
+        limits: Limits,
+        closing_since: Option<Instant>,
+    ) -> IdleDecision {
+        self.state().decision(now, limits, closing_since)
     }
 }
 
 /// A request that is being answered.
 #[derive(Debug)]
-pub struct Working(Heads);
+pub struct PendingRequest(Heads);
 
-impl Drop for Working {
+impl Drop for PendingRequest {
     fn drop(&mut self) {
         let now = Instant::now();
         let mut state = self.0.state();
@@ -150,31 +160,37 @@ mod tests {
     fn a_connection_rests_for_the_idle_time_and_a_head_has_its_own() {
         let start = Instant::now();
         let heads = Heads::new(1 << 10, start);
-        let verdict = |seconds| heads.verdict(at(start, seconds), LIMITS, None);
+        let decision = |seconds| heads.decision(at(start, seconds), LIMITS, None);
         // New: its first byte has the same limit as a head.
-        assert_eq!(verdict(0), Verdict::Wait(at(start, 15)));
-        assert_eq!(verdict(15), Verdict::Close);
+        assert_eq!(decision(0), IdleDecision::Wait(at(start, 15)));
+        assert_eq!(decision(15), IdleDecision::Close);
         // A slow head is measured from its first byte. Later bytes do not restart the clock.
         heads.read(b"GET / HT", at(start, 10));
         heads.read(b"TP/1.1\r\n", at(start, 20));
-        assert_eq!(verdict(20), Verdict::Wait(at(start, 25)));
-        assert_eq!(verdict(25), Verdict::End);
+        assert_eq!(decision(20), IdleDecision::Wait(at(start, 25)));
+        assert_eq!(decision(25), IdleDecision::End);
         heads.read(b"host: x\r\n\r\n", at(start, 24));
         let (seen, working) = heads.request();
-        assert_eq!(seen, Seen::Clear);
+        assert_eq!(seen, Framing::Clear);
         assert!(
-            matches!(verdict(3_600), Verdict::Wait(_)),
+            matches!(decision(3_600), IdleDecision::Wait(_)),
             "it is worked on"
         );
         drop(working);
         let quiet = Instant::now();
-        let rests = |after: Duration| heads.verdict(quiet + after, LIMITS, None);
-        assert!(matches!(rests(Duration::from_secs(74)), Verdict::Wait(_)));
-        assert_eq!(rests(Duration::from_secs(76)), Verdict::Close);
+        let rests = |after: Duration| heads.decision(quiet + after, LIMITS, None);
+        assert!(matches!(
+            rests(Duration::from_secs(74)),
+            IdleDecision::Wait(_)
+        ));
+        assert_eq!(rests(Duration::from_secs(76)), IdleDecision::Close);
         // The next head.
         heads.read(b"GET", at(quiet, 70));
-        assert!(matches!(rests(Duration::from_secs(76)), Verdict::Wait(_)));
-        assert_eq!(rests(Duration::from_secs(85)), Verdict::Close);
+        assert!(matches!(
+            rests(Duration::from_secs(76)),
+            IdleDecision::Wait(_)
+        ));
+        assert_eq!(rests(Duration::from_secs(85)), IdleDecision::Close);
     }
 
     #[test]
@@ -183,8 +199,8 @@ mod tests {
         let heads = Heads::new(64, start);
         heads.read(&[b'x'; 200], start);
         assert_eq!(
-            heads.verdict(at(start, 15), LIMITS, None),
-            Verdict::End,
+            heads.decision(at(start, 15), LIMITS, None),
+            IdleDecision::End,
             "longer than it may be, and without end"
         );
     }
@@ -194,16 +210,16 @@ mod tests {
         let start = Instant::now();
         let closing = Some(at(start, 1));
         let heads = Heads::new(1 << 10, start);
-        let verdict = |now| heads.verdict(now, LIMITS, closing);
+        let decision = |now| heads.decision(now, LIMITS, closing);
         let fresh = at(start, 1) + drain::FRESH;
-        assert_eq!(verdict(at(start, 1)), Verdict::Wait(fresh));
-        assert_eq!(verdict(fresh), Verdict::Close);
+        assert_eq!(decision(at(start, 1)), IdleDecision::Wait(fresh));
+        assert_eq!(decision(fresh), IdleDecision::Close);
         heads.read(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", at(start, 1));
         drop(heads.request());
         let quiet = Instant::now();
         let closing = Some(quiet - Duration::from_secs(5));
-        let verdict = |now| heads.verdict(now, LIMITS, closing);
-        assert!(matches!(verdict(quiet), Verdict::Wait(_)));
-        assert_eq!(verdict(quiet + drain::IDLE * 2), Verdict::Close);
+        let decision = |now| heads.decision(now, LIMITS, closing);
+        assert!(matches!(decision(quiet), IdleDecision::Wait(_)));
+        assert_eq!(decision(quiet + drain::IDLE * 2), IdleDecision::Close);
     }
 }

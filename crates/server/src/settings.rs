@@ -51,7 +51,7 @@ pub struct ServerSettings {
 const DRAIN_DELAY: Duration = Duration::from_secs(5);
 
 impl ServerSettings {
-    /// How long a server that was told to stop accepts new connections while its health checks fail. By default there
+    /// The time for which a stopping server accepts new connections while its health checks fail. By default there
     /// is no delay on loopback, where no balancer looks. It takes at most half of the drain timeout.
     pub fn drain_delay(&self, listens_on_loopback: bool) -> Duration {
         match self.drain_delay_ms {

@@ -133,7 +133,7 @@ impl Server {
         free < self.settings.max_connections as usize / CROWDED_SHARE
     }
 
-    /// How long a connection is kept between two requests.
+    /// Returns the time for which a connection is kept between two requests.
     pub(crate) fn idle_time(&self) -> Duration {
         let kept_ms = self.settings.keep_alive_timeout_ms;
         Duration::from_millis(match self.is_crowded() {

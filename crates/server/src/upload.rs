@@ -31,12 +31,12 @@ pub(crate) const DISCARD_TIME: Duration = Duration::from_millis(500);
 pub(crate) type SlowUpload<'s> = (Counted, SemaphorePermit<'s>);
 
 /// Bytes of one body that count while it arrives.
-pub(crate) struct Held<'a> {
+pub(crate) struct ReservedBytes<'a> {
     pub(crate) all: &'a AtomicU64,
     pub(crate) own: u64,
 }
 
-impl<'a> Held<'a> {
+impl<'a> ReservedBytes<'a> {
     pub(crate) fn new(all: &'a AtomicU64) -> Self {
         Self { all, own: 0 }
     }
@@ -48,7 +48,7 @@ impl<'a> Held<'a> {
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for ReservedBytes<'_> {
     fn drop(&mut self) {
         self.all.fetch_sub(self.own, Ordering::Relaxed);
     }
@@ -87,7 +87,7 @@ impl Server {
     }
 
     /// Counts more bytes of an incoming body.
-    pub(crate) fn hold(&self, held: &mut Held<'_>, bytes: u64) -> Result<(), Problem> {
+    pub(crate) fn hold(&self, held: &mut ReservedBytes<'_>, bytes: u64) -> Result<(), Problem> {
         let most = MIN_ARRIVING_BYTES.max(self.settings.max_body_bytes.saturating_mul(4));
         if held.take(bytes, most) {
             return Ok(());
@@ -118,7 +118,7 @@ impl Server {
             return Err(too_large());
         }
         let mut received: u64 = 0;
-        let mut held = Held::new(&self.arriving);
+        let mut held = ReservedBytes::new(&self.arriving);
         let mut slow = None;
         let slow_at = Instant::now() + SLOW_UPLOAD_AFTER;
         let mut last = Instant::now();

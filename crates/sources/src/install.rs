@@ -245,7 +245,7 @@ fn put_copy(cache: &Cache, blob: &Blob, to: &Path) -> Result<(), Error> {
 
 /// The result of comparing a version with its pull.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct Verification {
     /// The model.
     pub name: String,
     /// Its version.
@@ -259,7 +259,7 @@ pub struct Verdict {
 }
 
 /// Every version with a record. `hash` reads all files; without it only sizes are compared.
-pub fn verify(models: &Path, hash: bool) -> Result<Vec<Verdict>, Error> {
+pub fn verify(models: &Path, hash: bool) -> Result<Vec<Verification>, Error> {
     let list = |folder: &Path| -> Result<Vec<String>, Error> {
         let entries = match std::fs::read_dir(folder) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -273,7 +273,7 @@ pub fn verify(models: &Path, hash: bool) -> Result<Vec<Verdict>, Error> {
         names.sort();
         Ok(names)
     };
-    let mut verdicts = Vec::new();
+    let mut verifications = Vec::new();
     for name in list(models)? {
         let folder = models.join(&name);
         let mut versions: Vec<u64> = list(&folder)?
@@ -286,34 +286,34 @@ pub fn verify(models: &Path, hash: bool) -> Result<Vec<Verdict>, Error> {
                 continue;
             };
             let within = folder.join(version.to_string());
-            let mut verdict = Verdict {
+            let mut verification = Verification {
                 name: name.clone(),
                 version,
                 record,
                 faults: Vec::new(),
                 edited: Vec::new(),
             };
-            for (path, blob) in &verdict.record.files {
-                verdict
+            for (path, blob) in &verification.record.files {
+                verification
                     .faults
                     .extend(fault(&within.join(path), path, blob, hash));
             }
-            for (path, blob) in &verdict.record.beside {
+            for (path, blob) in &verification.record.beside {
                 match fault(&folder.join(path), path, blob, true) {
-                    Some(fault) if fault.ends_with("missing") => verdict.faults.push(fault),
-                    Some(_) => verdict.edited.push(path.clone()),
+                    Some(fault) if fault.ends_with("missing") => verification.faults.push(fault),
+                    Some(_) => verification.edited.push(path.clone()),
                     None => {}
                 }
             }
             for path in below(&within, "") {
-                if path != RECORD && !verdict.record.files.contains_key(&path) {
-                    verdict.faults.push(format!("{path} was added"));
+                if path != RECORD && !verification.record.files.contains_key(&path) {
+                    verification.faults.push(format!("{path} was added"));
                 }
             }
-            verdicts.push(verdict);
+            verifications.push(verification);
         }
     }
-    Ok(verdicts)
+    Ok(verifications)
 }
 
 /// Paths of the files below a folder. The folder was made from a bounded listing; files added since are bounded by the

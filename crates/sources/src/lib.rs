@@ -27,7 +27,7 @@ pub mod transfer;
 pub use address::Address;
 pub use digest::Digest;
 pub use error::{Error, Kind};
-pub use install::{Record, Verdict};
+pub use install::{Record, Verification};
 pub use progress::{Progress, Silent};
 pub use pull::{Outcome, Puller};
 pub use settings::{PullSettings, Source, SourceSettings};

@@ -20,7 +20,7 @@ pub struct Wanted {
 
 /// Files on this machine, installed or in the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
+pub struct CachedVersion {
     /// Its sum.
     pub pin: Digest,
     /// Whether its signature was good, by the key that is wanted now.
@@ -58,7 +58,7 @@ pub struct Made {
 
 /// The reason that there is nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kept {
+pub enum UpToDateReason {
     /// It has the pinned sum.
     Pinned,
     /// The source has the same.
@@ -71,7 +71,7 @@ pub enum Kept {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Keep the installed files.
-    Keep(Kept),
+    Keep(UpToDateReason),
     /// Install the files in the cache.
     InstallCached,
     /// Ask the source for its files.
@@ -89,8 +89,8 @@ pub enum Step {
 /// The next step.
 pub fn next(
     wanted: &Wanted,
-    installed: Option<&Held>,
-    cached: Option<&Held>,
+    installed: Option<&CachedVersion>,
+    cached: Option<&CachedVersion>,
     remote: &Remote,
     made: Option<&Made>,
 ) -> Step {
@@ -103,13 +103,15 @@ pub fn next(
         return match wanted.pin {
             Some(pin) if pin != made.pin => Step::GiveUp(not_pinned(pin, made.pin)),
             _ if wanted.signed && !made.signed => Step::GiveUp("it is not signed".to_owned()),
-            _ if installed.is_some_and(|held| held.pin == made.pin) => Step::Keep(Kept::Same),
+            _ if installed.is_some_and(|held| held.pin == made.pin) => {
+                Step::Keep(UpToDateReason::Same)
+            }
             _ => Step::Install,
         };
     }
     if wanted.pin.is_some() {
         if installed.is_some() {
-            return Step::Keep(Kept::Pinned);
+            return Step::Keep(UpToDateReason::Pinned);
         }
         if cached.is_some() {
             return Step::InstallCached;
@@ -117,7 +119,7 @@ pub fn next(
     }
     match remote {
         Remote::NotAsked => Step::Ask,
-        Remote::Unreachable(_) if installed.is_some() => Step::Keep(Kept::Offline),
+        Remote::Unreachable(_) if installed.is_some() => Step::Keep(UpToDateReason::Offline),
         Remote::Unreachable(_) if cached.is_some() => Step::InstallCached,
         Remote::Unreachable(why) | Remote::Refused(why) => Step::GiveUp(why.clone()),
         Remote::Listed { pin: stated, .. } if matches!((wanted.pin, stated), (Some(pin), Some(stated)) if pin != *stated) =>
@@ -145,9 +147,9 @@ mod tests {
         Digest::of(&[of])
     }
 
-    fn held(of: u8) -> Held {
+    fn held(of: u8) -> CachedVersion {
         let (pin, signed, whole) = (sum(of), false, true);
-        Held { pin, signed, whole }
+        CachedVersion { pin, signed, whole }
     }
 
     fn listed(missing: &[usize]) -> Remote {
@@ -166,7 +168,7 @@ mod tests {
             pin: None,
             signed: true,
         };
-        let half = Held {
+        let half = CachedVersion {
             whole: false,
             ..held(1)
         };
@@ -188,7 +190,7 @@ mod tests {
                 None,
                 &no,
                 None,
-                Step::Keep(Kept::Pinned),
+                Step::Keep(UpToDateReason::Pinned),
             ),
             (&pinned(1), Some(&two), None, &no, None, Step::Ask),
             (&pinned(1), Some(&half), None, &no, None, Step::Ask),
@@ -208,7 +210,7 @@ mod tests {
                 None,
                 &away,
                 None,
-                Step::Keep(Kept::Offline),
+                Step::Keep(UpToDateReason::Offline),
             ),
             (&any, None, Some(&one), &away, None, Step::InstallCached),
             (
@@ -258,7 +260,7 @@ mod tests {
                 None,
                 &listed(&[]),
                 Some(made(1, false)),
-                Step::Keep(Kept::Same),
+                Step::Keep(UpToDateReason::Same),
             ),
             (
                 &any,
@@ -311,9 +313,9 @@ mod tests {
         );
     }
 
-    fn helds() -> impl Strategy<Value = Option<Held>> {
+    fn helds() -> impl Strategy<Value = Option<CachedVersion>> {
         let one = (0u8..3, any::<bool>(), any::<bool>());
-        proptest::option::of(one.prop_map(|(of, signed, whole)| Held {
+        proptest::option::of(one.prop_map(|(of, signed, whole)| CachedVersion {
             pin: sum(of),
             signed,
             whole,

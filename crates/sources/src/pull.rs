@@ -19,7 +19,7 @@ use crate::cache::Known;
 use crate::digest::Digest;
 use crate::error::{Error, Kind};
 use crate::install::{self, Installed, Record};
-use crate::plan::{self, Held, Kept, Made, Remote, Step, Wanted};
+use crate::plan::{self, CachedVersion, Made, Remote, Step, UpToDateReason, Wanted};
 use crate::progress::Progress;
 use crate::settings::Source;
 use std::collections::BTreeMap;
@@ -38,7 +38,7 @@ pub struct Outcome {
     /// Its sum, for pinning.
     pub sha256: Digest,
     /// The reason that nothing was done, if so.
-    pub kept: Option<Kept>,
+    pub kept: Option<UpToDateReason>,
     /// The result of the installation, if there was one.
     pub installed: Option<Installed>,
     /// Whether it came from the cache without asking the source.
@@ -79,7 +79,7 @@ impl Pull<'_> {
         };
         let (models, name, version) = (&self.puller.models, &self.source.name, self.source.version);
         let record = install::record(models, name, version);
-        let installed = record.as_ref().map(|record| Held {
+        let installed = record.as_ref().map(|record| CachedVersion {
             pin: record.sha256,
             // A record of another source proves nothing for this one, and a pin proves everything.
             whole: (record.source == self.key || wanted.pin.is_some())
@@ -94,7 +94,7 @@ impl Pull<'_> {
             if self.progress.cancelled() {
                 return Err(stopped());
             }
-            let cached = known.as_ref().map(|known| Held {
+            let cached = known.as_ref().map(|known| CachedVersion {
                 pin: known.pin,
                 whole: known.files.values().all(|blob| self.cache().has(blob)),
                 signed: self.is_signed(known.signed_by.as_deref()),
@@ -108,11 +108,7 @@ impl Pull<'_> {
                 signed: self.is_signed(made.signed_by.as_deref()),
             });
             // If an earlier pull can serve instead, the wait for an absent source is short.
-            let good = |held: &Held| {
-                held.whole
-                    && wanted.pin.is_none_or(|pin| pin == held.pin)
-                    && (held.signed || !wanted.signed)
-            };
+            let good = |held: &CachedVersion| serves(&wanted, held);
             self.has_substitute =
                 installed.as_ref().is_some_and(good) || cached.as_ref().is_some_and(good);
             match plan::next(
@@ -126,9 +122,9 @@ impl Pull<'_> {
                     if let Some(made) = &made {
                         self.cache().remember(&self.key, made)?;
                     }
-                    let Some(record) = &record else {
-                        return Err(Error::local("nothing is installed that could be kept"));
-                    };
+                    let record = record
+                        .as_ref()
+                        .ok_or_else(|| Error::local("nothing is installed that could be kept"))?;
                     return Ok(Outcome {
                         kept: Some(kept),
                         offline: offline(&remote),
@@ -146,34 +142,8 @@ impl Pull<'_> {
                     }
                 }
                 Step::Fetch(missing) => {
-                    let mut failure = None;
-                    for at in missing {
-                        let item = &listing.items[at];
-                        // "Unchanged" helps only if the result is still in the cache: for a single file all of its
-                        // contents, for several files the file itself.
-                        let before = known.as_ref().filter(|_| reusable).and_then(|known| {
-                            let before = known.items.iter().find(|one| one.path == item.path)?;
-                            let helps = listing.single || self.cache().has(&before.blob);
-                            (item.sha256.is_none() && helps).then_some(before)
-                        });
-                        let fetching = async |pull: &mut Self| pull.fetch(item, before).await;
-                        match self.in_time(fetching).await {
-                            Ok(downloaded) => {
-                                self.have.insert(at, downloaded);
-                            }
-                            Err(error) => {
-                                failure = Some(error);
-                                break;
-                            }
-                        }
-                    }
-                    remote = match failure {
-                        Some(error) => failed(error)?,
-                        None => Remote::Listed {
-                            pin: listing.pin,
-                            missing: Vec::new(),
-                        },
-                    };
+                    let reusable = known.as_ref().filter(|_| reusable);
+                    remote = self.fetch_all(missing, &listing, reusable).await?;
                 }
                 Step::Make => made = Some(self.make(&listing, known.as_ref()).await?),
                 Step::Install => {
@@ -184,30 +154,61 @@ impl Pull<'_> {
                     return self.install(made, false, &remote);
                 }
                 Step::InstallCached => {
-                    let Some(found) = &known else {
-                        return Err(Error::local("nothing is in the cache to install"));
-                    };
-                    self.progress.step("checking what is in the cache");
-                    let bad = found.files.values().any(|blob| !self.cache().sound(blob));
-                    if bad {
-                        self.progress
-                            .retry("a file in the cache was damaged; it was removed");
-                        known = None;
-                        continue;
+                    let found = known
+                        .as_ref()
+                        .ok_or_else(|| Error::local("nothing is in the cache to install"))?;
+                    if self.is_sound(found) {
+                        return self.install(found, true, &remote);
                     }
-                    return self.install(found, true, &remote);
+                    known = None;
                 }
-                Step::GiveUp(why) => {
-                    return Err(match &remote {
-                        Remote::Unreachable(_) => Error::unreachable(why),
-                        _ => Error::refused(why),
-                    });
-                }
+                Step::GiveUp(why) => return Err(given_up(&remote, why)),
             }
         }
         Err(Error::local(
             "it did not finish; remove the cache and pull again",
         ))
+    }
+
+    /// Checks the files of the cache. Damaged ones are removed.
+    fn is_sound(&self, found: &Known) -> bool {
+        self.progress.step("checking what is in the cache");
+        let is_sound = found.files.values().all(|blob| self.cache().sound(blob));
+        if !is_sound {
+            self.progress
+                .retry("a file in the cache was damaged; it was removed");
+        }
+        is_sound
+    }
+
+    /// Downloads the files at these places of the listing. Returns the next state of the source.
+    async fn fetch_all(
+        &mut self,
+        missing: Vec<usize>,
+        listing: &Listing,
+        reusable: Option<&Known>,
+    ) -> Result<Remote, Error> {
+        for at in missing {
+            let item = &listing.items[at];
+            // "Unchanged" helps only if the result is still in the cache: for a single file all of its contents, for
+            // several files the file itself.
+            let before = reusable.and_then(|known| {
+                let before = known.items.iter().find(|one| one.path == item.path)?;
+                let helps = listing.single || self.cache().has(&before.blob);
+                (item.sha256.is_none() && helps).then_some(before)
+            });
+            let fetching = async |pull: &mut Self| pull.fetch(item, before).await;
+            match self.in_time(fetching).await {
+                Ok(downloaded) => {
+                    self.have.insert(at, downloaded);
+                }
+                Err(error) => return failed(error),
+            }
+        }
+        Ok(Remote::Listed {
+            pin: listing.pin,
+            missing: Vec::new(),
+        })
     }
 
     fn outcome(&self, record: &Record) -> Outcome {
@@ -285,6 +286,18 @@ impl Pull<'_> {
             offline: offline(remote),
             ..self.outcome(&record)
         })
+    }
+}
+
+/// Returns whether a version on this machine is one that the operator wants.
+fn serves(wanted: &Wanted, held: &CachedVersion) -> bool {
+    held.whole && wanted.pin.is_none_or(|pin| pin == held.pin) && (held.signed || !wanted.signed)
+}
+
+fn given_up(remote: &Remote, why: String) -> Error {
+    match remote {
+        Remote::Unreachable(_) => Error::unreachable(why),
+        _ => Error::refused(why),
     }
 }
 

@@ -2,8 +2,8 @@
 
 use crate::common;
 
-use common::{Place, Running, bytes, free_port, source, start, without};
-use penstock_sources::plan::Kept;
+use common::{ModelFolder, Running, bytes, free_port, source, start, without};
+use penstock_sources::plan::UpToDateReason;
 use penstock_sources::{Digest, Source};
 use serde_json::{Value, json};
 use std::process::Command;
@@ -197,7 +197,7 @@ fn artifacts_of_each_kind_become_models() {
             &["m/1/.penstock.json", "m/1/model.onnx", "m/model.toml"],
         ),
     ] {
-        let place = Place::new();
+        let place = ModelFolder::new();
         let from = registry.from(&format!("models/m:{tag}"));
         let first = place.pull(&from);
         assert_eq!(place.all(), files, "{tag}");
@@ -205,13 +205,13 @@ fn artifacts_of_each_kind_become_models() {
         let again = place.pull(&from);
         assert_eq!(
             (again.kept, again.fetched_bytes),
-            (Some(Kept::Same), 0),
+            (Some(UpToDateReason::Same), 0),
             "{tag}"
         );
         assert_eq!(again.sha256, first.sha256);
     }
     // Of two archives, one changes: both come again, because archives are not kept.
-    let place = Place::new();
+    let place = ModelFolder::new();
     let layer = |name: &str, body: &[u8]| (tarred, json!({}), tar(&[(name, body)]));
     for body in [&b"{}"[..], b"[]"] {
         let layers = [layer("model.onnx", &graph), layer("config.json", body)];
@@ -224,7 +224,7 @@ fn artifacts_of_each_kind_become_models() {
         assert_eq!(place.read("m/1/config.json"), body);
         assert_eq!(place.read("m/1/model.onnx"), graph);
     }
-    let place = Place::new();
+    let place = ModelFolder::new();
     assert!(
         place
             .try_pull(&registry.from("models/m:evil"))
@@ -251,7 +251,7 @@ fn artifacts_of_each_kind_become_models() {
     );
     assert_eq!(
         place.pull(&by_sum).kept,
-        Some(Kept::Pinned),
+        Some(UpToDateReason::Pinned),
         "whatever the source is called now"
     );
     std::fs::remove_dir_all(place.path("m")).unwrap();
@@ -292,7 +292,7 @@ fn an_index_leads_to_the_manifest_for_this_machine() {
     };
     let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [entry(&there, "s390x"), entry(&here, architecture)] });
     registry.manifest("m", "all", INDEX, &index);
-    let place = Place::new();
+    let place = ModelFolder::new();
     place.pull(&registry.from("m:all"));
     assert_eq!(place.read("m/1/model.onnx"), b"here");
 }
@@ -305,7 +305,7 @@ fn a_registry_that_wants_a_login_gets_it_from_the_environment_or_from_docker() {
     let registry = Registry::start(Some("Basic dXNlcjpwYXNzd29yZA=="));
     let title = json!({ "org.opencontainers.image.title": "model.onnx" });
     registry.push("m", "v1", &[("application/octet-stream", title, b"graph")]);
-    let mut place = Place::new();
+    let mut place = ModelFolder::new();
     let from = registry.from("m:v1");
     assert!(place.try_pull(&from).unwrap_err().contains("401"));
     place
@@ -327,5 +327,5 @@ fn a_registry_that_wants_a_login_gets_it_from_the_environment_or_from_docker() {
     place
         .environment
         .insert("DOCKER_CONFIG".to_owned(), docker.display().to_string());
-    assert_eq!(place.pull(&from).kept, Some(Kept::Same));
+    assert_eq!(place.pull(&from).kept, Some(UpToDateReason::Same));
 }

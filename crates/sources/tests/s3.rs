@@ -2,9 +2,9 @@
 
 use crate::common;
 
-use common::{Place, bytes, free_port, source, start, without};
+use common::{ModelFolder, bytes, free_port, source, start, without};
 use penstock_sources::Source;
-use penstock_sources::plan::Kept;
+use penstock_sources::plan::UpToDateReason;
 use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
 use serde_json::json;
 use std::process::Command;
@@ -97,7 +97,7 @@ fn objects_and_prefixes_become_models() {
     put("clsx/other.onnx", b"another");
     put("single.onnx", &graph);
 
-    let mut place = Place::new();
+    let mut place = ModelFolder::new();
     let at = |from: &str| Source {
         endpoint: Some(endpoint.clone()),
         ..source(from)
@@ -132,7 +132,10 @@ fn objects_and_prefixes_become_models() {
     assert_eq!(place.all(), files);
     assert_eq!(place.read("m/1/model.onnx"), graph);
     let again = place.pull(&at("s3://models/cls"));
-    assert_eq!((again.kept, again.fetched_bytes), (Some(Kept::Same), 0));
+    assert_eq!(
+        (again.kept, again.fetched_bytes),
+        (Some(UpToDateReason::Same), 0)
+    );
     put("cls/1/model.onnx", b"newer");
     let newer = place.pull(&at("s3://models/cls"));
     assert_eq!(

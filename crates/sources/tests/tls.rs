@@ -2,7 +2,7 @@
 
 use crate::common;
 
-use common::{Place, bytes, source};
+use common::{ModelFolder, bytes, source};
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
@@ -58,7 +58,7 @@ fn start(body: Vec<u8>) -> (u16, String) {
 fn a_server_is_trusted_by_a_named_authority_and_may_not_lead_to_plain_http() {
     let body = bytes(40_000, 1);
     let (port, pem) = start(body.clone());
-    let mut place = Place::new();
+    let mut place = ModelFolder::new();
     place.settings.timeout_ms = 2_000;
     let from = source(&format!("https://127.0.0.1:{port}/model.onnx"));
     let said = place.try_pull(&from).unwrap_err();

@@ -2,8 +2,8 @@
 
 use crate::common;
 
-use common::{Place, Reply, Web, bytes, source};
-use penstock_sources::plan::Kept;
+use common::{ModelFolder, Reply, Web, bytes, source};
+use penstock_sources::plan::UpToDateReason;
 use penstock_sources::{Digest, Source};
 use std::io::Write;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ fn a_download_that_breaks_off_resumes_where_it_ended() {
         }
         reply
     });
-    let place = Place::new();
+    let place = ModelFolder::new();
     let outcome = place.pull(&source(&web.url("model.onnx")));
     assert_eq!(place.read("m/1/model.onnx"), body);
     assert_eq!(outcome.sha256, Digest::of(&body));
@@ -55,7 +55,7 @@ fn a_file_that_changes_while_it_is_downloaded_is_never_put_together_from_two() {
         },
         _ => Reply::file(request, &new, "\"new\""),
     });
-    let place = Place::new();
+    let place = ModelFolder::new();
     place.pull(&source(&web.url("model.onnx")));
     assert_eq!(place.read("m/1/model.onnx"), expected);
 }
@@ -68,7 +68,7 @@ fn a_server_without_validators_is_asked_for_the_whole_again() {
         cut: (before == 0).then_some(40_000),
         ..Reply::new(200, &served)
     });
-    let place = Place::new();
+    let place = ModelFolder::new();
     place.pull(&source(&web.url("model.onnx")));
     assert_eq!(place.read("m/1/model.onnx"), body);
     assert!(
@@ -93,7 +93,7 @@ fn a_server_that_sends_another_range_than_was_asked_for_leaves_no_hole() {
             .with("ETag", "\"a\""),
         _ => Reply::file(request, &served, "\"a\""),
     });
-    let place = Place::new();
+    let place = ModelFolder::new();
     place.pull(&source(&web.url("model.onnx")));
     assert_eq!(place.read("m/1/model.onnx"), body);
 }
@@ -103,7 +103,7 @@ fn what_does_not_have_the_pinned_sum_is_not_installed_and_not_kept() {
     let (good, bad) = (bytes(50_000, 1), bytes(50_000, 2));
     let pin = Digest::of(&good);
     let web = Web::start(move |_, request| Reply::file(request, &bad, "\"a\""));
-    let place = Place::new();
+    let place = ModelFolder::new();
     let pinned = Source {
         sha256: Some(pin),
         ..source(&web.url("model.onnx"))
@@ -128,7 +128,7 @@ fn parts_that_were_damaged_on_the_disk_are_downloaded_again() {
         cut: (breaks.load(Ordering::SeqCst) == 0).then_some(10_000),
         ..Reply::file(request, &served, "\"a\"")
     });
-    let mut place = Place::new();
+    let mut place = ModelFolder::new();
     place.settings.timeout_ms = 1_000;
     let pinned = Source {
         sha256: Some(Digest::of(&body)),
@@ -160,14 +160,14 @@ fn without_a_network_what_is_installed_or_cached_serves() {
         0 => Reply::new(503, b""),
         _ => Reply::file(request, &served, "\"a\""),
     });
-    let mut place = Place::new();
+    let mut place = ModelFolder::new();
     let from = source(&web.url("model.onnx"));
     let first = place.pull(&from);
     assert!(first.installed.is_some() && first.offline.is_none());
     up.store(0, Ordering::SeqCst);
     place.settings.timeout_ms = 2_000;
     let kept = place.pull(&from);
-    assert_eq!(kept.kept, Some(Kept::Offline));
+    assert_eq!(kept.kept, Some(UpToDateReason::Offline));
     assert!(kept.offline.unwrap().contains("503"));
     std::fs::remove_dir_all(place.path("m")).unwrap();
     let again = place.pull(&from);
@@ -182,7 +182,7 @@ fn without_a_network_what_is_installed_or_cached_serves() {
     };
     let again = place.pull(&pinned);
     assert!(again.cached && again.offline.is_none());
-    assert_eq!(place.pull(&pinned).kept, Some(Kept::Pinned));
+    assert_eq!(place.pull(&pinned).kept, Some(UpToDateReason::Pinned));
     assert_eq!(web.requests().len(), before);
     // A cache that was damaged serves nothing.
     std::fs::remove_dir_all(place.path("m")).unwrap();
@@ -209,11 +209,14 @@ fn an_unchanged_file_is_not_downloaded_twice_and_a_changed_one_replaces_it() {
             &format!("\"{state}\""),
         )
     });
-    let place = Place::new();
+    let place = ModelFolder::new();
     let from = source(&web.url("model.onnx"));
     place.pull(&from);
     let same = place.pull(&from);
-    assert_eq!((same.kept, same.fetched_bytes), (Some(Kept::Same), 0));
+    assert_eq!(
+        (same.kept, same.fetched_bytes),
+        (Some(UpToDateReason::Same), 0)
+    );
     state.store(2, Ordering::SeqCst);
     let newer = place.pull(&from);
     assert!(newer.installed.unwrap().replaced);
@@ -230,7 +233,7 @@ fn a_busy_server_is_asked_again_when_it_says() {
         1 => Reply::new(503, b""),
         _ => Reply::file(request, &served, "\"a\""),
     });
-    let place = Place::new();
+    let place = ModelFolder::new();
     let started = Instant::now();
     place.pull(&source(&web.url("model.onnx")));
     assert!(started.elapsed() >= Duration::from_secs(1));
@@ -240,7 +243,7 @@ fn a_busy_server_is_asked_again_when_it_says() {
 #[test]
 fn a_server_that_stays_away_ends_the_pull() {
     let web = Web::start(|_, _| Reply::new(503, b"").with("Retry-After", "3600"));
-    let place = Place::new();
+    let place = ModelFolder::new();
     let started = Instant::now();
     let said = place.try_pull(&source(&web.url("model.onnx"))).unwrap_err();
     assert!(said.contains("503"), "{said}");
@@ -259,7 +262,7 @@ fn a_body_that_stalls_is_given_up_and_taken_up_again() {
         stall: (before == 0).then_some(20_000),
         ..Reply::file(request, &served, "\"a\"")
     });
-    let place = Place::new();
+    let place = ModelFolder::new();
     let started = Instant::now();
     place.pull(&source(&web.url("model.onnx")));
     assert!(started.elapsed() < Duration::from_secs(10));
@@ -277,7 +280,7 @@ fn credentials_go_to_their_own_origin_and_not_where_it_redirects() {
         "/model.onnx" => Reply::new(302, b"").with("Location", "/moved/model.onnx"),
         _ => Reply::new(307, b"").with("Location", &to),
     });
-    let mut place = Place::new();
+    let mut place = ModelFolder::new();
     place
         .environment
         .insert("TOKEN".to_owned(), "s3cret".to_owned());
@@ -308,7 +311,7 @@ fn redirects_end() {
     let web = Web::start(|_, request| {
         Reply::new(302, b"").with("Location", &format!("{}x", request.target))
     });
-    let place = Place::new();
+    let place = ModelFolder::new();
     let said = place.try_pull(&source(&web.url("model.onnx"))).unwrap_err();
     assert!(said.contains("redirects more than"), "{said}");
     assert_eq!(web.requests().len(), 9);
@@ -316,7 +319,7 @@ fn redirects_end() {
 
 #[test]
 fn plain_http_is_for_this_machine_unless_it_is_allowed() {
-    let place = Place::new();
+    let place = ModelFolder::new();
     for from in ["http://models.example/m.onnx", "http://192.0.2.1/m.onnx"] {
         let said = place.try_pull(&source(from)).unwrap_err();
         assert!(said.contains("allow_plain_http"), "{said}");
@@ -328,7 +331,7 @@ fn plain_http_is_for_this_machine_unless_it_is_allowed() {
 
 #[test]
 fn what_is_no_model_says_what_it_is() {
-    let mut place = Place::new();
+    let mut place = ModelFolder::new();
     place.settings.max_bytes = 5_000;
     let web = Web::start(|_, request| match request.target.as_str() {
         "/page" => Reply::new(200, b"<html>").with("Content-Type", "text/html; charset=utf-8"),
@@ -385,7 +388,7 @@ fn archives_become_models_and_an_edited_contract_is_kept() {
         "/m.tar.gz" => Reply::file(request, &first, "\"1\""),
         _ => Reply::file(request, &second, "\"2\""),
     });
-    let place = Place::new();
+    let place = ModelFolder::new();
     place.pull(&source(&web.url("m.tar.gz")));
     assert_eq!(
         place.all(),
@@ -399,7 +402,7 @@ fn archives_become_models_and_an_edited_contract_is_kept() {
     let same = place.pull(&source(&web.url("m.tar.gz")));
     assert_eq!(
         (same.kept, same.fetched_bytes),
-        (Some(Kept::Same), 0),
+        (Some(UpToDateReason::Same), 0),
         "although the archive itself is not kept"
     );
     // Another version shares the graph's bytes, and brings a newer contract.
@@ -436,7 +439,7 @@ fn an_archive_that_reaches_out_installs_nothing() {
             .unwrap();
         Reply::file(request, &builder.into_inner().unwrap(), "\"a\"")
     });
-    let place = Place::new();
+    let place = ModelFolder::new();
     let said = place.try_pull(&source(&web.url("m.tar"))).unwrap_err();
     assert!(said.contains("a link"), "{said}");
     assert_eq!(place.all(), Vec::<String>::new());
@@ -468,7 +471,7 @@ fn a_file_is_installed_only_with_a_good_signature_where_a_key_is_given() {
         "/legacy.minisig" => Reply::new(200, LEGACY.as_bytes()),
         _ => Reply::new(404, b""),
     });
-    let place = Place::new();
+    let place = ModelFolder::new();
     let signed = |path: &str, key: &str| Source {
         signature_key: Some(key.to_owned()),
         ..source(&web.url(path))
@@ -504,7 +507,7 @@ fn a_file_is_installed_only_with_a_good_signature_where_a_key_is_given() {
 
 #[test]
 fn a_folder_is_signed_by_its_list_of_sums() {
-    let place = Place::new();
+    let place = ModelFolder::new();
     let folder = place.folder.path().join("from");
     std::fs::create_dir_all(&folder).unwrap();
     let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();
@@ -534,7 +537,7 @@ fn a_folder_is_signed_by_its_list_of_sums() {
 
 #[test]
 fn a_folder_of_mlflow_or_of_a_hubs_cache_is_pulled() {
-    let place = Place::new();
+    let place = ModelFolder::new();
     let mlflow = place.folder.path().join("mlflow");
     std::fs::create_dir_all(&mlflow).unwrap();
     let about = "flavors:\n  onnx:\n    data: model.onnx\n  python_function:\n    loader_module: mlflow.onnx\n";
@@ -584,7 +587,7 @@ fn a_hub_is_asked_for_a_commit_and_its_token_stays_with_it() {
         _ => Reply::new(404, b""),
     }
     });
-    let mut place = Place::new();
+    let mut place = ModelFolder::new();
     place.environment.insert(
         "HF_ENDPOINT".to_owned(),
         format!("http://127.0.0.1:{}/", hub.port),
@@ -603,7 +606,10 @@ fn a_hub_is_asked_for_a_commit_and_its_token_stays_with_it() {
     );
     assert_eq!(cdn.requests()[0].header("authorization"), None);
     let before = hub.requests().len();
-    assert_eq!(place.pull(&source("hf://o/n")).kept, Some(Kept::Same));
+    assert_eq!(
+        place.pull(&source("hf://o/n")).kept,
+        Some(UpToDateReason::Same)
+    );
     assert_eq!(
         hub.requests().len(),
         before + 1,
@@ -638,7 +644,7 @@ fn a_registry_gets_the_token_of_its_realm_and_its_blobs_come_from_elsewhere_with
             _ => Reply::new(307, b"").with("Location", &to),
         }
     });
-    let mut place = Place::new();
+    let mut place = ModelFolder::new();
     let from = source(&format!("oci://127.0.0.1:{}/o/n:v1", registry.port));
     let said = place.try_pull(&from).unwrap_err();
     assert!(said.contains("401"), "{said}");

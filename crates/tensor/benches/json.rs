@@ -65,7 +65,7 @@ fn best_ns_per_number(mut run: impl FnMut()) -> f64 {
     best
 }
 
-/// What a straightforward server does: a tree of values, then the tensor.
+/// The work of a straightforward server: a tree of values, then the tensor.
 fn through_serde_json(body: &[u8], datatype: Datatype) -> Vec<u8> {
     fn collect(value: &serde_json::Value, datatype: Datatype, data: &mut Vec<u8>) {
         match value {

@@ -82,14 +82,14 @@ pub struct Contract {
     /// The meaning of its classes for `/v1/moderations`; `None` if the model cannot moderate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub moderation: Option<Moderation>,
-    /// How its answers are explained; `None` if they cannot be.
+    /// The settings for explanations; `None` if its answers cannot be explained.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub explain: Option<Explain>,
     /// The limits of one request.
     pub limits: Limits,
-    /// How the native host runs the model.
+    /// The settings for runs on the native host.
     pub engine: Engine,
-    /// How the native host batches the calls of several callers.
+    /// The settings for dynamic batching on the native host.
     pub batching: Batching,
     /// Valid example inputs. A server runs them before the model serves.
     #[serde(skip)]

@@ -51,11 +51,11 @@ struct Hidden {
     name: String,
     /// The input's index.
     input: usize,
-    place: Place,
+    place: Region,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Place {
+enum Region {
     /// Elements of an item, in row-major order.
     Range(Range<u64>),
     /// Rows and columns of every plane of an item.
@@ -289,8 +289,8 @@ impl<'a> Plan<'a> {
         let attributed = |(group, value): (&Hidden, &f64)| {
             let input = self.inputs.get(group.input)?;
             let cell = match &group.place {
-                Place::Range(_) => None,
-                Place::Cell { rows, columns, .. } => Some((rows.clone(), columns.clone())),
+                Region::Range(_) => None,
+                Region::Cell { rows, columns, .. } => Some((rows.clone(), columns.clone())),
             };
             Some(Attributed {
                 name: group.name.clone(),
@@ -378,7 +378,7 @@ fn groups(contract: &Contract, explain: &Explain, inputs: &[Tensor]) -> Vec<Hidd
             groups.push(Hidden {
                 name: group.name.clone(),
                 input,
-                place: Place::Range(group.start..end),
+                place: Region::Range(group.start..end),
             });
         }
     }
@@ -400,7 +400,7 @@ fn groups(contract: &Contract, explain: &Explain, inputs: &[Tensor]) -> Vec<Hidd
                 groups.push(Hidden {
                     name: format!("r{row}c{column}"),
                     input,
-                    place: Place::Cell {
+                    place: Region::Cell {
                         rows: part(row, down, height),
                         columns: part(column, across, width),
                         height,
@@ -422,7 +422,7 @@ fn groups(contract: &Contract, explain: &Explain, inputs: &[Tensor]) -> Vec<Hidd
                 groups.push(Hidden {
                     name: format!("{}[{element}]", excerpt(&tensor.name)),
                     input,
-                    place: Place::Range(element..element + 1),
+                    place: Region::Range(element..element + 1),
                 });
             }
         }
@@ -430,7 +430,7 @@ fn groups(contract: &Contract, explain: &Explain, inputs: &[Tensor]) -> Vec<Hidd
     groups
 }
 
-impl Place {
+impl Region {
     /// Replaces the hidden elements of an item by a baseline.
     fn hide(&self, item: &mut [u8], baseline: &[u8]) {
         let size = baseline.len();
@@ -449,8 +449,8 @@ impl Place {
             }
         };
         match self {
-            Place::Range(range) => fill(range.clone()),
-            Place::Cell {
+            Region::Range(range) => fill(range.clone()),
+            Region::Cell {
                 rows,
                 columns,
                 height,

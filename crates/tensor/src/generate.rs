@@ -16,7 +16,9 @@ use crate::predict::{NamedInput, assemble};
 use crate::rejection::{Rejection, Violations};
 use crate::render::{write_name, write_string, write_value};
 use crate::tensor::Tensor;
-use crate::values::{self, Place, Values, read_id, read_model_name, read_version, wrong_type};
+use crate::values::{
+    self, BodyLocation, Values, read_id, read_model_name, read_version, wrong_type,
+};
 use penstock_core::Violation;
 
 /// The media type of [`event`].
@@ -69,7 +71,7 @@ fn read_body(
             }
             _ => match contract.input(&name) {
                 Some(spec) => {
-                    let place = Place::Member(&name);
+                    let place = BodyLocation::Member(&name);
                     read_once(&mut scanner, contract, spec, place, &mut read, sink)?;
                 }
                 None if name == "model_name" => {
@@ -81,7 +83,7 @@ fn read_body(
                 // An unknown member may be a misspelt input. In strict mode the message lists the inputs.
                 None if unknown == Unknown::Refuse && !parameters::is_known(&name) => {
                     sink.contract(|| {
-                        let pointer = Place::Member(&excerpt(&name)).pointer();
+                        let pointer = BodyLocation::Member(&excerpt(&name)).pointer();
                         check::unknown_tensor(pointer, &name, &contract.inputs, Role::Input)
                     });
                     scanner.skip_value()?;
@@ -131,7 +133,7 @@ fn read_parameters<'c>(
             // A parameter may be absent or null; then the input is a member of the body.
             Some(_) if scanner.skip_null()? => {}
             Some(spec) => {
-                let place = Place::Parameter(&name);
+                let place = BodyLocation::Parameter(&name);
                 read_once(scanner, contract, spec, place, read, sink)?;
             }
             None => read_parameter(scanner, (contract, unknown), &name, asked, at, sink)?,
@@ -161,7 +163,7 @@ fn read_once<'c>(
     scanner: &mut Scanner<'_>,
     contract: &Contract,
     spec: &'c TensorSpec,
-    place: Place<'_>,
+    place: BodyLocation<'_>,
     read: &mut Vec<NamedInput<'c>>,
     sink: &mut Violations,
 ) -> Scan<()> {
@@ -203,7 +205,7 @@ fn read_values(
     scanner: &mut Scanner<'_>,
     contract: &Contract,
     spec: &TensorSpec,
-    place: Place<'_>,
+    place: BodyLocation<'_>,
     sink: &mut Violations,
 ) -> Scan<(Values, Vec<u64>)> {
     let rank = spec.shape.len();

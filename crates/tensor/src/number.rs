@@ -35,7 +35,7 @@ const EXACT_POWERS: [f64; 23] = [
 ];
 /// Largest mantissa below which every integer is a double.
 const EXACT_MANTISSA: u64 = 1 << 53;
-/// How near a midpoint a double may be before its rounding is in doubt, in units of its last place.
+/// The distance from a midpoint at which the rounding of a double is in doubt, in units of its last place.
 /// The computation errs by at most two (half for the mantissa, half for the operation, at most
 /// doubled where the result falls into the next binade); eight leaves room.
 const DOUBT_ULPS: u64 = 8;

@@ -110,7 +110,7 @@ pub const DONE_ANYWAY: [&str; 1] = ["triton_enable_empty_final_response"];
 
 /// The treatment of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ParameterCheck {
     /// It is supported there.
     Taken,
     /// Ignoring it would change the result; the text says why it is not supported.
@@ -123,24 +123,24 @@ pub enum Verdict {
 
 /// Decides the treatment of a parameter of `of`. `asks_nothing` says that its value is 0, `false` or empty; `text` is its
 /// value if that is a string.
-pub fn verdict(name: &str, of: Of, asks_nothing: bool, text: Option<&str>) -> Verdict {
+pub fn check(name: &str, of: Of, asks_nothing: bool, text: Option<&str>) -> ParameterCheck {
     if TAKEN.contains(&(name, of)) {
-        return Verdict::Taken;
+        return ParameterCheck::Taken;
     }
     if let Some((_, place)) = TAKEN.iter().find(|(known, _)| *known == name) {
         return match asks_nothing {
-            true => Verdict::Unknown,
-            false => Verdict::Misplaced(*place),
+            true => ParameterCheck::Unknown,
+            false => ParameterCheck::Misplaced(*place),
         };
     }
     let refused = NOT_SUPPORTED.iter().find(|refused| refused.name == name);
     match refused {
         Some(refused) if refused.value.is_some() => match refused.value == text {
-            true => Verdict::NotSupported(refused.why),
-            false => Verdict::Unknown,
+            true => ParameterCheck::NotSupported(refused.why),
+            false => ParameterCheck::Unknown,
         },
-        Some(refused) if !asks_nothing => Verdict::NotSupported(refused.why),
-        _ => Verdict::Unknown,
+        Some(refused) if !asks_nothing => ParameterCheck::NotSupported(refused.why),
+        _ => ParameterCheck::Unknown,
     }
 }
 
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_parameter_is_refused_only_where_leaving_it_out_would_change_the_result() {
-        use Verdict::*;
+        use ParameterCheck::*;
         for (name, of, asks_nothing, text, expected) in [
             ("priority", Of::Request, false, None, Taken),
             ("priority", Of::Input, false, None, Misplaced(Of::Request)),
@@ -205,9 +205,9 @@ mod tests {
             ("headers", Of::Request, false, None, Unknown),
             ("prioritty", Of::Request, false, None, Unknown),
         ] {
-            assert_eq!(verdict(name, of, asks_nothing, text), expected, "{name}");
+            assert_eq!(check(name, of, asks_nothing, text), expected, "{name}");
         }
-        let base64 = verdict("content_type", Of::Input, false, Some("base64"));
+        let base64 = check("content_type", Of::Input, false, Some("base64"));
         assert!(matches!(base64, NotSupported(_)));
     }
 

@@ -9,8 +9,8 @@ use crate::json::{Kind, Names, Scan, Scanner};
 use crate::rejection::{Rejection, Violations};
 use crate::tensor::Tensor;
 use crate::values::{
-    self, ParameterValue, Place, Values, missing_member, read_id, read_parameters, read_version,
-    unknown_member, wrong_type,
+    self, BodyLocation, ParameterValue, Values, missing_member, read_id, read_parameters,
+    read_version, unknown_member, wrong_type,
 };
 use penstock_core::violation::escape_pointer_token;
 
@@ -111,7 +111,7 @@ fn read_inputs(
                             scanner,
                             contract,
                             spec,
-                            Place::Named(&name),
+                            BodyLocation::Named(&name),
                             sink,
                         )?);
                     }
@@ -127,7 +127,13 @@ fn read_inputs(
                 member = scanner.next_member(&mut names)?;
             }
         }
-        (_, [only]) => read.push(read_input(scanner, contract, only, Place::Inputs, sink)?),
+        (_, [only]) => read.push(read_input(
+            scanner,
+            contract,
+            only,
+            BodyLocation::Inputs,
+            sink,
+        )?),
         (kind, _) => {
             let expected = "an object of input names and their values";
             sink.form(|| wrong_type("/inputs".to_owned(), "inputs", expected, kind));
@@ -187,7 +193,7 @@ fn read_input<'c>(
     scanner: &mut Scanner<'_>,
     contract: &Contract,
     spec: &'c TensorSpec,
-    place: Place<'_>,
+    place: BodyLocation<'_>,
     sink: &mut Violations,
 ) -> Scan<NamedInput<'c>> {
     let has_batch_axis = contract.batch_axis().is_some();

@@ -63,7 +63,7 @@ impl ParameterValue {
 
 /// The place of a tensor's value in the body. The pointer is written only for a violation.
 #[derive(Clone, Copy)]
-pub(crate) enum Place<'p> {
+pub(crate) enum BodyLocation<'p> {
     /// `/inputs`
     Inputs,
     /// `/inputs/<name>`
@@ -76,14 +76,14 @@ pub(crate) enum Place<'p> {
     Parameter(&'p str),
 }
 
-impl Place<'_> {
+impl BodyLocation<'_> {
     pub(crate) fn pointer(&self) -> String {
         match self {
-            Place::Inputs => "/inputs".to_owned(),
-            Place::Named(name) => format!("/inputs/{}", escape_pointer_token(name)),
-            Place::Data(index) => format!("/inputs/{index}/data"),
-            Place::Member(name) => format!("/{}", escape_pointer_token(name)),
-            Place::Parameter(name) => format!("/parameters/{}", escape_pointer_token(name)),
+            BodyLocation::Inputs => "/inputs".to_owned(),
+            BodyLocation::Named(name) => format!("/inputs/{}", escape_pointer_token(name)),
+            BodyLocation::Data(index) => format!("/inputs/{index}/data"),
+            BodyLocation::Member(name) => format!("/{}", escape_pointer_token(name)),
+            BodyLocation::Parameter(name) => format!("/parameters/{}", escape_pointer_token(name)),
         }
     }
 }
@@ -102,7 +102,7 @@ pub(crate) struct Values {
 pub(crate) fn read_nested<'a>(
     scanner: &mut Scanner<'a>,
     spec: &TensorSpec,
-    place: Place<'_>,
+    place: BodyLocation<'_>,
     has_batch_axis: bool,
     sink: &mut Violations,
 ) -> Scan<Values> {
@@ -150,7 +150,7 @@ pub(crate) fn read_nested<'a>(
 pub(crate) fn read_flat<'a>(
     scanner: &mut Scanner<'a>,
     spec: &TensorSpec,
-    place: Place<'_>,
+    place: BodyLocation<'_>,
     sink: &mut Violations,
 ) -> Scan<Values> {
     let mut reader = Reader::new(scanner, spec, place, sink);
@@ -184,7 +184,7 @@ pub(crate) fn read_flat<'a>(
 
 fn wrong_rank(
     spec: &TensorSpec,
-    place: Place<'_>,
+    place: BodyLocation<'_>,
     levels: usize,
     kind: Kind,
     has_batch_axis: bool,
@@ -404,7 +404,7 @@ impl Element for StringElement {
 struct Reader<'s, 'a> {
     scanner: &'s mut Scanner<'a>,
     spec: &'s TensorSpec,
-    place: Place<'s>,
+    place: BodyLocation<'s>,
     sink: &'s mut Violations,
     data: Vec<u8>,
     count: u64,
@@ -419,7 +419,7 @@ impl<'s, 'a> Reader<'s, 'a> {
     fn new(
         scanner: &'s mut Scanner<'a>,
         spec: &'s TensorSpec,
-        place: Place<'s>,
+        place: BodyLocation<'s>,
         sink: &'s mut Violations,
     ) -> Self {
         let element_bytes = spec.datatype.size_bytes().unwrap_or(1);
@@ -618,7 +618,7 @@ impl<'s, 'a> Reader<'s, 'a> {
     }
 }
 
-fn pointer_to(place: Place<'_>, index: &[u64], last: Option<u64>) -> String {
+fn pointer_to(place: BodyLocation<'_>, index: &[u64], last: Option<u64>) -> String {
     let mut pointer = place.pointer();
     for index in index.iter().chain(&last) {
         // Writing to a string cannot fail.
@@ -676,7 +676,7 @@ fn number_text(datatype: Datatype) -> String {
 pub(crate) fn check_nested(
     values: &Values,
     spec: &TensorSpec,
-    place: Place<'_>,
+    place: BodyLocation<'_>,
     sink: &mut Violations,
 ) -> bool {
     let Some(shape) = &values.shape else {

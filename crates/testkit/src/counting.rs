@@ -144,13 +144,13 @@ impl<T: IdempotencyService> IdempotencyService for Counted<T> {
         &self,
         call: &idempotency::Call<'_>,
         now_ms: u64,
-    ) -> Result<idempotency::Looked<Self::Attempt>, idempotency::Refusal> {
+    ) -> Result<idempotency::Lookup<Self::Attempt>, idempotency::Refusal> {
         Ok(match self.call().look(call, now_ms)? {
-            idempotency::Looked::Free(attempt) => {
-                idempotency::Looked::Free(self.counter.of(attempt))
+            idempotency::Lookup::Free(attempt) => {
+                idempotency::Lookup::Free(self.counter.of(attempt))
             }
-            idempotency::Looked::Done(kept) => idempotency::Looked::Done(kept),
-            idempotency::Looked::Unprotected => idempotency::Looked::Unprotected,
+            idempotency::Lookup::Done(kept) => idempotency::Lookup::Done(kept),
+            idempotency::Lookup::Unprotected => idempotency::Lookup::Unprotected,
         })
     }
 }
@@ -160,15 +160,15 @@ impl<T: AttemptService> AttemptService for Counted<T> {
         &self,
         now_ms: u64,
         random: u64,
-    ) -> Result<idempotency::Claimed, idempotency::Refusal> {
+    ) -> Result<idempotency::ClaimOutcome, idempotency::Refusal> {
         self.call().claim(now_ms, random)
     }
 
     fn complete(
         &self,
-        answer: idempotency::Kept,
+        answer: idempotency::StoredAnswer,
         now_ms: u64,
-    ) -> Result<idempotency::Completed, idempotency::Refusal> {
+    ) -> Result<idempotency::Completion, idempotency::Refusal> {
         self.call().complete(answer, now_ms)
     }
 
@@ -237,7 +237,7 @@ impl<T: CacheService> CacheService for Counted<T> {
         since_ms: u64,
         waiting_since_ms: Option<u64>,
         now_ms: u64,
-    ) -> Result<cache::Looked, String> {
+    ) -> Result<cache::Lookup, String> {
         self.call().look(at, since_ms, waiting_since_ms, now_ms)
     }
 

@@ -11,9 +11,9 @@ pub type Decide = dyn Fn(&Call<'_>) -> Result<RawHeaders, Refusal>;
 /// A policy that does what the test says. Without words of the test it asks for nothing, as the built-in one.
 #[derive(Clone, Default)]
 pub struct ScriptedPolicy {
-    /// What the policy wants to know.
+    /// The questions and data that the policy needs.
     pub scope: Scope,
-    /// What it decides; it admits every call without it.
+    /// Its decision. Without it, the policy admits every call.
     pub decide: Option<Rc<Decide>>,
     /// Why it cannot be opened, if it cannot.
     pub fault: Option<String>,

@@ -13,7 +13,7 @@ pub struct Faults {
     /// The operation fails although it was applied: the reply was lost.
     pub after: u32,
     /// The operation yields to others, before and after it is applied.
-    pub dawdle: u32,
+    pub delay: u32,
 }
 
 /// A store that fails at configured rates.
@@ -63,7 +63,7 @@ impl FaultyStore {
         Err(StoreError::Unavailable(format!("as the test asked: {how}")))
     }
 
-    async fn dawdle(&self, thousandths: u32) {
+    async fn delay(&self, thousandths: u32) {
         if self.happens(thousandths) {
             tokio::task::yield_now().await;
         }
@@ -76,9 +76,9 @@ impl FaultyStore {
         Reply::later(async move {
             let faults = *self.faults.lock().expect("no panic inside");
             self.fails(faults.before, "not applied")?;
-            self.dawdle(faults.dawdle).await;
+            self.delay(faults.delay).await;
             let answer = operation().await?;
-            self.dawdle(faults.dawdle).await;
+            self.delay(faults.delay).await;
             self.fails(faults.after, "applied, the reply lost")?;
             Ok(answer)
         })

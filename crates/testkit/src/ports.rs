@@ -43,7 +43,7 @@ pub struct InMemory {
     pub run: Rc<Run>,
     /// Whether a model version is ready.
     pub ready: Rc<Ready>,
-    /// How often a model ran.
+    /// The number of a model's runs.
     pub runs: Rc<Cell<u64>>,
     /// The policy file.
     pub policy: Rc<RefCell<String>>,

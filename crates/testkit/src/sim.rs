@@ -228,7 +228,7 @@ impl Sim {
         self.world.entries.borrow().clone()
     }
 
-    /// How many entries are in the store now.
+    /// The number of entries in the store now.
     pub fn live_entries(&self) -> usize {
         self.world.entries.borrow().len()
     }

@@ -7,12 +7,65 @@ use super::types::{
     StoreLabel, Variable,
 };
 use crate::document::{Reader, Section, Text};
-use crate::finding::{self, Place};
+use crate::finding::{self, SourceLocation};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::PathBuf;
 use toml::Spanned;
 use toml::de::DeValue;
+
+/// All fields of a component.
+const FIELDS: [&str; 17] = [
+    "source",
+    "description",
+    "variables",
+    "environment",
+    "files",
+    "exclude_files",
+    "allowed_http_hosts",
+    "allowed_outbound_hosts",
+    "key_value_stores",
+    "sqlite_databases",
+    "ai_models",
+    "targets",
+    "build",
+    "tool",
+    "dependencies_inherit_configuration",
+    "dependencies",
+    "profile",
+];
+/// The configuration of a component. A dependency may have none of these fields.
+const CONFIGURATION: [&str; 9] = [
+    "ai_models",
+    "allowed_http_hosts",
+    "allowed_outbound_hosts",
+    "dependencies",
+    "environment",
+    "files",
+    "key_value_stores",
+    "sqlite_databases",
+    "variables",
+];
+/// Configuration that Spin would give a component and this host cannot yet.
+const NOT_SERVED: [(&str, &str); 5] = [
+    (
+        "ai_models",
+        "use the penstock:inference interface, which runs models through wasi:nn",
+    ),
+    (
+        "allowed_http_hosts",
+        "remove it: components here reach no network",
+    ),
+    (
+        "allowed_outbound_hosts",
+        "remove it: components here reach no network",
+    ),
+    ("sqlite_databases", "remove it"),
+    (
+        "profile",
+        "remove it: point `source` at the build that is to be served",
+    ),
+];
 
 impl<'a> Reader<'a> {
     pub(super) fn components(
@@ -54,75 +107,12 @@ impl<'a> Reader<'a> {
         section: &Section<'_>,
         variables: &BTreeMap<String, Variable>,
     ) -> Component {
-        /// The configuration of a component. A dependency may have none of these fields.
-        const CONFIGURATION: [&str; 9] = [
-            "ai_models",
-            "allowed_http_hosts",
-            "allowed_outbound_hosts",
-            "dependencies",
-            "environment",
-            "files",
-            "key_value_stores",
-            "sqlite_databases",
-            "variables",
-        ];
-        /// Configuration that Spin would give a component and this host cannot yet.
-        const NOT_SERVED: [(&str, &str); 5] = [
-            (
-                "ai_models",
-                "use the penstock:inference interface, which runs models through wasi:nn",
-            ),
-            (
-                "allowed_http_hosts",
-                "remove it: components here reach no network",
-            ),
-            (
-                "allowed_outbound_hosts",
-                "remove it: components here reach no network",
-            ),
-            ("sqlite_databases", "remove it"),
-            (
-                "profile",
-                "remove it: point `source` at the build that is to be served",
-            ),
-        ];
-        self.only(
-            section,
-            &[
-                "source",
-                "description",
-                "variables",
-                "environment",
-                "files",
-                "exclude_files",
-                "allowed_http_hosts",
-                "allowed_outbound_hosts",
-                "key_value_stores",
-                "sqlite_databases",
-                "ai_models",
-                "targets",
-                "build",
-                "tool",
-                "dependencies_inherit_configuration",
-                "dependencies",
-                "profile",
-            ],
-        );
+        self.only(section, &FIELDS);
         self.tool(section);
         self.targets(section);
         self.build(section);
-        for (field, remedy) in NOT_SERVED {
-            if let Some((key, value)) = section.table.get_key_value(field)
-                && !is_empty(value.get_ref())
-            {
-                self.not_served(
-                    &key.span(),
-                    &format!("`{field}` in {}", section.name),
-                    remedy,
-                );
-            }
-        }
-        let mut configured: Vec<(&'static str, Place)> = CONFIGURATION
+        self.refuse_not_served(section);
+        let mut configured: Vec<(&'static str, SourceLocation)> = CONFIGURATION
             .into_iter()
             .filter_map(|field| {
                 let (key, value) = section.table.get_key_value(field)?;
@@ -136,29 +126,8 @@ impl<'a> Reader<'a> {
         }
         key_value_stores.extend(own);
         let (source, source_place) = self.source(section);
-        let mut own_variables = BTreeMap::new();
-        for (name, value) in self.map(section, "variables") {
-            self.check_variable_name(name.value, &name.span);
-            self.check_template(&value, variables);
-            own_variables.insert(name.value.to_owned(), value.value.to_owned());
-        }
-        let mut environment = BTreeMap::new();
-        for (name, value) in self.map(section, "environment") {
-            if name.value.is_empty()
-                || name.value.contains(['=', '\0'])
-                || value.value.contains('\0')
-            {
-                self.error(
-                    &name.span,
-                    format!(
-                        "`{}` cannot be an environment variable",
-                        name.value.escape_default()
-                    ),
-                    "use a name without `=`, and no NUL in name or value",
-                );
-            }
-            environment.insert(name.value.to_owned(), value.value.to_owned());
-        }
+        let own_variables = self.own_variables(section, variables);
+        let environment = self.environment(section);
         let exclude_files_place = section
             .table
             .get_key_value("exclude_files")
@@ -185,6 +154,58 @@ impl<'a> Reader<'a> {
             dependencies: self.dependencies(section),
             configured,
         }
+    }
+
+    /// Reports the configuration that this host does not serve.
+    fn refuse_not_served(&mut self, section: &Section<'_>) {
+        for (field, remedy) in NOT_SERVED {
+            if let Some((key, value)) = section.table.get_key_value(field)
+                && !is_empty(value.get_ref())
+            {
+                self.not_served(
+                    &key.span(),
+                    &format!("`{field}` in {}", section.name),
+                    remedy,
+                );
+            }
+        }
+    }
+
+    /// Reads the variables of a component. `variables` are those of the application.
+    fn own_variables(
+        &mut self,
+        section: &Section<'_>,
+        variables: &BTreeMap<String, Variable>,
+    ) -> BTreeMap<String, String> {
+        let mut own_variables = BTreeMap::new();
+        for (name, value) in self.map(section, "variables") {
+            self.check_variable_name(name.value, &name.span);
+            self.check_template(&value, variables);
+            own_variables.insert(name.value.to_owned(), value.value.to_owned());
+        }
+        own_variables
+    }
+
+    /// Reads the environment variables of a component.
+    fn environment(&mut self, section: &Section<'_>) -> BTreeMap<String, String> {
+        let mut environment = BTreeMap::new();
+        for (name, value) in self.map(section, "environment") {
+            if name.value.is_empty()
+                || name.value.contains(['=', '\0'])
+                || value.value.contains('\0')
+            {
+                self.error(
+                    &name.span,
+                    format!(
+                        "`{}` cannot be an environment variable",
+                        name.value.escape_default()
+                    ),
+                    "use a name without `=`, and no NUL in name or value",
+                );
+            }
+            environment.insert(name.value.to_owned(), value.value.to_owned());
+        }
+        environment
     }
 
     /// The labels under `key_value_stores`.
@@ -252,7 +273,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    pub(super) fn source(&mut self, section: &Section<'_>) -> (PathBuf, Place) {
+    pub(super) fn source(&mut self, section: &Section<'_>) -> (PathBuf, SourceLocation) {
         let nowhere = (PathBuf::new(), self.place(&section.span));
         let Some((key, value)) = section.table.get_key_value("source") else {
             self.error(

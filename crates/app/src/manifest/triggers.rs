@@ -1,9 +1,9 @@
 //! Reads the triggers of a manifest: the component for each path.
 
 use super::reader::{RESERVED_PREFIX, is_empty};
-use super::types::{Component, HttpTrigger, Route};
+use super::types::{Component, HttpRoute, HttpTrigger};
 use crate::document::{Reader, Section, Text};
-use crate::finding::{self, Place};
+use crate::finding::{self, SourceLocation};
 use std::collections::BTreeMap;
 use toml::de::DeValue;
 
@@ -135,7 +135,7 @@ impl<'a> Reader<'a> {
     pub(super) fn no_such_component(
         &mut self,
         id: &str,
-        place: Place,
+        place: SourceLocation,
         components: &BTreeMap<String, Component>,
     ) {
         let remedy = match finding::nearest(id, components.keys().map(String::as_str)) {
@@ -163,7 +163,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn route(&mut self, section: &Section<'_>) -> Option<Route> {
+    pub(super) fn route(&mut self, section: &Section<'_>) -> Option<HttpRoute> {
         let Some(value) = section.table.get("route") else {
             self.error(
                 &section.span,
@@ -187,7 +187,7 @@ impl<'a> Reader<'a> {
                         "write a path, or `{ private = true }`",
                     );
                 }
-                return Some(Route::Private);
+                return Some(HttpRoute::Private);
             }
             DeValue::String(text) => text,
             _ => {
@@ -245,15 +245,15 @@ impl<'a> Reader<'a> {
         }
         let path = path.trim_matches('/').to_owned();
         Some(if below {
-            Route::Below(path)
+            HttpRoute::Below(path)
         } else {
-            Route::Exact(path)
+            HttpRoute::Exact(path)
         })
     }
 
     pub(super) fn clashes(&mut self, triggers: &[HttpTrigger]) {
         for (at, later) in triggers.iter().enumerate() {
-            if later.route == Route::Private {
+            if later.route == HttpRoute::Private {
                 continue;
             }
             if let Some(earlier) = triggers[..at]

@@ -1,7 +1,7 @@
 //! The content of a manifest after reading.
 
 use super::dependency::DependencyName;
-use crate::finding::{Finding, Place};
+use crate::finding::{Finding, SourceLocation};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
@@ -40,8 +40,8 @@ pub struct Application {
 /// An application variable, which component variables refer to as `{{ name }}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Variable {
-    /// Where it is declared.
-    pub place: Place,
+    /// The location of its declaration.
+    pub place: SourceLocation,
     /// Its description.
     pub description: Option<String>,
     /// Its value if none is supplied. Without it, a value must be supplied.
@@ -53,19 +53,19 @@ pub struct Variable {
 /// The paths of a component.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpTrigger {
-    /// Where it is declared.
-    pub place: Place,
+    /// The location of its declaration.
+    pub place: SourceLocation,
     /// Its id, if it has one.
     pub id: Option<String>,
     /// The paths.
-    pub route: Route,
+    pub route: HttpRoute,
     /// The id of the component.
     pub component: String,
 }
 
 /// The paths that a trigger answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Route {
+pub enum HttpRoute {
     /// Only this path, without its slashes at either end.
     Exact(String),
     /// This path and all below it, without its slashes at either end.
@@ -79,14 +79,14 @@ pub enum Route {
 pub struct Component {
     /// Its id.
     pub id: String,
-    /// Where it is declared.
-    pub place: Place,
+    /// The location of its declaration.
+    pub place: SourceLocation,
     /// Its description.
     pub description: String,
     /// The WebAssembly file, resolved against the manifest's folder.
     pub source: PathBuf,
-    /// Where the source is named.
-    pub source_place: Place,
+    /// The location at which the source is named.
+    pub source_place: SourceLocation,
     /// `native` of `[component.<id>.tool.penstock]`: the file that replaces the source on a host that provides the part
     /// that the source carries.
     pub native: Option<OtherSource>,
@@ -99,7 +99,7 @@ pub struct Component {
     /// Patterns of files it may not read although `files` covers them.
     pub exclude_files: Vec<String>,
     /// The place of `exclude_files`.
-    pub exclude_files_place: Option<Place>,
+    pub exclude_files_place: Option<SourceLocation>,
     /// Its variables: text in which `{{ name }}` stands for an application variable.
     pub variables: BTreeMap<String, String>,
     /// Labels of the key-value stores it may open, Spin's and this host's own together.
@@ -107,7 +107,7 @@ pub struct Component {
     /// The components plugged into its imports, in the order of the file.
     pub dependencies: Vec<Dependency>,
     /// Fields that give it configuration, with their places. A dependency may not have them.
-    pub(super) configured: Vec<(&'static str, Place)>,
+    pub(super) configured: Vec<(&'static str, SourceLocation)>,
 }
 
 impl Component {
@@ -131,13 +131,13 @@ pub enum EntryPointKind {
 /// Decides which file of a component is served if it has several.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Serving {
-    /// Where models run.
+    /// The engine that runs the models.
     pub nn: Nn,
     /// The entry point that the host calls.
     pub entry_point: EntryPointKind,
 }
 
-/// Where models run.
+/// The engine that runs the models.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Nn {
     /// In this host, outside WebAssembly: components with a `native` file are served from it.
@@ -151,7 +151,7 @@ pub enum Nn {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OtherSource {
     /// Its place.
-    pub place: Place,
+    pub place: SourceLocation,
     /// The WebAssembly file, resolved against the manifest's folder.
     pub path: PathBuf,
 }
@@ -160,7 +160,7 @@ pub struct OtherSource {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreLabel {
     /// Its place.
-    pub place: Place,
+    pub place: SourceLocation,
     /// The label.
     pub name: String,
 }
@@ -169,7 +169,7 @@ pub struct StoreLabel {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileEntry {
     /// Its place.
-    pub place: Place,
+    pub place: SourceLocation,
     /// Its form.
     pub form: FileForm,
 }
@@ -192,7 +192,7 @@ pub enum FileForm {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dependency {
     /// Its place.
-    pub place: Place,
+    pub place: SourceLocation,
     /// The imports that it satisfies.
     pub name: DependencyName,
     /// The component or file that satisfies them.

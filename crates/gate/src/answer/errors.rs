@@ -26,7 +26,7 @@ pub(crate) struct ErrorEntry {
     /// The HTTP status.
     status: u16,
     title: &'static str,
-    /// What to do next.
+    /// The next step for the caller.
     remedy: &'static str,
 }
 

@@ -16,7 +16,7 @@ use crate::route::{Target, shorten};
 use penstock_core::Code;
 use penstock_core::violation::escape_pointer_token;
 use penstock_tensor::contract::{MAX_RANK, MAX_TENSOR_NAME_BYTES, MAX_TENSORS};
-use penstock_tensor::parameters::{self, Of, Verdict};
+use penstock_tensor::parameters::{self, Of, ParameterCheck};
 use penstock_tensor::{Contract, Datatype, Rejection, Tensor, Unknown, check_tensors_at};
 
 use contents::{Contents, copied};
@@ -310,15 +310,15 @@ fn is_taken(
     name: &str,
     parameter: Parameter<'_>,
 ) -> bool {
-    let verdict = parameters::verdict(name, of, parameter.is_nothing(), parameter.as_text());
+    let check = parameters::check(name, of, parameter.is_nothing(), parameter.as_text());
     let at = || {
         let name = escape_pointer_token(&shorten(name));
         format!("{parent}/parameters/{name}")
     };
     let expected = || format!("one of: {}", parameters::taken(of));
-    let reason = match verdict {
-        Verdict::Taken => return true,
-        Verdict::Unknown => {
+    let reason = match check {
+        ParameterCheck::Taken => return true,
+        ParameterCheck::Unknown => {
             let refused = faults.unknown == Unknown::Refuse;
             if refused && !parameters::is_known(name) {
                 faults.form(&at(), "unknown_parameter", || {
@@ -333,8 +333,8 @@ fn is_taken(
             }
             return false;
         }
-        Verdict::NotSupported(why) => why.to_owned(),
-        Verdict::Misplaced(place) => {
+        ParameterCheck::NotSupported(why) => why.to_owned(),
+        ParameterCheck::Misplaced(place) => {
             format!("it is a parameter of {}; send it there", place.name())
         }
     };
@@ -462,6 +462,83 @@ fn stated_size(faults: &mut Faults, at: &str, stated: Parameter<'_>, raw: Option
     }
 }
 
+/// Checks the parameters of an input. `raw_bytes` is the number of its raw bytes, if it has them.
+fn input_parameters(
+    input: &Input<'_>,
+    pointer: &str,
+    raw_bytes: Option<u64>,
+    faults: &mut Faults,
+) -> Result<(), Rejection> {
+    for entry in &input.parameters {
+        let (name, value) = parameter(*entry).map_err(malformed)?;
+        if value != Parameter::Nothing && is_taken(faults, (pointer, Of::Input), name, value) {
+            // Only `binary_data_size` is accepted: KServe's client sends over gRPC the parameter that its REST form
+            // needs.
+            stated_size(faults, pointer, value, raw_bytes);
+        }
+    }
+    if input.parameters_count > input.parameters.len() {
+        faults.form(&format!("{pointer}/parameters"), "too_many", || {
+            (
+                format!("at most {MAX_LISTED}"),
+                format!("there are {} parameters", input.parameters_count),
+            )
+        });
+    }
+    Ok(())
+}
+
+/// Reports an input that has contents beside raw ones.
+fn contents_given_twice(input: &Input<'_>, pointer: &str, faults: &mut Faults) {
+    faults.form(&format!("{pointer}/contents"), "contents_given_twice", || {
+        (
+            "contents or raw_input_contents".to_owned(),
+            format!(
+                "input {:?} has contents, and the request has raw_input_contents; send all inputs in one of the two ways",
+                shorten(input.name)
+            ),
+        )
+    });
+}
+
+/// Returns the datatype of an input, and reports one that is unknown, and a shape that no tensor has.
+fn datatype_and_rank(
+    input: &Input<'_>,
+    pointer: &str,
+    contract: &Contract,
+    faults: &mut Faults,
+) -> Option<Datatype> {
+    let datatype = Datatype::parse(input.datatype);
+    if datatype.is_none() {
+        let expected = contract
+            .input(input.name)
+            .map(|spec| spec.datatype.as_str());
+        faults.contract(&format!("{pointer}/datatype"), "wrong_datatype", || {
+            let expected = expected.unwrap_or("a datatype of the protocol");
+            (
+                expected.to_owned(),
+                format!(
+                    "input {:?} has datatype {:?}; send {expected}",
+                    shorten(input.name),
+                    shorten(input.datatype)
+                ),
+            )
+        });
+    }
+    if input.odd_shape || input.shape.len() > MAX_RANK {
+        faults.contract(&format!("{pointer}/shape"), "wrong_shape", || {
+            (
+                format!("at most {MAX_RANK} lengths, none negative"),
+                format!(
+                    "the shape of input {:?} has a negative length, or more than {MAX_RANK} lengths",
+                    shorten(input.name)
+                ),
+            )
+        });
+    }
+    datatype
+}
+
 /// Reads the inputs of the message into `decoded`.
 fn inputs<'a>(
     top: &Top<'a>,
@@ -489,68 +566,13 @@ fn inputs<'a>(
         let input = Input::read(*at).map_err(malformed)?;
         let pointer = format!("/inputs/{index}");
         let before = faults.count();
-        for entry in &input.parameters {
-            let (name, value) = parameter(*entry).map_err(malformed)?;
-            if value != Parameter::Nothing && is_taken(faults, (&pointer, Of::Input), name, value) {
-                // Only `binary_data_size` is accepted: KServe's client sends over gRPC the parameter that its REST
-                // form needs.
-                let raw = top.raw.get(index).filter(|_| counts_agree);
-                stated_size(
-                    faults,
-                    &pointer,
-                    value,
-                    raw.map(|raw| raw.bytes.len() as u64),
-                );
-            }
-        }
-        if input.parameters_count > input.parameters.len() {
-            faults.form(&format!("{pointer}/parameters"), "too_many", || {
-                (
-                    format!("at most {MAX_LISTED}"),
-                    format!("there are {} parameters", input.parameters_count),
-                )
-            });
-        }
+        let raw = top.raw.get(index).filter(|_| counts_agree);
+        let raw_bytes = raw.map(|raw| raw.bytes.len() as u64);
+        input_parameters(&input, &pointer, raw_bytes, faults)?;
         if is_raw && input.has_contents {
-            faults.form(&format!("{pointer}/contents"), "contents_given_twice", || {
-                (
-                    "contents or raw_input_contents".to_owned(),
-                    format!(
-                        "input {:?} has contents, and the request has raw_input_contents; send all inputs in one of the \
-                         two ways",
-                        shorten(input.name)
-                    ),
-                )
-            });
+            contents_given_twice(&input, &pointer, faults);
         }
-        let datatype = Datatype::parse(input.datatype);
-        if datatype.is_none() {
-            let expected = contract
-                .input(input.name)
-                .map(|spec| spec.datatype.as_str());
-            faults.contract(&format!("{pointer}/datatype"), "wrong_datatype", || {
-                let expected = expected.unwrap_or("a datatype of the protocol");
-                (
-                    expected.to_owned(),
-                    format!(
-                        "input {:?} has datatype {:?}; send {expected}",
-                        shorten(input.name),
-                        shorten(input.datatype)
-                    ),
-                )
-            });
-        }
-        if input.odd_shape || input.shape.len() > MAX_RANK {
-            faults.contract(&format!("{pointer}/shape"), "wrong_shape", || {
-                (
-                    format!("at most {MAX_RANK} lengths, none negative"),
-                    format!(
-                        "the shape of input {:?} has a negative length, or more than {MAX_RANK} lengths",
-                        shorten(input.name)
-                    ),
-                )
-            });
-        }
+        let datatype = datatype_and_rank(&input, &pointer, contract, faults);
         let mut data = None;
         if let Some(datatype) = datatype
             && faults.count() == before

@@ -184,6 +184,59 @@ pub fn model_metadata(said: &Value) -> Vec<u8> {
     .encode_to_vec()
 }
 
+/// Translates the member `dynamic_batching` of a configuration.
+fn dynamic_batching(said: &Value) -> Option<pb::model_config::SchedulingChoice> {
+    let batching = said.get("dynamic_batching").filter(|b| b.is_object());
+    batching.map(|batching| {
+        let policy = batching
+            .get("default_queue_policy")
+            .filter(|p| p.is_object());
+        pb::model_config::SchedulingChoice::DynamicBatching(pb::ModelDynamicBatching {
+            preferred_batch_size: integers(batching, "preferred_batch_size")
+                .iter()
+                .map(|size| *size as i32)
+                .collect(),
+            max_queue_delay_microseconds: number(batching, "max_queue_delay_microseconds"),
+            preserve_ordering: batching.get("preserve_ordering").and_then(Value::as_bool)
+                == Some(true),
+            priority_levels: number(batching, "priority_levels"),
+            default_priority_level: number(batching, "default_priority_level"),
+            default_queue_policy: policy.map(|policy| pb::ModelQueuePolicy {
+                timeout_action: 0,
+                default_timeout_microseconds: number(policy, "default_timeout_microseconds"),
+                allow_timeout_override: policy
+                    .get("allow_timeout_override")
+                    .and_then(Value::as_bool)
+                    == Some(true),
+                max_queue_size: number(policy, "max_queue_size") as u32,
+            }),
+            priority_queue_policy: BTreeMap::new(),
+        })
+    })
+}
+
+/// Translates the member `version_policy` of a configuration.
+fn version_policy(said: &Value) -> Option<pb::ModelVersionPolicy> {
+    let policy = said.get("version_policy").filter(|p| p.is_object());
+    policy.map(|policy| {
+        use pb::model_version_policy::{All, Latest, PolicyChoice, Specific};
+        let choice = if let Some(latest) = policy.get("latest") {
+            PolicyChoice::Latest(Latest {
+                num_versions: number(latest, "num_versions") as u32,
+            })
+        } else if let Some(specific) = policy.get("specific") {
+            PolicyChoice::Specific(Specific {
+                versions: integers(specific, "versions"),
+            })
+        } else {
+            PolicyChoice::All(All {})
+        };
+        pb::ModelVersionPolicy {
+            policy_choice: Some(choice),
+        }
+    })
+}
+
 /// Translates the JSON of `/v2/models/{m}/config` to a `ModelConfigResponse`.
 pub fn model_config(said: &Value) -> Vec<u8> {
     let data_type = |tensor: &Value| {
@@ -214,51 +267,6 @@ pub fn model_config(said: &Value) -> Vec<u8> {
         kind: pb::model_instance_group::Kind::from_str_name(&text(group, "kind"))
             .map_or(0, |found| found as i32),
     });
-    let batching = said.get("dynamic_batching").filter(|b| b.is_object());
-    let batching = batching.map(|batching| {
-        let policy = batching
-            .get("default_queue_policy")
-            .filter(|p| p.is_object());
-        pb::model_config::SchedulingChoice::DynamicBatching(pb::ModelDynamicBatching {
-            preferred_batch_size: integers(batching, "preferred_batch_size")
-                .iter()
-                .map(|size| *size as i32)
-                .collect(),
-            max_queue_delay_microseconds: number(batching, "max_queue_delay_microseconds"),
-            preserve_ordering: batching.get("preserve_ordering").and_then(Value::as_bool)
-                == Some(true),
-            priority_levels: number(batching, "priority_levels"),
-            default_priority_level: number(batching, "default_priority_level"),
-            default_queue_policy: policy.map(|policy| pb::ModelQueuePolicy {
-                timeout_action: 0,
-                default_timeout_microseconds: number(policy, "default_timeout_microseconds"),
-                allow_timeout_override: policy
-                    .get("allow_timeout_override")
-                    .and_then(Value::as_bool)
-                    == Some(true),
-                max_queue_size: number(policy, "max_queue_size") as u32,
-            }),
-            priority_queue_policy: BTreeMap::new(),
-        })
-    });
-    let policy = said.get("version_policy").filter(|p| p.is_object());
-    let version_policy = policy.map(|policy| {
-        use pb::model_version_policy::{All, Latest, PolicyChoice, Specific};
-        let choice = if let Some(latest) = policy.get("latest") {
-            PolicyChoice::Latest(Latest {
-                num_versions: number(latest, "num_versions") as u32,
-            })
-        } else if let Some(specific) = policy.get("specific") {
-            PolicyChoice::Specific(Specific {
-                versions: integers(specific, "versions"),
-            })
-        } else {
-            PolicyChoice::All(All {})
-        };
-        pb::ModelVersionPolicy {
-            policy_choice: Some(choice),
-        }
-    });
     let parameters = said.get("parameters").and_then(Value::as_object);
     let parameters = parameters.into_iter().flatten().map(|(name, value)| {
         let string_value = match value {
@@ -275,7 +283,7 @@ pub fn model_config(said: &Value) -> Vec<u8> {
         config: Some(pb::ModelConfig {
             name: text(said, "name"),
             platform: text(said, "platform"),
-            version_policy,
+            version_policy: version_policy(said),
             max_batch_size: said
                 .get("max_batch_size")
                 .and_then(Value::as_i64)
@@ -294,7 +302,7 @@ pub fn model_config(said: &Value) -> Vec<u8> {
             response_cache: flag("response_cache", "enable")
                 .map(|enable| pb::ModelResponseCache { enable }),
             runtime: text(said, "runtime"),
-            scheduling_choice: batching,
+            scheduling_choice: dynamic_batching(said),
         }),
     }
     .encode_to_vec()

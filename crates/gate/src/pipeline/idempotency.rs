@@ -11,7 +11,9 @@ use crate::version;
 use penstock_core::{Code, Problem, negotiate};
 use penstock_policy::idempotency::key::{CallParts, Fingerprint};
 use penstock_policy::idempotency::service::{AttemptService, IdempotencyService};
-use penstock_policy::idempotency::words::{self, Claimed, Completed, Kept, Looked, Refusal};
+use penstock_policy::idempotency::words::{
+    self, ClaimOutcome, Completion, Lookup, Refusal, StoredAnswer,
+};
 
 /// A header that changes how the body is read, so it is part of the fingerprint. A version in a header counts like
 /// one in the path.
@@ -27,7 +29,7 @@ pub(super) enum Claim<A> {
     /// The call runs without a record.
     Unprotected,
     /// Another call has completed meanwhile, with this answer.
-    Done(Kept),
+    Done(StoredAnswer),
 }
 
 /// Claims the key, so that only this call runs the model.
@@ -36,9 +38,9 @@ pub(super) fn claim<P: Ports>(
     attempt: Attempt<P>,
 ) -> Result<Claim<Attempt<P>>, Problem> {
     match attempt.claim(ports.unix_ms(), ports.random() as u64) {
-        Ok(Claimed::Granted) => Ok(Claim::Granted(attempt)),
-        Ok(Claimed::Unprotected) => Ok(Claim::Unprotected),
-        Ok(Claimed::Done(kept)) => Ok(Claim::Done(kept)),
+        Ok(ClaimOutcome::Granted) => Ok(Claim::Granted(attempt)),
+        Ok(ClaimOutcome::Unprotected) => Ok(Claim::Unprotected),
+        Ok(ClaimOutcome::Done(kept)) => Ok(Claim::Done(kept)),
         Err(refusal) => Err(refusal.problem()),
     }
 }
@@ -75,13 +77,13 @@ pub(super) fn look<P: Ports>(
         }
         return Ok(Earlier::Unkeyed);
     }
-    let mut route = format!("{} {model}", call.surface.as_str());
+    let mut call_name = format!("{} {model}", call.surface.as_str());
     // All requests of a stream share its metadata, so their own ids distinguish them.
     if serve::is_streamed(request) {
-        route.push('#');
-        route.push_str(&serve::call_id(request));
+        call_name.push('#');
+        call_name.push_str(&serve::call_id(request));
     }
-    let route = route.as_str();
+    let call_name = call_name.as_str();
     let query = parameters(request)?;
     let content_type = request.content_type()?.unwrap_or_default();
     let mut described = coding::described(content_type, coding).into_owned();
@@ -109,7 +111,7 @@ pub(super) fn look<P: Ports>(
     let fingerprint = Fingerprint::of(&CallParts {
         tenant: &call.caller.tenant,
         method: &request.method,
-        route,
+        call_name,
         query: &query,
         content_type: &described,
         body: &request.body,
@@ -118,16 +120,16 @@ pub(super) fn look<P: Ports>(
         &words::Call {
             tenant: &call.caller.tenant,
             method: &request.method,
-            route,
+            call_name,
             idempotency_keys,
             fingerprint: fingerprint.as_str(),
         },
         call.context.unix_ms,
     );
     match looked.map_err(Refusal::problem)? {
-        Looked::Free(attempt) => Ok(Earlier::Free(attempt)),
-        Looked::Done(kept) => Ok(Earlier::Done(kept)),
-        Looked::Unprotected => Ok(Earlier::Unkeyed),
+        Lookup::Free(attempt) => Ok(Earlier::Free(attempt)),
+        Lookup::Done(kept) => Ok(Earlier::Done(kept)),
+        Lookup::Unprotected => Ok(Earlier::Unkeyed),
     }
 }
 
@@ -155,7 +157,7 @@ pub(super) fn finish<P: Ports>(
         body,
     } = response;
     let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
-    let kept = Kept {
+    let kept = StoredAnswer {
         status,
         headers: headers
             .iter()
@@ -167,12 +169,12 @@ pub(super) fn finish<P: Ports>(
         },
     };
     let response = match attempt.complete(kept, call.ports.unix_ms()) {
-        Ok(Completed::Published) => Response {
+        Ok(Completion::Published) => Response {
             status,
             headers,
             body,
         },
-        Ok(Completed::Superseded(kept)) => replay(exchange, kept)?,
+        Ok(Completion::Superseded(kept)) => replay(exchange, kept)?,
         Err(refusal) => return Err(refusal.problem()),
     };
     exchange.headers.content_is_written();
@@ -211,7 +213,7 @@ pub(super) enum Earlier<A> {
     /// There is no earlier call, so this call may claim the key.
     Free(A),
     /// An earlier call completed with this answer.
-    Done(Kept),
+    Done(StoredAnswer),
 }
 
 /// Returns whether a failure is the result of the call and is replayed. Other failures are refusals to run.
@@ -225,8 +227,8 @@ fn is_kept(code: Code) -> bool {
 /// Returns a kept answer again.
 ///
 /// The kept answer names the version that answered the earlier call. The version chosen for this call is not named.
-pub(super) fn replay(exchange: &mut Exchange<'_>, kept: Kept) -> Result<Response, Problem> {
-    let Kept {
+pub(super) fn replay(exchange: &mut Exchange<'_>, kept: StoredAnswer) -> Result<Response, Problem> {
+    let StoredAnswer {
         status,
         headers,
         body,

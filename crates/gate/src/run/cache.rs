@@ -9,7 +9,7 @@ use crate::ports::{Headers, Ports};
 use penstock_core::{Code, ModelVersion, Problem};
 use penstock_policy::cache::service::CacheService;
 use penstock_policy::cache::settings::{Scope, entry};
-use penstock_policy::cache::words::{CacheAddress, Looked, NO_TICKET};
+use penstock_policy::cache::words::{CacheAddress, NO_TICKET};
 use penstock_policy::cache::{self, CacheEntry, DIGEST_BYTES, Directives, Served, Why, result};
 use penstock_tensor::{Contract, Tensor};
 
@@ -42,7 +42,7 @@ pub(crate) struct Question<'a> {
 }
 
 /// The result of a look-up.
-pub(crate) enum Lookup<'a> {
+pub(crate) enum CacheOutcome<'a> {
     /// The outputs, from a cache hit.
     Found(Vec<Tensor>),
     /// A cache miss: the caller runs the model and passes the outputs to [`Caching::keep`].
@@ -55,12 +55,12 @@ pub(crate) enum Keep<'a> {
     Nothing,
     /// They are not stored, and the answer states the reason.
     Say(Served),
-    /// They are stored in a place.
-    Place(Place<'a>),
+    /// They are stored in a slot.
+    Slot(CacheSlot<'a>),
 }
 
 /// The cache entry for the outputs of a run.
-pub(crate) struct Place<'a> {
+pub(crate) struct CacheSlot<'a> {
     space: &'a str,
     digest: [u8; DIGEST_BYTES],
     entry: &'a CacheEntry,
@@ -69,7 +69,7 @@ pub(crate) struct Place<'a> {
     is_miss: bool,
 }
 
-impl Place<'_> {
+impl CacheSlot<'_> {
     fn address(&self) -> CacheAddress<'_> {
         CacheAddress {
             space: self.space,
@@ -124,7 +124,7 @@ impl<'a> Caching<'a> {
         &mut self,
         (ports, results): (&P, &P::Cache),
         question: &Question<'_>,
-    ) -> Result<Lookup<'a>, Problem> {
+    ) -> Result<CacheOutcome<'a>, Problem> {
         let now_ms = ports.unix_ms();
         let ttl_s = self.entry.map_or(0, |entry| entry.ttl_s);
         let options = self.directives.options(ttl_s, now_ms);
@@ -133,12 +133,12 @@ impl<'a> Caching<'a> {
             if options.only_if_cached {
                 return Err(not_cached());
             }
-            return Ok(Lookup::Run(match self.entry {
+            return Ok(CacheOutcome::Run(match self.entry {
                 Some(_) => Keep::Say(Served::Asked { stored: false }),
                 None => Keep::Nothing,
             }));
         };
-        let mut place = Place {
+        let mut slot = CacheSlot {
             space: self.model,
             digest: question.digest(self.model, entry),
             entry,
@@ -149,18 +149,18 @@ impl<'a> Caching<'a> {
             if options.only_if_cached {
                 return Err(not_cached());
             }
-            return Ok(Lookup::Run(Keep::Place(place)));
+            return Ok(CacheOutcome::Run(Keep::Slot(slot)));
         }
         let limits = (options.only_if_cached, question.timeout_us);
-        match wait((ports, results), &place.address(), options.since_ms, limits)? {
+        match wait((ports, results), &slot.address(), options.since_ms, limits)? {
             Found::Outputs(outputs, served) => {
                 self.note(served);
-                Ok(Lookup::Found(outputs))
+                Ok(CacheOutcome::Found(outputs))
             }
-            Found::Bypass(why) => Ok(Lookup::Run(Keep::Say(Served::Bypass(why)))),
+            Found::Bypass(why) => Ok(CacheOutcome::Run(Keep::Say(Served::Bypass(why)))),
             Found::Run(ticket) => {
-                place.ticket = ticket;
-                Ok(Lookup::Run(Keep::Place(place)))
+                slot.ticket = ticket;
+                Ok(CacheOutcome::Run(Keep::Slot(slot)))
             }
         }
     }
@@ -172,25 +172,25 @@ impl<'a> Caching<'a> {
         keep: Keep<'_>,
         outputs: Option<&[Tensor]>,
     ) {
-        let (place, outputs) = match (keep, outputs) {
+        let (slot, outputs) = match (keep, outputs) {
             (Keep::Nothing, _) | (Keep::Say(_), None) => return,
             (Keep::Say(served), Some(_)) => return self.note(served),
-            (Keep::Place(place), None) => {
+            (Keep::Slot(slot), None) => {
                 // This lets waiting calls start at once. If it fails, they start when the lease ends.
-                let _ = results.release(&place.address(), place.ticket);
+                let _ = results.release(&slot.address(), slot.ticket);
                 return;
             }
-            (Keep::Place(place), Some(outputs)) => (place, outputs),
+            (Keep::Slot(slot), Some(outputs)) => (slot, outputs),
         };
-        let kept = result::encode(outputs, place.entry.max_result_bytes);
+        let kept = result::encode(outputs, slot.entry.max_result_bytes);
         // Store an empty value for a result that is too large. The next call then knows it without waiting.
         let value = kept.as_deref().unwrap_or_default();
         let now_ms = ports.unix_ms();
         let stored = results
-            .keep(&place.address(), place.ticket, value, now_ms)
+            .keep(&slot.address(), slot.ticket, value, now_ms)
             .is_ok();
         let stored = stored && kept.is_some();
-        self.note(match place.is_miss {
+        self.note(match slot.is_miss {
             true => Served::Miss { stored },
             false => Served::Asked { stored },
         });
@@ -238,8 +238,8 @@ fn wait<P: Ports>(
         let now_ms = ports.unix_ms();
         let looked = results.look(at, since_ms, waiting_since_ms, now_ms);
         let found = match looked {
-            Ok(Looked::Hit(kept)) if kept.value.is_empty() => Found::Bypass(Why::TooLarge),
-            Ok(Looked::Hit(kept)) => match result::decode(&kept.value) {
+            Ok(cache::Lookup::Hit(kept)) if kept.value.is_empty() => Found::Bypass(Why::TooLarge),
+            Ok(cache::Lookup::Hit(kept)) => match result::decode(&kept.value) {
                 Some(outputs) => {
                     let served = match waiting_since_ms {
                         None => Served::Hit {
@@ -254,9 +254,9 @@ fn wait<P: Ports>(
                 // Another release wrote the entry in another form. The next run overwrites it.
                 None => Found::Run(NO_TICKET),
             },
-            Ok(Looked::Run(ticket)) => Found::Run(ticket),
-            Ok(Looked::Wait) if only_if_cached => Found::Bypass(Why::Busy),
-            Ok(Looked::Wait) => {
+            Ok(cache::Lookup::Run(ticket)) => Found::Run(ticket),
+            Ok(cache::Lookup::Wait) if only_if_cached => Found::Bypass(Why::Busy),
+            Ok(cache::Lookup::Wait) => {
                 let since = *waiting_since_ms.get_or_insert(now_ms);
                 let waited_us = now_ms.saturating_sub(since).saturating_mul(1_000);
                 if let Some(limit_us) = timeout_us.filter(|limit| waited_us >= *limit) {
@@ -272,7 +272,7 @@ fn wait<P: Ports>(
                 pause_ms = (pause_ms * 2).min(LONGEST_PAUSE_MS);
                 continue;
             }
-            Ok(Looked::Bypass) => Found::Bypass(Why::Busy),
+            Ok(cache::Lookup::Bypass) => Found::Bypass(Why::Busy),
             Err(_) => Found::Bypass(Why::StoreFailure),
         };
         return match found {

@@ -107,12 +107,12 @@ fn parts(pointer: &str, value: &str) -> Result<Vec<String>, Problem> {
 
 /// One result. The full scores decide the flags; the scores in the answer follow the disclosure rules.
 #[derive(Default)]
-struct Verdict {
+struct ModerationResult {
     flags: BTreeMap<String, bool>,
     scores: BTreeMap<String, f64>,
 }
 
-impl Verdict {
+impl ModerationResult {
     /// Adds the scores of one text. Each category keeps the highest score of all texts.
     fn add(
         &mut self,
@@ -158,17 +158,17 @@ impl<P: Ports> Work<P> for Moderations {
         let Some(moderation) = &runner.contract().moderation else {
             return Err(self.texts.lacking(runner.model));
         };
-        let mut results: Vec<Verdict> = Vec::new();
+        let mut results: Vec<ModerationResult> = Vec::new();
         for answer in answers {
             let (whole, told) = self.texts.told(runner, answer)?;
             if !whole["scores"].is_object() {
                 return Err(self.texts.lacking(runner.model));
             }
             if !self.is_one || results.is_empty() {
-                results.push(Verdict::default());
+                results.push(ModerationResult::default());
             }
-            if let Some(verdict) = results.last_mut() {
-                let added = verdict.add(moderation, (&whole, &told));
+            if let Some(result) = results.last_mut() {
+                let added = result.add(moderation, (&whole, &told));
                 added.map_err(|message| broken_adapter(runner.model, &message))?;
             }
         }
@@ -176,7 +176,7 @@ impl<P: Ports> Work<P> for Moderations {
         let body = ModerationResponse {
             id: prediction_id.as_str(),
             model: runner.model,
-            results: results.into_iter().map(Verdict::write).collect(),
+            results: results.into_iter().map(ModerationResult::write).collect(),
         };
         let response = Response::json(200, &body);
         Ok(SurfaceAnswer {

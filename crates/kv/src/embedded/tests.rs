@@ -3,7 +3,7 @@ use crate::disk::TAG_COUNTER;
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicUsize;
 
-/// What a disk does when the test says so.
+/// The behaviour of a disk that the test controls.
 #[derive(Default)]
 struct Control {
     entries: Mutex<BTreeMap<String, Value>>,

@@ -248,24 +248,7 @@ impl OnnxRuntime {
             GraphSource::File(path) => builder.commit_from_file(path),
             GraphSource::Bytes(bytes) => builder.commit_from_memory(bytes),
         }
-        .map_err(|error| {
-            let code = match error.code() {
-                ort::ErrorCode::InvalidProtobuf | ort::ErrorCode::InvalidGraph => {
-                    ErrorCode::InvalidEncoding
-                }
-                ort::ErrorCode::NoSuchFile => ErrorCode::NotFound,
-                ort::ErrorCode::NotImplemented => ErrorCode::UnsupportedOperation,
-                _ => ErrorCode::RuntimeError,
-            };
-            NnError::new(
-                code,
-                format!(
-                    "ONNX Runtime cannot load the graph: {}{}",
-                    presentable(error.message()),
-                    missing_locale(error.message())
-                ),
-            )
-        })?;
+        .map_err(|error| cannot_load(&error))?;
         let mut entries: Vec<Entry> = (session.inputs().iter().enumerate())
             .map(|(index, outlet)| {
                 let given = || has_shape(&session, index, Side::Input);
@@ -305,25 +288,8 @@ impl OnnxRuntime {
             .flat_map(|entry| entry.ports.clone())
             .collect();
         for ports in [&inputs, &outputs] {
-            let named = |at: usize| ports[..at].iter().any(|port| port.name == ports[at].name);
-            if let Some(at) = (0..ports.len()).find(|at| named(*at)) {
-                return Err(NnError::unsupported(format!(
-                    "the graph has two inputs or outputs for the name {}; rename one",
-                    quoted(&ports[at].name)
-                )));
-            }
+            has_distinct_names(ports)?;
         }
-        let names = |entries: &[Entry]| -> Result<Vec<CString>, NnError> {
-            (entries.iter())
-                .map(|entry| CString::new(entry.name.as_str()))
-                .collect::<Result<_, _>>()
-                .map_err(|_| {
-                    NnError::new(
-                        ErrorCode::InvalidEncoding,
-                        "a port's name holds a zero byte; rename it",
-                    )
-                })
-        };
         Ok(Arc::new(Shared {
             input_names: names(&entries)?,
             output_names: names(&exits)?,
@@ -338,6 +304,51 @@ impl OnnxRuntime {
             rows,
         }))
     }
+}
+
+/// Converts the error of a load.
+fn cannot_load(error: &ort::Error) -> NnError {
+    let code = match error.code() {
+        ort::ErrorCode::InvalidProtobuf | ort::ErrorCode::InvalidGraph => {
+            ErrorCode::InvalidEncoding
+        }
+        ort::ErrorCode::NoSuchFile => ErrorCode::NotFound,
+        ort::ErrorCode::NotImplemented => ErrorCode::UnsupportedOperation,
+        _ => ErrorCode::RuntimeError,
+    };
+    NnError::new(
+        code,
+        format!(
+            "ONNX Runtime cannot load the graph: {}{}",
+            presentable(error.message()),
+            missing_locale(error.message())
+        ),
+    )
+}
+
+/// Refuses ports of which two have one name.
+fn has_distinct_names(ports: &[Port]) -> Result<(), NnError> {
+    let is_repeated = |at: &usize| ports[..*at].iter().any(|port| port.name == ports[*at].name);
+    match (0..ports.len()).find(is_repeated) {
+        None => Ok(()),
+        Some(at) => Err(NnError::unsupported(format!(
+            "the graph has two inputs or outputs for the name {}; rename one",
+            quoted(&ports[at].name)
+        ))),
+    }
+}
+
+/// Returns the names of entries as ONNX Runtime takes them.
+fn names(entries: &[Entry]) -> Result<Vec<CString>, NnError> {
+    (entries.iter())
+        .map(|entry| CString::new(entry.name.as_str()))
+        .collect::<Result<_, _>>()
+        .map_err(|_| {
+            NnError::new(
+                ErrorCode::InvalidEncoding,
+                "a port's name holds a zero byte; rename it",
+            )
+        })
 }
 
 impl Backend for OnnxRuntime {

@@ -49,7 +49,7 @@ use super::cost::Cost;
 use super::message::panic_text;
 use super::onnx_file;
 use super::options::{GraphSource, LoadOptions};
-use super::port::PortType;
+use super::port::{Port, PortType};
 use super::rows::Rows;
 use super::session::{Backend, Session};
 use super::versions::Reads;
@@ -223,22 +223,7 @@ impl OpenVino {
         }
         let mut outputs = all_outputs.clone();
         super::options::select_outputs(&mut outputs, options)?;
-        let fp64 = PortType::Tensor(TensorType::Fp64);
-        if let Some(port) = (inputs.iter().chain(&outputs)).find(|port| port.ty == fp64) {
-            return Err(NnError::unsupported(format!(
-                "OpenVINO computes FP64 in FP32, and {} is FP64; load the graph with backend = \"onnxruntime\", or \
-                 export it with FP32 there",
-                quoted(&port.name)
-            )));
-        }
-        let strings = PortType::Tensor(TensorType::Bytes);
-        if let Some(port) = (inputs.iter().chain(&outputs)).find(|port| port.ty == strings) {
-            return Err(NnError::unsupported(format!(
-                "OpenVINO's C interface cannot return strings, and {} is BYTES; load the graph with \
-                 backend = \"onnxruntime\"",
-                quoted(&port.name)
-            )));
-        }
+        no_fp64_and_no_strings(inputs.iter().chain(&outputs))?;
         let output_at = (all_outputs.iter().enumerate())
             .filter(|(_, port)| outputs.contains(port))
             .map(|(index, _)| index)
@@ -326,6 +311,29 @@ fn is_own_format(path: &Path) -> bool {
 /// The newest opset whose graphs it gets without a check of their operators. It reads any opset (measured with
 /// 2026.4.1: opsets 1 to 29, IR 1 to 16), and would compute an operator that has changed since in the old way.
 pub const TESTED_OPSET: u64 = 26;
+
+/// Refuses ports of the types that OpenVINO does not compute as such.
+fn no_fp64_and_no_strings<'a>(
+    mut ports: impl Iterator<Item = &'a Port> + Clone,
+) -> Result<(), NnError> {
+    let fp64 = PortType::Tensor(TensorType::Fp64);
+    if let Some(port) = ports.clone().find(|port| port.ty == fp64) {
+        return Err(NnError::unsupported(format!(
+            "OpenVINO computes FP64 in FP32, and {} is FP64; load the graph with backend = \"onnxruntime\", or export \
+             it with FP32 there",
+            quoted(&port.name)
+        )));
+    }
+    let strings = PortType::Tensor(TensorType::Bytes);
+    if let Some(port) = ports.find(|port| port.ty == strings) {
+        return Err(NnError::unsupported(format!(
+            "OpenVINO's C interface cannot return strings, and {} is BYTES; load the graph with \
+             backend = \"onnxruntime\"",
+            quoted(&port.name)
+        )));
+    }
+    Ok(())
+}
 
 impl Backend for OpenVino {
     fn name(&self) -> &'static str {

@@ -6,7 +6,7 @@
 //! reshape that takes the items apart. Operators that this list does not know do too: a wrong "independent" would hand
 //! one caller's numbers to another, and a wrong "dependent" only costs speed.
 //!
-//! What is followed:
+//! The walk follows these facts:
 //!
 //! - **Lengths** are products of numbers and names (`Length`). The number of items is one of the names. So a reshape
 //!   from `[N,S,384]` to `[N*S,384]` and back keeps the items in their order, and one to `[S,N*384]` does not.
@@ -36,7 +36,7 @@ use std::rc::Rc;
 
 use super::port::Port;
 pub(crate) use value::MAX_NUMBERS;
-use value::{Followed, ITEMS, Items, Length, Place, Value};
+use value::{Followed, ITEMS, ItemIndexUse, Items, Length, Value};
 pub(crate) use walk::Graph;
 use walk::{MAX_FUNCTION_DEPTH, Walk, shown};
 
@@ -89,7 +89,7 @@ pub(crate) fn rows(graph: &Graph<'_>) -> BTreeMap<String, Rows> {
         Ok(values) => match values.get(&port.name) {
             None => Rows::Dependent(format!("nothing makes output {}", shown(&port.name))),
             Some(Err(reason)) => Rows::Dependent(reason.to_string()),
-            Some(Ok(value)) if value.place != Place::None => Rows::Dependent(format!(
+            Some(Ok(value)) if value.place != ItemIndexUse::None => Rows::Dependent(format!(
                 "output {} follows from the place of an item in its run, which an operator Range counts",
                 shown(&port.name)
             )),

@@ -366,6 +366,30 @@ fn misfit(error: TractError) -> NnError {
     ))
 }
 
+/// Refuses a graph with values that no node produces, or with operators that tract does not have.
+fn is_complete(model: &InferenceModel, unresolved_inputs: &[String]) -> Result<(), NnError> {
+    if !unresolved_inputs.is_empty() {
+        return Err(NnError::new(
+            ErrorCode::InvalidEncoding,
+            format!(
+                "the graph uses values nothing produces: {}",
+                listed(unresolved_inputs.iter().map(String::as_str))
+            ),
+        ));
+    }
+    let missing: Vec<&str> = (model.nodes().iter())
+        .filter(|node| node.op.name().starts_with("Unimplemented"))
+        .map(|node| &*node.name)
+        .collect();
+    if !missing.is_empty() {
+        return Err(NnError::unsupported(format!(
+            "tract does not implement the operators at {}; load the graph with backend = \"onnxruntime\"",
+            listed(missing.into_iter())
+        )));
+    }
+    Ok(())
+}
+
 fn open(source: &GraphSource, options: &LoadOptions, refusals: Refusals) -> Result<Graph, NnError> {
     super::options::only_the_processor(NAME, options)?;
     let declared = super::onnx_file::examine(source)?;
@@ -417,25 +441,7 @@ fn open(source: &GraphSource, options: &LoadOptions, refusals: Refusals) -> Resu
     // The weights have been copied from it, and the next step copies them again.
     drop(proto);
     let mut model = parsed.model;
-    if !parsed.unresolved_inputs.is_empty() {
-        return Err(NnError::new(
-            ErrorCode::InvalidEncoding,
-            format!(
-                "the graph uses values nothing produces: {}",
-                listed(parsed.unresolved_inputs.iter().map(String::as_str))
-            ),
-        ));
-    }
-    let missing: Vec<&str> = (model.nodes().iter())
-        .filter(|node| node.op.name().starts_with("Unimplemented"))
-        .map(|node| &*node.name)
-        .collect();
-    if !missing.is_empty() {
-        return Err(NnError::unsupported(format!(
-            "tract does not implement the operators at {}; load the graph with backend = \"onnxruntime\"",
-            listed(missing.into_iter())
-        )));
-    }
+    is_complete(&model, &parsed.unresolved_inputs)?;
     let chosen: Vec<_> = (model
         .output_outlets()
         .map_err(unsupported)?

@@ -62,19 +62,19 @@ impl Cell {
     }
 
     /// The graph that serves, under this contract if that is still available. It counts as in use from then on.
-    pub fn serving(&self, terms: Option<Stamp>, now_ms: u64) -> Option<Arc<Loaded>> {
-        let serving = self.loaded(terms)?;
+    pub fn serving(&self, contract: Option<Stamp>, now_ms: u64) -> Option<Arc<Loaded>> {
+        let serving = self.loaded(contract)?;
         self.last_used_ms.store(now_ms, Ordering::Relaxed);
         Some(serving)
     }
 
     /// The same for a shadow run: it does not keep the graph from being evicted.
-    pub fn loaded(&self, terms: Option<Stamp>) -> Option<Arc<Loaded>> {
+    pub fn loaded(&self, contract: Option<Stamp>) -> Option<Arc<Loaded>> {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
-        let meant = |loaded: &&Arc<Loaded>| Some(loaded.contract) == terms;
+        let meant = |loaded: &&Arc<Loaded>| Some(loaded.contract) == contract;
         let previous = view.previous.as_ref().filter(meant);
         let serving = match &view.now {
-            Now::Ready(current) if terms.is_none() || meant(&current) => current,
+            Now::Ready(current) if contract.is_none() || meant(&current) => current,
             Now::Ready(current) => previous.unwrap_or(current),
             Now::Failed(_) | Now::Gone => previous?,
             Now::Waiting | Now::Evicted | Now::Unloaded => return None,
@@ -82,13 +82,13 @@ impl Cell {
         Some(serving.clone())
     }
 
-    /// Whether a call under these terms would be answered.
-    pub fn answers(&self, terms: Option<Stamp>) -> bool {
+    /// Whether a call under this contract would be answered.
+    pub fn answers(&self, contract: Option<Stamp>) -> bool {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
         let previous = || view.previous.as_ref().map(|loaded| loaded.contract);
         match view.now {
             Now::Ready(_) | Now::Evicted => true,
-            Now::Failed(_) | Now::Gone => terms.is_some() && previous() == terms,
+            Now::Failed(_) | Now::Gone => contract.is_some() && previous() == contract,
             Now::Waiting | Now::Unloaded => false,
         }
     }

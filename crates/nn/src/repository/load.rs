@@ -18,6 +18,7 @@ use crate::worker::{ChildOptions, Isolated};
 use crate::{contract_check, first_run};
 use penstock_tensor::contract::{Contract, FirstRun, Isolation, Provider};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -30,13 +31,7 @@ impl Core {
         let contract = start.contract.as_deref().ok_or_else(|| {
             NnError::runtime("its contract changed while it was read; it is read again")
         })?;
-        let abandoned = self.abandoned_loads.load(Ordering::SeqCst);
-        if abandoned >= MAX_ABANDONED_LOADS {
-            return Err(NnError::runtime(format!(
-                "version {version} was not loaded: {abandoned} loads that were given up are still running, which is \
-                 the maximum; correct their graphs, and restart the server"
-            )));
-        }
+        self.few_are_abandoned(version)?;
         let dir = self.root.join(name).join(version.to_string());
         let path = dir.join(layout::graph_file(contract.format));
         if !path.is_file() {
@@ -53,24 +48,9 @@ impl Core {
             self.lock().say(name, version, EventKind::Noted, text);
         }
         let mut options = contract_check::options(contract, self.settings.queue_max);
-        options.working_bytes = Some(
-            (contract.engine.run_memory_bytes).map_or(self.settings.run_memory_bytes, |bytes| {
-                usize::try_from(bytes).unwrap_or(usize::MAX)
-            }),
-        );
+        options.working_bytes = Some(self.run_memory_bytes(contract));
         let backend = self.placed(backend, name, version, contract)?;
-        for name in &contract.engine.operators {
-            let library = self.settings.operators.get(name).ok_or_else(|| {
-                let known = listed(self.settings.operators.keys().map(String::as_str));
-                NnError::unsupported(format!(
-                    "model.toml asks for the operator library {}, and the server's settings have {}; name its file under \
-                     [models.operators] in the server's settings",
-                    quoted(name),
-                    if known.is_empty() { "none" } else { known.as_str() }
-                ))
-            })?;
-            options.operator_libraries.push(library.clone());
-        }
+        options.operator_libraries = self.operator_libraries(contract)?;
         progress.at(Stage::Compiling);
         let meter = Meter::begin();
         let model = Model::load_beside(
@@ -143,6 +123,43 @@ impl Core {
             (None, false) => start.job.file_bytes(),
         };
         Ok((model, bytes))
+    }
+
+    /// Returns the memory in bytes that a run may hold.
+    fn run_memory_bytes(&self, contract: &Contract) -> usize {
+        (contract.engine.run_memory_bytes).map_or(self.settings.run_memory_bytes, |bytes| {
+            usize::try_from(bytes).unwrap_or(usize::MAX)
+        })
+    }
+
+    /// Refuses a load while too many loads that were given up still run.
+    fn few_are_abandoned(&self, version: u64) -> Result<(), NnError> {
+        let abandoned = self.abandoned_loads.load(Ordering::SeqCst);
+        if abandoned >= MAX_ABANDONED_LOADS {
+            return Err(NnError::runtime(format!(
+                "version {version} was not loaded: {abandoned} loads that were given up are still running, which is \
+                 the maximum; correct their graphs, and restart the server"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Returns the operator libraries that a contract asks for.
+    fn operator_libraries(&self, contract: &Contract) -> Result<Vec<PathBuf>, NnError> {
+        let names = contract.engine.operators.iter();
+        let libraries = names.map(|name| {
+            let library = self.settings.operators.get(name).ok_or_else(|| {
+                let known = listed(self.settings.operators.keys().map(String::as_str));
+                NnError::unsupported(format!(
+                    "model.toml asks for the operator library {}, and the server's settings have {}; name its file under \
+                     [models.operators] in the server's settings",
+                    quoted(name),
+                    if known.is_empty() { "none" } else { known.as_str() }
+                ))
+            })?;
+            Ok(library.clone())
+        });
+        libraries.collect()
     }
 
     /// The backend with its isolation: in this process, or in a separate one.

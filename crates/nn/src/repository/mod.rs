@@ -121,7 +121,7 @@ pub struct Handle {
     version: Option<u64>,
     cell: Arc<Cell>,
     /// The contract that its calls are checked against, if they are.
-    terms: Option<Stamp>,
+    contract: Option<Stamp>,
 }
 
 impl Handle {
@@ -133,7 +133,8 @@ impl Handle {
     /// The reason that the version does not answer.
     pub async fn model(&self) -> Result<Lease, Unavailable> {
         let fast = self.version.is_some().then_some(&self.cell);
-        if let Some(loaded) = fast.and_then(|cell| cell.serving(self.terms, self.core.now_ms())) {
+        if let Some(loaded) = fast.and_then(|cell| cell.serving(self.contract, self.core.now_ms()))
+        {
             return Ok(self.core.lease(loaded));
         }
         let version = self.version.map(|version| version.to_string());
@@ -142,7 +143,7 @@ impl Handle {
             Ok(cell) => cell,
             // The version is gone from disk, and still promised to requests that began before.
             Err(gone) => {
-                let drains = self.cell.serving(self.terms, self.core.now_ms());
+                let drains = self.cell.serving(self.contract, self.core.now_ms());
                 return drains.map(|loaded| self.core.lease(loaded)).ok_or(gone);
             }
         };
@@ -150,7 +151,7 @@ impl Handle {
         let _waits = Waits::on(&cell);
         loop {
             turn.borrow_and_update();
-            if let Some(loaded) = cell.serving(self.terms, self.core.now_ms()) {
+            if let Some(loaded) = cell.serving(self.contract, self.core.now_ms()) {
                 return Ok(self.core.lease(loaded));
             }
             match cell.now() {
@@ -179,7 +180,7 @@ impl Handle {
     ) -> Result<(), NnError> {
         let version = self.version.map(|version| version.to_string());
         let cell = self.core.find(&self.name, version.as_deref())?;
-        let Some(loaded) = cell.loaded(self.terms) else {
+        let Some(loaded) = cell.loaded(self.contract) else {
             return Err(cell.unavailable().into());
         };
         let lease = self.core.lease(loaded);
@@ -334,28 +335,28 @@ impl Repository {
         name: &str,
         version: Option<&str>,
     ) -> Result<Handle, Unavailable> {
-        let terms = snapshot.and_then(|snapshot| snapshot.terms(name));
+        let contract = snapshot.and_then(|snapshot| snapshot.contract(name));
         let cell = match self.core.find(name, version) {
             Ok(cell) => cell,
             // It may have been removed since the caller's catalogue was made.
             Err(unavailable) => {
-                (terms.and_then(|_| self.core.find_drained(name, version))).ok_or(unavailable)?
+                (contract.and_then(|_| self.core.find_drained(name, version))).ok_or(unavailable)?
             }
         };
-        if !cell.answers(terms) {
+        if !cell.answers(contract) {
             return Err(cell.unavailable());
         }
         if let Now::Ready(loaded) = cell.now()
             && let Some(reason) = loaded.model.refuses()
         {
-            return Err(Unavailable::down(name, cell.version, &reason));
+            return Err(Unavailable::restarting(name, cell.version, &reason));
         }
         Ok(Handle {
             core: self.core.clone(),
             name: name.to_owned(),
             version: version.and_then(version_number),
             cell,
-            terms,
+            contract,
         })
     }
 

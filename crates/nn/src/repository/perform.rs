@@ -6,7 +6,7 @@
 //! replaced as a whole when it changes.
 
 use super::cell::{Cell, Loaded, Now};
-use super::said::Told;
+use super::said::LastReport;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -27,8 +27,8 @@ use crate::backend::{Backends, panic_text};
 use crate::error::NnError;
 use crate::layout::{Unavailable, version_number};
 use crate::model::Model;
-use crate::overdue::Working;
-use crate::shadow::Held;
+use crate::overdue::BusyThread;
+use crate::shadow::ShadowTotals;
 
 /// Interval at which time-dependent waits look again. Changes wake all of them at once; the interval bounds how late
 /// they notice a time that no change announces.
@@ -119,7 +119,7 @@ pub(super) struct Inner {
     pub(super) draining: Vec<Draining>,
     pub(super) readings: BTreeMap<String, Vec<Reading>>,
     pub took: BTreeMap<(String, u64), Duration>,
-    pub(super) told: BTreeMap<(String, u64), Told>,
+    pub(super) told: BTreeMap<(String, u64), LastReport>,
     pub(super) told_refused: BTreeMap<String, Reason>,
     pub(super) told_fault: Option<String>,
     /// The folders of each model that look like versions but have no valid name, now and as last reported.
@@ -149,7 +149,7 @@ pub(super) struct Core {
     /// Loads that were given up and still run.
     pub(super) abandoned_loads: AtomicUsize,
     /// The memory of shadow runs, and the calls that wait meanwhile.
-    pub shadows: Arc<Held>,
+    pub shadows: Arc<ShadowTotals>,
     pub(super) published: RwLock<Option<Arc<Snapshot>>>,
     pub generation: watch::Sender<u64>,
 }
@@ -433,7 +433,7 @@ impl Core {
         let thread = std::thread::Builder::new().name("penstock-load".into());
         let spawned = thread.spawn(move || {
             let _server = server.enter();
-            let _working = Working::begin();
+            let _working = BusyThread::begin();
             core.perform(&start, &shared);
         });
         match spawned {
@@ -638,7 +638,7 @@ impl Core {
             let Some(model) = inner.book.models.get(name) else {
                 return false;
             };
-            let of_use = [model.terms.stamp, model.on_disk.stamp];
+            let of_use = [model.in_force.stamp, model.on_disk.stamp];
             readings.retain(|reading| of_use.contains(&reading.stamp));
             true
         });
@@ -713,7 +713,7 @@ impl Core {
 
 /// The fault of a model's directory itself.
 pub(super) fn fault(model: &super::plan::Model) -> Option<Reason> {
-    match &model.terms.pinned {
+    match &model.in_force.pinned {
         Err(reason) => Some(reason.clone()),
         Ok(_) if model.versions.is_empty() => Some(scan::no_version().into()),
         Ok(_) => None,
@@ -784,11 +784,11 @@ impl Inner {
     }
 
     pub fn contract(&self, name: &str) -> Option<Arc<Contract>> {
-        let terms = &self.book.models.get(name)?.terms;
+        let in_force = &self.book.models.get(name)?.in_force;
         let readings = self.readings.get(name)?;
         let reading = readings
             .iter()
-            .find(|reading| reading.stamp == terms.stamp)?;
+            .find(|reading| reading.stamp == in_force.stamp)?;
         reading.contract.clone()
     }
 

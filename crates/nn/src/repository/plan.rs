@@ -58,8 +58,8 @@ pub(crate) struct ContractState {
 
 /// A model's directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Seen {
-    pub terms: ContractState,
+pub(crate) struct FoundModel {
+    pub contract: ContractState,
     pub versions: BTreeMap<u64, Graph>,
 }
 
@@ -189,7 +189,7 @@ impl Version {
 #[derive(Clone, Debug)]
 pub(crate) struct Model {
     /// The contract in force.
-    pub terms: ContractState,
+    pub in_force: ContractState,
     /// The contract on disk, if it is another.
     pub on_disk: ContractState,
     /// The reason that the contract on disk was refused.
@@ -201,7 +201,7 @@ pub(crate) struct Model {
 
 impl Model {
     pub(crate) fn pinned(&self) -> bool {
-        matches!(self.terms.pinned, Ok(true))
+        matches!(self.in_force.pinned, Ok(true))
     }
 
     pub(crate) fn answers(&self) -> bool {
@@ -220,7 +220,7 @@ impl Model {
 
     /// A contract that is neither in force nor refused.
     pub(crate) fn candidate(&self) -> Option<Stamp> {
-        let other = self.on_disk.stamp != self.terms.stamp && self.refused.is_none();
+        let other = self.on_disk.stamp != self.in_force.stamp && self.refused.is_none();
         (other && self.on_disk.pinned.is_ok()).then_some(self.on_disk.stamp)
     }
 
@@ -231,13 +231,13 @@ impl Model {
     }
 
     /// Takes note of the contract on disk.
-    fn consider(&mut self, terms: ContractState) {
-        if terms != self.on_disk {
-            self.on_disk = terms;
+    fn consider(&mut self, contract: ContractState) {
+        if contract != self.on_disk {
+            self.on_disk = contract;
             self.refused = None;
             self.drop_trials();
         }
-        if self.on_disk.stamp == self.terms.stamp {
+        if self.on_disk.stamp == self.in_force.stamp {
             self.refused = None;
             return;
         }
@@ -251,7 +251,7 @@ impl Model {
 
     /// Accepts the contract on disk if no version answers that it could harm.
     fn accept(&mut self) {
-        self.terms = self.on_disk.clone();
+        self.in_force = self.on_disk.clone();
         self.refused = None;
         self.drop_trials();
         for version in self.versions.values_mut() {
@@ -308,14 +308,14 @@ impl Model {
             self.drop_trials();
             return;
         }
-        self.terms = self.on_disk.clone();
+        self.in_force = self.on_disk.clone();
         for number in numbers {
             let version = self.versions.get_mut(&number).expect("it was listed above");
             match version.trial.take().map(|trial| trial.outcome) {
                 Some(Ok(load)) => version.serve(load),
                 Some(Err(reason)) => {
                     version.tried = Some(Tried {
-                        contract: self.terms.stamp,
+                        contract: self.in_force.stamp,
                         graph: version.graph.stamp,
                         reason: reason.clone(),
                     });
@@ -403,14 +403,14 @@ impl Book {
     }
 
     /// A model's directory is as `seen`, or is gone. `later` unless the server started with it.
-    pub(crate) fn seen(&mut self, name: &str, seen: Option<Seen>, later: bool) {
-        let Some(Seen { terms, versions }) = seen else {
+    pub(crate) fn seen(&mut self, name: &str, seen: Option<FoundModel>, later: bool) {
+        let Some(FoundModel { contract, versions }) = seen else {
             self.models.remove(name);
             return;
         };
         let model = self.models.entry(name.to_owned()).or_insert_with(|| Model {
-            on_disk: terms.clone(),
-            terms: terms.clone(),
+            on_disk: contract.clone(),
+            in_force: contract.clone(),
             refused: None,
             versions: BTreeMap::new(),
             down: false,
@@ -432,7 +432,7 @@ impl Book {
                 version.known_bytes = None;
             }
         }
-        model.consider(terms);
+        model.consider(contract);
     }
 
     /// Records the result of a job: the loaded graph and its size, or the reason of its failure. Returns whether the
@@ -449,7 +449,7 @@ impl Book {
         let Some(model) = self.models.get_mut(name) else {
             return false;
         };
-        let (accepted, candidate) = (model.terms.stamp, model.candidate());
+        let (accepted, candidate) = (model.in_force.stamp, model.candidate());
         let Some(version) = model.versions.get_mut(&number) else {
             return false;
         };
@@ -697,7 +697,7 @@ impl Book {
     fn pending_loads(&self) -> Vec<PendingLoad> {
         let mut pending: Vec<(bool, PendingLoad)> = Vec::new();
         for (name, model) in &self.models {
-            if model.terms.pinned.is_err() {
+            if model.in_force.pinned.is_err() {
                 continue;
             }
             let candidate = model.candidate();
@@ -717,7 +717,7 @@ impl Book {
                     };
                     pending.push((urgent, load));
                 };
-                let accepted = model.terms.stamp;
+                let accepted = model.in_force.stamp;
                 if version.phase == (Phase::Evicted { wanted: true }) {
                     add(true, accepted, false);
                     continue;

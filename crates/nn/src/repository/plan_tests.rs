@@ -3,17 +3,17 @@
 use super::*;
 use std::collections::BTreeSet;
 
-fn seen(contract: u64, versions: &[(u64, u64)]) -> Option<Seen> {
+fn seen(contract: u64, versions: &[(u64, u64)]) -> Option<FoundModel> {
     sized(contract, versions, 10)
 }
 
-fn sized(contract: u64, versions: &[(u64, u64)], bytes: u64) -> Option<Seen> {
+fn sized(contract: u64, versions: &[(u64, u64)], bytes: u64) -> Option<FoundModel> {
     let graph = |stamp| Graph {
         stamp: Stamp(stamp),
         bytes,
     };
-    Some(Seen {
-        terms: ContractState {
+    Some(FoundModel {
+        contract: ContractState {
             stamp: Stamp(contract),
             pinned: Ok(false),
         },
@@ -24,28 +24,28 @@ fn sized(contract: u64, versions: &[(u64, u64)], bytes: u64) -> Option<Seen> {
     })
 }
 
-fn unreadable(contract: u64, versions: &[(u64, u64)]) -> Option<Seen> {
-    seen(contract, versions).map(|seen| Seen {
-        terms: ContractState {
+fn unreadable(contract: u64, versions: &[(u64, u64)]) -> Option<FoundModel> {
+    seen(contract, versions).map(|seen| FoundModel {
+        contract: ContractState {
             pinned: Err("line 1".into()),
-            ..seen.terms
+            ..seen.contract
         },
         ..seen
     })
 }
 
-fn pinned(seen: Option<Seen>) -> Option<Seen> {
-    seen.map(|seen| Seen {
-        terms: ContractState {
+fn pinned(seen: Option<FoundModel>) -> Option<FoundModel> {
+    seen.map(|seen| FoundModel {
+        contract: ContractState {
             pinned: Ok(true),
-            ..seen.terms
+            ..seen.contract
         },
         ..seen
     })
 }
 
 /// A book with a simulated performer: loads succeed unless the graph's or the contract's stamp is in `broken`.
-struct Room {
+struct Simulation {
     book: Book,
     now_ms: u64,
     broken: BTreeSet<u64>,
@@ -57,7 +57,7 @@ struct Room {
     loads: Vec<(String, u64)>,
 }
 
-impl Room {
+impl Simulation {
     fn new(budget: Option<u64>) -> Self {
         Self {
             book: Book::new(budget, 2),
@@ -167,42 +167,60 @@ fn mix(job: Job) -> u64 {
 
 #[test]
 fn what_is_on_disk_is_loaded_and_what_changes_there_is_loaded_beside_it() {
-    let mut room = Room::new(None);
-    room.book.seen("m", seen(1, &[(1, 11), (2, 21)]), false);
-    room.settle();
-    assert_eq!(room.states("m"), "1:1/11 2:1/21");
-    assert_eq!(room.loads, [("m".to_owned(), 2), ("m".to_owned(), 1)]);
+    let mut simulation = Simulation::new(None);
+    simulation
+        .book
+        .seen("m", seen(1, &[(1, 11), (2, 21)]), false);
+    simulation.settle();
+    assert_eq!(simulation.states("m"), "1:1/11 2:1/21");
+    assert_eq!(simulation.loads, [("m".to_owned(), 2), ("m".to_owned(), 1)]);
     // A newer version, a changed graph, and one that is gone.
-    room.book.seen("m", seen(1, &[(2, 22), (3, 31)]), true);
-    assert_eq!(room.states("m"), "2:1/21 3:waiting");
-    assert_eq!(room.book.models["m"].default_version(), Some(2));
-    room.settle();
-    assert_eq!(room.states("m"), "2:1/22 3:1/31");
-    assert_eq!(room.book.models["m"].default_version(), Some(3));
-    room.book.seen("m", None, true);
-    assert_eq!(room.states("m"), "none");
+    simulation
+        .book
+        .seen("m", seen(1, &[(2, 22), (3, 31)]), true);
+    assert_eq!(simulation.states("m"), "2:1/21 3:waiting");
+    assert_eq!(simulation.book.models["m"].default_version(), Some(2));
+    simulation.settle();
+    assert_eq!(simulation.states("m"), "2:1/22 3:1/31");
+    assert_eq!(simulation.book.models["m"].default_version(), Some(3));
+    simulation.book.seen("m", None, true);
+    assert_eq!(simulation.states("m"), "none");
 }
 
 #[test]
 fn what_is_broken_never_takes_the_place_of_what_answers_and_is_tried_once() {
-    let mut room = Room::new(None);
-    room.broken = [22, 31].into();
-    room.book.seen("m", seen(1, &[(2, 21)]), false);
-    room.settle();
-    room.book.seen("m", seen(1, &[(2, 22), (3, 31)]), true);
-    room.settle();
-    assert_eq!(room.states("m"), "2:1/21 3:failed(broken)");
-    assert_eq!(room.book.models["m"].default_version(), Some(2));
-    assert!(room.book.models["m"].versions[&2].kept_because().is_some());
-    assert!(room.book.models["m"].versions[&3].newcomer);
-    let tries = room.loads.len();
-    room.book.seen("m", seen(1, &[(2, 22), (3, 31)]), true);
-    room.settle();
-    assert_eq!(room.loads.len(), tries, "nothing changed since");
-    room.book.seen("m", seen(1, &[(2, 23), (3, 32)]), true);
-    room.settle();
-    assert_eq!(room.states("m"), "2:1/23 3:1/32");
-    assert!(room.book.models["m"].versions[&2].kept_because().is_none());
+    let mut simulation = Simulation::new(None);
+    simulation.broken = [22, 31].into();
+    simulation.book.seen("m", seen(1, &[(2, 21)]), false);
+    simulation.settle();
+    simulation
+        .book
+        .seen("m", seen(1, &[(2, 22), (3, 31)]), true);
+    simulation.settle();
+    assert_eq!(simulation.states("m"), "2:1/21 3:failed(broken)");
+    assert_eq!(simulation.book.models["m"].default_version(), Some(2));
+    assert!(
+        simulation.book.models["m"].versions[&2]
+            .kept_because()
+            .is_some()
+    );
+    assert!(simulation.book.models["m"].versions[&3].newcomer);
+    let tries = simulation.loads.len();
+    simulation
+        .book
+        .seen("m", seen(1, &[(2, 22), (3, 31)]), true);
+    simulation.settle();
+    assert_eq!(simulation.loads.len(), tries, "nothing changed since");
+    simulation
+        .book
+        .seen("m", seen(1, &[(2, 23), (3, 32)]), true);
+    simulation.settle();
+    assert_eq!(simulation.states("m"), "2:1/23 3:1/32");
+    assert!(
+        simulation.book.models["m"].versions[&2]
+            .kept_because()
+            .is_none()
+    );
 }
 
 #[test]
@@ -215,213 +233,241 @@ fn a_contract_is_taken_by_all_versions_at_once_or_by_none() {
         (vec![2021], "1:2/11 2:failed(broken) 3:2/31", false),
         (vec![2], "1:1/11 2:1/21 3:1/31", true),
     ] {
-        let mut room = Room::new(None);
-        room.broken = broken.iter().copied().collect();
-        room.book
+        let mut simulation = Simulation::new(None);
+        simulation.broken = broken.iter().copied().collect();
+        simulation
+            .book
             .seen("m", seen(1, &[(1, 11), (2, 21), (3, 31)]), false);
-        room.settle();
-        room.book
+        simulation.settle();
+        simulation
+            .book
             .seen("m", seen(2, &[(1, 11), (2, 21), (3, 31)]), true);
         for _ in 0..20 {
-            let mixed = room.states("m");
+            let mixed = simulation.states("m");
             assert!(mixed == "1:1/11 2:1/21 3:1/31" || mixed == after, "{mixed}");
-            room.plan();
-            if !room.running.is_empty() {
-                room.finish(0);
+            simulation.plan();
+            if !simulation.running.is_empty() {
+                simulation.finish(0);
             }
         }
-        assert_eq!(room.states("m"), after, "{broken:?}");
+        assert_eq!(simulation.states("m"), after, "{broken:?}");
         assert_eq!(
-            room.book.models["m"].refused.is_some(),
+            simulation.book.models["m"].refused.is_some(),
             refused,
             "{broken:?}"
         );
         if refused {
             assert!(
-                room.loads.len() <= 4,
+                simulation.loads.len() <= 4,
                 "lower versions are not tried for nothing"
             );
         }
         // Every graph in memory is known to the book; the results of useless tries are not.
-        let known = (1..room.next_id).filter(|id| room.book.knows(*id)).count();
+        let known = (1..simulation.next_id)
+            .filter(|id| simulation.book.knows(*id))
+            .count();
         assert_eq!(known, after.matches('/').count());
     }
 }
 
 #[test]
 fn a_contract_is_taken_when_only_a_newer_version_runs_under_it() {
-    let mut room = Room::new(None);
-    room.broken = [2021].into();
-    room.book.seen("m", seen(1, &[(2, 21)]), false);
-    room.settle();
-    room.book.seen("m", seen(2, &[(2, 21), (3, 31)]), true);
-    room.settle();
-    assert_eq!(room.states("m"), "2:failed(broken) 3:2/31");
+    let mut simulation = Simulation::new(None);
+    simulation.broken = [2021].into();
+    simulation.book.seen("m", seen(1, &[(2, 21)]), false);
+    simulation.settle();
+    simulation
+        .book
+        .seen("m", seen(2, &[(2, 21), (3, 31)]), true);
+    simulation.settle();
+    assert_eq!(simulation.states("m"), "2:failed(broken) 3:2/31");
     // And going back to the old contract is a new contract like any other.
-    room.book.seen("m", seen(1, &[(2, 21), (3, 31)]), true);
-    room.settle();
-    assert_eq!(room.states("m"), "2:1/21 3:1/31");
+    simulation
+        .book
+        .seen("m", seen(1, &[(2, 21), (3, 31)]), true);
+    simulation.settle();
+    assert_eq!(simulation.states("m"), "2:1/21 3:1/31");
 }
 
 #[test]
 fn an_unreadable_contract_is_refused_where_something_answers_and_a_fault_where_nothing_does() {
-    let mut room = Room::new(None);
-    room.book.seen("new", unreadable(1, &[(1, 11)]), false);
-    room.book.seen("m", seen(1, &[(1, 11)]), false);
-    room.settle();
-    assert!(room.book.models["new"].terms.pinned.is_err());
-    room.book
+    let mut simulation = Simulation::new(None);
+    simulation
+        .book
+        .seen("new", unreadable(1, &[(1, 11)]), false);
+    simulation.book.seen("m", seen(1, &[(1, 11)]), false);
+    simulation.settle();
+    assert!(simulation.book.models["new"].in_force.pinned.is_err());
+    simulation
+        .book
         .seen("m", unreadable(2, &[(1, 11), (2, 21)]), true);
-    room.settle();
+    simulation.settle();
     assert_eq!(
-        room.states("m"),
+        simulation.states("m"),
         "1:1/11 2:1/21",
         "graphs change under the old contract"
     );
-    assert_eq!(room.book.models["m"].refused.as_deref(), Some("line 1"));
-    room.book.seen("new", seen(2, &[(1, 11)]), true);
-    room.settle();
-    assert_eq!(room.states("new"), "1:2/11");
+    assert_eq!(
+        simulation.book.models["m"].refused.as_deref(),
+        Some("line 1")
+    );
+    simulation.book.seen("new", seen(2, &[(1, 11)]), true);
+    simulation.settle();
+    assert_eq!(simulation.states("new"), "1:2/11");
 }
 
 #[test]
 fn what_was_unloaded_stays_so_until_it_is_loaded() {
-    let mut room = Room::new(None);
-    room.book.seen("m", seen(1, &[(1, 11), (2, 21)]), false);
-    room.settle();
-    room.book.unload("m", Some(2));
-    room.book.unload("m", Some(2));
-    room.settle();
-    assert_eq!(room.states("m"), "1:1/11 2:down");
-    room.book.seen("m", seen(2, &[(1, 11), (2, 22)]), true);
-    room.settle();
-    assert_eq!(room.states("m"), "1:2/11 2:down");
-    room.book.unload("m", None);
-    room.book
+    let mut simulation = Simulation::new(None);
+    simulation
+        .book
+        .seen("m", seen(1, &[(1, 11), (2, 21)]), false);
+    simulation.settle();
+    simulation.book.unload("m", Some(2));
+    simulation.book.unload("m", Some(2));
+    simulation.settle();
+    assert_eq!(simulation.states("m"), "1:1/11 2:down");
+    simulation
+        .book
+        .seen("m", seen(2, &[(1, 11), (2, 22)]), true);
+    simulation.settle();
+    assert_eq!(simulation.states("m"), "1:2/11 2:down");
+    simulation.book.unload("m", None);
+    simulation
+        .book
         .seen("m", seen(2, &[(1, 11), (2, 22), (3, 31)]), true);
-    room.settle();
-    assert_eq!(room.states("m"), "1:down 2:down 3:down");
-    room.book.load("m", Some(2));
-    room.settle();
-    assert_eq!(room.states("m"), "1:down 2:2/22 3:down");
-    room.book.load("m", None);
-    room.settle();
-    assert_eq!(room.states("m"), "1:2/11 2:2/22 3:2/31");
+    simulation.settle();
+    assert_eq!(simulation.states("m"), "1:down 2:down 3:down");
+    simulation.book.load("m", Some(2));
+    simulation.settle();
+    assert_eq!(simulation.states("m"), "1:down 2:2/22 3:down");
+    simulation.book.load("m", None);
+    simulation.settle();
+    assert_eq!(simulation.states("m"), "1:2/11 2:2/22 3:2/31");
 }
 
 #[test]
 fn a_version_that_is_unloaded_while_it_loads_does_not_come_up() {
-    let mut room = Room::new(None);
-    room.book.seen("m", seen(1, &[(1, 11)]), false);
-    room.plan();
-    room.book.unload("m", None);
-    room.book.load("m", None);
-    room.plan();
-    assert_eq!(room.running.len(), 1, "the load under way will do");
-    room.book.unload("m", None);
-    room.finish(0);
-    room.settle();
-    assert_eq!(room.states("m"), "1:down");
-    assert!(!room.book.knows(1));
+    let mut simulation = Simulation::new(None);
+    simulation.book.seen("m", seen(1, &[(1, 11)]), false);
+    simulation.plan();
+    simulation.book.unload("m", None);
+    simulation.book.load("m", None);
+    simulation.plan();
+    assert_eq!(simulation.running.len(), 1, "the load under way will do");
+    simulation.book.unload("m", None);
+    simulation.finish(0);
+    simulation.settle();
+    assert_eq!(simulation.states("m"), "1:down");
+    assert!(!simulation.book.knows(1));
 }
 
 #[test]
 fn over_the_budget_the_least_recently_used_rests_and_comes_back_when_it_is_wanted() {
-    let mut room = Room::new(Some(25));
+    let mut simulation = Simulation::new(Some(25));
     for name in ["a", "b"] {
-        room.book.seen(name, seen(1, &[(1, 11)]), false);
+        simulation.book.seen(name, seen(1, &[(1, 11)]), false);
     }
-    room.settle();
-    room.now_ms += 5_000;
-    room.call("b", 1);
-    room.now_ms += 5_000;
-    room.call("a", 1);
-    room.book.seen("c", seen(1, &[(1, 11)]), true);
-    room.settle();
+    simulation.settle();
+    simulation.now_ms += 5_000;
+    simulation.call("b", 1);
+    simulation.now_ms += 5_000;
+    simulation.call("a", 1);
+    simulation.book.seen("c", seen(1, &[(1, 11)]), true);
+    simulation.settle();
     assert_eq!(
-        (room.states("a"), room.states("b"), room.states("c")),
+        (
+            simulation.states("a"),
+            simulation.states("b"),
+            simulation.states("c")
+        ),
         ("1:1/11".into(), "1:evicted".into(), "1:1/11".into())
     );
     // `c` was never called: it goes before `a`.
-    room.book.want("b", 1);
-    room.settle();
-    assert_eq!(room.states("c"), "1:evicted");
-    assert_eq!(room.states("b"), "1:1/11");
-    room.call("b", 1);
+    simulation.book.want("b", 1);
+    simulation.settle();
+    assert_eq!(simulation.states("c"), "1:evicted");
+    assert_eq!(simulation.states("b"), "1:1/11");
+    simulation.call("b", 1);
     // Both were called since they came up, and `b` has just come: it has its time first.
-    room.book.want("c", 1);
-    room.used.entry(("a".into(), 1)).or_default().busy = true;
-    room.settle();
-    assert_eq!(room.states("b"), "1:1/11");
-    room.now_ms += MIN_STAY_MS;
-    room.settle();
-    assert_eq!(room.states("b"), "1:evicted");
-    assert_eq!(room.states("a"), "1:1/11", "it runs");
-    assert!(room.book.held_bytes() <= 25);
+    simulation.book.want("c", 1);
+    simulation.used.entry(("a".into(), 1)).or_default().busy = true;
+    simulation.settle();
+    assert_eq!(simulation.states("b"), "1:1/11");
+    simulation.now_ms += MIN_STAY_MS;
+    simulation.settle();
+    assert_eq!(simulation.states("b"), "1:evicted");
+    assert_eq!(simulation.states("a"), "1:1/11", "it runs");
+    assert!(simulation.book.held_bytes() <= 25);
 }
 
 #[test]
 fn a_model_that_is_always_called_takes_turns_with_one_that_does_not_fit_beside_it() {
-    let mut room = Room::new(Some(15));
-    room.book.seen("a", sized(1, &[(1, 11)], 10), false);
-    room.settle();
-    room.call("a", 1);
-    room.used.entry(("a".into(), 1)).or_default().busy = true;
-    room.book.seen("b", sized(1, &[(1, 11)], 10), true);
-    room.settle();
-    assert_eq!(room.states("a"), "1:1/11", "it has its stay");
+    let mut simulation = Simulation::new(Some(15));
+    simulation.book.seen("a", sized(1, &[(1, 11)], 10), false);
+    simulation.settle();
+    simulation.call("a", 1);
+    simulation.used.entry(("a".into(), 1)).or_default().busy = true;
+    simulation.book.seen("b", sized(1, &[(1, 11)], 10), true);
+    simulation.settle();
+    assert_eq!(simulation.states("a"), "1:1/11", "it has its stay");
     for turn in 0..6 {
         let (goes, comes) = [("a", "b"), ("b", "a")][turn % 2];
-        room.book.want(comes, 1);
-        room.now_ms += MIN_STAY_MS;
-        room.settle();
-        assert_eq!(room.states(goes), "1:evicted", "turn {turn}");
-        assert_eq!(room.states(comes), "1:1/11", "turn {turn}");
-        room.call(comes, 1);
-        room.used.entry((comes.into(), 1)).or_default().busy = true;
-        room.used.entry((goes.into(), 1)).or_default().busy = false;
+        simulation.book.want(comes, 1);
+        simulation.now_ms += MIN_STAY_MS;
+        simulation.settle();
+        assert_eq!(simulation.states(goes), "1:evicted", "turn {turn}");
+        assert_eq!(simulation.states(comes), "1:1/11", "turn {turn}");
+        simulation.call(comes, 1);
+        simulation.used.entry((comes.into(), 1)).or_default().busy = true;
+        simulation.used.entry((goes.into(), 1)).or_default().busy = false;
     }
 }
 
 #[test]
 fn pinned_models_stay_and_what_can_never_fit_fails_with_the_reason() {
-    let mut room = Room::new(Some(25));
-    room.book.seen("p", pinned(sized(1, &[(1, 11)], 20)), false);
-    room.book.seen("q", sized(1, &[(1, 11)], 10), false);
-    room.book.seen("large", sized(1, &[(1, 11)], 26), false);
-    room.settle();
-    assert_eq!(room.states("p"), "1:1/11");
+    let mut simulation = Simulation::new(Some(25));
+    simulation
+        .book
+        .seen("p", pinned(sized(1, &[(1, 11)], 20)), false);
+    simulation.book.seen("q", sized(1, &[(1, 11)], 10), false);
+    simulation
+        .book
+        .seen("large", sized(1, &[(1, 11)], 26), false);
+    simulation.settle();
+    assert_eq!(simulation.states("p"), "1:1/11");
     let failed = |name: &str, part: &str| {
-        let Phase::Failed(reason) = &room.book.models[name].versions[&1].phase else {
-            panic!("{name}: {}", room.states(name));
+        let Phase::Failed(reason) = &simulation.book.models[name].versions[&1].phase else {
+            panic!("{name}: {}", simulation.states(name));
         };
         assert!(reason.contains(part), "{reason}");
     };
     failed("q", "pinned models hold 20");
     failed("large", "takes 26 bytes");
     // One that turns out larger than its files said.
-    let mut room = Room::new(Some(25));
-    room.measured = Some(30);
-    room.book.seen("m", seen(1, &[(1, 11)]), false);
-    room.settle();
+    let mut simulation = Simulation::new(Some(25));
+    simulation.measured = Some(30);
+    simulation.book.seen("m", seen(1, &[(1, 11)]), false);
+    simulation.settle();
     assert!(
-        room.states("m").starts_with("1:failed"),
+        simulation.states("m").starts_with("1:failed"),
         "{}",
-        room.states("m")
+        simulation.states("m")
     );
 }
 
 #[test]
 fn more_models_than_the_budget_holds_are_each_tried_once_at_start() {
-    let mut room = Room::new(Some(25));
+    let mut simulation = Simulation::new(Some(25));
     for number in 0..10 {
-        room.book
+        simulation
+            .book
             .seen(&format!("m{number}"), seen(1, &[(1, 11)]), false);
     }
-    room.settle();
-    assert_eq!(room.loads.len(), 10, "{:?}", room.loads);
-    assert!(room.book.models.values().all(Model::answers));
-    assert_eq!(room.book.held_bytes(), 20);
+    simulation.settle();
+    assert_eq!(simulation.loads.len(), 10, "{:?}", simulation.loads);
+    assert!(simulation.book.models.values().all(Model::answers));
+    assert_eq!(simulation.book.held_bytes(), 20);
 }
 
 /// Numbers from a seed, so that a history that fails can be run again.
@@ -447,15 +493,19 @@ fn a_version_that_answers_keeps_answering_and_the_budget_is_kept_in_every_histor
         println!("PENSTOCK_SEED={seed}");
         let mut dice = Dice(seed);
         let budget = (dice.roll(2) == 0).then_some(45);
-        let mut room = Room::new(budget);
+        let mut simulation = Simulation::new(budget);
         let names = ["a", "b", "c"];
-        let mut disk: BTreeMap<&str, Seen> = BTreeMap::new();
+        let mut disk: BTreeMap<&str, FoundModel> = BTreeMap::new();
         for step in 0..200 {
             let name = names[dice.roll(3) as usize];
             let answered: BTreeMap<&str, Option<u64>> = names
                 .iter()
                 .map(|name| {
-                    let model = room.book.models.get(*name).filter(|model| model.answers());
+                    let model = simulation
+                        .book
+                        .models
+                        .get(*name)
+                        .filter(|model| model.answers());
                     (*name, model.and_then(Model::default_version))
                 })
                 .collect();
@@ -473,68 +523,72 @@ fn a_version_that_answers_keeps_answering_and_the_budget_is_kept_in_every_histor
                             bytes,
                         },
                     );
-                    room.book.seen(name, Some(seen.clone()), step > 5);
+                    simulation.book.seen(name, Some(seen.clone()), step > 5);
                 }
                 2 => {
                     if let Some(seen) = disk.get_mut(name) {
-                        seen.terms.stamp = Stamp(100 + dice.roll(20));
-                        seen.terms.pinned = match dice.roll(4) {
+                        seen.contract.stamp = Stamp(100 + dice.roll(20));
+                        seen.contract.pinned = match dice.roll(4) {
                             0 => Err("line 1".into()),
                             1 => Ok(true),
                             _ => Ok(false),
                         };
-                        room.book.seen(name, Some(seen.clone()), true);
+                        simulation.book.seen(name, Some(seen.clone()), true);
                     }
                 }
                 3 => {
                     taken = Some(name);
                     if dice.roll(2) == 0 {
                         disk.remove(name);
-                        room.book.seen(name, None, true);
+                        simulation.book.seen(name, None, true);
                     } else if let Some(seen) = disk.get_mut(name) {
                         seen.versions.pop_first();
-                        room.book.seen(name, Some(seen.clone()), true);
+                        simulation.book.seen(name, Some(seen.clone()), true);
                     }
                 }
                 4 => {
                     taken = Some(name);
-                    room.book
+                    simulation
+                        .book
                         .unload(name, (dice.roll(2) == 0).then_some(1 + dice.roll(4)));
                 }
-                5 => room
+                5 => simulation
                     .book
                     .load(name, (dice.roll(2) == 0).then_some(1 + dice.roll(4))),
-                6 => room.book.want(name, 1 + dice.roll(4)),
+                6 => simulation.book.want(name, 1 + dice.roll(4)),
                 7 => {
                     let key = (name.to_owned(), 1 + dice.roll(4));
                     let usage = Usage {
-                        last_used_ms: room.now_ms,
+                        last_used_ms: simulation.now_ms,
                         busy: dice.roll(2) == 0,
                     };
-                    room.used.insert(key, usage);
+                    simulation.used.insert(key, usage);
                 }
                 8 => {
-                    room.broken = (0..30).map(|_| dice.roll(160)).collect();
-                    room.now_ms += dice.roll(3_000);
+                    simulation.broken = (0..30).map(|_| dice.roll(160)).collect();
+                    simulation.now_ms += dice.roll(3_000);
                 }
                 _ => {}
             }
-            room.plan();
-            assert!(room.running.len() <= 2 + 8, "loads that were given up on");
-            let running = room.book.jobs().count();
-            let slow = |job: &Job| room.now_ms - job.began_ms >= SLOW_LOAD_MS;
-            let slow = room.book.jobs().filter(slow).count();
+            simulation.plan();
+            assert!(
+                simulation.running.len() <= 2 + 8,
+                "loads that were given up on"
+            );
+            let running = simulation.book.jobs().count();
+            let slow = |job: &Job| simulation.now_ms - job.began_ms >= SLOW_LOAD_MS;
+            let slow = simulation.book.jobs().filter(slow).count();
             assert!(
                 running - slow <= 2 && running <= 2 + MAX_SLOW_LOADS,
                 "seed {seed}, step {step}: {running} loads at once, {slow} of them slow"
             );
-            if !room.running.is_empty() && dice.roll(2) == 0 {
-                let at = dice.roll(room.running.len() as u64) as usize;
-                room.finish(at);
-                room.plan();
+            if !simulation.running.is_empty() && dice.roll(2) == 0 {
+                let at = dice.roll(simulation.running.len() as u64) as usize;
+                simulation.finish(at);
+                simulation.plan();
             }
             for (name, before) in answered {
-                let model = room.book.models.get(name);
+                let model = simulation.book.models.get(name);
                 if taken == Some(name) || before.is_none() {
                     continue;
                 }
@@ -553,25 +607,25 @@ fn a_version_that_answers_keeps_answering_and_the_budget_is_kept_in_every_histor
             }
         }
         // Without calls it becomes stable, within its budget except for pinned models.
-        room.used.clear();
-        room.now_ms += 100_000;
-        room.settle();
-        let pinned: u64 = (room.book.serving())
-            .filter(|(name, _, _)| room.book.models[*name].pinned())
+        simulation.used.clear();
+        simulation.now_ms += 100_000;
+        simulation.settle();
+        let pinned: u64 = (simulation.book.serving())
+            .filter(|(name, _, _)| simulation.book.models[*name].pinned())
             .map(|(_, _, load)| load.bytes)
             .sum();
         if let Some(budget) = budget {
-            let held = room.book.held_bytes();
+            let held = simulation.book.held_bytes();
             assert!(
                 held <= budget.max(pinned),
                 "seed {seed}: {held} bytes, {pinned} pinned"
             );
         }
-        for model in room
+        for model in simulation
             .book
             .models
             .values()
-            .filter(|model| model.terms.pinned.is_ok())
+            .filter(|model| model.in_force.pinned.is_ok())
         {
             assert!(
                 model.versions.values().all(Version::is_settled),
@@ -583,23 +637,23 @@ fn a_version_that_answers_keeps_answering_and_the_budget_is_kept_in_every_histor
 
 #[test]
 fn a_load_that_takes_long_keeps_no_other_back_and_so_many_go_on_at_most() {
-    let mut room = Room::new(None);
+    let mut simulation = Simulation::new(None);
     let names: Vec<String> = (0..20).map(|number| format!("m{number:02}")).collect();
     for name in &names {
-        room.book.seen(name, seen(1, &[(1, 1)]), false);
+        simulation.book.seen(name, seen(1, &[(1, 1)]), false);
     }
     let mut running = Vec::new();
     for _ in 0..10 {
-        room.plan();
-        running.push(room.running.len());
-        room.now_ms += SLOW_LOAD_MS - 1;
-        room.plan();
+        simulation.plan();
+        running.push(simulation.running.len());
+        simulation.now_ms += SLOW_LOAD_MS - 1;
+        simulation.plan();
         assert_eq!(
             running.last(),
-            Some(&room.running.len()),
+            Some(&simulation.running.len()),
             "none is slow yet"
         );
-        room.now_ms += 1;
+        simulation.now_ms += 1;
     }
     assert_eq!(running[..3], [2, 4, 6]);
     assert!(
@@ -608,7 +662,7 @@ fn a_load_that_takes_long_keeps_no_other_back_and_so_many_go_on_at_most() {
             .all(|at_once| *at_once == 2 + MAX_SLOW_LOADS)
     );
     // One that ends makes room for one.
-    room.finish(0);
-    room.plan();
-    assert_eq!(room.running.len(), 2 + MAX_SLOW_LOADS);
+    simulation.finish(0);
+    simulation.plan();
+    assert_eq!(simulation.running.len(), 2 + MAX_SLOW_LOADS);
 }

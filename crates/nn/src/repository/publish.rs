@@ -47,7 +47,7 @@ pub struct Snapshot {
     generation: u64,
     dir: Arc<TempDir>,
     key: Key,
-    terms: BTreeMap<String, Stamp>,
+    contracts: BTreeMap<String, Stamp>,
 }
 
 impl Snapshot {
@@ -62,8 +62,8 @@ impl Snapshot {
     }
 
     /// The contract a model has in it.
-    pub(super) fn terms(&self, model: &str) -> Option<Stamp> {
-        self.terms.get(model).copied()
+    pub(super) fn contract(&self, model: &str) -> Option<Stamp> {
+        self.contracts.get(model).copied()
     }
 
     /// The snapshot of a catalogue after `last`, or `None` without a difference.
@@ -84,7 +84,7 @@ impl Snapshot {
         Ok(Some(Self {
             generation: last.map_or(1, |last| last.generation + 1),
             dir,
-            terms: models
+            contracts: models
                 .iter()
                 .map(|model| (model.name.clone(), model.contract))
                 .collect(),

@@ -4,7 +4,7 @@ use super::plan::Reason;
 
 /// The last report about a version.
 #[derive(Clone, PartialEq)]
-pub(super) struct Told {
+pub(super) struct LastReport {
     pub(super) phase: Said,
     pub(super) kept: Option<Reason>,
 }

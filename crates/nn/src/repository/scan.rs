@@ -17,7 +17,7 @@ use std::time::SystemTime;
 
 use penstock_tensor::contract::{Contract, Format};
 
-use super::plan::{ContractState, Graph, Reason, Seen, Stamp};
+use super::plan::{ContractState, FoundModel, Graph, Reason, Stamp};
 use crate::layout::{self, CONTRACT_FILE, GRAPH_FILE};
 
 /// Most files of one version's folder that are looked at; a graph has one file, or a handful with its weights.
@@ -238,7 +238,7 @@ fn digest(files: impl Iterator<Item = File>) -> Stamp {
 /// Reads the files that a scan found.
 ///
 /// With `derive`, a folder without a contract has one that is derived from the graph of its highest version.
-pub(super) fn read(root: &Path, name: &str, look: Look, derive: bool) -> (Seen, Reading) {
+pub(super) fn read(root: &Path, name: &str, look: Look, derive: bool) -> (FoundModel, Reading) {
     let dir = root.join(name);
     let derived = (derive && !dir.join(CONTRACT_FILE).exists()).then(|| derived(&dir, &look));
     let parsed = match &derived {
@@ -278,8 +278,8 @@ pub(super) fn read(root: &Path, name: &str, look: Look, derive: bool) -> (Seen, 
             (number, Graph { bytes, ..graph })
         })
         .collect();
-    let seen = Seen {
-        terms: ContractState {
+    let seen = FoundModel {
+        contract: ContractState {
             stamp: look.contract,
             pinned: parsed
                 .map(|contract| contract.engine.pinned)

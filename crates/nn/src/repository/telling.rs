@@ -4,7 +4,7 @@ use super::event::{Event, EventKind};
 use super::perform::{Inner, OVER_BUDGET, fault};
 use super::plan::Phase;
 use super::publish::Listed;
-use super::said::{Said, Told};
+use super::said::{LastReport, Said};
 use crate::agreement::Agreement;
 use crate::layout::{self, version_number};
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ impl Inner {
             if !layout::is_model_name(name) {
                 return Listed {
                     name: name.clone(),
-                    contract: model.terms.stamp,
+                    contract: model.in_force.stamp,
                     text: None,
                     files: Vec::new(),
                     versions: Vec::new(),
@@ -30,7 +30,7 @@ impl Inner {
             let readings = self.readings.get(name).into_iter().flatten();
             let reading = readings
                 .clone()
-                .find(|reading| reading.stamp == model.terms.stamp);
+                .find(|reading| reading.stamp == model.in_force.stamp);
             // A version that came later and has not answered yet concerns only the operator: guests see the version
             // that was there and works.
             let versions = (model.versions.iter())
@@ -41,7 +41,7 @@ impl Inner {
                 .flat_map(|reading| reading.files.clone());
             Listed {
                 name: name.clone(),
-                contract: model.terms.stamp,
+                contract: model.in_force.stamp,
                 text: reading.and_then(|reading| reading.text.clone()),
                 files: files
                     .filter(|(file, _)| version_number(file).is_none())
@@ -65,6 +65,38 @@ impl Inner {
         }
     }
 
+    /// Reports the phase of a version.
+    fn say_phase(&self, key: &(String, u64), phase: &Said) {
+        let (name, number) = (&key.0, key.1);
+        match phase {
+            Said::Ready(id) => {
+                let ms = self.took.get(key).copied().unwrap_or_default().as_millis();
+                let model = self.loads.get(id).map(|loaded| &loaded.model);
+                let agreement = model.and_then(|model| model.agreement());
+                let text = match model {
+                    Some(model) => {
+                        let (on, shared_runs) = (model.backend(), model.shared_runs());
+                        match agreement.filter(|a| !matches!(a, Agreement::Differs { .. })) {
+                            Some(agreement) => {
+                                format!("ready on {on} in {ms} ms; {shared_runs}; {agreement}")
+                            }
+                            None => format!("ready on {on} in {ms} ms; {shared_runs}"),
+                        }
+                    }
+                    None => format!("ready in {ms} ms"),
+                };
+                self.say(name, number, EventKind::Ready, text);
+                if let Some(found @ Agreement::Differs { .. }) = agreement {
+                    self.say(name, number, EventKind::Differs, found.to_string());
+                }
+            }
+            Said::Evicted => self.say(name, number, EventKind::Evicted, OVER_BUDGET.to_owned()),
+            Said::Unloaded => self.say(name, number, EventKind::Unloaded, "unloaded".to_owned()),
+            Said::Failed(reason) => self.say(name, number, EventKind::Failed, reason.to_string()),
+            Said::Waiting => {}
+        }
+    }
+
     /// Reports the result of each version, once.
     pub(super) fn tell(&mut self) -> bool {
         let mut told = BTreeMap::new();
@@ -84,7 +116,7 @@ impl Inner {
         self.told_no_versions = self.no_versions.clone();
         for (name, model) in &self.book.models {
             if let Some(reason) = fault(model) {
-                let now = Told {
+                let now = LastReport {
                     phase: Said::Failed(reason.clone()),
                     kept: None,
                 };
@@ -109,7 +141,7 @@ impl Inner {
             }
             for (number, version) in &model.versions {
                 let key = (name.clone(), *number);
-                let now = Told {
+                let now = LastReport {
                     phase: match &version.phase {
                         Phase::Waiting => Said::Waiting,
                         Phase::Ready(load) => Said::Ready(load.id),
@@ -122,44 +154,7 @@ impl Inner {
                 let before = self.told.get(&key);
                 if before.map(|told| &told.phase) != Some(&now.phase) {
                     changed = true;
-                    match &now.phase {
-                        Said::Ready(id) => {
-                            let ms = self.took.get(&key).copied().unwrap_or_default().as_millis();
-                            let text = match self.loads.get(id) {
-                                Some(loaded) => {
-                                    let model = &loaded.model;
-                                    let (on, shared_runs) = (model.backend(), model.shared_runs());
-                                    let agreement = model.agreement();
-                                    match agreement
-                                        .filter(|a| !matches!(a, Agreement::Differs { .. }))
-                                    {
-                                        Some(agreement) => {
-                                            format!(
-                                                "ready on {on} in {ms} ms; {shared_runs}; {agreement}"
-                                            )
-                                        }
-                                        None => format!("ready on {on} in {ms} ms; {shared_runs}"),
-                                    }
-                                }
-                                None => format!("ready in {ms} ms"),
-                            };
-                            self.say(name, *number, EventKind::Ready, text);
-                            let found = self.loads.get(id).and_then(|l| l.model.agreement());
-                            if let Some(found @ Agreement::Differs { .. }) = found {
-                                self.say(name, *number, EventKind::Differs, found.to_string());
-                            }
-                        }
-                        Said::Evicted => {
-                            self.say(name, *number, EventKind::Evicted, OVER_BUDGET.to_owned());
-                        }
-                        Said::Unloaded => {
-                            self.say(name, *number, EventKind::Unloaded, "unloaded".to_owned())
-                        }
-                        Said::Failed(reason) => {
-                            self.say(name, *number, EventKind::Failed, reason.to_string());
-                        }
-                        Said::Waiting => {}
-                    }
+                    self.say_phase(&key, &now.phase);
                 }
                 if let Some(reason) = &now.kept
                     && before.and_then(|told| told.kept.as_ref()) != Some(reason)

@@ -2,7 +2,7 @@
 
 use super::limits::Limits;
 use super::queue::{CallId, Class, Nanos, Queue, Waiting};
-use crate::schedule::pace::Pace;
+use crate::schedule::run_time::RunTimeEstimate;
 
 /// Most calls that are looked at for a run. It bounds the work under the model's lock if the queue is long and its
 /// calls have many shapes.
@@ -20,7 +20,7 @@ pub struct Situation<'a> {
     /// Most items of a run at present, at most [`Limits::max_items`].
     pub most_items: u32,
     /// The predicted run times.
-    pub pace: &'a Pace,
+    pub run_time: &'a RunTimeEstimate,
 }
 
 /// The decision about the queue.
@@ -116,7 +116,11 @@ pub fn cut<T>(queue: &Queue<T>, limits: &Limits, situation: &Situation<'_>) -> C
             && bytes <= limits.max_bytes as f64;
         // A larger run takes longer, and must not make one of its calls late that would be in time without it.
         let in_time = deadline.is_none_or(|deadline| {
-            let done = |bytes| situation.now.saturating_add(situation.pace.predict(bytes));
+            let done = |bytes| {
+                situation
+                    .now
+                    .saturating_add(situation.run_time.predict(bytes))
+            };
             done(bytes as u64) <= deadline || done(share.bytes()) > deadline
         });
         if !fits || !in_time {
@@ -136,7 +140,7 @@ pub fn cut<T>(queue: &Queue<T>, limits: &Limits, situation: &Situation<'_>) -> C
     // The delay lasts as long as the oldest call may wait, and not beyond any call's deadline.
     let mut until = leader.arrived.saturating_add(situation.queue_delay);
     if let Some(deadline) = share.deadline {
-        until = until.min(deadline.saturating_sub(situation.pace.predict(share.bytes())));
+        until = until.min(deadline.saturating_sub(situation.run_time.predict(share.bytes())));
     }
     if until <= situation.now {
         Cut::Run(share.calls)
@@ -198,14 +202,14 @@ mod tests {
         for call in calls {
             scheduler.enter(call, (), 0).expect("there is room");
         }
-        let mut pace = Pace::default();
-        pace.start(1_000, 100);
+        let mut run_time = RunTimeEstimate::default();
+        run_time.start(1_000, 100);
         let mut situation = Situation {
             now: 0,
             running_items: 0,
             queue_delay: 0,
             most_items: limits.max_items,
-            pace: &pace,
+            run_time: &run_time,
         };
         change(&mut situation);
         match cut(scheduler.queue(), limits, &situation) {

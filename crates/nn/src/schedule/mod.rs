@@ -5,7 +5,7 @@
 //! Decisions:
 //!
 //! - **A free instance never waits if there is work**, except for the queue delay of a batch that is likely to grow
-//!   ([`tempo`]). A call that is alone has no queue delay.
+//!   ([`batch_tuner`]). A call that is alone has no queue delay.
 //! - **The queue is bounded.** A call beyond the bound is refused at once, or replaces the newest call of a lower
 //!   priority.
 //! - **A call that cannot meet its deadline is refused when it arrives**, not after it has waited: the calls before it
@@ -14,20 +14,20 @@
 //! - **Order is kept.** Within a priority, the oldest call leads the next run; calls that can share its run are added
 //!   in their own order. A call is overtaken only by calls in a run led by an older one.
 
+pub mod batch_tuner;
 pub mod cut;
 pub mod isolate;
 mod limits;
-pub mod pace;
 mod queue;
 pub mod quick;
-pub mod tempo;
+pub mod run_time;
 
 pub use limits::Limits;
 pub use queue::{Ask, CallId, Class, Nanos, Queue, Waiting};
 
+use batch_tuner::BatchTuner;
 use cut::{Cut, Situation, cut};
-use pace::Pace;
-use tempo::Tempo;
+use run_time::RunTimeEstimate;
 
 /// A run, by start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -82,7 +82,7 @@ struct Run {
 
 /// The state of a call that its caller gave up.
 #[derive(Debug)]
-pub enum Left<T> {
+pub enum LeaveOutcome<T> {
     /// It had not begun and is out of the queue.
     Queue(Waiting<T>),
     /// It runs, and others of its run are still waited for.
@@ -103,9 +103,9 @@ pub struct Scheduler<T> {
     next_run: u64,
     closed: bool,
     /// The predicted run times.
-    pub pace: Pace,
+    pub run_time: RunTimeEstimate,
     /// The queue delay and the batch size.
-    pub tempo: Tempo,
+    pub batch_tuner: BatchTuner,
 }
 
 impl<T> Scheduler<T> {
@@ -113,13 +113,13 @@ impl<T> Scheduler<T> {
     pub fn new(limits: Limits) -> Self {
         Self {
             queue: Queue::new(limits.levels),
-            tempo: Tempo::new(&limits),
+            batch_tuner: BatchTuner::new(&limits),
             limits,
             runs: Vec::new(),
             next_call: 0,
             next_run: 0,
             closed: false,
-            pace: Pace::default(),
+            run_time: RunTimeEstimate::default(),
         }
     }
 
@@ -156,7 +156,7 @@ impl<T> Scheduler<T> {
     /// From now on every call runs by itself.
     pub fn stop_batching(&mut self) {
         self.limits.max_items = 1;
-        self.tempo = Tempo::new(&self.limits);
+        self.batch_tuner = BatchTuner::new(&self.limits);
     }
 
     /// Begins a run of one call at once, if an instance is free, no call waits, and no others are expected. The usual
@@ -164,7 +164,8 @@ impl<T> Scheduler<T> {
     pub fn start_alone(&mut self, ask: &Ask, now: Nanos) -> Option<(CallId, RunId)> {
         let shareable = matches!(ask.class, Class::Like(_)) && ask.items < self.limits.max_items;
         let free = self.runs.len() < self.limits.instances && self.queue.is_empty();
-        let delayed = shareable && !self.runs.is_empty() && self.tempo.queue_delay(&self.pace) > 0;
+        let delayed =
+            shareable && !self.runs.is_empty() && self.batch_tuner.queue_delay(&self.run_time) > 0;
         if self.closed || !free || delayed || ask.deadline.is_some_and(|deadline| deadline <= now) {
             return None;
         }
@@ -226,7 +227,7 @@ impl<T> Scheduler<T> {
             wake: None,
         };
         if self.queue.is_empty() {
-            self.tempo.forget_delay();
+            self.batch_tuner.forget_delay();
         }
         while !self.queue.is_empty() && self.runs.len() < self.limits.instances {
             let others =
@@ -236,16 +237,16 @@ impl<T> Scheduler<T> {
                 running_items: self.runs.iter().map(|run| run.items).sum(),
                 // A call that is alone has no queue delay.
                 queue_delay: if others > 1 {
-                    self.tempo.queue_delay(&self.pace)
+                    self.batch_tuner.queue_delay(&self.run_time)
                 } else {
                     0
                 },
-                most_items: self.tempo.most_items(),
-                pace: &self.pace,
+                most_items: self.batch_tuner.most_items(),
+                run_time: &self.run_time,
             };
             match cut(&self.queue, &self.limits, &situation) {
                 Cut::Delay(until) => {
-                    self.tempo.delay_begins(self.queue.len());
+                    self.batch_tuner.delay_begins(self.queue.len());
                     todo.wake = Some(until);
                     break;
                 }
@@ -255,8 +256,10 @@ impl<T> Scheduler<T> {
                         .filter_map(|id| self.queue.remove(id))
                         .collect();
                     let items: u64 = calls.iter().map(|call| u64::from(call.ask.items)).sum();
-                    let full = items >= u64::from(self.tempo.most_items());
-                    let was_delayed = self.tempo.cut(waited, calls.len(), full, &self.pace);
+                    let full = items >= u64::from(self.batch_tuner.most_items());
+                    let was_delayed =
+                        self.batch_tuner
+                            .cut(waited, calls.len(), full, &self.run_time);
                     let queue_delay = if was_delayed {
                         calls
                             .first()
@@ -287,46 +290,46 @@ impl<T> Scheduler<T> {
         };
         let run = self.runs.swap_remove(at);
         if let Some(took) = finished.took {
-            self.pace.observe(took, finished.bytes);
-            self.tempo
+            self.run_time.observe(took, finished.bytes);
+            self.batch_tuner
                 .ran(took.saturating_add(run.queue_delay), finished.items);
         }
     }
 
     /// Takes back a call whose caller has left.
-    pub fn leave(&mut self, id: CallId) -> Left<T> {
+    pub fn leave(&mut self, id: CallId) -> LeaveOutcome<T> {
         if let Some(call) = self.queue.remove(id) {
             if self.queue.is_empty() {
-                self.tempo.forget_delay();
+                self.batch_tuner.forget_delay();
             }
-            return Left::Queue(call);
+            return LeaveOutcome::Queue(call);
         }
         let Some(run) = (self.runs.iter_mut()).find(|run| run.calls.contains(&id)) else {
-            return Left::Ended;
+            return LeaveOutcome::Ended;
         };
         run.gone += 1;
         if run.gone >= run.calls.len() {
-            Left::Abandoned(run.id)
+            LeaveOutcome::Abandoned(run.id)
         } else {
-            Left::Shared
+            LeaveOutcome::Shared
         }
     }
 
     /// The estimated wait of a new call for an instance, from the present run times.
     pub fn wait_estimate(&self, now: Nanos) -> Nanos {
         let instances = self.limits.instances.max(1) as u64;
-        let mean = self.pace.mean();
+        let mean = self.run_time.mean();
         let running: Nanos = (self.runs.iter())
             .map(|run| mean.saturating_sub(now.saturating_sub(run.began)))
             .sum();
         let runs = if self.limits.max_items > 1 {
             self.queue
                 .items
-                .div_ceil(u64::from(self.tempo.most_items()))
+                .div_ceil(u64::from(self.batch_tuner.most_items()))
         } else {
             self.queue.len() as u64
         };
-        let queue = self.pace.predict_runs(runs, self.queue.bytes);
+        let queue = self.run_time.predict_runs(runs, self.queue.bytes);
         if self.runs.len() < self.limits.instances && self.queue.is_empty() {
             return 0;
         }
@@ -335,12 +338,12 @@ impl<T> Scheduler<T> {
 
     /// The estimated time until a new call would be done.
     fn done_in(&self, ask: &Ask, now: Nanos) -> Nanos {
-        if self.pace.mean() == 0 {
+        if self.run_time.mean() == 0 {
             // Nothing has run yet, so nothing is known against it.
             return 0;
         }
         self.wait_estimate(now)
-            .saturating_add(self.pace.predict(ask.bytes))
+            .saturating_add(self.run_time.predict(ask.bytes))
     }
 
     fn call_id(&mut self) -> CallId {

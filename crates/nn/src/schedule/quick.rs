@@ -13,8 +13,8 @@
 //! return, so a model whose time varies is on server threads less and less. It halves again if the long run came late:
 //! the operating system may have interrupted it.
 
-use super::pace::INLINE_BUDGET;
 use super::queue::Nanos;
+use super::run_time::INLINE_BUDGET;
 use crate::backend::Cost;
 
 /// Short runs in a row before the first run on a server thread.

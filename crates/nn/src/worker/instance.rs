@@ -3,7 +3,7 @@
 use super::answers;
 use super::control::{Kind, Note};
 use super::process::{ANSWERS, INSTANCE_TIMEOUT, InstanceShared, PATIENCE, Phase};
-use super::processor::{self, Kept};
+use super::processor::{self, PinnedThread};
 use super::restart::FIRST_WAIT;
 use super::shared::{self, BODY, Header, Looks};
 use super::wire;
@@ -33,7 +33,7 @@ pub(super) struct IsolatedInstance {
     pub(super) waited: bool,
     pub(super) looks: Looks,
     /// The child's thread, if it may be moved.
-    pub(super) kept: Option<Kept>,
+    pub(super) kept: Option<PinnedThread>,
 }
 
 impl IsolatedInstance {
@@ -96,7 +96,7 @@ impl IsolatedInstance {
         match self.finish(call, Some(INSTANCE_TIMEOUT)) {
             Some(Ok(_)) => {
                 if process.start.may_move {
-                    self.kept = Kept::new(pid, header.thread.load(Ordering::SeqCst));
+                    self.kept = PinnedThread::new(pid, header.thread.load(Ordering::SeqCst));
                 }
                 Ok(())
             }

@@ -13,14 +13,14 @@ pub fn current() -> Option<usize> {
 }
 
 /// A thread of a child, and the processor on which it is kept.
-pub struct Kept {
+pub struct PinnedThread {
     thread: libc::pid_t,
     at: Option<usize>,
     /// The processors that the thread may use when it is kept on none.
     all: libc::cpu_set_t,
 }
 
-impl Kept {
+impl PinnedThread {
     /// A thread of the process `pid`. The child gave its number, so it is looked up among the threads of that process: a
     /// faulty child must not move threads of others. `None` if it is not there, or cannot be moved on this machine.
     pub fn new(pid: u32, thread: u32) -> Option<Self> {
@@ -95,10 +95,11 @@ mod tests {
     use super::*;
 
     /// The calling thread, and the number of processors that it may use.
-    fn this() -> (Kept, impl Fn() -> i32) {
+    fn this() -> (PinnedThread, impl Fn() -> i32) {
         // SAFETY: the call takes no arguments.
         let thread = unsafe { libc::gettid() };
-        let kept = Kept::new(std::process::id(), thread.cast_unsigned()).expect("it is there");
+        let kept =
+            PinnedThread::new(std::process::id(), thread.cast_unsigned()).expect("it is there");
         // SAFETY: the set lives through the call.
         let count = move || allowed(thread).map_or(0, |set| unsafe { libc::CPU_COUNT(&set) });
         (kept, count)
@@ -132,8 +133,8 @@ mod tests {
     fn a_thread_of_another_process_is_not_taken() {
         // SAFETY: the call takes no arguments.
         let ours = unsafe { libc::gettid() }.cast_unsigned();
-        assert!(Kept::new(1, ours).is_none());
-        assert!(Kept::new(std::process::id(), 1).is_none());
-        assert!(Kept::new(std::process::id(), u32::MAX).is_none());
+        assert!(PinnedThread::new(1, ours).is_none());
+        assert!(PinnedThread::new(std::process::id(), 1).is_none());
+        assert!(PinnedThread::new(std::process::id(), u32::MAX).is_none());
     }
 }

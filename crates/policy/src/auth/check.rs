@@ -595,21 +595,7 @@ impl Authenticator {
                         }
                     }
                 }
-                let kind = match refusal.fault {
-                    TokenFault::Malformed => RefusalKind::Unreadable,
-                    TokenFault::Invalid | TokenFault::UnknownKey { .. } => RefusalKind::Invalid,
-                    TokenFault::Expired => RefusalKind::Expired,
-                    TokenFault::NoKeys { .. } => RefusalKind::StoreFailed,
-                    TokenFault::Denied => RefusalKind::Denied,
-                };
-                let waits = matches!(
-                    refusal.fault,
-                    TokenFault::UnknownKey { .. } | TokenFault::NoKeys { .. }
-                );
-                Err(CheckRefusal {
-                    retry_after_s: waits.then_some(RETRY_KEY_SET_S),
-                    ..CheckRefusal::new(kind, refusal.message)
-                })
+                Err(of_token_fault(&refusal.fault, refusal.message))
             }
         }
     }
@@ -783,6 +769,25 @@ fn of_key(known: &KnownKey, credential: CredentialKind) -> Recognised {
         granted: known.granted.clone(),
         credential,
         registered: true,
+    }
+}
+
+/// Returns the refusal of a token.
+fn of_token_fault(fault: &TokenFault, message: String) -> CheckRefusal {
+    let kind = match fault {
+        TokenFault::Malformed => RefusalKind::Unreadable,
+        TokenFault::Invalid | TokenFault::UnknownKey { .. } => RefusalKind::Invalid,
+        TokenFault::Expired => RefusalKind::Expired,
+        TokenFault::NoKeys { .. } => RefusalKind::StoreFailed,
+        TokenFault::Denied => RefusalKind::Denied,
+    };
+    let waits = matches!(
+        fault,
+        TokenFault::UnknownKey { .. } | TokenFault::NoKeys { .. }
+    );
+    CheckRefusal {
+        retry_after_s: waits.then_some(RETRY_KEY_SET_S),
+        ..CheckRefusal::new(kind, message)
     }
 }
 

@@ -21,4 +21,4 @@ pub use control::{CacheOptions, Directives, Served, Why};
 pub use digest::{DIGEST_BYTES, Question, fingerprint};
 pub use place::Address;
 pub use settings::{CacheEntry, Scope};
-pub use words::{Kept, Looked};
+pub use words::{Lookup, StoredResult};

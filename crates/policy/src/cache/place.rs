@@ -31,7 +31,7 @@
 //! lease. If it is slower, a second run may happen, and nothing worse.
 
 use super::settings::MAX_RESULT_BYTES;
-use super::words::{Kept, Looked, NO_TICKET};
+use super::words::{Lookup, NO_TICKET, StoredResult};
 use crate::idempotency::claim::claimed_ms;
 use penstock_core::{Kv, KvError};
 
@@ -116,10 +116,10 @@ impl Record {
     }
 
     /// The result, if it belongs to this digest, is young enough, and is not from the future.
-    fn answer(&mut self, at: &Address, since_ms: u64, now_ms: u64) -> Option<Kept> {
+    fn answer(&mut self, at: &Address, since_ms: u64, now_ms: u64) -> Option<StoredResult> {
         let fits = self.digest == at.digest
             && (since_ms..=now_ms.saturating_add(MAX_SKEW_MS)).contains(&self.kept_ms);
-        fits.then(|| Kept {
+        fits.then(|| StoredResult {
             value: std::mem::take(&mut self.value),
             kept_ms: self.kept_ms,
         })
@@ -224,21 +224,21 @@ impl Address {
         since_ms: u64,
         waiting_since_ms: Option<u64>,
         now_ms: u64,
-    ) -> Result<Looked, KvError> {
+    ) -> Result<Lookup, KvError> {
         let mut record = Record::decode(kv.get(&self.record()).await?);
         if let Some(kept) = record.answer(self, since_ms, now_ms) {
-            return Ok(Looked::Hit(kept));
+            return Ok(Lookup::Hit(kept));
         }
         let patience_ms = self.lease_ms.saturating_mul(MAX_WAIT_LEASES);
         if waiting_since_ms.is_some_and(|began| now_ms.saturating_sub(began) >= patience_ms) {
-            return Ok(Looked::Bypass);
+            return Ok(Lookup::Bypass);
         }
         let (begun, is_ours) = self.begun(kv).await?;
         if begun > record.flight && self.flight(kv, begun, now_ms).await? == Flight::Claimed {
             return Ok(if is_ours {
-                Looked::Wait
+                Lookup::Wait
             } else {
-                Looked::Bypass
+                Lookup::Bypass
             });
         }
         let last = begun.max(record.flight);
@@ -246,7 +246,7 @@ impl Address {
             match self.flight(kv, flight, now_ms).await? {
                 Flight::Free => return self.claim_flight(kv, flight, since_ms, now_ms).await,
                 // Its intent will follow in a moment.
-                Flight::Claimed => return Ok(Looked::Wait),
+                Flight::Claimed => return Ok(Lookup::Wait),
                 Flight::Dead => {}
             }
         }
@@ -254,7 +254,7 @@ impl Address {
         let beyond = last.saturating_add(MAX_DEAD);
         kv.delete(&self.claim(beyond.saturating_add(1))).await?;
         kv.set(&self.intent(), &self.head(beyond, 0)).await?;
-        Ok(Looked::Bypass)
+        Ok(Lookup::Bypass)
     }
 
     async fn claim_flight<K: Kv>(
@@ -263,22 +263,22 @@ impl Address {
         flight: u64,
         since_ms: u64,
         now_ms: u64,
-    ) -> Result<Looked, KvError> {
+    ) -> Result<Lookup, KvError> {
         let name = self.claim(flight);
         let date = i64::try_from(now_ms).unwrap_or(i64::MAX).max(1);
         if kv.increment(&name, date).await? != date {
-            return Ok(Looked::Wait);
+            return Ok(Lookup::Wait);
         }
         let mut record = Record::decode(kv.get(&self.record()).await?);
         let answer = record.answer(self, since_ms, now_ms);
         let (begun, _) = self.begun(kv).await?;
         if answer.is_some() || record.flight >= flight || begun >= flight {
             kv.increment(&name, -date).await?;
-            return Ok(answer.map_or(Looked::Wait, Looked::Hit));
+            return Ok(answer.map_or(Lookup::Wait, Lookup::Hit));
         }
         kv.set(&self.intent(), &self.head(flight, 0)).await?;
         kv.delete(&self.claim(flight.saturating_add(2))).await?;
-        Ok(Looked::Run(flight))
+        Ok(Lookup::Run(flight))
     }
 
     /// Stores a result. A caller that ran without a lookup passes [`NO_TICKET`].

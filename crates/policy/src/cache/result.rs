@@ -41,27 +41,27 @@ pub fn encode(outputs: &[Tensor], max_bytes: u64) -> Option<Vec<u8>> {
 
 /// Decodes a result; `None` if it is not whole.
 pub fn decode(bytes: &[u8]) -> Option<Vec<Tensor>> {
-    let mut rest = Rest(bytes);
-    let count = usize::from(u16::from_le_bytes(rest.array()?));
+    let mut reader = Reader(bytes);
+    let count = usize::from(u16::from_le_bytes(reader.array()?));
     if count > MAX_TENSORS {
         return None;
     }
     let mut outputs = Vec::with_capacity(count);
     for _ in 0..count {
-        let length = u32::from_le_bytes(rest.array()?);
-        let name = rest.bytes(u64::from(length))?;
+        let length = u32::from_le_bytes(reader.array()?);
+        let name = reader.bytes(u64::from(length))?;
         let name = std::str::from_utf8(name).ok()?.to_owned();
-        let [place, rank] = rest.array()?;
+        let [place, rank] = reader.array()?;
         let datatype = *Datatype::ALL.get(usize::from(place))?;
         if usize::from(rank) > MAX_RANK {
             return None;
         }
         let mut shape = Vec::with_capacity(usize::from(rank));
         for _ in 0..rank {
-            shape.push(u64::from_le_bytes(rest.array()?));
+            shape.push(u64::from_le_bytes(reader.array()?));
         }
-        let length = u64::from_le_bytes(rest.array()?);
-        let data = rest.bytes(length)?.to_vec();
+        let length = u64::from_le_bytes(reader.array()?);
+        let data = reader.bytes(length)?.to_vec();
         let tensor = Tensor {
             name,
             datatype,
@@ -73,13 +73,13 @@ pub fn decode(bytes: &[u8]) -> Option<Vec<Tensor>> {
         }
         outputs.push(tensor);
     }
-    rest.0.is_empty().then_some(outputs)
+    reader.0.is_empty().then_some(outputs)
 }
 
 /// The bytes that are not read yet.
-struct Rest<'a>(&'a [u8]);
+struct Reader<'a>(&'a [u8]);
 
-impl<'a> Rest<'a> {
+impl<'a> Reader<'a> {
     fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (head, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;

@@ -1,7 +1,7 @@
 //! The cache as a service, over a store whose operations complete immediately.
 
 use super::place::Address;
-use super::words::{CacheAddress, Looked};
+use super::words::{CacheAddress, Lookup};
 use penstock_core::Kv;
 use penstock_core::kv::run_ready;
 
@@ -15,7 +15,7 @@ pub trait CacheService {
         since_ms: u64,
         waiting_since_ms: Option<u64>,
         now_ms: u64,
-    ) -> Result<Looked, String>;
+    ) -> Result<Lookup, String>;
     /// Stores a result. A caller that ran without a lookup passes the ticket [`super::words::NO_TICKET`].
     fn keep(
         &self,
@@ -50,7 +50,7 @@ impl<K: Kv> CacheService for KvCache<K> {
         since_ms: u64,
         waiting_since_ms: Option<u64>,
         now_ms: u64,
-    ) -> Result<Looked, String> {
+    ) -> Result<Lookup, String> {
         let at = address(at)?;
         run_ready(at.look(&self.0, since_ms, waiting_since_ms, now_ms)).map_err(|e| e.message)
     }

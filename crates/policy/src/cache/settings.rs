@@ -21,7 +21,7 @@ const MAX_LEASE_MS: u32 = 300_000;
 /// Bytes of a place beside its result: the head, the claims, and the names of the entries.
 pub const PLACE_OVERHEAD_BYTES: u64 = 2_048;
 
-/// Which callers share results.
+/// The callers that share results.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scope {
@@ -44,7 +44,7 @@ pub struct CacheEntry {
     pub max_bytes: u64,
     /// Most bytes of one result. A larger one is not cached.
     pub max_result_bytes: u64,
-    /// Which callers share results.
+    /// The callers that share results.
     pub scope: Scope,
     /// Milliseconds after which a run counts as dead for the callers that wait for its result.
     pub lease_ms: u32,

@@ -20,7 +20,7 @@ pub struct CacheAddress<'a> {
 
 /// A stored result.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kept {
+pub struct StoredResult {
     /// The result.
     pub value: Vec<u8>,
     /// When it was stored, in milliseconds since the Unix epoch.
@@ -29,9 +29,9 @@ pub struct Kept {
 
 /// The result of a lookup.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Looked {
+pub enum Lookup {
     /// A stored result.
-    Hit(Kept),
+    Hit(StoredResult),
     /// No result. The caller runs the model, and then stores the result or releases the place with this ticket.
     Run(u64),
     /// Another caller runs the same call; look again in a moment.

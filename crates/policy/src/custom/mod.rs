@@ -1,7 +1,7 @@
-//! The policy of the operator's own: its words, its service, and which of its headers an answer may have.
+//! The operator's own policy: its types, its service, and the headers that it may add to an answer.
 //!
-//! A deployment replaces one component and its decisions run between the limits and the body. The built-in component admits
-//! every call and asks to be asked nothing.
+//! A deployment replaces one component. The gate asks that component after the limits, and before it reads the body. The built-in
+//! component admits every call and wants no questions.
 
 pub mod service;
 pub mod words;
@@ -16,8 +16,8 @@ pub const MAX_HEADER_BYTES: usize = 2048;
 /// The most characters of a refusal's message that are sent.
 pub const MAX_MESSAGE_CHARS: usize = 1000;
 
-/// The prefix of the headers that a policy may set. All others mean something to the server, to clients or to proxies: how an
-/// answer is framed, cached, compressed, or which pages may read it.
+/// The prefix of the headers that a policy may set. Other headers have a meaning for the server, clients or proxies. They control
+/// an answer's framing, caching and compression, and the pages that may read it.
 const PREFIX: &str = "x-";
 
 /// Headers with this prefix that Penstock sets, and those that change how browsers treat an answer.
@@ -39,7 +39,7 @@ pub fn is_readable(name: &str) -> bool {
     !CREDENTIALS.contains(&name) && !name.starts_with("penstock-")
 }
 
-/// The headers of a policy that an answer may have, and a sentence for the operator about those that it may not.
+/// Returns the headers that a policy may add to an answer, and a message for the operator about the others.
 ///
 /// ```
 /// use penstock_policy::custom::checked;

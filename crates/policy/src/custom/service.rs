@@ -1,13 +1,13 @@
-//! A policy of the operator's own as a service.
+//! The operator's own policy as a service.
 
 use super::words::{Admitted, Call, Outcome, Refusal, Scope};
 
-/// A policy of the operator's own.
+/// The operator's own policy.
 pub trait CustomService {
     /// An admitted call.
     type Admission: AdmissionService;
 
-    /// What it wants to know.
+    /// Returns the questions and data that it needs.
     fn scope(&self) -> Scope;
     /// Decides a call.
     fn admit(

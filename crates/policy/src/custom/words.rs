@@ -1,30 +1,30 @@
-//! The words between a policy of the operator's own and the gate.
+//! The types between an operator's own policy and the gate.
 //!
-//! The WIT package `penstock:policy` says the same for components; the shells in `guest` convert and add nothing.
+//! The WIT package `penstock:policy` has the same types for components. The shells in `guest` only convert.
 
 use super::MAX_MESSAGE_CHARS;
 use penstock_core::{Caller, Code, Problem};
 
-/// Headers as a policy gives them: nobody has checked them yet.
+/// Headers from a policy. They are not checked yet.
 pub type RawHeaders = Vec<(String, Vec<u8>)>;
 
-/// What a policy wants, so that the gate copies and asks nothing in vain.
+/// The questions that the gate asks a policy, and the data that it passes. The gate copies nothing else.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
     /// The gate asks about each call. Without it, nothing else is used.
     pub calls: bool,
     /// Names of the request's headers that a call has, in lower case.
     pub headers: Vec<String>,
-    /// The gate tells how each call ended.
+    /// The gate reports the outcome of each call.
     pub settles: bool,
 }
 
-/// A call, as far as a policy is concerned.
+/// The properties of a call on which a policy may decide.
 #[derive(Clone, Copy, Debug)]
 pub struct Call<'a> {
-    /// The caller, as `auth` recognised it.
+    /// The caller that `auth` identified.
     pub caller: &'a Caller,
-    /// The kind of route; never the path that a client sent.
+    /// The kind of route. It is never the path that a client sent.
     pub route: &'a str,
     /// The model's name as the caller gave it.
     pub model: Option<&'a str>,
@@ -41,16 +41,16 @@ pub struct Call<'a> {
 /// Why a call was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefusalKind {
-    /// The caller may not do this.
+    /// The caller lacks the permission.
     Forbidden,
-    /// The caller has used up what it may.
+    /// The caller reached its limit.
     UsedUp,
     /// The policy cannot decide now.
     StoreFailed,
 }
 
 impl RefusalKind {
-    /// The error a call is answered with.
+    /// The error code of the answer.
     pub const fn code(self) -> Code {
         match self {
             Self::Forbidden => Code::PermissionDenied,
@@ -65,21 +65,21 @@ impl RefusalKind {
 pub struct Refusal {
     /// The kind of refusal.
     pub kind: RefusalKind,
-    /// What happened and what to do.
+    /// The message: what happened and what to do.
     pub message: String,
-    /// Seconds after which a retry has a chance.
+    /// Seconds after which a retry can pass.
     pub retry_after_s: u32,
     /// Headers for the answer.
     pub headers: RawHeaders,
 }
 
 impl Refusal {
-    /// The problem the call is answered with, and the headers that come with it.
+    /// Returns the problem document of the answer, and its headers.
     pub fn problem(self) -> (Problem, RawHeaders) {
         let message: String = self.message.chars().take(MAX_MESSAGE_CHARS).collect();
         let problem = Problem::new(self.kind.code(), message);
         let problem = match self.kind {
-            // The same call is refused again, however long the caller waits.
+            // A retry is refused again, so there is no time to wait for.
             RefusalKind::Forbidden => problem,
             RefusalKind::UsedUp | RefusalKind::StoreFailed => {
                 problem.retry_after(self.retry_after_s.max(1))
@@ -98,13 +98,13 @@ pub struct Admitted<A> {
     pub headers: RawHeaders,
 }
 
-/// How a call ended.
+/// The outcome of a call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// Items that ran; 0 for a replay, a cache hit and a refusal.
     pub items: u64,
-    /// Microseconds that the model ran for.
+    /// The time in microseconds for which the model ran.
     pub compute_us: u64,
-    /// Whether the last run failed by the model's fault: not for refused inputs, a full queue or a timeout that was too short.
+    /// Whether the model failed in the last run. Refused inputs, a full queue and a short timeout do not count.
     pub failed: bool,
 }

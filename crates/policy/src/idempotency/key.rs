@@ -1,8 +1,8 @@
 //! Decides which idempotency keys are accepted, the scope of a key, and when two calls are the same.
 //!
 //! The header is a string of structured fields (RFC 9651 §3.3.3). A bare word is accepted too, because most clients send
-//! one; `"k"` and `k` are the same key. Keys of different tenants, methods or routes are independent. Two calls with one
-//! key are the same if method, route, query, content type and body are equal, byte for byte.
+//! one; `"k"` and `k` are the same key. Keys of different tenants, methods or calls are independent. Two calls with one
+//! key are the same if method, name, query, content type and body are equal, byte for byte.
 
 use std::fmt;
 
@@ -120,8 +120,8 @@ pub struct CallParts<'a> {
     pub tenant: &'a str,
     /// The method in upper case.
     pub method: &'a str,
-    /// The path.
-    pub route: &'a str,
+    /// The form of the call and its model, for example `predict iris`.
+    pub call_name: &'a str,
     /// The text after `?`; empty without a query.
     pub query: &'a str,
     /// The content type as sent; empty without one.
@@ -130,7 +130,7 @@ pub struct CallParts<'a> {
     pub body: &'a [u8],
 }
 
-/// The name of the records of one idempotency key of one tenant, method and route: 128 bits of a hash, in hexadecimal. It
+/// The name of the records of one idempotency key of one tenant, method and call: 128 bits of a hash, in hexadecimal. It
 /// is a hash, so that no caller chooses the names of entries.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Scope(String);
@@ -143,7 +143,7 @@ impl Scope {
             &[
                 call.tenant.as_bytes(),
                 call.method.as_bytes(),
-                call.route.as_bytes(),
+                call.call_name.as_bytes(),
                 key.as_str().as_bytes(),
             ],
         );
@@ -173,7 +173,7 @@ impl Fingerprint {
             "penstock idempotency fingerprint 1",
             &[
                 call.method.as_bytes(),
-                call.route.as_bytes(),
+                call.call_name.as_bytes(),
                 call.query.as_bytes(),
                 call.content_type.as_bytes(),
                 call.body,
@@ -273,7 +273,7 @@ mod tests {
         let call = CallParts {
             tenant: "t",
             method: "POST",
-            route: "/v1/models/m:predict",
+            call_name: "predict m",
             query: "a=1",
             content_type: "application/json",
             body: b"{}",
@@ -289,7 +289,7 @@ mod tests {
         for (change, same_scope, same_print) in [
             ((|c| c.tenant = "u") as fn(&mut CallParts<'_>), false, true),
             (|c| c.method = "PUT", false, false),
-            (|c| c.route = "/v1/models/n:predict", false, false),
+            (|c| c.call_name = "predict n", false, false),
             (|c| c.query = "a=2", true, false),
             (|c| c.content_type = "text/plain", true, false),
             (|c| c.body = b"{ }", true, false),

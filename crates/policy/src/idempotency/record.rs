@@ -137,7 +137,7 @@ mod tests {
         let call = CallParts {
             tenant: "t",
             method: "POST",
-            route: "/",
+            call_name: "/",
             query: "",
             content_type: "",
             body: b"",

@@ -2,7 +2,9 @@
 
 use super::claim::{ClaimResult, CompleteResult, RecordState};
 use super::key::CallParts;
-use super::words::{Call, Claimed, Completed, Kept, Looked, Refusal, RefusalKind, Rules};
+use super::words::{
+    Call, ClaimOutcome, Completion, Lookup, Refusal, RefusalKind, Rules, StoredAnswer,
+};
 use super::{
     Fingerprint, Idempotency, IdempotencyKey, Lease, OnStoreFailure, Outcome, Scope, Slot,
 };
@@ -23,15 +25,15 @@ pub trait IdempotencyService {
     /// The settings that the gate needs.
     fn rules(&self) -> Rules;
     /// Looks a call up.
-    fn look(&self, call: &Call<'_>, now_ms: u64) -> Result<Looked<Self::Attempt>, Refusal>;
+    fn look(&self, call: &Call<'_>, now_ms: u64) -> Result<Lookup<Self::Attempt>, Refusal>;
 }
 
 /// A call that may be claimed, or was.
 pub trait AttemptService {
     /// Claims the call, to run it.
-    fn claim(&self, now_ms: u64, random: u64) -> Result<Claimed, Refusal>;
+    fn claim(&self, now_ms: u64, random: u64) -> Result<ClaimOutcome, Refusal>;
     /// Ends a run whose answer is to be replayed.
-    fn complete(&self, answer: Kept, now_ms: u64) -> Result<Completed, Refusal>;
+    fn complete(&self, answer: StoredAnswer, now_ms: u64) -> Result<Completion, Refusal>;
     /// Releases the call: it provably did not run, or its answer must not be replayed.
     fn release(&self);
 }
@@ -40,26 +42,26 @@ pub trait AttemptService {
 ///
 /// ```
 /// use penstock_policy::idempotency::service::{AttemptService, IdempotencyService, KvIdempotency};
-/// use penstock_policy::idempotency::words::{Call, Claimed, Kept, Looked};
+/// use penstock_policy::idempotency::words::{Call, ClaimOutcome, StoredAnswer, Lookup};
 /// use penstock_testkit::MemoryKv;
 ///
 /// let idempotency = KvIdempotency::open("", MemoryKv::default()).unwrap();
 /// let call = Call {
 ///     tenant: "acme",
 ///     method: "POST",
-///     route: "/v1/models/m:predict",
+///     call_name: "predict m",
 ///     idempotency_keys: vec![b"order-17"],
 ///     fingerprint: &"0".repeat(64),
 /// };
 /// let now_ms = 1_700_000_000_000;
 ///
-/// let Looked::Free(attempt) = idempotency.look(&call, now_ms).unwrap() else { panic!() };
-/// assert_eq!(attempt.claim(now_ms, 1).unwrap(), Claimed::Granted);
-/// let answer = Kept { status: 200, headers: Vec::new(), body: Ok(b"{}".to_vec()) };
+/// let Lookup::Free(attempt) = idempotency.look(&call, now_ms).unwrap() else { panic!() };
+/// assert_eq!(attempt.claim(now_ms, 1).unwrap(), ClaimOutcome::Granted);
+/// let answer = StoredAnswer { status: 200, headers: Vec::new(), body: Ok(b"{}".to_vec()) };
 /// attempt.complete(answer.clone(), now_ms).unwrap();
 ///
 /// // The second call gets the answer of the first.
-/// let Looked::Done(kept) = idempotency.look(&call, now_ms).unwrap() else { panic!() };
+/// let Lookup::Done(kept) = idempotency.look(&call, now_ms).unwrap() else { panic!() };
 /// assert_eq!(kept, answer);
 /// ```
 #[derive(Debug)]
@@ -110,7 +112,7 @@ impl<K: Kv> IdempotencyService for KvIdempotency<K> {
         }
     }
 
-    fn look(&self, call: &Call<'_>, now_ms: u64) -> Result<Looked<KvAttempt<K>>, Refusal> {
+    fn look(&self, call: &Call<'_>, now_ms: u64) -> Result<Lookup<KvAttempt<K>>, Refusal> {
         let invalid = |message: String| Refusal::new(RefusalKind::Invalid, message);
         let key = IdempotencyKey::from_headers(call.idempotency_keys.iter().copied())
             .map_err(|fault| invalid(fault.to_string()))?
@@ -120,7 +122,7 @@ impl<K: Kv> IdempotencyService for KvIdempotency<K> {
         let parts = CallParts {
             tenant: call.tenant,
             method: call.method,
-            route: call.route,
+            call_name: call.call_name,
             query: "",
             content_type: "",
             body: b"",
@@ -131,14 +133,14 @@ impl<K: Kv> IdempotencyService for KvIdempotency<K> {
         let looked = run_ready(policy.look(&shared.kv, &scope, &fingerprint, now_ms));
         drop(policy);
         match looked {
-            Ok(RecordState::Free(slot)) => Ok(Looked::Free(KvAttempt {
+            Ok(RecordState::Free(slot)) => Ok(Lookup::Free(KvAttempt {
                 shared: shared.clone(),
                 scope,
                 fingerprint,
                 slot,
                 lease: RefCell::default(),
             })),
-            Ok(RecordState::Done(outcome)) => Ok(Looked::Done(kept(outcome))),
+            Ok(RecordState::Done(outcome)) => Ok(Lookup::Done(kept(outcome))),
             Ok(RecordState::InFlight { retry_after_s }) => Err(in_flight(retry_after_s)),
             Ok(RecordState::Mismatch) => Err(Refusal::new(
                 RefusalKind::Mismatch,
@@ -149,14 +151,14 @@ impl<K: Kv> IdempotencyService for KvIdempotency<K> {
                 RefusalKind::Exhausted,
                 "the call with this idempotency key was started too often without finishing; use a new key",
             )),
-            Err(_) if shared.fails_open() => Ok(Looked::Unprotected),
+            Err(_) if shared.fails_open() => Ok(Lookup::Unprotected),
             Err(error) => Err(store_failed(&error)),
         }
     }
 }
 
 impl<K: Kv> AttemptService for KvAttempt<K> {
-    fn claim(&self, now_ms: u64, random: u64) -> Result<Claimed, Refusal> {
+    fn claim(&self, now_ms: u64, random: u64) -> Result<ClaimOutcome, Refusal> {
         let mut policy = self.shared.policy.borrow_mut();
         let claimed = run_ready(policy.claim(
             &self.shared.kv,
@@ -170,22 +172,22 @@ impl<K: Kv> AttemptService for KvAttempt<K> {
         match claimed {
             Ok(ClaimResult::Granted(lease)) => {
                 *self.lease.borrow_mut() = Some(lease);
-                Ok(Claimed::Granted)
+                Ok(ClaimOutcome::Granted)
             }
-            Ok(ClaimResult::Done(outcome)) => Ok(Claimed::Done(kept(outcome))),
+            Ok(ClaimResult::Done(outcome)) => Ok(ClaimOutcome::Done(kept(outcome))),
             Ok(ClaimResult::InFlight { retry_after_s }) => Err(in_flight(retry_after_s)),
-            Err(_) if self.shared.fails_open() => Ok(Claimed::Unprotected),
+            Err(_) if self.shared.fails_open() => Ok(ClaimOutcome::Unprotected),
             Err(error) => Err(store_failed(&error)),
         }
     }
 
-    fn complete(&self, answer: Kept, now_ms: u64) -> Result<Completed, Refusal> {
+    fn complete(&self, answer: StoredAnswer, now_ms: u64) -> Result<Completion, Refusal> {
         let Some(lease) = self.lease.borrow().clone() else {
             return Err(store_failed(&KvError::new("the call was not claimed")));
         };
         let policy = self.shared.policy.borrow();
         let max_bytes = policy.settings().max_record_bytes;
-        let Kept {
+        let StoredAnswer {
             status,
             headers,
             body,
@@ -201,16 +203,16 @@ impl<K: Kv> AttemptService for KvAttempt<K> {
             run_ready(policy.complete(&self.shared.kv, &self.scope, &lease, &outcome, now_ms));
         drop(policy);
         match completed {
-            Ok(CompleteResult::Published) => Ok(Completed::Published),
+            Ok(CompleteResult::Published) => Ok(Completion::Published),
             Ok(CompleteResult::Superseded(RecordState::Done(outcome))) => {
-                Ok(Completed::Superseded(kept(outcome)))
+                Ok(Completion::Superseded(kept(outcome)))
             }
             Ok(CompleteResult::Superseded(RecordState::InFlight { retry_after_s })) => {
                 Err(in_flight(retry_after_s))
             }
             Ok(CompleteResult::Superseded(_)) => Err(in_flight(RETRY_IN_FLIGHT_S)),
             // The result cannot be stored. The policy is `open`, so the caller gets it nevertheless.
-            Err(_) if self.shared.fails_open() => Ok(Completed::Published),
+            Err(_) if self.shared.fails_open() => Ok(Completion::Published),
             Err(error) => Err(Refusal::new(
                 RefusalKind::StoreFailed,
                 format!("the call ran, but its result could not be recorded: {error}"),
@@ -227,8 +229,8 @@ impl<K: Kv> AttemptService for KvAttempt<K> {
     }
 }
 
-fn kept(outcome: Outcome) -> Kept {
-    Kept {
+fn kept(outcome: Outcome) -> StoredAnswer {
+    StoredAnswer {
         status: outcome.status,
         headers: outcome.headers,
         body: outcome.body,

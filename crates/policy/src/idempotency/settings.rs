@@ -12,7 +12,7 @@ const MAX_RECORD_BYTES: u64 = 3 << 20;
 /// Most routes in `required`.
 const MAX_REQUIRED: usize = 64;
 
-/// How calls are treated while the store does not answer.
+/// The treatment of calls while the store does not answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnStoreFailure {
@@ -23,7 +23,7 @@ pub enum OnStoreFailure {
     Open,
 }
 
-/// How calls with an idempotency key are treated.
+/// The settings for calls with an idempotency key.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct IdempotencySettings {
@@ -37,7 +37,7 @@ pub struct IdempotencySettings {
     pub max_record_bytes: u64,
     /// Kinds of routes that need a key, by name (`predict`, `infer`).
     pub required: Vec<String>,
-    /// How calls are treated while the store does not answer.
+    /// The treatment of calls while the store does not answer.
     pub on_store_failure: OnStoreFailure,
 }
 

@@ -24,8 +24,8 @@ pub struct Call<'a> {
     pub tenant: &'a str,
     /// The method, in upper case.
     pub method: &'a str,
-    /// The path, without the query.
-    pub route: &'a str,
+    /// The form of the call and its model, for example `predict iris`. Different paths for one call have the same.
+    pub call_name: &'a str,
     /// The values of all `Idempotency-Key` headers.
     pub idempotency_keys: Vec<&'a [u8]>,
     /// The fingerprint: 64 hexadecimal digits, equal for equal calls.
@@ -34,7 +34,7 @@ pub struct Call<'a> {
 
 /// A stored answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kept {
+pub struct StoredAnswer {
     /// HTTP status.
     pub status: u16,
     /// The headers, with names in lower case.
@@ -105,31 +105,31 @@ impl Refusal {
 
 /// The result of the lookup of a call.
 #[derive(Clone, Debug)]
-pub enum Looked<A> {
+pub enum Lookup<A> {
     /// It may be claimed.
     Free(A),
     /// It was completed with this answer.
-    Done(Kept),
+    Done(StoredAnswer),
     /// The store does not answer, and the policy is to go on without it.
     Unprotected,
 }
 
 /// The result of the claim of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Claimed {
+pub enum ClaimOutcome {
     /// This caller runs it, and completes or releases it.
     Granted,
     /// An earlier caller had completed it with this answer.
-    Done(Kept),
+    Done(StoredAnswer),
     /// The store does not answer, and the policy is to go on without it.
     Unprotected,
 }
 
 /// The result of the end of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Completed {
+pub enum Completion {
     /// The answer counts, and every retry gets it. Exception: the store failed, and the policy is to go on without it.
     Published,
     /// The lease had ended, and this other answer counts.
-    Superseded(Kept),
+    Superseded(StoredAnswer),
 }

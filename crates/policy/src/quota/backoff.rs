@@ -49,7 +49,7 @@ pub struct Offender {
     /// The time until which all calls are refused.
     pub blocked_until_ms: u64,
     /// The announced waits that are not over.
-    told: Vec<Told>,
+    told: Vec<AnnouncedWait>,
 }
 
 /// The most announced waits that an instance remembers of a caller. A caller meets a few limits with a few costs.
@@ -57,7 +57,7 @@ const MAX_TOLD: usize = 16;
 
 /// An announced wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Told {
+struct AnnouncedWait {
     /// The index of the limit.
     limit: usize,
     /// The cost of the refused call.
@@ -96,7 +96,7 @@ impl Offender {
         {
             self.told.swap_remove(first);
         }
-        self.told.push(Told {
+        self.told.push(AnnouncedWait {
             limit,
             cost,
             until_ms,

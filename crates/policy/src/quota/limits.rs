@@ -44,7 +44,7 @@ pub const MAX_RETRY_AFTER_S: u64 = 86_400;
 pub struct QuotaDocument {
     /// The limits, in the order in which they are charged.
     pub limits: Vec<Limit>,
-    /// How callers are slowed down that are refused again and again.
+    /// The back-off for callers that are refused repeatedly.
     pub backoff: Backoff,
 }
 
@@ -79,7 +79,7 @@ pub struct Limit {
     /// Tenants it applies to; empty: all.
     #[serde(default)]
     pub tenants: Vec<String>,
-    /// How it counts calls.
+    /// The algorithm that counts calls.
     #[serde(default)]
     pub algorithm: Algorithm,
     /// Units in a window or a period; for `concurrency`, concurrent calls.
@@ -101,7 +101,7 @@ pub struct Limit {
     /// The unit that it counts.
     #[serde(default)]
     pub unit: Unit,
-    /// How calls are treated while the store does not answer.
+    /// The treatment of calls while the store does not answer.
     #[serde(default)]
     pub on_store_failure: OnStoreFailure,
     /// Whether the limit only counts and reports, and never refuses.
@@ -131,7 +131,7 @@ pub enum Dimension {
     Tier,
 }
 
-/// How a limit counts.
+/// The algorithm of a limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Algorithm {
@@ -199,7 +199,7 @@ impl Unit {
     }
 }
 
-/// How calls are treated while the store does not answer.
+/// The treatment of calls while the store does not answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnStoreFailure {

@@ -57,7 +57,7 @@ impl<V: Default> Memory<V> {
 
 /// The counters of a subject, as an instance last saw them. Its own charges and refunds since then are included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
+pub enum KnownCounters {
     /// The counters of the previous window and of this one.
     Window {
         /// The counter of the previous window; 0 for windows that do not slide.
@@ -92,7 +92,7 @@ pub struct Local {
     /// Units taken ahead and not used yet.
     pub tokens: u64,
     /// The counters, once they were read.
-    pub seen: Option<Seen>,
+    pub seen: Option<KnownCounters>,
     /// The time of the last read.
     pub seen_ms: u64,
     /// Calls of [`Local::denied_cost`] or more are refused from memory before this time.

@@ -68,7 +68,7 @@ use penstock_core::{Kv, KvError};
 use register::Register;
 use rule::{Charged, Over, Passed, REFUSED_FROM_MEMORY_MS, Receipt, Rule};
 use std::fmt;
-use swap::Verdict;
+use swap::SwapCheck;
 
 /// Most compute time charged for one call, in milliseconds: a day. Without this bound a wrong clock could use up
 /// a quota for ever.
@@ -94,7 +94,7 @@ pub struct Admission {
     pub statuses: Vec<Status>,
     /// Milliseconds the call has to wait before it goes on.
     pub wait_ms: u64,
-    held: Vec<Held>,
+    held: Vec<ChargedLimit>,
     /// The indices of the limits that apply, each with the call's subject.
     applies: Vec<(usize, u128)>,
     accountable: u128,
@@ -103,7 +103,7 @@ pub struct Admission {
 }
 
 #[derive(Debug)]
-struct Held {
+struct ChargedLimit {
     rule: usize,
     charged: Charged,
     receipt: Receipt,
@@ -154,13 +154,13 @@ pub struct Quota {
     backoff: Backoff,
     offenders: Memory<Offender>,
     refusals: Register,
-    swap: Option<KnownVerdict>,
+    swap: Option<KnownSwapCheck>,
     tally: Tally,
 }
 
 #[derive(Clone, Debug)]
-struct KnownVerdict {
-    verdict: Verdict,
+struct KnownSwapCheck {
+    verdict: SwapCheck,
     until_ms: u64,
 }
 
@@ -185,8 +185,8 @@ impl Quota {
     }
 
     /// Sets the verdict on the store's compare-and-swap, so that it is not tried.
-    pub fn assume_swap(&mut self, verdict: Verdict) {
-        self.swap = Some(KnownVerdict {
+    pub fn assume_swap(&mut self, verdict: SwapCheck) {
+        self.swap = Some(KnownSwapCheck {
             verdict,
             until_ms: u64::MAX,
         });
@@ -205,15 +205,15 @@ impl Quota {
         } else {
             store.now_ms + swap::UNWRITTEN_MS
         };
-        self.swap = Some(KnownVerdict { verdict, until_ms });
+        self.swap = Some(KnownSwapCheck { verdict, until_ms });
         Ok(())
     }
 
     /// The limits that use another algorithm than the document configures. They are known after
     /// [`Quota::probe_swap`], or after a call to which such a limit applies.
     pub fn fallbacks(&self) -> Vec<Fallback> {
-        let Some(KnownVerdict {
-            verdict: Verdict::Unsound(reason),
+        let Some(KnownSwapCheck {
+            verdict: SwapCheck::Unsound(reason),
             ..
         }) = &self.swap
         else {
@@ -413,7 +413,7 @@ impl Quota {
             match answer.outcome {
                 Ok(Passed { receipt, wait_ms }) => {
                     admission.statuses.extend(status);
-                    admission.held.extend(receipt.map(|receipt| Held {
+                    admission.held.extend(receipt.map(|receipt| ChargedLimit {
                         rule: rule_at,
                         charged: Charged {
                             subject,
@@ -568,8 +568,8 @@ impl Quota {
         self.probe_swap(store).await?;
         Ok(matches!(
             &self.swap,
-            Some(KnownVerdict {
-                verdict: Verdict::Sound,
+            Some(KnownSwapCheck {
+                verdict: SwapCheck::Sound,
                 ..
             })
         ))

@@ -14,7 +14,7 @@ pub use outcome::{ChargeOutcome, Charged, Over, Passed, Receipt, Standing};
 use super::calendar::{self, Period, Span};
 use super::gcra::{Bucket, Shape};
 use super::limits::{Algorithm, DEFAULT_LEASE_S, DEFAULT_MAX_WAIT_MS, Dimension, Limit, Unit};
-use super::memory::{Local, Memory, Seen};
+use super::memory::{KnownCounters, Local, Memory};
 use super::register::Register;
 use super::status::{Status, StoreFailures};
 use super::store::{CLOCK_SPREAD_MS, StoreAccess, read_counter};
@@ -238,7 +238,7 @@ impl Rule {
         now_ms: u64,
     ) -> Option<Standing> {
         if let Some(bucket) = self.bucket(sound) {
-            let Some(Seen::Bucket(state)) = self.memory.known(subject)?.seen else {
+            let Some(KnownCounters::Bucket(state)) = self.memory.known(subject)?.seen else {
                 return None;
             };
             let idle = bucket.decide(state, now_ms, 0);
@@ -258,7 +258,7 @@ impl Rule {
         let at = self.at(now_ms);
         let local = self.memory.known(subject)?;
         local.turn(at.span.id);
-        let Some(Seen::Window { before, count }) = local.seen else {
+        let Some(KnownCounters::Window { before, count }) = local.seen else {
             return None;
         };
         let leased = local.tokens;
@@ -309,12 +309,12 @@ impl Rule {
             return Ok(Some(standing));
         }
         let seen = match self.bucket(sound) {
-            Some(bucket) => Seen::Bucket(self.read_bucket(store, bucket, subject).await?),
+            Some(bucket) => KnownCounters::Bucket(self.read_bucket(store, bucket, subject).await?),
             None if matches!(self.kind, Kind::Concurrency { .. }) => return Ok(None),
             None => {
                 let at = self.at(store.now_ms);
                 self.memory.of(subject).turn(at.span.id);
-                Seen::Window {
+                KnownCounters::Window {
                     count: read_counter(store.kv, &self.name(subject, "", at.span.id)).await?,
                     before: self.before(store, subject, &at).await?,
                 }
@@ -324,7 +324,7 @@ impl Rule {
         Ok(self.standing(subject, cost, sound, store.now_ms))
     }
 
-    fn saw(&mut self, subject: u128, seen: Seen, now_ms: u64) {
+    fn saw(&mut self, subject: u128, seen: KnownCounters, now_ms: u64) {
         let local = self.memory.of(subject);
         local.seen = Some(seen);
         local.seen_ms = now_ms;
@@ -339,7 +339,7 @@ impl Rule {
         if is_previous && let Some(read) = &mut local.before {
             read.count = read.count.saturating_add(by);
         }
-        if let Some(Seen::Window { before, count }) = &mut local.seen {
+        if let Some(KnownCounters::Window { before, count }) = &mut local.seen {
             match local.span == span {
                 true => *count = count.saturating_add(by),
                 false if is_previous && local.before.is_some() => {

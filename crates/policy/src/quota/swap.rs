@@ -17,14 +17,14 @@ pub const UNWRITTEN_MS: u64 = 60_000;
 
 /// Whether compare-and-swap can be trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum SwapCheck {
     /// It can be trusted.
     Sound,
     /// It cannot be trusted, for this reason.
     Unsound(String),
 }
 
-impl Verdict {
+impl SwapCheck {
     fn to_bytes(&self) -> Vec<u8> {
         match self {
             Self::Sound => b"sound".to_vec(),
@@ -44,7 +44,7 @@ impl Verdict {
 
 /// The verdict on a store, and whether it is stored. Tries the store if there is no verdict yet. An error means that the
 /// store cannot even be read.
-pub async fn verdict<K: Kv>(kv: &K, random: u64) -> Result<(Verdict, bool), KvError> {
+pub async fn verdict<K: Kv>(kv: &K, random: u64) -> Result<(SwapCheck, bool), KvError> {
     if let Some(known) = read(kv).await? {
         return Ok((known, true));
     }
@@ -60,18 +60,18 @@ pub async fn verdict<K: Kv>(kv: &K, random: u64) -> Result<(Verdict, bool), KvEr
         }
     }
     let reason = format!("it failed: {failed}");
-    Ok(write(kv, Verdict::Unsound(reason)).await)
+    Ok(write(kv, SwapCheck::Unsound(reason)).await)
 }
 
-async fn read<K: Kv>(kv: &K) -> Result<Option<Verdict>, KvError> {
+async fn read<K: Kv>(kv: &K) -> Result<Option<SwapCheck>, KvError> {
     Ok(kv
         .get(VERDICT_NAME)
         .await?
-        .and_then(|v| Verdict::from_bytes(&v)))
+        .and_then(|v| SwapCheck::from_bytes(&v)))
 }
 
 /// Writes a verdict, unless another instance wrote one in the meantime. The first verdict holds for all.
-async fn write<K: Kv>(kv: &K, verdict: Verdict) -> (Verdict, bool) {
+async fn write<K: Kv>(kv: &K, verdict: SwapCheck) -> (SwapCheck, bool) {
     if let Ok(Some(theirs)) = read(kv).await {
         return (theirs, true);
     }
@@ -79,12 +79,12 @@ async fn write<K: Kv>(kv: &K, verdict: Verdict) -> (Verdict, bool) {
     (verdict, written)
 }
 
-async fn try_out<K: Kv>(kv: &K, name: &str) -> Result<Verdict, KvError> {
+async fn try_out<K: Kv>(kv: &K, name: &str) -> Result<SwapCheck, KvError> {
     let mut before: Option<Vec<u8>> = None;
     for (state, ours, theirs) in [("an absent", "1", "2"), ("a present", "3", "4")] {
         let (seen, first) = kv.read_to_swap(name).await?;
         let (_, second) = kv.read_to_swap(name).await?;
-        let unsound = |what: &str| Verdict::Unsound(format!("on {state} entry {what}"));
+        let unsound = |what: &str| SwapCheck::Unsound(format!("on {state} entry {what}"));
         if seen != before {
             return Ok(unsound("it read a value that was never written"));
         }
@@ -99,5 +99,5 @@ async fn try_out<K: Kv>(kv: &K, name: &str) -> Result<Verdict, KvError> {
             return Ok(unsound("the losing swap was written"));
         }
     }
-    Ok(Verdict::Sound)
+    Ok(SwapCheck::Sound)
 }

@@ -195,27 +195,8 @@ impl Rollout {
     fn change(&mut self, change: Change, environment: &Environment<'_>) -> Result<(), EditError> {
         let now_ms = environment.now_ms;
         match change {
-            Change::SetAlias { alias, version } => {
-                if alias.is_latest() {
-                    return Err(EditError::Conflict(
-                        "`latest` is always the highest version that is ready and cannot be moved; choose another name"
-                            .to_owned(),
-                    ));
-                }
-                self.usable(version, "/version", environment)?;
-                self.aliases.insert(alias, version);
-            }
-            Change::RemoveAlias { alias } => {
-                if !self.aliases.contains_key(&alias) {
-                    return Err(self.no_alias(&alias));
-                }
-                if let Some(role) = self.role_of(&Target::Alias(alias.clone())) {
-                    return Err(EditError::Conflict(format!(
-                        "the alias `{alias}` is {role}; change that first"
-                    )));
-                }
-                self.aliases.remove(&alias);
-            }
+            Change::SetAlias { alias, version } => self.set_alias(alias, version, environment)?,
+            Change::RemoveAlias { alias } => self.remove_alias(&alias)?,
             Change::SetDefault { to } => {
                 if let Some(to) = &to {
                     self.target(to, "/to", environment)?;
@@ -254,25 +235,7 @@ impl Rollout {
             }
             Change::SetSplit {
                 split: Some((arms, header)),
-            } => {
-                if self.canary.is_some() && !arms.is_empty() {
-                    return Err(EditError::Conflict(
-                        "the model has a canary; promote it or end it first".to_owned(),
-                    ));
-                }
-                for (n, arm) in arms.iter().enumerate() {
-                    self.target(&arm.to, &format!("/arms/{n}/to"), environment)?;
-                }
-                for to in header.iter().flat_map(|header| header.values.values()) {
-                    self.target(to, "/header/values", environment)?;
-                }
-                // The id stays, so that a change of weights moves as few callers as possible.
-                let id = self
-                    .split
-                    .as_ref()
-                    .map_or(environment.id(), |split| split.id);
-                self.split = Some(Split { id, arms, header });
-            }
+            } => self.set_split(arms, header, environment)?,
             Change::SetShadow { shadow: None } => {
                 if self.shadow.take().is_none() {
                     return Err(nothing("the model has no shadow"));
@@ -287,34 +250,97 @@ impl Rollout {
             Change::Deprecate {
                 version,
                 deprecated,
-            } => {
-                exists(version, "/version", environment)?;
-                if let Some(successor) = &deprecated.successor {
-                    self.target(successor, "/successor", environment)?;
-                    if self.means(successor, environment) == Some(version) {
-                        return Err(invalid(
-                            "/successor",
-                            "same_version",
-                            "another version",
-                            "the version cannot be its own successor",
-                        ));
-                    }
-                }
-                if deprecated.sunset_ms.is_some()
-                    && let Some(role) = self.role_of_version(version, environment)
-                {
-                    return Err(EditError::Conflict(format!(
-                        "version {version} is {role}, which would have no version after the sunset; move it first"
-                    )));
-                }
-                self.deprecated.insert(version, deprecated);
-            }
+            } => self.deprecate(version, deprecated, environment)?,
             Change::Undeprecate { version } => {
                 if self.deprecated.remove(&version).is_none() {
                     return Err(nothing(&format!("version {version} is not deprecated")));
                 }
             }
         }
+        Ok(())
+    }
+
+    fn set_alias(
+        &mut self,
+        alias: Alias,
+        version: Version,
+        environment: &Environment<'_>,
+    ) -> Result<(), EditError> {
+        if alias.is_latest() {
+            return Err(EditError::Conflict(
+                "`latest` is always the highest version that is ready and cannot be moved; choose another name".to_owned(),
+            ));
+        }
+        self.usable(version, "/version", environment)?;
+        self.aliases.insert(alias, version);
+        Ok(())
+    }
+
+    fn remove_alias(&mut self, alias: &Alias) -> Result<(), EditError> {
+        if !self.aliases.contains_key(alias) {
+            return Err(self.no_alias(alias));
+        }
+        if let Some(role) = self.role_of(&Target::Alias(alias.clone())) {
+            return Err(EditError::Conflict(format!(
+                "the alias `{alias}` is {role}; change that first"
+            )));
+        }
+        self.aliases.remove(alias);
+        Ok(())
+    }
+
+    fn set_split(
+        &mut self,
+        arms: Vec<SplitArm>,
+        header: Option<ByHeader>,
+        environment: &Environment<'_>,
+    ) -> Result<(), EditError> {
+        if self.canary.is_some() && !arms.is_empty() {
+            return Err(EditError::Conflict(
+                "the model has a canary; promote it or end it first".to_owned(),
+            ));
+        }
+        for (n, arm) in arms.iter().enumerate() {
+            self.target(&arm.to, &format!("/arms/{n}/to"), environment)?;
+        }
+        for to in header.iter().flat_map(|header| header.values.values()) {
+            self.target(to, "/header/values", environment)?;
+        }
+        // The id stays, so that a change of weights moves as few callers as possible.
+        let id = self
+            .split
+            .as_ref()
+            .map_or(environment.id(), |split| split.id);
+        self.split = Some(Split { id, arms, header });
+        Ok(())
+    }
+
+    fn deprecate(
+        &mut self,
+        version: Version,
+        deprecated: Deprecated,
+        environment: &Environment<'_>,
+    ) -> Result<(), EditError> {
+        exists(version, "/version", environment)?;
+        if let Some(successor) = &deprecated.successor {
+            self.target(successor, "/successor", environment)?;
+            if self.means(successor, environment) == Some(version) {
+                return Err(invalid(
+                    "/successor",
+                    "same_version",
+                    "another version",
+                    "the version cannot be its own successor",
+                ));
+            }
+        }
+        if deprecated.sunset_ms.is_some()
+            && let Some(role) = self.role_of_version(version, environment)
+        {
+            return Err(EditError::Conflict(format!(
+                "version {version} is {role}, which would have no version after the sunset; move it first"
+            )));
+        }
+        self.deprecated.insert(version, deprecated);
         Ok(())
     }
 
@@ -573,101 +599,115 @@ impl Rollout {
             }
         }
         if let Some(split) = &self.split {
-            let arms = split.arms.len();
-            if arms == 1 || arms > MAX_ARMS || (arms == 0 && split.header.is_none()) {
-                let expected = format!("2 to {MAX_ARMS} arms, or a header and no arms");
-                fault("/arms", expected, format!("there are {arms} arms"));
-            }
-            for (n, arm) in split.arms.iter().enumerate() {
-                if !(1..=MAX_WEIGHT).contains(&arm.weight) {
-                    let message = format!("the weight is {}", arm.weight);
-                    fault(
-                        &format!("/arms/{n}/weight"),
-                        format!("1 to {MAX_WEIGHT}"),
-                        message,
-                    );
-                }
-            }
-            if let Some(header) = &split.header {
-                let token =
-                    |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
-                let name = &header.name;
-                if name.is_empty() || name.len() > MAX_VALUE_BYTES || !name.bytes().all(token) {
-                    let expected = format!("at most {MAX_VALUE_BYTES} of a-z 0-9 - _");
-                    fault(
-                        "/header/name",
-                        expected,
-                        "this is not a header name in lower case".into(),
-                    );
-                }
-                if !(1..=MAX_VALUES).contains(&header.values.len()) {
-                    let message = format!("there are {} values", header.values.len());
-                    fault(
-                        "/header/values",
-                        format!("1 to {MAX_VALUES} values"),
-                        message,
-                    );
-                }
-                let plain = |value: &str| {
-                    (1..=MAX_VALUE_BYTES).contains(&value.len())
-                        && value.trim() == value
-                        && value.bytes().all(|b| (0x20..0x7f).contains(&b))
-                };
-                if !header.values.keys().all(|value| plain(value)) {
-                    let expected = format!("1 to {MAX_VALUE_BYTES} visible ASCII characters each");
-                    fault(
-                        "/header/values",
-                        expected,
-                        "a value is not valid in a header".into(),
-                    );
-                }
-            }
+            split.faults(&mut fault);
         }
         for (version, deprecated) in &self.deprecated {
-            let Deprecated {
-                since_ms,
-                sunset_ms,
-                link,
-                ..
-            } = deprecated;
-            if *since_ms > MAX_TIME_MS {
-                let expected = format!("milliseconds since 1970, at most {MAX_TIME_MS}");
+            deprecated.faults(*version, &mut fault);
+        }
+        faults
+    }
+}
+
+impl Split {
+    /// Reports the faults of a split: the pointer, the expected value and the message of each.
+    fn faults(&self, mut fault: impl FnMut(&str, String, String)) {
+        let arms = self.arms.len();
+        if arms == 1 || arms > MAX_ARMS || (arms == 0 && self.header.is_none()) {
+            let expected = format!("2 to {MAX_ARMS} arms, or a header and no arms");
+            fault("/arms", expected, format!("there are {arms} arms"));
+        }
+        for (n, arm) in self.arms.iter().enumerate() {
+            if !(1..=MAX_WEIGHT).contains(&arm.weight) {
+                let message = format!("the weight is {}", arm.weight);
                 fault(
-                    "/since_ms",
-                    expected,
-                    format!("version {version} is deprecated at a time that is out of range"),
-                );
-            }
-            if sunset_ms.is_some_and(|sunset_ms| sunset_ms < *since_ms || sunset_ms > MAX_TIME_MS) {
-                let expected = format!("milliseconds since 1970, from {since_ms} to {MAX_TIME_MS}");
-                fault(
-                    "/sunset_ms",
-                    expected,
-                    "the sunset must not be before the deprecation".into(),
-                );
-            }
-            // It goes into a header between angle brackets.
-            let fits = |link: &String| {
-                link.len() <= MAX_LINK_BYTES
-                    && (link.starts_with("https://")
-                        || link.starts_with("http://")
-                        || link.starts_with('/'))
-                    && link
-                        .bytes()
-                        .all(|b| b.is_ascii_graphic() && !b"<>\"\\".contains(&b))
-            };
-            if link.as_ref().is_some_and(|link| !fits(link)) {
-                let expected = format!(
-                    "at most {MAX_LINK_BYTES} bytes of a URL with http:// or https://, or of a path"
-                );
-                fault(
-                    "/link",
-                    expected,
-                    "this link is not valid in a header".into(),
+                    &format!("/arms/{n}/weight"),
+                    format!("1 to {MAX_WEIGHT}"),
+                    message,
                 );
             }
         }
-        faults
+        if let Some(header) = &self.header {
+            let token =
+                |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
+            let name = &header.name;
+            if name.is_empty() || name.len() > MAX_VALUE_BYTES || !name.bytes().all(token) {
+                let expected = format!("at most {MAX_VALUE_BYTES} of a-z 0-9 - _");
+                fault(
+                    "/header/name",
+                    expected,
+                    "this is not a header name in lower case".into(),
+                );
+            }
+            if !(1..=MAX_VALUES).contains(&header.values.len()) {
+                let message = format!("there are {} values", header.values.len());
+                fault(
+                    "/header/values",
+                    format!("1 to {MAX_VALUES} values"),
+                    message,
+                );
+            }
+            let plain = |value: &str| {
+                (1..=MAX_VALUE_BYTES).contains(&value.len())
+                    && value.trim() == value
+                    && value.bytes().all(|b| (0x20..0x7f).contains(&b))
+            };
+            if !header.values.keys().all(|value| plain(value)) {
+                let expected = format!("1 to {MAX_VALUE_BYTES} visible ASCII characters each");
+                fault(
+                    "/header/values",
+                    expected,
+                    "a value is not valid in a header".into(),
+                );
+            }
+        }
+    }
+}
+
+impl Deprecated {
+    /// Reports the faults of a deprecation: the pointer, the expected value and the message of each.
+    fn faults(&self, version: Version, mut fault: impl FnMut(&str, String, String)) {
+        let Deprecated {
+            since_ms,
+            sunset_ms,
+            link,
+            ..
+        } = self;
+        if *since_ms > MAX_TIME_MS {
+            let expected = format!("milliseconds since 1970, at most {MAX_TIME_MS}");
+            fault(
+                "/since_ms",
+                expected,
+                format!("version {version} is deprecated at a time that is out of range"),
+            );
+        }
+        if sunset_ms.is_some_and(|sunset_ms| sunset_ms < *since_ms || sunset_ms > MAX_TIME_MS) {
+            let expected = format!("milliseconds since 1970, from {since_ms} to {MAX_TIME_MS}");
+            fault(
+                "/sunset_ms",
+                expected,
+                "the sunset must not be before the deprecation".into(),
+            );
+        }
+        // It goes into a header between angle brackets.
+        let fits = |link: &String| {
+            link.len() <= MAX_LINK_BYTES
+                && (link.starts_with("https://")
+                    || link.starts_with("http://")
+                    || link.starts_with('/'))
+                && link
+                    .bytes()
+                    .all(|b| b.is_ascii_graphic() && !b"<>\"\\".contains(&b))
+        };
+        if link.as_ref().is_some_and(|link| !fits(link)) {
+            let expected = format!(
+                "at most {MAX_LINK_BYTES} bytes of a URL with http:// or https://, or of a path"
+            );
+            fault(
+                "/link",
+                expected,
+                "this link is not valid in a header".into(),
+            );
+        }
     }
 }
 

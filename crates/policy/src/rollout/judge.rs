@@ -46,7 +46,7 @@ pub enum Arm {
     Canary,
 }
 
-/// How a call ended, as far as the canary's health is concerned.
+/// The outcome of a call for the health of the canary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It was answered.
@@ -137,7 +137,7 @@ impl BoundsPatch {
 
 /// The judgement on a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Judgement {
     /// Too few calls to judge.
     TooEarly,
     /// No bound is exceeded with certainty.
@@ -290,16 +290,16 @@ fn interval(count: u64, of: u64) -> (f64, f64) {
 }
 
 /// Judges a run by its counters, summed over the current and the previous window.
-pub fn judge(tallies: &[u64], bounds: &Bounds) -> Verdict {
+pub fn judge(tallies: &[u64], bounds: &Bounds) -> Judgement {
     let (stable, canary) = (
         Side::of(tallies, Arm::Stable),
         Side::of(tallies, Arm::Canary),
     );
     if canary.calls() < bounds.min_calls.max(1) {
-        return Verdict::TooEarly;
+        return Judgement::TooEarly;
     }
     let why = fails_more(&stable, &canary, bounds).or_else(|| is_slower(&stable, &canary, bounds));
-    why.map_or(Verdict::Good, Verdict::RollBack)
+    why.map_or(Judgement::Good, Judgement::RollBack)
 }
 
 fn fails_more(stable: &Side<'_>, canary: &Side<'_>, bounds: &Bounds) -> Option<String> {
@@ -381,10 +381,10 @@ mod tests {
         let bounds = Bounds::default();
         let ms = 1_000_000;
         let judged = |calls: &[_]| judge(&tallies(calls), &bounds);
-        assert_eq!(judged(&[]), Verdict::TooEarly);
-        assert_eq!(judged(&[(Canary, Failed, 0, 49)]), Verdict::TooEarly);
+        assert_eq!(judged(&[]), Judgement::TooEarly);
+        assert_eq!(judged(&[(Canary, Failed, 0, 49)]), Judgement::TooEarly);
         let rolls_back = |calls: &[_], word: &str| match judged(calls) {
-            Verdict::RollBack(why) => assert!(why.contains(word), "{why}"),
+            Judgement::RollBack(why) => assert!(why.contains(word), "{why}"),
             other => panic!("{other:?}"),
         };
         rolls_back(&[(Canary, Failed, 0, 50)], "no call of another version");
@@ -400,7 +400,7 @@ mod tests {
                 (Canary, Failed, 0, 50),
                 (Canary, Served, ms, 50),
             ]),
-            Verdict::Good
+            Judgement::Good
         );
         rolls_back(
             &[(Stable, Served, ms, 1_000), (Canary, Served, 10 * ms, 100)],
@@ -408,12 +408,12 @@ mod tests {
         );
         assert_eq!(
             judged(&[(Stable, Served, 10 * ms, 1_000), (Canary, Served, ms, 100)]),
-            Verdict::Good
+            Judgement::Good
         );
         // Too few calls on the other side to know its latency.
         assert_eq!(
             judged(&[(Stable, Served, ms, 100), (Canary, Served, 10 * ms, 100)]),
-            Verdict::Good
+            Judgement::Good
         );
         // One bound alone.
         let only_latency = Bounds {
@@ -421,7 +421,7 @@ mod tests {
             ..bounds.clone()
         };
         let failing = tallies(&[(Stable, Served, ms, 950), (Canary, Failed, 0, 50)]);
-        assert_eq!(judge(&failing, &only_latency), Verdict::Good);
+        assert_eq!(judge(&failing, &only_latency), Judgement::Good);
     }
 
     #[test]
@@ -430,7 +430,7 @@ mod tests {
             let _ = judge(&vec![1; len], &Bounds::default());
         }
         let huge = vec![u64::MAX / 128; COUNTERS as usize];
-        assert_eq!(judge(&huge, &Bounds::default()), Verdict::Good);
+        assert_eq!(judge(&huge, &Bounds::default()), Judgement::Good);
     }
 
     #[test]

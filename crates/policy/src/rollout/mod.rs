@@ -19,7 +19,7 @@ pub mod store;
 pub mod words;
 
 pub use choose::{Chosen, NoVersion, RolloutQuery, Why};
-pub use judge::{Arm, Bounds, BoundsPatch, Verdict};
+pub use judge::{Arm, Bounds, BoundsPatch, Judgement};
 pub use notice::Notice;
 
 use penstock_core::{Caller, ModelName, ModelVersion};
@@ -58,7 +58,7 @@ pub const ALIAS_RULE: &str = "a lower-case letter, then at most 31 of a-z 0-9 _ 
 /// The format of the document.
 const FORM: u32 = 1;
 
-/// How the versions of all models are rolled out.
+/// The rollouts of all models.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rollouts {
@@ -73,7 +73,7 @@ pub struct Rollouts {
     pub retired: Vec<Retired>,
 }
 
-/// How the versions of one model are rolled out.
+/// The rollout of one model's versions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rollout {
@@ -95,7 +95,7 @@ pub struct Rollout {
     /// Versions that will be removed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub deprecated: BTreeMap<Version, Deprecated>,
-    /// How the last canary ended.
+    /// The end of the last canary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Ended>,
 }

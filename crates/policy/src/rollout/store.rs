@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 pub const DOCUMENT: &str = "rollouts";
 /// The longest that one change may take, in milliseconds. The writer gives up by then.
 pub const MAX_OPERATION_MS: u64 = 30_000;
-/// How long a claim holds: twice [`MAX_OPERATION_MS`], because clocks differ.
+/// The time for which a claim holds: twice [`MAX_OPERATION_MS`], because clocks differ.
 const CLAIM_WINDOW_MS: u64 = 60_000;
 /// Time after a run's end at which no instance counts for it any more: many times as long as an instance caches the
 /// document.

@@ -1,4 +1,4 @@
-//! What the quota tests share: documents, callers, and stores that misbehave on purpose.
+//! The common parts of the quota tests: documents, callers, and stores that misbehave on purpose.
 
 #![allow(dead_code)]
 

@@ -90,7 +90,7 @@ impl Http {
         let cancellation = Arc::<Cancellation>::default();
         // When a caller disconnects, this future is dropped, and that cancels the instance's request.
         let _cancel_on_drop = CancelOnDrop(cancellation.clone());
-        let admitted = Admitted {
+        let admitted = AdmittedRequest {
             permit,
             context: RequestContext::of(&request, cancellation),
             ledger: ledger.clone(),
@@ -104,7 +104,7 @@ impl Http {
             .handle(admitted, request)
             .await
             .map_err(
-                |error| match error.downcast::<InstantiationError<Admitted>>() {
+                |error| match error.downcast::<InstantiationError<AdmittedRequest>>() {
                     Ok(failed) => {
                         EntryPointError::Instantiate(wasmtime::format_err!("{:#}", failed.error))
                     }
@@ -125,7 +125,7 @@ impl Http {
 }
 
 /// The data that go with a request to its instance.
-struct Admitted {
+struct AdmittedRequest {
     permit: OwnedSemaphorePermit,
     context: RequestContext,
     /// Set to that instance's ledger, for the caller to wait for.
@@ -230,7 +230,7 @@ struct Worker {
 
 impl WorkerState for Worker {
     type StoreData = InstanceState;
-    type RequestData = Admitted;
+    type RequestData = AdmittedRequest;
 
     fn should_accept_request(&self, concurrent: usize, total: usize) -> ShouldAccept {
         // It may be dropped between requests only: one that was polled before may hold a request's wake-up.
@@ -252,10 +252,10 @@ impl WorkerState for Worker {
     fn on_request_start(
         &self,
         mut store: StoreContextMut<'_, InstanceState>,
-        admitted: Admitted,
+        admitted: AdmittedRequest,
         _task: GuestTaskId,
     ) -> Pin<Box<dyn Future<Output = ()> + 'static + Send + Sync>> {
-        let Admitted {
+        let AdmittedRequest {
             permit,
             context,
             ledger,

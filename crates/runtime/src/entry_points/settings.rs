@@ -1,4 +1,4 @@
-//! How an entry point uses its instances.
+//! The settings for the instances of an entry point.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use std::time::Duration;
 /// kept, and the next large request makes its own. Policies start with about 5 MiB together.
 pub const RETAINED_BYTES: usize = 48 << 20;
 
-/// How entry points use their instances.
+/// The settings for the instances of entry points.
 #[derive(Clone, Debug)]
 pub struct EntryPointSettings {
     /// Largest linear memory in bytes with which an instance is kept after a request.

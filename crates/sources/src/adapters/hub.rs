@@ -1,6 +1,6 @@
 //! A Hugging Face hub, or a mirror of it that `HF_ENDPOINT` names.
 
-use super::{Adapter, Item, Listing, Place};
+use super::{Adapter, FileLocation, Item, Listing};
 use crate::address::Address;
 use crate::arrange;
 use crate::credentials::Secret;
@@ -91,7 +91,7 @@ impl Adapter<'_> {
             let lfs = one.lfs.as_ref();
             items.push(Item {
                 path: one.rfilename.clone(),
-                place: Place::Web(place),
+                place: FileLocation::Web(place),
                 bytes: lfs.and_then(|lfs| lfs.size).or(one.size),
                 sha256: lfs.and_then(|lfs| Digest::parse(lfs.sha256.as_deref()?)),
                 // A commit never changes.

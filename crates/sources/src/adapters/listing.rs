@@ -7,7 +7,7 @@ use url::Url;
 
 /// The place of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum FileLocation {
     /// On this machine.
     Local(PathBuf),
     /// Behind a URL.
@@ -24,7 +24,7 @@ pub struct Item {
     /// Its path in the model, with `/`.
     pub path: String,
     /// The file's place.
-    pub place: Place,
+    pub place: FileLocation,
     /// Its size, if the source states it.
     pub bytes: Option<u64>,
     /// Its checksum, if the source states it.

@@ -1,7 +1,7 @@
 //! A file or folder on this machine. The operator wrote it down, so links to files are followed; links to folders are not,
 //! because they may lead round in a circle.
 
-use super::listing::{Item, Limits, Listing, Place, too_many};
+use super::listing::{FileLocation, Item, Limits, Listing, too_many};
 use crate::error::Error;
 use std::path::{Path, PathBuf};
 
@@ -100,7 +100,7 @@ fn item(path: String, place: PathBuf) -> Result<Item, Error> {
         .and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
     Ok(Item {
         path,
-        place: Place::Local(place),
+        place: FileLocation::Local(place),
         bytes: Some(found.len()),
         sha256: None,
         validator: changed.map(|at| format!("{}-{}", found.len(), at.as_nanos())),

@@ -6,7 +6,7 @@ pub mod local;
 mod oci;
 mod s3;
 
-pub use listing::{Item, Limits, Listing, Place, too_large, too_many};
+pub use listing::{FileLocation, Item, Limits, Listing, too_large, too_many};
 
 use crate::address::{Address, redacted};
 use crate::credentials::{self, Environment, Secret};
@@ -58,7 +58,7 @@ impl<'a> Adapter<'a> {
             Address::Web(url) => Listing {
                 items: vec![Item {
                     path: file_name(url),
-                    place: Place::Web(url.clone()),
+                    place: FileLocation::Web(url.clone()),
                     bytes: None,
                     sha256: None,
                     validator: None,
@@ -85,7 +85,7 @@ impl<'a> Adapter<'a> {
     /// Asks for a file.
     pub async fn open(
         &mut self,
-        place: &Place,
+        place: &FileLocation,
         conditions: &Conditions,
     ) -> Result<Response, Error> {
         let mut headers: Vec<(HeaderName, HeaderValue)> = Vec::new();
@@ -104,8 +104,8 @@ impl<'a> Adapter<'a> {
             add(IF_NONE_MATCH, tag.clone());
         }
         match place {
-            Place::Local(_) => Err(Error::local("a local file is not asked for over HTTP")),
-            Place::Web(url) => {
+            FileLocation::Local(_) => Err(Error::local("a local file is not asked for over HTTP")),
+            FileLocation::Web(url) => {
                 let authorization = self.authorization()?;
                 self.client
                     .get(&Get {
@@ -115,7 +115,7 @@ impl<'a> Adapter<'a> {
                     })
                     .await
             }
-            Place::Object(key) => {
+            FileLocation::Object(key) => {
                 let url = self.object_url(key)?;
                 self.client
                     .get(&Get {
@@ -124,7 +124,7 @@ impl<'a> Adapter<'a> {
                     })
                     .await
             }
-            Place::Blob(digest) => self.open_blob(*digest, headers).await,
+            FileLocation::Blob(digest) => self.open_blob(*digest, headers).await,
         }
     }
 

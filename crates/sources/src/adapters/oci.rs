@@ -1,6 +1,6 @@
 //! An OCI registry: artifacts as ORAS, ModelPack and Docker push them.
 
-use super::{Adapter, Item, Listing, MAX_DOCUMENT_BYTES, Place, refusal};
+use super::{Adapter, FileLocation, Item, Listing, MAX_DOCUMENT_BYTES, refusal};
 use crate::address::Address;
 use crate::credentials;
 use crate::digest::Digest;
@@ -330,7 +330,7 @@ fn item(layer: &Layer) -> Result<Item, Error> {
     }
     Ok(Item {
         path: named.cloned().unwrap_or_default(),
-        place: Place::Blob(digest),
+        place: FileLocation::Blob(digest),
         bytes: Some(layer.size),
         sha256: Some(digest),
         validator: None,

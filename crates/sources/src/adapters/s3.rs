@@ -1,6 +1,6 @@
 //! S3 and compatible servers. Requests are signed in the URL, so a signature is good for one object and some minutes.
 
-use super::{Adapter, Item, Listing, MAX_DOCUMENT_BYTES, Place, refusal, too_many};
+use super::{Adapter, FileLocation, Item, Listing, MAX_DOCUMENT_BYTES, refusal, too_many};
 use crate::address::Address;
 use crate::error::Error;
 use crate::http::Get;
@@ -82,7 +82,7 @@ impl Adapter<'_> {
         let (bucket, credentials) = self.bucket()?;
         let single = |bytes, validator| Item {
             path: key.rsplit('/').next().unwrap_or("model").to_owned(),
-            place: Place::Object(key.clone()),
+            place: FileLocation::Object(key.clone()),
             bytes,
             sha256: None,
             validator,
@@ -148,7 +148,7 @@ impl Adapter<'_> {
                 }
                 items.push(Item {
                     path: path.to_owned(),
-                    place: Place::Object(object.key.clone()),
+                    place: FileLocation::Object(object.key.clone()),
                     bytes: Some(object.size),
                     sha256: None,
                     validator: Some(object.etag),

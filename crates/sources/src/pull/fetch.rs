@@ -1,7 +1,7 @@
 //! Listing a source, and downloading the files that are missing.
 
 use super::task::Pull;
-use crate::adapters::{Item, Listing, Place, refusal, too_large};
+use crate::adapters::{FileLocation, Item, Listing, refusal, too_large};
 use crate::address::Address;
 use crate::arrange::path_fault;
 use crate::cache::{Blob, Downloaded, Known, Partial};
@@ -117,7 +117,7 @@ impl Pull<'_> {
         item: &Item,
         before: Option<&Downloaded>,
     ) -> Result<Downloaded, Error> {
-        if let Place::Local(path) = &item.place {
+        if let FileLocation::Local(path) = &item.place {
             self.progress.step(&format!("reading {}", path.display()));
             let mut from = std::fs::File::open(path)
                 .map_err(|e| Error::io(format!("read {}", path.display()), e))?;
@@ -137,7 +137,7 @@ impl Pull<'_> {
         let cached = before.and_then(|before| before.validator.clone());
         let expected = item.sha256.or(match (&self.source.from, &item.place) {
             // A pin of one file is the sum of the download.
-            (Address::Web(_), Place::Web(_)) => self.source.sha256,
+            (Address::Web(_), FileLocation::Web(_)) => self.source.sha256,
             _ => None,
         });
         let mut tries = Tries::default();

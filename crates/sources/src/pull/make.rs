@@ -1,7 +1,7 @@
 //! Making a version of the downloads: unpacking, checking signatures, and the checksum for pinning.
 
 use super::task::Pull;
-use crate::adapters::{Limits, Listing, Place, refusal, too_large, too_many};
+use crate::adapters::{FileLocation, Limits, Listing, refusal, too_large, too_many};
 use crate::address::Address;
 use crate::archive;
 use crate::cache::{Blob, Downloaded, Known};
@@ -13,6 +13,7 @@ use crate::signature;
 use crate::transfer::Conditions;
 use minisign_verify::PublicKey;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 impl Pull<'_> {
     /// Unpacks the downloads, and determines their checksum and signer.
@@ -72,33 +73,12 @@ impl Pull<'_> {
                 files.insert(item.path.clone(), one.blob.clone());
                 continue;
             };
-            self.progress.step(&format!(
-                "unpacking {}",
-                if item.path.is_empty() {
-                    "a layer"
-                } else {
-                    &item.path
-                }
-            ));
-            let limits = Limits {
-                bytes: left,
-                ..self.limits
+            let what = match item.path.as_str() {
+                "" => "a layer",
+                path => path,
             };
-            let mut sink = |path: &str, from: &mut dyn std::io::Read| {
-                self.check()?;
-                let blob = self.cache().keep(from)?;
-                let count = blob.bytes;
-                if files.insert(path.to_owned(), blob).is_some() {
-                    return Err(Error::refused(format!("`{path}` is in it twice")));
-                }
-                Ok(count)
-            };
-            archive::unpack(&path, form, limits, &mut sink).map_err(|e| {
-                match e.message == too_large(limits).message {
-                    true => too_large(self.limits),
-                    false => e,
-                }
-            })?;
+            self.progress.step(&format!("unpacking {what}"));
+            self.unpack(&path, form, left, &mut files)?;
             left = self
                 .limits
                 .bytes
@@ -135,41 +115,73 @@ impl Pull<'_> {
         })
     }
 
+    /// Unpacks an archive into the cache and `files`. The contents may have `left` bytes.
+    fn unpack(
+        &self,
+        path: &Path,
+        form: archive::Form,
+        left: u64,
+        files: &mut BTreeMap<String, Blob>,
+    ) -> Result<(), Error> {
+        let limits = Limits {
+            bytes: left,
+            ..self.limits
+        };
+        let mut sink = |path: &str, from: &mut dyn std::io::Read| {
+            self.check()?;
+            let blob = self.cache().keep(from)?;
+            let count = blob.bytes;
+            if files.insert(path.to_owned(), blob).is_some() {
+                return Err(Error::refused(format!("`{path}` is in it twice")));
+            }
+            Ok(count)
+        };
+        archive::unpack(path, form, limits, &mut sink).map_err(|e| {
+            match e.message == too_large(limits).message {
+                true => too_large(self.limits),
+                false => e,
+            }
+        })?;
+        Ok(())
+    }
+
     /// The signature of a single file.
     async fn signature_text(&mut self) -> Result<String, Error> {
         let place = match (&self.source.signature, &self.source.from) {
             (Some(named), _) => match Address::parse(named)
                 .map_err(|why| Error::local(format!("signature {why}")))?
             {
-                Address::Path(path) => Place::Local(self.puller.folder.join(path)),
-                Address::Web(url) => Place::Web(url),
+                Address::Path(path) => FileLocation::Local(self.puller.folder.join(path)),
+                Address::Web(url) => FileLocation::Web(url),
                 _ => return Err(Error::local("signature must be a file or an https URL")),
             },
             (None, Address::Path(path)) => {
                 let mut name = path.clone().into_os_string();
                 name.push(signature::ENDING);
-                Place::Local(name.into())
+                FileLocation::Local(name.into())
             }
             (None, Address::Web(url)) => {
                 let mut url = url.clone();
                 url.set_path(&format!("{}{}", url.path(), signature::ENDING));
-                Place::Web(url)
+                FileLocation::Web(url)
             }
-            (None, Address::S3 { key, .. }) => Place::Object(format!("{key}{}", signature::ENDING)),
+            (None, Address::S3 { key, .. }) => {
+                FileLocation::Object(format!("{key}{}", signature::ENDING))
+            }
             (None, _) => return Err(Error::local("signature must name where the signature is")),
         };
-        if let Place::Local(path) = &place {
+        if let FileLocation::Local(path) = &place {
             return small_file(path)
                 .map_err(|e| Error::io(format!("read its signature {}", path.display()), e));
         }
         // Credentials of the source must not go to another host that only has the signature.
         let own = match (&place, &self.source.from) {
-            (Place::Web(url), Address::Web(from)) => url.origin() == from.origin(),
-            (Place::Web(_), _) => false,
+            (FileLocation::Web(url), Address::Web(from)) => url.origin() == from.origin(),
+            (FileLocation::Web(_), _) => false,
             _ => true,
         };
         let answer = match (&place, own) {
-            (Place::Web(url), false) => self.puller.client.get(&Get::new(url)).await?,
+            (FileLocation::Web(url), false) => self.puller.client.get(&Get::new(url)).await?,
             _ => self.adapter.open(&place, &Conditions::default()).await?,
         };
         if answer.status != http::StatusCode::OK {

@@ -168,14 +168,14 @@ impl Progress for Heard {
 }
 
 /// A folder of models with its cache.
-pub struct Place {
+pub struct ModelFolder {
     pub folder: tempfile::TempDir,
     pub settings: PullSettings,
     pub environment: BTreeMap<String, String>,
     pub heard: Heard,
 }
 
-impl Place {
+impl ModelFolder {
     pub fn new() -> Self {
         Self {
             folder: tempfile::tempdir().unwrap(),

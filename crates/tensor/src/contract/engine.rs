@@ -22,7 +22,7 @@ pub const MAX_PREFERRED: usize = 16;
 /// Most tokens of a padded run.
 pub const MAX_TOKENS: u64 = 1 << 30;
 
-/// How the native host runs the model. Other hosts ignore it.
+/// The settings for runs on the native host. Other hosts ignore them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Engine {
     /// The runtime.
@@ -58,7 +58,7 @@ pub struct Engine {
     /// Whether the model is run before it serves.
     #[serde(skip_serializing_if = "FirstRun::is_required")]
     pub first_run: FirstRun,
-    /// Where its runtime runs; `None` for the host's choice.
+    /// The isolation of its runtime; `None` for the host's choice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub isolation: Option<Isolation>,
     /// Bytes of private memory that its process may map; `None` for the host's choice.
@@ -92,7 +92,7 @@ impl FirstRun {
     }
 }
 
-/// Where a model's runtime runs.
+/// The isolation of a model's runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Isolation {
@@ -212,7 +212,7 @@ impl Provider {
     }
 }
 
-/// How the native host batches the calls of several callers.
+/// The settings for dynamic batching on the native host.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Batching {
     /// Whether calls are batched, if the model allows it.

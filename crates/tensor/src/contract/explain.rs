@@ -14,7 +14,7 @@ use toml::de::DeValue;
 /// Most groups of features. The model runs on one item for each, and answers list each.
 pub const MAX_GROUPS: u64 = 256;
 
-/// How a model's answers are explained.
+/// The settings for explanations of a model's answers.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Explain {
     /// The output whose values are explained.

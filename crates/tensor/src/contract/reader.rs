@@ -20,7 +20,7 @@ pub struct ContractFault {
     pub column: usize,
     /// The fault.
     pub message: String,
-    /// How to correct it.
+    /// The correction.
     pub remedy: String,
 }
 

@@ -250,21 +250,7 @@ impl Reader<'_> {
         let mut members = self.table(entry, what)?;
         let (mut name, mut name_span) = (String::new(), entry.span());
         match members.take("name") {
-            Some(value) => {
-                name_span = value.span();
-                name = self.string(value, "name").unwrap_or_default();
-                let fits = (1..=MAX_TENSOR_NAME_BYTES).contains(&name.len());
-                if matches!(value.get_ref(), DeValue::String(_))
-                    && (!fits || name.chars().any(char::is_control))
-                {
-                    let message = format!("name is {:?}", excerpt(&name));
-                    let remedy = format!(
-                        "Write the tensor's name in the graph: 1 to {MAX_TENSOR_NAME_BYTES} bytes \
-                         without control characters."
-                    );
-                    self.fault(value.span(), message, remedy);
-                }
-            }
+            Some(value) => (name, name_span) = (self.tensor_name(value), value.span()),
             None => self.missing(&members, "name", "Write the tensor's name in the graph."),
         }
         let mut datatype = Datatype::Fp32;
@@ -313,13 +299,7 @@ impl Reader<'_> {
         let description = members
             .take("description")
             .and_then(|v| self.string(v, "description"));
-        let optional = members.take("optional").and_then(|v| match v.get_ref() {
-            DeValue::Boolean(optional) => Some(*optional),
-            _ => {
-                self.wrong_type(v, "optional", "true or false");
-                None
-            }
-        });
+        let optional = members.take("optional").and_then(|v| self.optional(v));
         let (mut labels, mut labels_span) = (None, entry.span());
         if role == Role::Output
             && let Some(value) = members.take("labels")
@@ -341,12 +321,7 @@ impl Reader<'_> {
             labels,
         };
         let whole = self.faults.len() == faults_before;
-        let fixed = spec.shape.iter().try_fold(1u64, |product, dim| match dim {
-            Dim::Fixed(length) => product.checked_mul(*length),
-            Dim::Symbol(_) => Some(product),
-        });
-        let bytes = fixed.and_then(|n| n.checked_mul(datatype.size_bytes().unwrap_or(1) as u64));
-        if bytes.is_none_or(|bytes| i64::try_from(bytes).is_err()) {
+        if !fits_in_63_bits(&spec) {
             let span = dim_spans.first().cloned().unwrap_or_else(|| entry.span());
             let message = format!(
                 "a tensor of shape {} has more bytes than 2^63",
@@ -361,6 +336,32 @@ impl Reader<'_> {
             labels_span,
             whole,
         })
+    }
+
+    fn optional(&mut self, value: &Spanned<DeValue<'_>>) -> Option<bool> {
+        match value.get_ref() {
+            DeValue::Boolean(optional) => Some(*optional),
+            _ => {
+                self.wrong_type(value, "optional", "true or false");
+                None
+            }
+        }
+    }
+
+    fn tensor_name(&mut self, value: &Spanned<DeValue<'_>>) -> String {
+        let name = self.string(value, "name").unwrap_or_default();
+        let fits = (1..=MAX_TENSOR_NAME_BYTES).contains(&name.len());
+        if matches!(value.get_ref(), DeValue::String(_))
+            && (!fits || name.chars().any(char::is_control))
+        {
+            let message = format!("name is {:?}", excerpt(&name));
+            let remedy = format!(
+                "Write the tensor's name in the graph: 1 to {MAX_TENSOR_NAME_BYTES} bytes \
+                 without control characters."
+            );
+            self.fault(value.span(), message, remedy);
+        }
+        name
     }
 
     fn shape(&mut self, value: &Spanned<DeValue<'_>>) -> (Vec<Dim>, Vec<Range<usize>>) {
@@ -631,4 +632,15 @@ pub(crate) fn round_to(datatype: Datatype, number: f64) -> f64 {
         Datatype::Fp32 => f64::from(number as f32),
         _ => Fp8::of(datatype).map_or(number, |format| format.nearest(number)),
     }
+}
+
+/// Returns whether a tensor with the fixed lengths of this shape has fewer than 2^63 bytes.
+fn fits_in_63_bits(spec: &TensorSpec) -> bool {
+    let fixed = spec.shape.iter().try_fold(1u64, |product, dim| match dim {
+        Dim::Fixed(length) => product.checked_mul(*length),
+        Dim::Symbol(_) => Some(product),
+    });
+    let size = spec.datatype.size_bytes().unwrap_or(1) as u64;
+    let bytes = fixed.and_then(|n| n.checked_mul(size));
+    bytes.is_some_and(|bytes| i64::try_from(bytes).is_ok())
 }

@@ -9,7 +9,7 @@ use crate::json::{Kind, Names, Scan, Scanner};
 use crate::parameters::Of;
 use crate::rejection::Mark;
 use crate::tensor::{BYTES_PREFIX_BYTES, Tensor, elements};
-use crate::values::{self, Place, Values, missing_member, wrong_type};
+use crate::values::{self, BodyLocation, Values, missing_member, wrong_type};
 use penstock_core::Violation;
 use std::borrow::Cow;
 
@@ -529,7 +529,7 @@ impl<'a, 'c> Request<'a, 'c> {
         spec: &TensorSpec,
         index: usize,
     ) -> Scan<Values> {
-        let place = Place::Data(index);
+        let place = BodyLocation::Data(index);
         let (levels, innermost_empty) = scanner.nesting();
         if levels <= 1 || spec.shape.is_empty() || (innermost_empty && levels < spec.shape.len()) {
             values::read_flat(scanner, spec, place, self.sink)

@@ -3,7 +3,7 @@
 use crate::contract::Contract;
 use crate::excerpt::excerpt;
 use crate::json::{Kind, Names, Scan, Scanner};
-use crate::parameters::{self, Of, Unknown, Verdict};
+use crate::parameters::{self, Of, ParameterCheck, Unknown};
 use crate::rejection::Violations;
 use crate::values::{ParameterValue, read_parameter, wrong_type};
 use penstock_core::Violation;
@@ -94,11 +94,11 @@ pub(crate) fn taken(
     let Some(value) = read_parameter(scanner, sink, name, at)? else {
         return Ok(None);
     };
-    let (reason, of) = match parameters::verdict(name, of, value.is_nothing(), value.as_text()) {
-        Verdict::Taken => return Ok(Some(value)),
-        Verdict::Unknown => return Ok(None),
-        Verdict::NotSupported(why) => (why.to_owned(), of),
-        Verdict::Misplaced(place) => {
+    let (reason, of) = match parameters::check(name, of, value.is_nothing(), value.as_text()) {
+        ParameterCheck::Taken => return Ok(Some(value)),
+        ParameterCheck::Unknown => return Ok(None),
+        ParameterCheck::NotSupported(why) => (why.to_owned(), of),
+        ParameterCheck::Misplaced(place) => {
             let place = place.name();
             (format!("it is a parameter of {place}; send it there"), of)
         }

@@ -109,47 +109,11 @@ impl Contents<'_> {
         })
         .map_err(malformed)?;
         if other.is_some() || own.is_none() {
-            let name = |number: u32| {
-                CONTENTS
-                    .get(number as usize - 1)
-                    .map_or("", |(name, _)| name)
-            };
-            faults.contract(
-                &format!("{}/contents", self.pointer),
-                "wrong_contents",
-                || {
-                    let expected = match own {
-                        Some(own) => name(own),
-                        None => "raw_input_contents",
-                    };
-                    let found = match other {
-                        Some(other) => format!("its elements are in {}", name(other)),
-                        None => "has no typed contents".to_owned(),
-                    };
-                    (
-                        expected.to_owned(),
-                        format!(
-                            "input {:?} is {}, and {found}; send them in {expected}",
-                            shorten(self.name),
-                            self.datatype
-                        ),
-                    )
-                },
-            );
+            self.wrong_contents(own, other, faults);
             return Ok(None);
         }
         if elements(self.shape) != Some(count) {
-            faults.contract(&format!("{}/contents", self.pointer), "wrong_count", || {
-                let expected = match elements(self.shape) {
-                    Some(count) => format!("{count} elements for its shape"),
-                    None => "the elements of its shape, whose number is too large".to_owned(),
-                };
-                let message = format!(
-                    "input {:?} has {count} elements; send {expected}",
-                    shorten(self.name)
-                );
-                (expected, message)
-            });
+            self.wrong_count(count, faults);
             return Ok(None);
         }
         let bytes = match self.datatype.size_bytes() {
@@ -193,6 +157,49 @@ impl Contents<'_> {
         }
         faults.omit(beyond);
         Ok(out_of_range.is_empty().then_some(data))
+    }
+
+    /// Reports elements in another field than the datatype's `own`.
+    fn wrong_contents(&self, own: Option<u32>, other: Option<u32>, faults: &mut Faults) {
+        let name = |number: u32| {
+            CONTENTS
+                .get(number as usize - 1)
+                .map_or("", |(name, _)| name)
+        };
+        let pointer = format!("{}/contents", self.pointer);
+        faults.contract(&pointer, "wrong_contents", || {
+            let expected = match own {
+                Some(own) => name(own),
+                None => "raw_input_contents",
+            };
+            let found = match other {
+                Some(other) => format!("its elements are in {}", name(other)),
+                None => "has no typed contents".to_owned(),
+            };
+            (
+                expected.to_owned(),
+                format!(
+                    "input {:?} is {}, and {found}; send them in {expected}",
+                    shorten(self.name),
+                    self.datatype
+                ),
+            )
+        });
+    }
+
+    /// Reports a number of elements that the shape does not have.
+    fn wrong_count(&self, count: u64, faults: &mut Faults) {
+        faults.contract(&format!("{}/contents", self.pointer), "wrong_count", || {
+            let expected = match elements(self.shape) {
+                Some(count) => format!("{count} elements for its shape"),
+                None => "the elements of its shape, whose number is too large".to_owned(),
+            };
+            let message = format!(
+                "input {:?} has {count} elements; send {expected}",
+                shorten(self.name)
+            );
+            (expected, message)
+        });
     }
 
     /// Appends the elements of one field. Calls `each` for every integer, with its value if the datatype cannot

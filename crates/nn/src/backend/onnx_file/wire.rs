@@ -5,7 +5,7 @@ use std::io::{BufRead, Read, Seek};
 use super::field;
 use crate::backend::rows::MAX_NUMBERS;
 
-/// How deep graphs may be nested (the branches of an `If`, the body of a `Loop`). Protocol buffers' own readers stop at
+/// The largest depth of nested graphs (the branches of an `If`, the body of a `Loop`). Protocol buffers' own readers stop at
 /// 100 nested messages, which is fewer graphs than this.
 pub const MAX_DEPTH: usize = 64;
 

@@ -8,7 +8,7 @@ use ort::sys;
 use ort::{AsPointer, ortsys};
 
 use super::allocator;
-use super::graph::Shared;
+use super::graph::{Entry, Shared};
 use super::tensors::{borrowed, read, span};
 use super::value::{Value, check};
 use super::values::{self, Kind};
@@ -119,6 +119,39 @@ impl Drop for Run {
     }
 }
 
+/// Reads an output of any kind: one tensor, or those that carry a sequence or a map. An optional one may be absent.
+fn read_exit(
+    value: Value,
+    exit: &Entry,
+    borrowed: &[std::ops::Range<usize>],
+    shared: &Arc<Shared>,
+) -> Result<Vec<NnTensor>, NnError> {
+    let named = |mut error: NnError| {
+        error.message = format!("output {}: {}", quoted(&exit.name), error.message);
+        error
+    };
+    Ok(match &exit.kind {
+        _ if exit.optional && !values::is_there(&value).map_err(named)? => {
+            let absent =
+                |port: &Port| NnTensor::absent(port.ty.carried_as().unwrap_or(TensorType::Bytes));
+            exit.ports.iter().map(absent).collect()
+        }
+        Kind::Tensor => vec![read(value, &exit.ports[0], borrowed, shared)?],
+        Kind::Sequence(ty) => {
+            values::read_sequence(&value, *ty, shared.most_bytes).map_err(named)?
+        }
+        Kind::Maps {
+            key,
+            value: of,
+            list,
+        } => {
+            let labels = exit.labels.as_deref();
+            values::read_maps(&value, (*key, *of, *list), labels, shared.most_bytes)
+                .map_err(named)?
+        }
+    })
+}
+
 impl Instance for OrtInstance {
     fn run(&mut self, inputs: &[NnTensor]) -> Result<Vec<NnTensor>, NnError> {
         let shared = &*self.shared;
@@ -208,31 +241,7 @@ impl Instance for OrtInstance {
                 tensors.push(read(value, port, &borrowed, &self.shared)?);
                 continue;
             }
-            let named = |mut error: NnError| {
-                error.message = format!("output {}: {}", quoted(&exit.name), error.message);
-                error
-            };
-            let read = match &exit.kind {
-                _ if exit.optional && !values::is_there(&value).map_err(named)? => {
-                    let absent = |port: &Port| {
-                        NnTensor::absent(port.ty.carried_as().unwrap_or(TensorType::Bytes))
-                    };
-                    exit.ports.iter().map(absent).collect()
-                }
-                Kind::Tensor => vec![read(value, &exit.ports[0], &borrowed, &self.shared)?],
-                Kind::Sequence(ty) => {
-                    values::read_sequence(&value, *ty, shared.most_bytes).map_err(named)?
-                }
-                Kind::Maps {
-                    key,
-                    value: of,
-                    list,
-                } => {
-                    let labels = exit.labels.as_deref();
-                    values::read_maps(&value, (*key, *of, *list), labels, shared.most_bytes)
-                        .map_err(named)?
-                }
-            };
+            let read = read_exit(value, exit, &borrowed, &self.shared)?;
             let wanted = read.into_iter().zip(&exit.wanted);
             tensors.extend(wanted.filter(|(_, wanted)| **wanted).map(|(read, _)| read));
         }

@@ -1,6 +1,6 @@
 //! Operators that work on each element by itself, and those that make values.
 
-use super::value::{Case, ITEMS, Items, Length, MAX_NUMBERS, Place, Value, from_front, no};
+use super::value::{Case, ITEMS, ItemIndexUse, Items, Length, MAX_NUMBERS, Value, from_front, no};
 use super::walk::{Operation, Walk, is_elementwise};
 use crate::backend::cost::Attribute;
 
@@ -89,7 +89,7 @@ impl Walk<'_> {
                 };
                 if limit == Some(Length::name(ITEMS)) {
                     let mut places = Value::new(vec![Length::name(ITEMS)], Some(Items::along(0)));
-                    places.place = Place::Index;
+                    places.place = ItemIndexUse::Index;
                     return one(places);
                 }
                 if self.counts_items(operation.input(1)?) {

@@ -1,6 +1,8 @@
 //! Operators that concatenate values, or take parts of them.
 
-use super::value::{ALONG, Case, ITEMS, Items, Length, Place, Value, WHOLE_AXIS, from_front, no};
+use super::value::{
+    ALONG, Case, ITEMS, ItemIndexUse, Items, Length, Value, WHOLE_AXIS, from_front, no,
+};
 use super::walk::{Operation, Walk};
 use crate::backend::cost::Attribute;
 
@@ -100,13 +102,13 @@ impl Walk<'_> {
                 let shared = operation.int("batch_dims", 0)?;
                 let sound = match (x.axis(), at.axis()) {
                     // Each item takes elements of its own row.
-                    (Some(0), Some(axis)) if at.place == Place::First => {
+                    (Some(0), Some(axis)) if at.place == ItemIndexUse::First => {
                         shared == 0
                             && axis + 1 < at.rank()?
                             && x.items == Some(Items::along(0))
                             && x.dims()?[0] == Length::name(ITEMS)
                     }
-                    _ if at.place != Place::None => false,
+                    _ if at.place != ItemIndexUse::None => false,
                     (None, Some(axis)) => shared == 0 && axis + 1 < at.rank()?,
                     (Some(0), Some(0)) => {
                         shared >= 1 && x.dims()?[0] == at.dims()?[0] && x.items == at.items

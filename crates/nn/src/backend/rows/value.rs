@@ -113,13 +113,13 @@ pub(super) struct Value {
     /// Whether it is a list of floating-point numbers that begins with 1, as scales of `Resize` do.
     pub(super) begins_with_one: bool,
     /// Whether its elements say where in the run an item is.
-    pub(super) place: Place,
+    pub(super) place: ItemIndexUse,
 }
 
 /// The relation of a value's elements to the place of an item in its run. Exporters count the items to take each item's
 /// row of another input; everything else that is computed from a place depends on the other items.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum ItemIndexUse {
     #[default]
     None,
     /// Each element is the place of its item.
@@ -163,7 +163,7 @@ impl Value {
             items: None,
             numbers,
             begins_with_one: first.is_some_and(|first| f32::from_bits(*first) == 1.0),
-            place: Place::None,
+            place: ItemIndexUse::None,
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use super::value::{
-    Case, Followed, ITEMS, Items, Length, OF_PLACE, Place, UNKNOWN, Value, from_front, no,
+    Case, Followed, ITEMS, ItemIndexUse, Items, Length, OF_PLACE, UNKNOWN, Value, from_front, no,
 };
 use crate::backend::cost::{Attribute, Function, Initial, Node};
 use crate::backend::port::{Dim, Port};
@@ -275,7 +275,9 @@ impl Walk<'_> {
         if is_onnx && let Some(value) = self.arithmetic(operation)? {
             return Ok(vec![value]);
         }
-        let places = operation.given().any(|value| value.place != Place::None);
+        let places = operation
+            .given()
+            .any(|value| value.place != ItemIndexUse::None);
         if places && !(is_onnx && may_hold_places(op)) {
             return no(OF_PLACE);
         }
@@ -443,30 +445,36 @@ pub(super) fn may_hold_places(op: &str) -> bool {
 }
 
 /// The result of an operator on places.
-pub(super) fn place_of(operation: &Operation<'_>, value: &Value) -> Case<Place> {
+pub(super) fn place_of(operation: &Operation<'_>, value: &Value) -> Case<ItemIndexUse> {
     let first = operation.input(0)?;
     let mut others = operation.given().skip(1);
     Ok(match operation.node.op.as_str() {
-        "Identity" | "Squeeze" | "Unsqueeze" | "Expand" if first.place == Place::Index => {
-            Place::Index
+        "Identity" | "Squeeze" | "Unsqueeze" | "Expand" if first.place == ItemIndexUse::Index => {
+            ItemIndexUse::Index
         }
-        "Cast" if first.place == Place::Index && matches!(operation.int("to", 0)?, 6 | 7) => {
-            Place::Index
+        "Cast"
+            if first.place == ItemIndexUse::Index && matches!(operation.int("to", 0)?, 6 | 7) =>
+        {
+            ItemIndexUse::Index
         }
         "Concat" => {
             let last = value.rank()?.checked_sub(1).ok_or(OF_PLACE)?;
             let axis = from_front(operation.int("axis", 1)?, value.rank()?)?;
-            let is_first = first.place == Place::Index && first.dims()?[last].is(1);
-            match axis == last && is_first && others.all(|other| other.place == Place::None) {
-                true => Place::First,
-                false => Place::Other,
+            let is_first = first.place == ItemIndexUse::Index && first.dims()?[last].is(1);
+            match axis == last && is_first && others.all(|other| other.place == ItemIndexUse::None)
+            {
+                true => ItemIndexUse::First,
+                false => ItemIndexUse::Other,
             }
         }
-        "GatherND" if first.place == Place::None && others.all(|o| o.place == Place::First) => {
-            Place::None
+        "GatherND"
+            if first.place == ItemIndexUse::None
+                && others.all(|o| o.place == ItemIndexUse::First) =>
+        {
+            ItemIndexUse::None
         }
         "GatherND" => return no(OF_PLACE),
-        _ => Place::Other,
+        _ => ItemIndexUse::Other,
     })
 }
 

@@ -7,7 +7,7 @@ use penstock_core::Kv;
 use serde::{Deserialize, Serialize};
 
 pub(super) const DAY_MS: u64 = 86_400_000;
-/// How long a claim holds: twice [`super::MAX_OPERATION_MS`], because clocks differ.
+/// The time for which a claim holds: twice [`super::MAX_OPERATION_MS`], because clocks differ.
 const CLAIM_WINDOW_MS: u64 = 60_000;
 
 pub(super) const TENANTS: &str = "auth:index:tenants";

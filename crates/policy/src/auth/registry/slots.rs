@@ -22,7 +22,7 @@ pub(super) async fn keep<K: Kv>(
     now_ms: u64,
     random: impl FnMut(&mut [u8]),
 ) -> Result<(), RegistryError> {
-    let Place {
+    let NewSlot {
         slot,
         generation,
         before,
@@ -41,7 +41,7 @@ pub(super) async fn keep<K: Kv>(
 }
 
 /// A slot that belongs to one new key.
-struct Place {
+struct NewSlot {
     slot: u64,
     generation: i64,
     before: Option<String>,
@@ -53,7 +53,7 @@ async fn slot<K: Kv>(
     tenant: &str,
     now_ms: u64,
     mut random: impl FnMut(&mut [u8]),
-) -> Result<Place, RegistryError> {
+) -> Result<NewSlot, RegistryError> {
     // Read the counters before raising them, so that a refusal uses no slot.
     let room = count(kv, KEYS).await? < MAX_KEYS;
     if room && count(kv, &slots_name(tenant)).await? < MAX_KEYS_PER_TENANT {
@@ -62,7 +62,7 @@ async fn slot<K: Kv>(
         if own <= MAX_KEYS_PER_TENANT {
             let of_all = kv.increment(KEYS, 1).await?;
             if u64::try_from(of_all).unwrap_or(u64::MAX) <= MAX_KEYS {
-                return Ok(Place {
+                return Ok(NewSlot {
                     slot: own,
                     generation: 0,
                     before: None,
@@ -103,7 +103,7 @@ async fn take_over<K: Kv>(
     tenant: &str,
     slot: u64,
     now_ms: u64,
-) -> Result<Option<Place>, RegistryError> {
+) -> Result<Option<NewSlot>, RegistryError> {
     let Some(listed) = listed(kv, tenant, slot).await? else {
         return Ok(None);
     };
@@ -131,7 +131,7 @@ async fn take_over<K: Kv>(
     if let Some(before) = before {
         kv.delete(&revoked_name(&before)).await?;
     }
-    Ok(Some(Place {
+    Ok(Some(NewSlot {
         slot,
         generation: next,
         before: Some(id),

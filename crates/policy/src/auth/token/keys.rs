@@ -237,16 +237,8 @@ pub(super) fn read_set(text: &str, algorithms: &[Algorithm]) -> Result<Vec<Key>,
     Ok(keys)
 }
 
-/// Parses a key; `None` if it is not for signatures, or of an unknown kind.
-fn read_key(entry: &Members) -> Result<Option<Key>, String> {
-    let text = |name: &str| match entry.get(name) {
-        None => Ok(None),
-        Some(Json::Text(text)) => Ok(Some(text.as_str())),
-        Some(_) => Err(format!("has a `{name}` that is not a string")),
-    };
-    let Some(kty) = text("kty")? else {
-        return Err("has no `kty`".to_owned());
-    };
+/// Refuses a key whose secret part is in the set.
+fn has_no_secret(kty: &str, entry: &Members) -> Result<(), String> {
     if kty == "oct" || entry.contains_key("k") {
         return Err(
             "is a shared secret; remove it: with a published secret any reader of the set could make tokens"
@@ -257,12 +249,26 @@ fn read_key(entry: &Members) -> Result<Option<Key>, String> {
         "RSA" => &["d", "p", "q", "dp", "dq", "qi", "oth"],
         _ => &["d", "priv"],
     };
-    if let Some(name) = private.iter().find(|name| entry.contains_key(**name)) {
-        return Err(format!(
+    match private.iter().find(|name| entry.contains_key(**name)) {
+        None => Ok(()),
+        Some(name) => Err(format!(
             "has the private member `{name}`: remove it and make a new key, because every reader of the set can \
              make tokens"
-        ));
+        )),
     }
+}
+
+/// Parses a key; `None` if it is not for signatures, or of an unknown kind.
+fn read_key(entry: &Members) -> Result<Option<Key>, String> {
+    let text = |name: &str| match entry.get(name) {
+        None => Ok(None),
+        Some(Json::Text(text)) => Ok(Some(text.as_str())),
+        Some(_) => Err(format!("has a `{name}` that is not a string")),
+    };
+    let Some(kty) = text("kty")? else {
+        return Err("has no `kty`".to_owned());
+    };
+    has_no_secret(kty, entry)?;
     if text("use")?.is_some_and(|purpose| purpose != "sig") {
         return Ok(None);
     }

@@ -3,7 +3,7 @@
 use super::Rule;
 use super::outcome::{Passed, Receipt};
 use crate::quota::gcra::{self, Bucket, Charge, State};
-use crate::quota::memory::Seen;
+use crate::quota::memory::KnownCounters;
 use crate::quota::status::StoreFailures;
 use crate::quota::store::{CLOCK_SPREAD_MS, SETTLED_MS, StoreAccess};
 use penstock_core::{Kv, KvError};
@@ -38,7 +38,7 @@ impl Rule {
             }
             let decision = bucket.decide(state, store.now_ms, cost);
             let Ok((after, wait_ms)) = decision.outcome else {
-                self.saw(subject, Seen::Bucket(state), store.now_ms);
+                self.saw(subject, KnownCounters::Bucket(state), store.now_ms);
                 return Ok(None);
             };
             let swapped = store.kv.swap(swap, &after.to_bytes()).await;
@@ -46,7 +46,7 @@ impl Rule {
                 failures.registrations += self.register.add(store, name).await;
             }
             if swapped? {
-                self.saw(subject, Seen::Bucket(after), store.now_ms);
+                self.saw(subject, KnownCounters::Bucket(after), store.now_ms);
                 return Ok(Some(Passed {
                     receipt: Some(Receipt::Bucket {
                         subject,
@@ -154,7 +154,7 @@ impl Rule {
                 return Ok(());
             };
             if store.kv.swap(swap, &refunded.to_bytes()).await? {
-                self.saw(subject, Seen::Bucket(refunded), store.now_ms);
+                self.saw(subject, KnownCounters::Bucket(refunded), store.now_ms);
                 return Ok(());
             }
         }

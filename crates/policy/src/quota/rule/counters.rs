@@ -2,7 +2,7 @@
 
 use super::outcome::{Passed, Receipt};
 use super::{At, REFUSED_FROM_MEMORY_MS, Rule};
-use crate::quota::memory::{Before, Seen};
+use crate::quota::memory::{Before, KnownCounters};
 use crate::quota::status::StoreFailures;
 use crate::quota::store::{SETTLED_MS, StoreAccess, read_counter};
 use crate::quota::window;
@@ -37,7 +37,7 @@ impl Rule {
             }));
         }
         let last_left = match local.seen {
-            Some(Seen::Window { before, count }) => {
+            Some(KnownCounters::Window { before, count }) => {
                 let (elapsed_ms, width_ms) = (at.elapsed_ms(store.now_ms), at.width_ms());
                 window::decide(at.limit, before, count, 0, elapsed_ms, width_ms).left
             }
@@ -79,7 +79,11 @@ impl Rule {
             self.give_back(store, &name, taken, failures).await;
             count -= taken as i64;
         }
-        self.saw(subject, Seen::Window { before, count }, store.now_ms);
+        self.saw(
+            subject,
+            KnownCounters::Window { before, count },
+            store.now_ms,
+        );
         if !passes {
             return Ok(None);
         }
@@ -104,7 +108,7 @@ impl Rule {
         let at = self.at(store.now_ms);
         let local = self.memory.of(subject);
         local.turn(at.span.id);
-        let exists = matches!(local.seen, Some(Seen::Window { count: 1.., .. }));
+        let exists = matches!(local.seen, Some(KnownCounters::Window { count: 1.., .. }));
         let name = self.name(subject, "", at.span.id);
         // A counter that this instance has seen stays at least until its window ends.
         let count = match exists {
@@ -114,7 +118,11 @@ impl Rule {
         let (elapsed_ms, width_ms) = (at.elapsed_ms(store.now_ms), at.width_ms());
         // Not from memory: compute time is charged beyond the limit, so what is charged late has no bound.
         let before = self.before(store, subject, &at).await?;
-        self.saw(subject, Seen::Window { before, count }, store.now_ms);
+        self.saw(
+            subject,
+            KnownCounters::Window { before, count },
+            store.now_ms,
+        );
         let decision = window::peek(at.limit, before, count, elapsed_ms, width_ms);
         Ok(decision.fits.then_some(Passed {
             receipt: None,

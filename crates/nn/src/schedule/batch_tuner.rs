@@ -7,8 +7,8 @@
 //! - **A batch is as large as the latency target allows.** Without a target it is as large as the setting allows.
 
 use super::limits::Limits;
-use super::pace::Pace;
 use super::queue::Nanos;
+use super::run_time::RunTimeEstimate;
 
 /// The queue delay grows in steps of this part of its maximum.
 const STEPS: u64 = 16;
@@ -19,7 +19,7 @@ const SHRINK_BY: u32 = 10;
 
 /// The queue delay and batch size learnt from the runs so far.
 #[derive(Debug, Clone)]
-pub struct Tempo {
+pub struct BatchTuner {
     max_queue_delay: Nanos,
     max_items: u32,
     target: Option<Nanos>,
@@ -31,7 +31,7 @@ pub struct Tempo {
     undelayed: u32,
 }
 
-impl Tempo {
+impl BatchTuner {
     /// Nothing is learnt yet: there is no queue delay, and batches have the largest size.
     pub fn new(limits: &Limits) -> Self {
         Self {
@@ -46,8 +46,8 @@ impl Tempo {
     }
 
     /// The queue delay of the next run.
-    pub fn queue_delay(&self, pace: &Pace) -> Nanos {
-        self.queue_delay.min(self.longest(pace))
+    pub fn queue_delay(&self, run_time: &RunTimeEstimate) -> Nanos {
+        self.queue_delay.min(self.longest(run_time))
     }
 
     /// The most items of the next run.
@@ -66,7 +66,13 @@ impl Tempo {
     }
 
     /// Learns from a run that begins with `calls` of the `waited` calls in the queue. Returns whether it was delayed.
-    pub fn cut(&mut self, waited: usize, calls: usize, full: bool, pace: &Pace) -> bool {
+    pub fn cut(
+        &mut self,
+        waited: usize,
+        calls: usize,
+        full: bool,
+        run_time: &RunTimeEstimate,
+    ) -> bool {
         let step = (self.max_queue_delay / STEPS).max(1);
         let Some(before) = self.delayed_calls.take() else {
             // A delay might have paid. Only a trial can tell.
@@ -80,7 +86,7 @@ impl Tempo {
             return false;
         };
         if waited > before {
-            self.queue_delay = (self.queue_delay + step).min(self.longest(pace));
+            self.queue_delay = (self.queue_delay + step).min(self.longest(run_time));
         } else {
             self.shorten(step);
         }
@@ -105,8 +111,8 @@ impl Tempo {
         }
     }
 
-    fn longest(&self, pace: &Pace) -> Nanos {
-        self.max_queue_delay.min(pace.fixed())
+    fn longest(&self, run_time: &RunTimeEstimate) -> Nanos {
+        self.max_queue_delay.min(run_time.fixed())
     }
 }
 
@@ -129,71 +135,71 @@ mod tests {
     }
 
     /// Runs that cost 1 ms and 1 µs a byte.
-    fn pace() -> Pace {
-        let mut pace = Pace::default();
+    fn run_time() -> RunTimeEstimate {
+        let mut run_time = RunTimeEstimate::default();
         for round in 0..100 {
             let bytes = 100 + 100 * (round % 4);
-            pace.observe(1_000_000 + 1000 * bytes, bytes);
+            run_time.observe(1_000_000 + 1000 * bytes, bytes);
         }
-        pace
+        run_time
     }
 
     #[test]
     fn a_queue_delay_is_tried_now_and_then_grows_while_it_pays_and_halves_when_it_does_not() {
-        let (mut tempo, pace) = (Tempo::new(&limits(None)), pace());
-        assert_eq!(tempo.queue_delay(&pace), 0);
+        let (mut batch_tuner, run_time) = (BatchTuner::new(&limits(None)), run_time());
+        assert_eq!(batch_tuner.queue_delay(&run_time), 0);
         for _ in 0..PROBE_EVERY {
-            assert!(!tempo.cut(4, 4, false, &pace));
+            assert!(!batch_tuner.cut(4, 4, false, &run_time));
         }
-        assert_eq!(tempo.queue_delay(&pace), 100_000);
+        assert_eq!(batch_tuner.queue_delay(&run_time), 100_000);
         for round in 2..=5 {
-            tempo.delay_begins(3);
-            assert!(tempo.cut(4, 4, false, &pace));
-            assert_eq!(tempo.queue_delay(&pace), round * 100_000);
+            batch_tuner.delay_begins(3);
+            assert!(batch_tuner.cut(4, 4, false, &run_time));
+            assert_eq!(batch_tuner.queue_delay(&run_time), round * 100_000);
         }
-        tempo.delay_begins(3);
-        tempo.cut(3, 3, false, &pace);
-        assert_eq!(tempo.queue_delay(&pace), 250_000);
+        batch_tuner.delay_begins(3);
+        batch_tuner.cut(3, 3, false, &run_time);
+        assert_eq!(batch_tuner.queue_delay(&run_time), 250_000);
         for _ in 0..2 {
-            tempo.delay_begins(3);
-            tempo.cut(3, 3, false, &pace);
+            batch_tuner.delay_begins(3);
+            batch_tuner.cut(3, 3, false, &run_time);
         }
-        assert_eq!(tempo.queue_delay(&pace), 0);
+        assert_eq!(batch_tuner.queue_delay(&run_time), 0);
     }
 
     #[test]
     fn a_queue_delay_is_never_longer_than_what_it_can_save() {
-        let (mut tempo, pace) = (Tempo::new(&limits(None)), pace());
+        let (mut batch_tuner, run_time) = (BatchTuner::new(&limits(None)), run_time());
         for _ in 0..PROBE_EVERY {
-            tempo.cut(4, 4, false, &pace);
+            batch_tuner.cut(4, 4, false, &run_time);
         }
         for _ in 0..100 {
-            tempo.delay_begins(1);
-            tempo.cut(2, 2, false, &pace);
+            batch_tuner.delay_begins(1);
+            batch_tuner.cut(2, 2, false, &run_time);
         }
-        let queue_delay = tempo.queue_delay(&pace);
+        let queue_delay = batch_tuner.queue_delay(&run_time);
         assert!(
             (900_000..=1_100_000).contains(&queue_delay),
             "{queue_delay}"
         );
-        assert_eq!(tempo.queue_delay(&Pace::default()), 0);
+        assert_eq!(batch_tuner.queue_delay(&RunTimeEstimate::default()), 0);
     }
 
     #[test]
     fn runs_shrink_quickly_above_the_target_and_grow_slowly_below_it() {
-        let mut tempo = Tempo::new(&limits(Some(1_000_000)));
-        assert_eq!(tempo.most_items(), 32);
-        tempo.ran(2_000_000, 32);
-        assert_eq!(tempo.most_items(), 28);
+        let mut batch_tuner = BatchTuner::new(&limits(Some(1_000_000)));
+        assert_eq!(batch_tuner.most_items(), 32);
+        batch_tuner.ran(2_000_000, 32);
+        assert_eq!(batch_tuner.most_items(), 28);
         for _ in 0..100 {
-            tempo.ran(2_000_000, 1);
+            batch_tuner.ran(2_000_000, 1);
         }
-        assert_eq!(tempo.most_items(), 1);
-        tempo.ran(500_000, 1);
-        assert_eq!(tempo.most_items(), 2);
-        tempo.ran(500_000, 1);
+        assert_eq!(batch_tuner.most_items(), 1);
+        batch_tuner.ran(500_000, 1);
+        assert_eq!(batch_tuner.most_items(), 2);
+        batch_tuner.ran(500_000, 1);
         assert_eq!(
-            tempo.most_items(),
+            batch_tuner.most_items(),
             2,
             "a run that was not full says nothing"
         );
@@ -201,8 +207,8 @@ mod tests {
 
     #[test]
     fn without_a_target_runs_stay_as_large_as_they_may_be() {
-        let mut tempo = Tempo::new(&limits(None));
-        tempo.ran(u64::MAX, 32);
-        assert_eq!(tempo.most_items(), 32);
+        let mut batch_tuner = BatchTuner::new(&limits(None));
+        batch_tuner.ran(u64::MAX, 32);
+        assert_eq!(batch_tuner.most_items(), 32);
     }
 }

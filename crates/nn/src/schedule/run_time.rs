@@ -24,14 +24,14 @@ const LEAST_SPREAD: f64 = 0.05;
 
 /// Recent runs, averaged.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Pace {
+pub struct RunTimeEstimate {
     time: f64,
     bytes: f64,
     variance: f64,
     covariance: f64,
 }
 
-impl Pace {
+impl RunTimeEstimate {
     /// Begins with one run.
     pub fn start(&mut self, took: Nanos, bytes: u64) {
         *self = Self {
@@ -107,61 +107,61 @@ mod tests {
 
     #[test]
     fn one_interrupted_run_does_not_move_a_quick_model_off_its_task_but_two_do() {
-        let mut pace = Pace::default();
-        assert_eq!(pace.predict(100), Nanos::MAX);
-        pace.start(20_000, 100);
-        assert!(pace.predict(100) <= BUDGET);
-        pace.observe(50_000_000, 100);
-        assert!(pace.predict(100) <= BUDGET, "{}", pace.predict(100));
-        pace.observe(50_000_000, 100);
-        assert!(pace.predict(100) > BUDGET, "{}", pace.predict(100));
+        let mut run_time = RunTimeEstimate::default();
+        assert_eq!(run_time.predict(100), Nanos::MAX);
+        run_time.start(20_000, 100);
+        assert!(run_time.predict(100) <= BUDGET);
+        run_time.observe(50_000_000, 100);
+        assert!(run_time.predict(100) <= BUDGET, "{}", run_time.predict(100));
+        run_time.observe(50_000_000, 100);
+        assert!(run_time.predict(100) > BUDGET, "{}", run_time.predict(100));
         for _ in 0..40 {
-            pace.observe(20_000, 100);
+            run_time.observe(20_000, 100);
         }
-        assert!(pace.predict(100) <= BUDGET);
+        assert!(run_time.predict(100) <= BUDGET);
     }
 
     #[test]
     fn a_call_much_larger_than_the_usual_is_not_expected_to_be_quick() {
-        let mut pace = Pace::default();
-        pace.start(20_000, 100);
-        assert!(pace.predict(100 * 100) > BUDGET);
-        assert_eq!(pace.predict(1), pace.predict(100));
-        assert!(pace.predict(u64::MAX) > 1 << 60);
+        let mut run_time = RunTimeEstimate::default();
+        run_time.start(20_000, 100);
+        assert!(run_time.predict(100 * 100) > BUDGET);
+        assert_eq!(run_time.predict(1), run_time.predict(100));
+        assert!(run_time.predict(u64::MAX) > 1 << 60);
     }
 
     #[test]
     fn runs_of_different_sizes_tell_what_a_run_costs_and_what_a_byte_costs() {
-        let mut pace = Pace::default();
+        let mut run_time = RunTimeEstimate::default();
         for round in 0..200u64 {
             let bytes = 1000 * (1 + round % 8);
-            pace.observe(500_000 + 100 * bytes, bytes);
+            run_time.observe(500_000 + 100 * bytes, bytes);
         }
-        let fixed = pace.fixed() as f64;
+        let fixed = run_time.fixed() as f64;
         assert!((fixed / 500_000.0 - 1.0).abs() < 0.05, "{fixed}");
-        let large = pace.predict(64_000) as f64;
+        let large = run_time.predict(64_000) as f64;
         assert!((large / 6_900_000.0 - 1.0).abs() < 0.05, "{large}");
-        let runs = pace.predict_runs(4, 10_000) as f64;
+        let runs = run_time.predict_runs(4, 10_000) as f64;
         assert!((runs / 3_000_000.0 - 1.0).abs() < 0.05, "{runs}");
     }
 
     #[test]
     fn a_model_without_a_fixed_cost_saves_nothing_in_a_batch() {
-        let mut pace = Pace::default();
+        let mut run_time = RunTimeEstimate::default();
         for round in 0..200u64 {
             let bytes = 1000 * (1 + round % 8);
-            pace.observe(100 * bytes, bytes);
+            run_time.observe(100 * bytes, bytes);
         }
-        assert!(pace.fixed() < 1000, "{}", pace.fixed());
+        assert!(run_time.fixed() < 1000, "{}", run_time.fixed());
     }
 
     #[test]
     fn a_model_that_becomes_slower_is_believed_within_a_few_runs() {
-        let mut pace = Pace::default();
-        pace.start(20_000, 100);
+        let mut run_time = RunTimeEstimate::default();
+        run_time.start(20_000, 100);
         for _ in 0..60 {
-            pace.observe(400_000_000, 100);
+            run_time.observe(400_000_000, 100);
         }
-        assert!(pace.mean() > 300_000_000, "{}", pace.mean());
+        assert!(run_time.mean() > 300_000_000, "{}", run_time.mean());
     }
 }
