@@ -8,6 +8,7 @@ use super::settings::Settings;
 use crate::agreement::{self, Agreement, Compare, Compared};
 use crate::backend::{Backend, Graph, GraphSource, LoadOptions, panic_text};
 use crate::batch_trials::try_rows;
+use crate::derive::{Description, derive};
 use crate::error::{NnError, listed, quoted};
 use crate::held::{self, Meter};
 use crate::kept::{self, Run};
@@ -108,7 +109,13 @@ impl Core {
                 let second = Run::of(&longer, true);
                 runs.extend(model.try_run(longer).map(|outputs| second.gave(&outputs)));
             }
-            let remark = kept::check(contract, version, model.outputs(), graph.as_ref(), &runs)?;
+            let remark = kept::check(contract, version, model.outputs(), graph.as_ref(), &runs)
+                .map_err(|error| {
+                    let corrected = graph
+                        .as_ref()
+                        .and_then(|graph| self.corrected(start, contract, &model, graph, &runs));
+                    corrected.unwrap_or(error)
+                })?;
             if let Some(remark) = remark {
                 self.lock().say(name, version, EventKind::Noted, remark);
             }
@@ -143,6 +150,41 @@ impl Core {
             (None, false) => start.job.file_bytes(),
         };
         Ok((model, bytes))
+    }
+
+    /// Corrects a contract that was derived from this version's graph, if runs gave other shapes than the graph declares.
+    /// This happens once for each derived contract, and costs a second load. Returns the outcome of this load.
+    fn corrected(
+        &self,
+        start: &Start,
+        contract: &Contract,
+        model: &Model,
+        graph: &Graph,
+        runs: &[Run],
+    ) -> Option<NnError> {
+        if start.derived_from != Some(start.version) {
+            return None;
+        }
+        let outputs = kept::contradicted(contract, model.outputs(), Some(graph), runs);
+        let shapes: Vec<_> = runs.iter().map(Run::shapes).collect();
+        let mut description = Description::of(graph);
+        description.correct_by(contract, &outputs, &shapes);
+        let text = derive(&description).text;
+        let other = layout::parsed(&start.name, &text).ok()?;
+        if outputs.is_empty() || other == *contract {
+            return None;
+        }
+        let names = listed(outputs.iter().map(String::as_str));
+        let told = format!(
+            "the graph declares another shape of {names} than its runs give; the derived contract has that of the runs"
+        );
+        self.lock()
+            .say(&start.name, start.version, EventKind::Noted, told);
+        self.correct(start, text.into());
+        Some(NnError::runtime(format!(
+            "version {} is loaded again, under a derived contract that its first run corrected",
+            start.version
+        )))
     }
 
     /// The backend with its isolation: in this process, or in a separate one.
