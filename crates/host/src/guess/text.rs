@@ -218,11 +218,12 @@ fn pooling(facts: &Facts<'_>, width: u32, proposal: &mut Proposal) {
         );
         return;
     };
-    let modes: Vec<&str> = (file.as_object().into_iter().flatten())
+    let mut modes: Vec<&str> = (file.as_object().into_iter().flatten())
         .filter(|(_, value)| **value == true)
         .filter_map(|(member, _)| member.strip_prefix("pooling_mode_"))
         .chain(file["pooling_mode"].as_str())
         .collect();
+    modes.sort_unstable();
     let ours = match modes.as_slice() {
         ["mean_tokens" | "mean"] => "mean",
         ["cls_token" | "cls"] => "cls",
