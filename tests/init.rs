@@ -1,7 +1,11 @@
 //! `penstock init` and `penstock describe` on the models that scripts/models fetches, and on their bare graphs.
 
-use crate::common::{Options, Server, onnxruntime, root};
-use serde_json::Value;
+#![allow(missing_docs)]
+
+mod common;
+
+use common::{Options, Server, onnxruntime, root};
+use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
 
@@ -202,4 +206,192 @@ fn classifiers_of_others_serve_with_their_probabilities_and_without_an_edit() {
         assert_eq!(answer.status, 200, "{name}: {said}");
         assert!(said.contains("probabilit"), "{name}: {said}");
     }
+}
+
+/// Puts a graph of tests/data/texts and its tokenizer into a folder, as an export of transformers has them.
+fn export(into: &Path, graph: &str, files: &[(&str, Value)]) -> std::path::PathBuf {
+    let from = root().join("tests/data/texts").join(graph);
+    let to = into.join(format!("export-{graph}"));
+    std::fs::create_dir_all(to.join("onnx")).unwrap();
+    std::fs::copy(from.join("1/model.onnx"), to.join("onnx/model.onnx")).unwrap();
+    std::fs::copy(from.join("tokenizer.json"), to.join("tokenizer.json")).unwrap();
+    for (name, content) in files {
+        let path = to.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content.to_string()).unwrap();
+    }
+    to
+}
+
+/// The `config.json` that lies beside a graph of tests/data/texts, with the model's class.
+fn config_of(graph: &str, class: &str) -> Value {
+    let path = format!("tests/data/texts/{graph}/config.json");
+    let mut config: Value =
+        serde_json::from_str(&std::fs::read_to_string(root().join(path)).unwrap()).unwrap();
+    config["architectures"] = json!([class]);
+    config["max_position_embeddings"] = json!(64);
+    config
+}
+
+/// Runs `init` on an export. Returns what it said, and the contract.
+fn made(folder: &Path, graph: &str, files: &[(&str, Value)]) -> (String, String) {
+    let from = export(folder, graph, files);
+    let models = folder.join("models");
+    let arguments = ["init", from.to_str().unwrap(), "--name", graph, "--force"];
+    let (made, said) = penstock(&arguments, &models);
+    assert!(made, "{graph}: {said}");
+    let contract = std::fs::read_to_string(models.join(graph).join("model.toml")).unwrap();
+    std::fs::remove_dir_all(from).unwrap();
+    (said, contract)
+}
+
+#[test]
+fn a_tagger_of_words_becomes_no_model_of_vectors() {
+    let folder = tempfile::tempdir().unwrap();
+    let tags = config_of("people", "BertForTokenClassification");
+    let (said, contract) = made(folder.path(), "people", &[("config.json", tags)]);
+    assert!(
+        contract.contains("\n[adapter]\nname = \"token-classification\"\n"),
+        "{said}{contract}"
+    );
+    assert!(said.contains("token-classification answers"), "{said}");
+    // The graph and the tokenizer alone do not say what the numbers are.
+    let (said, contract) = made(folder.path(), "people", &[]);
+    assert!(!contract.contains("[adapter]"), "{contract}");
+    assert!(
+        said.contains("? What does the model make of a text"),
+        "{said}"
+    );
+}
+
+#[test]
+fn exports_of_transformers_answer_texts_without_an_edit() {
+    let folder = tempfile::tempdir().unwrap();
+    let golden = std::fs::read(root().join("tests/data/texts/golden.json")).unwrap();
+    let golden: Value = serde_json::from_slice(&golden).unwrap();
+    for (name, class, adapter) in [
+        (
+            "toxic",
+            "BertForSequenceClassification",
+            "text-classification",
+        ),
+        ("overlap", "BertForSequenceClassification", "cross-encoder"),
+        (
+            "people",
+            "BertForTokenClassification",
+            "token-classification",
+        ),
+    ] {
+        let (said, contract) = made(
+            folder.path(),
+            name,
+            &[("config.json", config_of(name, class))],
+        );
+        assert!(
+            contract.contains(&format!("\n[adapter]\nname = \"{adapter}\"\n")),
+            "{said}{contract}"
+        );
+    }
+    let server = Server::start_with(Options {
+        models: Some(folder.path().join("models")),
+        ..Options::default()
+    });
+    server.ready();
+    let asked = |path: &str, body: Value| {
+        let answer = server.post_json(path, &body.to_string());
+        let said = String::from_utf8_lossy(&answer.bytes).into_owned();
+        assert_eq!(answer.status, 200, "{path}: {said}");
+        answer.json()
+    };
+    let close = |a: &Value, b: &Value| (a.as_f64().unwrap() - b.as_f64().unwrap()).abs() < 1e-6;
+    let classified = asked(
+        "/v1/classify",
+        json!({ "model": "toxic", "input": golden["texts"] }),
+    );
+    for (one, expected) in
+        (classified["data"].as_array().unwrap().iter()).zip(golden["toxic"].as_array().unwrap())
+    {
+        assert!(close(&one["probs"][0], &expected[0]), "{one}");
+        assert!(close(&one["probs"][1], &expected[1]), "{one}");
+    }
+    let scored = asked(
+        "/v1/score",
+        json!({ "model": "overlap", "text_1": golden["queries"][0], "text_2": golden["texts"] }),
+    );
+    for (one, expected) in
+        (scored["data"].as_array().unwrap().iter()).zip(golden["overlap"][0].as_array().unwrap())
+    {
+        assert!(close(&one["score"], expected), "{one}");
+    }
+    let tagged = server
+        .post("/v1/models/people:predict", "text/plain", b"Ann met Bob")
+        .json();
+    let entities = &tagged["predictions"][0]["entities"];
+    assert_eq!(entities[0]["entity_group"], "PER", "{tagged}");
+    assert_eq!(entities[1]["word"], "Bob", "{tagged}");
+}
+
+#[test]
+fn vectors_of_tokens_become_those_of_texts_only_as_a_file_says() {
+    let folder = tempfile::tempdir().unwrap();
+    // The graph gives five numbers for each token. Nothing but the files says that they are a vector.
+    let model = json!({ "architectures": ["BertModel"], "max_position_embeddings": 64 });
+    let pooling = json!({ "word_embedding_dimension": 5, "pooling_mode_cls_token": true,
+        "pooling_mode_mean_tokens": false });
+    let steps = json!([
+        { "type": "sentence_transformers.models.Transformer" },
+        { "type": "sentence_transformers.models.Pooling" }
+    ]);
+    let (said, contract) = made(
+        folder.path(),
+        "people",
+        &[
+            ("config.json", model.clone()),
+            ("1_Pooling/config.json", pooling),
+            ("modules.json", steps),
+        ],
+    );
+    assert!(
+        contract.contains("\n[adapter]\nname = \"text-embedding\"\n"),
+        "{said}{contract}"
+    );
+    let written = folder.path().join("models/people/adapter.json");
+    let written: Value = serde_json::from_slice(&std::fs::read(written).unwrap()).unwrap();
+    let expected = json!({ "inputs": ["input_ids", "attention_mask", "token_type_ids"], "max_tokens": 64,
+        "dimensions": 5, "pooling": "cls", "normalize": false });
+    assert_eq!(written, expected);
+    let (said, contract) = made(folder.path(), "people", &[("config.json", model)]);
+    assert!(
+        contract.contains("\n# [adapter]\n# name = \"text-embedding\"\n"),
+        "{said}{contract}"
+    );
+    assert!(
+        said.contains("? How do the vectors of the tokens become one?"),
+        "{said}"
+    );
+    let written = folder.path().join("models/people/adapter.json");
+    assert!(
+        !std::fs::read_to_string(written)
+            .unwrap()
+            .contains("pooling")
+    );
+}
+
+#[test]
+fn an_adapter_that_does_not_answer_an_example_stays_a_comment_with_its_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let tokenizer = root().join("tests/data/texts/toxic/tokenizer.json");
+    let mut tokenizer: Value = serde_json::from_slice(&std::fs::read(tokenizer).unwrap()).unwrap();
+    tokenizer["pre_tokenizer"] = json!({ "type": "UnknownSplitter" });
+    let config = config_of("toxic", "BertForSequenceClassification");
+    let (said, contract) = made(
+        folder.path(),
+        "toxic",
+        &[("config.json", config), ("tokenizer.json", tokenizer)],
+    );
+    assert!(contract.contains("\n# [adapter]\n"), "{contract}");
+    assert!(
+        said.contains("did not answer an example") && said.contains("UnknownSplitter"),
+        "{said}"
+    );
 }

@@ -5,15 +5,16 @@
 
 use super::init_source::find_graph;
 use crate::AppOptions;
+use crate::guess::{self, CONFIG_FILE, Facts, Guess, Proposal};
 pub use crate::init_print::DescribeOptions;
 use crate::init_print::print;
 use crate::prepare;
 use anyhow::{Context, bail};
 use penstock_nn::backend::OPENVINO;
-use penstock_nn::derive::{Derived, Description, derive};
+use penstock_nn::derive::{AdapterTable, Derived, Description, derive};
 use penstock_nn::layout::{CONTRACT_FILE, GRAPH_FILE, OPENVINO_GRAPH_FILE, SAMPLE_FILE};
 use penstock_nn::trial::{self, Ran};
-use penstock_nn::{Backends, Graph, Port};
+use penstock_nn::{Backends, Graph};
 use penstock_tensor::contract::{Dim, Format};
 use penstock_tensor::render::write_nested;
 use penstock_tensor::{Contract, ModelName, Tensor};
@@ -24,8 +25,8 @@ use std::process::ExitCode;
 /// Largest `sample.json` that is written. A model with larger inputs is called with a binary body instead.
 const MAX_SAMPLE_BYTES: usize = 4 << 20;
 
-/// Largest configuration beside a graph that is read. A tokenizer has some megabytes.
-const MAX_BESIDE_BYTES: u64 = 64 << 20;
+/// Longest part of an adapter's answer that is printed.
+const MAX_ANSWER_CHARS: usize = 160;
 
 /// Most pairs of axes that are tried together at their smallest lengths: those of seven axes.
 const MAX_PAIRS: usize = 21;
@@ -125,139 +126,96 @@ fn described(path: &Path, backends: &Backends) -> anyhow::Result<(Description, V
         let files = graph.files().map(|file| folder.join(file)).collect();
         (Description::of(&graph), files)
     };
-    let configuration = beside(path, "config.json");
-    let number = |key: &str| configuration.as_ref()?.get(key)?.as_u64();
+    let configuration = guess::json_beside(path, "config.json");
     let tokenized = description
         .inputs
         .iter()
         .any(|port| port.name == "input_ids");
     if tokenized {
-        description.most_tokens = number("max_position_embeddings");
+        description.most_tokens = configuration.as_ref().and_then(guess::positions);
     }
-    let labels = configuration
-        .as_ref()
-        .and_then(|config| config.get("id2label")?.as_object().cloned());
-    if let Some(labels) = labels {
-        let mut numbered: Vec<(u64, String)> = (labels.iter())
-            .filter_map(|(id, label)| Some((id.parse().ok()?, label.as_str()?.to_owned())))
-            .collect();
-        numbered.sort();
-        if numbered
-            .iter()
-            .enumerate()
-            .all(|(at, (id, _))| *id == at as u64)
-        {
-            description.labels = numbered.into_iter().map(|(_, label)| label).collect();
-        }
-    }
+    description.labels = guess::labels(configuration.as_ref());
+    let question = guess::size_input(path, &mut description);
+    description.questions.extend(question);
     Ok((description, files))
 }
 
-/// Reads a JSON file beside the graph, or in the folder above it, as repositories of models have them.
-fn beside(graph: &Path, name: &str) -> Option<serde_json::Value> {
-    let folder = graph.parent()?;
-    let above = folder.parent().unwrap_or(folder);
-    [folder, above].iter().find_map(|folder| {
-        let path = folder.join(name);
-        let small = std::fs::metadata(&path).ok()?.len() <= MAX_BESIDE_BYTES;
-        let text = small.then(|| std::fs::read(&path).ok())??;
-        serde_json::from_slice(&text).ok()
+/// Guesses the model's adapter, lets it answer an example, and puts it into the contract. Returns the files to write,
+/// and the answer.
+fn adapted(
+    made: &mut Made,
+    graph: &Path,
+    backends: &Backends,
+) -> anyhow::Result<(Vec<(&'static str, Vec<u8>)>, Option<String>)> {
+    let guessed = guess::guess(&Facts {
+        graph,
+        description: &made.description,
+        ran: match &made.outcome {
+            Ok(ran) => &ran.outputs,
+            Err(_) => &[],
+        },
+    });
+    let mut answer = None;
+    let mut written = Vec::new();
+    match guessed {
+        Guess::Nothing => return Ok((written, answer)),
+        Guess::Ask(question) => made.description.questions.push(question),
+        Guess::Adapter(mut proposal) => {
+            if made.outcome.is_err() {
+                proposal.open.push(format!(
+                    "Does the adapter \"{}\" fit? It could not be tried, because the model does not run yet. Then remove \
+                     the marks before [adapter].",
+                    proposal.name
+                ));
+            } else if proposal.open.is_empty() {
+                match tried(&proposal, made, graph, backends) {
+                    Ok(said) => answer = Some(format!("{} answers {said}", proposal.name)),
+                    Err(reason) => proposal.open.push(format!(
+                        "Which adapter fits? \"{}\" did not answer an example: {reason}. Correct {CONFIG_FILE} or the \
+                         graph, then remove the marks before [adapter].",
+                        proposal.name
+                    )),
+                }
+            }
+            let mut config = serde_json::to_vec_pretty(&proposal.config)?;
+            config.push(b'\n');
+            written.push((CONFIG_FILE, config));
+            let named = std::iter::once(("config", CONFIG_FILE.to_owned()));
+            let beside =
+                (proposal.files.iter()).map(|(setting, file, _)| (*setting, (*file).to_owned()));
+            made.description.adapter = Some(AdapterTable {
+                name: proposal.name.to_owned(),
+                files: named.chain(beside).collect(),
+                open: proposal.open,
+            });
+            made.description.questions.extend(proposal.remarks);
+            let files = proposal.files.into_iter();
+            written.extend(files.map(|(_, file, bytes)| (file, bytes)));
+        }
+    }
+    made.derived = derive(&made.description);
+    Ok((written, answer))
+}
+
+fn tried(
+    proposal: &Proposal,
+    made: &Made,
+    graph: &Path,
+    backends: &Backends,
+) -> Result<String, String> {
+    let contract = parsed(&made.derived.text)?;
+    let answer = guess::tried(proposal, &contract, graph, backends)?;
+    let end = answer.char_indices().nth(MAX_ANSWER_CHARS);
+    Ok(match end {
+        Some((at, _)) => format!("{}…", &answer[..at]),
+        None => answer,
     })
-}
-
-/// Returns the adapter for which there is evidence: its name, the file of its configuration, and the configuration.
-/// Returns a question if the evidence does not decide.
-fn guess_adapter(
-    graph: &Path,
-    description: &Description,
-) -> Result<Option<(String, String, String)>, String> {
-    let names: Vec<&str> = description
-        .inputs
-        .iter()
-        .map(|port| port.name.as_str())
-        .collect();
-    let reads_tokens = names.contains(&"input_ids") && names.contains(&"attention_mask");
-    if reads_tokens {
-        return sentence(graph, description);
-    }
-    let image = |port: &Port| {
-        let dims = port.dims.as_deref()?;
-        let is = |at: usize| match dims.get(at) {
-            Some(penstock_nn::Dim::Fixed(length)) => [1, 3].contains(length),
-            _ => false,
-        };
-        (dims.len() == 4 && (is(1) || is(3))).then(|| port.name.clone())
-    };
-    if let ([port], true) = (description.inputs.as_slice(), description.inputs.len() == 1)
-        && let Some(input) = image(port)
-    {
-        return Err(format!(
-            "Does {input} take an image? The adapter \"image\" (docs/ADAPTERS.md) makes it from PNG or JPEG. Its \
-             configuration needs mean, std and size, which the graph does not contain."
-        ));
-    }
-    Ok(None)
-}
-
-/// Returns the adapter for embeddings of text, from the tokenizer beside the graph.
-fn sentence(
-    graph: &Path,
-    description: &Description,
-) -> Result<Option<(String, String, String)>, String> {
-    let ask = |what: &str| {
-        Err(format!(
-            "The model reads tokens. Which tokenizer produces them? {what}; docs/ADAPTERS.md lists the adapters."
-        ))
-    };
-    let Some(tokenizer) = beside(graph, "tokenizer.json") else {
-        return ask("There is no tokenizer.json beside the graph");
-    };
-    let model = &tokenizer["model"];
-    let lowercase = tokenizer["normalizer"]["lowercase"].as_bool() == Some(true);
-    let vocabulary = model["vocab"].as_object();
-    let (Some(vocabulary), Some("WordPiece"), true) =
-        (vocabulary, model["type"].as_str(), lowercase)
-    else {
-        return ask(
-            "The adapter \"sentence\" reads uncased WordPiece, but the tokenizer.json beside the graph is of another type",
-        );
-    };
-    let mut pieces: Vec<(u64, &str)> = vocabulary
-        .iter()
-        .filter_map(|(piece, id)| Some((id.as_u64()?, piece.as_str())))
-        .collect();
-    pieces.sort_unstable();
-    let gapless = pieces
-        .iter()
-        .enumerate()
-        .all(|(at, (id, _))| *id == at as u64);
-    let vectors = (description.outputs.first()).and_then(|port| match port.dims.as_deref()? {
-        [_, _, penstock_nn::Dim::Fixed(width)] => Some(*width),
-        _ => None,
-    });
-    let (Some(width), true) = (vectors, gapless) else {
-        return ask("The adapter \"sentence\" needs one vector for each token");
-    };
-    let pooling = beside(graph, "1_Pooling/config.json");
-    let first = pooling
-        .as_ref()
-        .is_some_and(|pooling| pooling["pooling_mode_cls_token"] == true);
-    let lines: Vec<&str> = pieces.iter().map(|(_, piece)| *piece).collect();
-    let configuration = serde_json::json!({
-        "pooling": if first { "cls" } else { "mean" },
-        "max_tokens": description.most_tokens.unwrap_or(512),
-        "dimensions": width,
-        "vocabulary": lines.join("\n"),
-    });
-    Ok(Some((
-        "sentence".into(),
-        "sentence.json".into(),
-        configuration.to_string(),
-    )))
 }
 
 /// The result of deriving a contract and running the model under it.
 struct Made {
+    /// The description with everything that the runs showed.
+    description: Description,
     derived: Derived,
     outcome: Result<Ran, Obstacle>,
 }
@@ -294,15 +252,20 @@ fn made(description: &Description, graph: &Path, backends: &Backends) -> Made {
         let derived = derive(&described);
         let outcome = attempt(&derived, graph, backends);
         let done = outcome.is_ok();
-        let made = Made { derived, outcome };
+        let made = Made {
+            description: described,
+            derived,
+            outcome,
+        };
         if done {
             // Lengths first: only at the smallest ones does a longer run show which axes depend on the number of items.
-            let (described, made) = with_least(described, made, graph, backends);
-            return with_answers(described, made, graph, backends);
+            let made = with_least(made, graph, backends);
+            return with_answers(made, graph, backends);
         }
         last.get_or_insert(made);
     }
     last.unwrap_or_else(|| Made {
+        description: description.clone(),
         derived: derive(description),
         outcome: Err(Obstacle::Run("it was not run".into())),
     })
@@ -331,49 +294,13 @@ fn parsed(text: &str) -> Result<Contract, String> {
 }
 
 /// The same with the observed shapes, if the graph declares others. Otherwise a server would refuse the model.
-fn with_answers(
-    mut description: Description,
-    mut made: Made,
-    graph: &Path,
-    backends: &Backends,
-) -> Made {
-    if let Ok(ran) = &made.outcome
+fn with_answers(mut made: Made, graph: &Path, backends: &Backends) -> Made {
+    if let (Ok(ran), Ok(contract)) = (&made.outcome, parsed(&made.derived.text))
         && let Some((outputs, _)) = &ran.contradicted
     {
-        let ranks = |name: &String| -> Vec<Option<usize>> {
-            (ran.shapes.iter())
-                .map(|run| {
-                    let found = run.outputs.iter().find(|(output, _)| output == name);
-                    found.map(|(_, shape)| shape.len())
-                })
-                .collect()
-        };
-        let changes = outputs.iter().any(|name| {
-            let ranks = ranks(name);
-            ranks.iter().any(|rank| *rank != ranks[0])
-        });
-        if changes {
-            // The number of items decides. Then the shape for one item is known.
-            let first = parsed(&made.derived.text).map(|contract| {
-                let firsts = contract
-                    .inputs
-                    .into_iter()
-                    .filter_map(|spec| spec.shape.into_iter().next());
-                firsts
-                    .filter_map(|dim| match dim {
-                        Dim::Symbol(name) => Some(name),
-                        Dim::Fixed(_) => None,
-                    })
-                    .collect::<Vec<_>>()
-            });
-            description.single.extend(first.unwrap_or_default());
-            description.correct(outputs, &ran.shapes[..1]);
-        } else {
-            description.correct(outputs, &ran.shapes);
-        }
-        let derived = derive(&description);
-        let outcome = attempt(&derived, graph, backends);
-        made = Made { derived, outcome };
+        (made.description).correct_by(&contract, outputs, &ran.shapes);
+        made.derived = derive(&made.description);
+        made.outcome = attempt(&made.derived, graph, backends);
     }
     let refused = match &made.outcome {
         Ok(ran) => (ran.contradicted.as_ref()).map(|(_, error)| error.message.clone()),
@@ -386,19 +313,14 @@ fn with_answers(
 }
 
 /// The same with the lengths that ran as the smallest ones, if the smallest did not run.
-fn with_least(
-    description: Description,
-    made: Made,
-    graph: &Path,
-    backends: &Backends,
-) -> (Description, Made) {
+fn with_least(made: Made, graph: &Path, backends: &Backends) -> Made {
     let (Ok(ran), Ok(contract)) = (&made.outcome, parsed(&made.derived.text)) else {
-        return (description, made);
+        return made;
     };
     if ran.on_least {
-        return (description, made);
+        return made;
     }
-    let mut described = description.clone();
+    let mut described = made.description.clone();
     for (spec, tensor) in contract.inputs.iter().zip(&ran.inputs) {
         for (dim, length) in spec.shape.iter().zip(&tensor.shape) {
             if let (Dim::Symbol(name), true) = (dim, *length > 1) {
@@ -407,7 +329,7 @@ fn with_least(
         }
     }
     if described.least.is_empty() {
-        return (description, made);
+        return made;
     }
     // All axes were made longer together. Axes that need no longer length are reduced again.
     let runs = |described: &Description| {
@@ -437,11 +359,12 @@ fn with_least(
     );
     let derived = derive(&described);
     match attempt(&derived, graph, backends) {
-        Ok(ran) => {
-            let outcome = Ok(ran);
-            (described, Made { derived, outcome })
-        }
-        Err(_) => (description, made),
+        Ok(ran) => Made {
+            description: described,
+            derived,
+            outcome: Ok(ran),
+        },
+        Err(_) => made,
     }
 }
 
@@ -480,17 +403,21 @@ fn initialise(
         );
     }
     let backends = prepare::backends(options)?;
-    let (mut description, files) = described(&graph, &backends)?;
-    let mut configuration = None;
-    match guess_adapter(&graph, &description) {
-        Ok(Some((adapter, file, text))) => {
-            description.adapter = Some((adapter, file.clone()));
-            configuration = Some((file, text));
-        }
-        Ok(None) => {}
-        Err(question) => description.questions.push(question),
+    let (description, files) = described(&graph, &backends)?;
+    let mut made = made(&description, &graph, &backends);
+    let (beside, answer) = adapted(&mut made, &graph, &backends)?;
+    let Made {
+        derived, outcome, ..
+    } = made;
+    if let Some((file, _)) = beside.iter().find(|(file, bytes)| {
+        let there = std::fs::read(folder.join(file));
+        !init.force && there.is_ok_and(|there| there != *bytes)
+    }) {
+        bail!(
+            "{} exists, and is another; replace it with --force, or give another --name",
+            folder.join(file).display()
+        );
     }
-    let Made { derived, outcome } = made(&description, &graph, &backends);
     // Written for every outcome of the run: the contract contains the questions.
     if !in_place {
         let version = folder.join("1");
@@ -512,8 +439,8 @@ fn initialise(
         }
     }
     write(&contract_file, derived.text.as_bytes())?;
-    if let Some((file, text)) = &configuration {
-        write(&folder.join(file), text.as_bytes())?;
+    for (file, bytes) in &beside {
+        write(&folder.join(file), bytes)?;
     }
     writeln!(out, "wrote {}", contract_file.display())?;
     for question in &derived.questions {
@@ -547,6 +474,9 @@ fn initialise(
         ran.took.as_secs_f64() * 1e3,
         outputs.join(", ")
     )?;
+    if let Some(answer) = answer {
+        writeln!(out, "the adapter {answer}")?;
+    }
     let sample = sample_json(&ran.inputs);
     let (command, is_sample) = call(&name, &folder, &ran.inputs, &sample);
     if is_sample {

@@ -5,12 +5,14 @@
 //! * [`up`], [`check`], [`init`], [`usage`], [`pulls`]: the commands; `prepare`: makes an application ready to serve;
 //! * [`settings`]: the operator's settings in `penstock.toml`; [`access`]: warnings about access;
 //! * [`jwks`], `https`: the key sets of token issuers;
+//! * `guess`: the adapter that a model's files suggest, for `init`;
 //! * `listen`: the addresses that a server listens on; `signals`, `ending`: how the process ends;
 //! * [`log`]: the destination of log lines; `model_events`: log lines about the models.
 
 pub mod access;
 pub mod check;
 mod ending;
+mod guess;
 mod https;
 pub mod init;
 mod init_print;

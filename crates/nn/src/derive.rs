@@ -18,6 +18,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use penstock_tensor::Contract;
 use penstock_tensor::contract::{DERIVED_MEMBERS, Format, MAX_NAME_BYTES, MAX_TENSOR_NAME_BYTES};
 
 use crate::backend::{Composed, Dim, Graph, Port, PortType};
@@ -26,6 +27,9 @@ use crate::index_bounds::IndexBounds;
 
 /// Longest description that is taken over from a graph, in characters.
 const MAX_DESCRIPTION_CHARS: usize = 200;
+
+/// Longest question that is written to a contract, in characters: it repeats values from files beside the graph.
+const MAX_QUESTION_CHARS: usize = 800;
 
 /// The input that holds the numbers of a text's tokens.
 const TOKENS: &str = "input_ids";
@@ -64,10 +68,21 @@ pub struct Description {
     pub pieces: BTreeSet<String>,
     /// The shapes that a run gave, by output, if they contradict the graph.
     pub came: BTreeMap<String, Vec<u64>>,
-    /// The adapter and its configuration's file, if there is evidence for one; or a question about it.
-    pub adapter: Option<(String, String)>,
+    /// The adapter, if there is evidence for one.
+    pub adapter: Option<AdapterTable>,
     /// Questions that arose elsewhere.
     pub questions: Vec<String>,
+}
+
+/// The table `[adapter]` of a contract.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AdapterTable {
+    /// The adapter.
+    pub name: String,
+    /// Its files beside the contract: the setting, and the name of the file.
+    pub files: Vec<(&'static str, String)>,
+    /// Questions without whose answers it would give wrong answers. With any, the table is a comment.
+    pub open: Vec<String>,
 }
 
 /// A contract made from a graph.
@@ -113,6 +128,30 @@ impl Description {
             pieces,
             ..Self::default()
         }
+    }
+
+    /// Takes over the shapes of outputs that contradict `contract`, which was derived from this description. `runs` has
+    /// the shapes of each run, the longest last. If a longer run changes the number of an output's axes, the contract
+    /// allows one item: only its shape is known.
+    pub fn correct_by(&mut self, contract: &Contract, outputs: &[String], runs: &[Shapes]) {
+        let ranks = |name: &str| -> Vec<Option<usize>> {
+            (runs.iter())
+                .map(|run| shape_of(&run.outputs, name).map(<[u64]>::len))
+                .collect()
+        };
+        let changes = outputs.iter().any(|name| {
+            let ranks = ranks(name);
+            ranks.iter().any(|rank| *rank != ranks[0])
+        });
+        if !changes {
+            return self.correct(outputs, runs);
+        }
+        let first = contract.inputs.iter().filter_map(|spec| spec.shape.first());
+        self.single.extend(first.filter_map(|dim| match dim {
+            penstock_tensor::contract::Dim::Symbol(name) => Some(name.clone()),
+            penstock_tensor::contract::Dim::Fixed(_) => None,
+        }));
+        self.correct(outputs, &runs[..1]);
     }
 
     /// Takes over the shapes of outputs that contradict the graph. `runs` has the shapes of each run, the longest last.
@@ -384,11 +423,12 @@ fn quoted(text: &str) -> String {
 
 /// One line of a comment: a graph's own text must not end it.
 fn comment(text: &str) -> String {
-    let text: String = text
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
-    text.chars().take(MAX_DESCRIPTION_CHARS).collect()
+    on_one_line(text, MAX_DESCRIPTION_CHARS)
+}
+
+fn on_one_line(text: &str, most_chars: usize) -> String {
+    let shown = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    shown.take(most_chars).collect()
 }
 
 /// Makes a contract.
@@ -605,15 +645,29 @@ fn assembled(
     if !bounds.is_empty() {
         out.push_str(&format!("\n[axes]\n{bounds}"));
     }
-    if let Some((name, config)) = &description.adapter {
+    if let Some(adapter) = &description.adapter {
+        out.push('\n');
+        for question in &adapter.open {
+            out.push_str(&format!(
+                "# ? {}\n",
+                on_one_line(question, MAX_QUESTION_CHARS)
+            ));
+        }
+        questions.extend(adapter.open.iter().cloned());
+        let mark = if adapter.open.is_empty() { "" } else { "# " };
         out.push_str(&format!(
-            "\n[adapter]\nname = {}\nconfig = {}\n",
-            quoted(name),
-            quoted(config)
+            "{mark}[adapter]\n{mark}name = {}\n",
+            quoted(&adapter.name)
         ));
+        for (setting, file) in &adapter.files {
+            out.push_str(&format!("{mark}{setting} = {}\n", quoted(file)));
+        }
     }
     for question in &description.questions {
-        out.push_str(&format!("\n# ? {}\n", comment(question)));
+        out.push_str(&format!(
+            "\n# ? {}\n",
+            on_one_line(question, MAX_QUESTION_CHARS)
+        ));
     }
     out
 }

@@ -600,7 +600,7 @@ fn remedy(error: &NnError) -> Option<&'static str> {
 }
 
 /// A sample as the engine takes it.
-fn tensors(sample: &[Tensor]) -> Result<Inputs, NnError> {
+pub(crate) fn tensors(sample: &[Tensor]) -> Result<Inputs, NnError> {
     sample
         .iter()
         .map(|tensor| {

@@ -1,13 +1,14 @@
 //! A model tried once, outside of a server: what `penstock init` and `penstock describe` need of an engine.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use penstock_tensor::Contract;
 use penstock_tensor::Tensor;
-use penstock_tensor::contract::Sample;
+use penstock_tensor::contract::{Sample, TensorSpec};
 
-use crate::backend::{Backends, Graph, GraphSource, LoadOptions, Port, QUEUE_MAX};
+use crate::backend::{Backends, Graph, GraphSource, LoadOptions, Port, QUEUE_MAX, Session};
 use crate::call;
 use crate::contract_check;
 use crate::derive::Shapes;
@@ -67,33 +68,18 @@ fn tried(
     sample: Option<Sample>,
     loaded: &mut bool,
 ) -> Result<Ran, NnError> {
-    let graph = Graph::of(path);
-    let (backend, _) = backends.choose_for_graph(
-        contract.engine.backend.as_str(),
-        contract.format,
-        graph.as_ref(),
-    )?;
-    let options = contract_check::options(contract, QUEUE_MAX);
-    let session = backend.load(&GraphSource::from(path), &options)?;
-    call::carried(&*session)?;
-    let rules = call::Rules::of(&*session, &options)?;
-    layout::agrees(contract, 1, session.inputs(), session.outputs())?;
+    let model = Loaded::open(contract, path, backends)?;
     *loaded = true;
+    let graph = model.graph.as_ref();
     let made_up = contract.samples.is_empty() && sample.is_none();
     let began = Instant::now();
     let mut tries = 0;
     let mut ran: Option<(Inputs, Inputs, Duration)> = None;
     let elapsed = || began.elapsed();
-    first_run::find(contract, 1, sample, graph.as_ref(), elapsed, |inputs| {
+    first_run::find(contract, 1, sample, graph, elapsed, |inputs| {
         tries += 1;
-        let bound = call::bind("it", session.inputs(), &rules, inputs.clone())?;
-        let started = Instant::now();
-        let outputs = session.instance()?.run(&bound)?;
-        ran = Some((
-            inputs,
-            call::label(session.outputs(), outputs)?,
-            started.elapsed(),
-        ));
+        let (outputs, took) = model.once(inputs.clone())?;
+        ran = Some((inputs, outputs, took));
         Ok(())
     })?;
     let (inputs, outputs, took) = ran.ok_or_else(|| NnError::runtime("it was not run"))?;
@@ -101,31 +87,19 @@ fn tried(
     let mut runs = vec![Run::of(&inputs, made_up).gave(&outputs)];
     if let Some(longer) = kept::longer(contract) {
         let second = Run::of(&longer, true);
-        let ran = call::bind("it", session.inputs(), &rules, longer)
-            .and_then(|bound| session.instance()?.run(&bound))
-            .and_then(|outputs| call::label(session.outputs(), outputs));
         // A run that fails at made-up lengths says nothing of the outputs.
-        runs.extend(ran.ok().map(|outputs| second.gave(&outputs)));
+        runs.extend((model.once(longer).ok()).map(|(outputs, _)| second.gave(&outputs)));
     }
-    let contradicted = kept::check(contract, 1, session.outputs(), graph.as_ref(), &runs)
+    let ports = model.session.outputs();
+    let contradicted = kept::check(contract, 1, ports, graph, &runs)
         .err()
-        .map(|error| {
-            (
-                kept::contradicted(contract, session.outputs(), graph.as_ref(), &runs),
-                error,
-            )
-        });
-    let tensor = |(name, tensor): (String, NnTensor)| -> Option<Tensor> {
-        Some(Tensor {
-            datatype: contract.input(&name)?.datatype,
-            shape: tensor.dims.iter().map(|dim| u64::from(*dim)).collect(),
-            data: tensor.data.to_vec(),
-            name,
-        })
-    };
+        .map(|error| (kept::contradicted(contract, ports, graph, &runs), error));
     Ok(Ran {
-        backend: backend.name(),
-        inputs: inputs.into_iter().filter_map(tensor).collect(),
+        backend: model.backend,
+        inputs: inputs
+            .into_iter()
+            .filter_map(|named| tensor_of(named, contract.inputs.iter()))
+            .collect(),
         outputs: (outputs.into_iter())
             .map(|(name, tensor)| (name, tensor.dims))
             .collect(),
@@ -134,6 +108,80 @@ fn tried(
         shapes: runs.iter().map(Run::shapes).collect(),
         contradicted,
     })
+}
+
+/// A tensor of a run under the name and the type that the contract has for it.
+fn tensor_of<'c>(
+    (name, tensor): (String, NnTensor),
+    mut specs: impl Iterator<Item = &'c TensorSpec>,
+) -> Option<Tensor> {
+    Some(Tensor {
+        datatype: specs.find(|spec| spec.name == name)?.datatype,
+        shape: tensor.dims.iter().map(|dim| u64::from(*dim)).collect(),
+        data: tensor.data.to_vec(),
+        name,
+    })
+}
+
+/// A graph that is loaded outside of a server, for runs on tensors that are already known.
+pub struct Loaded {
+    contract: Contract,
+    graph: Option<Graph>,
+    backend: &'static str,
+    session: Arc<dyn Session>,
+    rules: call::Rules,
+}
+
+impl Loaded {
+    /// Loads the graph at `path` as a server would.
+    ///
+    /// # Errors
+    ///
+    /// Those that a server would report.
+    pub fn open(contract: &Contract, path: &Path, backends: &Backends) -> Result<Self, NnError> {
+        let graph = Graph::of(path);
+        let (backend, _) = backends.choose_for_graph(
+            contract.engine.backend.as_str(),
+            contract.format,
+            graph.as_ref(),
+        )?;
+        let options = contract_check::options(contract, QUEUE_MAX);
+        let session = backend.load(&GraphSource::from(path), &options)?;
+        call::carried(&*session)?;
+        let rules = call::Rules::of(&*session, &options)?;
+        layout::agrees(contract, 1, session.inputs(), session.outputs())?;
+        Ok(Self {
+            contract: contract.clone(),
+            graph,
+            backend: backend.name(),
+            session,
+            rules,
+        })
+    }
+
+    fn once(&self, inputs: Inputs) -> Result<(Inputs, Duration), NnError> {
+        let ports = (self.session.inputs(), self.session.outputs());
+        let bound = call::bind("it", ports.0, &self.rules, inputs)?;
+        let started = Instant::now();
+        let outputs = self.session.instance()?.run(&bound)?;
+        Ok((call::label(ports.1, outputs)?, started.elapsed()))
+    }
+
+    /// Runs the model on tensors, which are checked against the contract as those of a call are. Returns the outputs
+    /// that the contract has.
+    ///
+    /// # Errors
+    ///
+    /// Those that a server would report, for the inputs, for the run, or for outputs that contradict the contract.
+    pub fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, NnError> {
+        penstock_tensor::check_tensors(inputs, &self.contract)
+            .map_err(|rejection| NnError::invalid(rejection.message))?;
+        let (outputs, _) = self.once(first_run::tensors(inputs)?)?;
+        Ok(outputs
+            .into_iter()
+            .filter_map(|named| tensor_of(named, self.contract.outputs.iter()))
+            .collect())
+    }
 }
 
 /// The ports of a graph as a backend sees them: for files that only a runtime reads.

@@ -407,3 +407,41 @@ fn a_folder_without_a_contract_serves_under_one_that_is_derived() {
         "{refused}"
     );
 }
+
+/// A graph whose output has the axes of `came`, and which declares those of `declared`.
+fn liar(declared: &[D]) -> Vec<u8> {
+    let x = p("x", onnx_type::FLOAT, &[D::S("N"), D::N(3)]);
+    let y = p("y", onnx_type::FLOAT, declared);
+    onnx_bytes(&[Node("Relu", vec!["x"], vec!["y"])], &[x], &[y]).to_vec()
+}
+
+#[test]
+fn a_folder_without_a_contract_serves_the_shapes_that_a_run_gives() {
+    // As CatBoost and LightGBM declare them: an axis less, and a length of one.
+    for declared in [&[D::S("N")][..], &[D::N(1), D::N(3)]] {
+        let models = Models::new();
+        models.file("m/1/model.onnx", liar(declared));
+        let settings = Settings {
+            derive: true,
+            ..Settings::default()
+        };
+        let repository = Repository::open(models.0.path(), backends(), settings).unwrap();
+        let mut events = repository.events();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let mut states = Vec::new();
+        runtime.block_on(repository.load_all(|report| {
+            states.push(report.state.as_str().to_owned());
+        }));
+        assert_eq!(states, ["READY"], "it is never reported as failed");
+        let contract = repository.contract("m").expect("it has one");
+        assert_eq!(contract.outputs[0].shape_text(), "[N, 3]");
+        let told: Vec<String> = std::iter::from_fn(|| events.try_recv().ok())
+            .map(|event| event.text)
+            .filter(|text| text.contains("another shape"))
+            .collect();
+        assert_eq!(told.len(), 1, "{told:?}");
+    }
+}

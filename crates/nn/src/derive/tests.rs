@@ -1,7 +1,6 @@
 use super::*;
 use crate::backend::PortType;
 use crate::tensor::TensorType;
-use penstock_tensor::Contract;
 
 const FP32: PortType = PortType::Tensor(TensorType::Fp32);
 const I64: PortType = PortType::Tensor(TensorType::I64);

@@ -8,6 +8,7 @@ use super::settings::Settings;
 use crate::agreement::{self, Agreement, Compare, Compared};
 use crate::backend::{Backend, Graph, GraphSource, LoadOptions, panic_text};
 use crate::batch_trials::try_rows;
+use crate::derive::{Description, derive};
 use crate::error::{NnError, listed, quoted};
 use crate::held::{self, Meter};
 use crate::kept::{self, Run};
@@ -88,7 +89,13 @@ impl Core {
                 let second = Run::of(&longer, true);
                 runs.extend(model.try_run(longer).map(|outputs| second.gave(&outputs)));
             }
-            let remark = kept::check(contract, version, model.outputs(), graph.as_ref(), &runs)?;
+            let remark = kept::check(contract, version, model.outputs(), graph.as_ref(), &runs)
+                .map_err(|error| {
+                    let corrected = graph
+                        .as_ref()
+                        .and_then(|graph| self.corrected(start, contract, &model, graph, &runs));
+                    corrected.unwrap_or(error)
+                })?;
             if let Some(remark) = remark {
                 self.lock().say(name, version, EventKind::Noted, remark);
             }
@@ -125,41 +132,39 @@ impl Core {
         Ok((model, bytes))
     }
 
-    /// Returns the memory in bytes that a run may hold.
-    fn run_memory_bytes(&self, contract: &Contract) -> usize {
-        (contract.engine.run_memory_bytes).map_or(self.settings.run_memory_bytes, |bytes| {
-            usize::try_from(bytes).unwrap_or(usize::MAX)
-        })
-    }
-
-    /// Refuses a load while too many loads that were given up still run.
-    fn few_are_abandoned(&self, version: u64) -> Result<(), NnError> {
-        let abandoned = self.abandoned_loads.load(Ordering::SeqCst);
-        if abandoned >= MAX_ABANDONED_LOADS {
-            return Err(NnError::runtime(format!(
-                "version {version} was not loaded: {abandoned} loads that were given up are still running, which is \
-                 the maximum; correct their graphs, and restart the server"
-            )));
+    /// Corrects a contract that was derived from this version's graph, if runs gave other shapes than the graph declares.
+    /// This happens once for each derived contract, and costs a second load. Returns the outcome of this load.
+    fn corrected(
+        &self,
+        start: &Start,
+        contract: &Contract,
+        model: &Model,
+        graph: &Graph,
+        runs: &[Run],
+    ) -> Option<NnError> {
+        if start.derived_from != Some(start.version) {
+            return None;
         }
-        Ok(())
-    }
-
-    /// Returns the operator libraries that a contract asks for.
-    fn operator_libraries(&self, contract: &Contract) -> Result<Vec<PathBuf>, NnError> {
-        let names = contract.engine.operators.iter();
-        let libraries = names.map(|name| {
-            let library = self.settings.operators.get(name).ok_or_else(|| {
-                let known = listed(self.settings.operators.keys().map(String::as_str));
-                NnError::unsupported(format!(
-                    "model.toml asks for the operator library {}, and the server's settings have {}; name its file under \
-                     [models.operators] in the server's settings",
-                    quoted(name),
-                    if known.is_empty() { "none" } else { known.as_str() }
-                ))
-            })?;
-            Ok(library.clone())
-        });
-        libraries.collect()
+        let outputs = kept::contradicted(contract, model.outputs(), Some(graph), runs);
+        let shapes: Vec<_> = runs.iter().map(Run::shapes).collect();
+        let mut description = Description::of(graph);
+        description.correct_by(contract, &outputs, &shapes);
+        let text = derive(&description).text;
+        let other = layout::parsed(&start.name, &text).ok()?;
+        if outputs.is_empty() || other == *contract {
+            return None;
+        }
+        let names = listed(outputs.iter().map(String::as_str));
+        let told = format!(
+            "the graph declares another shape of {names} than its runs give; the derived contract has that of the runs"
+        );
+        self.lock()
+            .say(&start.name, start.version, EventKind::Noted, told);
+        self.correct(start, text.into());
+        Some(NnError::runtime(format!(
+            "version {} is loaded again, under a derived contract that its first run corrected",
+            start.version
+        )))
     }
 
     /// The backend with its isolation: in this process, or in a separate one.

@@ -160,6 +160,8 @@ pub(super) struct Start {
     pub(super) version: u64,
     pub(super) job: Job,
     pub(super) contract: Option<Arc<Contract>>,
+    /// The version whose graph alone made the contract.
+    pub(super) derived_from: Option<u64>,
 }
 
 impl Core {
@@ -351,6 +353,16 @@ impl Core {
         }
     }
 
+    /// Replaces the derived contract of a load by a corrected one. The load's own result is not used then: the version is
+    /// loaded again under that contract.
+    pub(super) fn correct(&self, start: &Start, text: Arc<str>) {
+        let mut looker = self.looker.lock().unwrap_or_else(PoisonError::into_inner);
+        looker.correct(&start.name, start.job.contract, text);
+        if let Some(look) = looker.at_once(&self.root, &start.name) {
+            self.learn(vec![(start.name.clone(), Some(look))], true);
+        }
+    }
+
     /// Puts the state of the disk into the book. The scanner is locked meanwhile, so that changes come in order.
     fn learn(&self, news: Vec<(String, Option<Look>)>, later: bool) {
         for (name, look) in news {
@@ -399,15 +411,14 @@ impl Core {
                         busy,
                     } => evicted |= inner.evict(self, &name, version, busy),
                     Action::Start { name, version, job } => {
-                        let readings = inner.readings.get(&name).into_iter().flatten();
-                        let contract = readings
-                            .filter(|reading| reading.stamp == job.contract)
-                            .find_map(|reading| reading.contract.clone());
+                        let mut readings = inner.readings.get(&name).into_iter().flatten();
+                        let reading = readings.find(|reading| reading.stamp == job.contract);
                         starts.push(Start {
+                            contract: reading.and_then(|reading| reading.contract.clone()),
+                            derived_from: reading.and_then(|reading| reading.derived_from),
                             name,
                             version,
                             job,
-                            contract,
                         });
                     }
                 }

@@ -36,6 +36,8 @@ pub(super) struct Reading {
     pub text: Option<Arc<[u8]>>,
     /// The adapter's configuration: name and content.
     pub files: Vec<(String, Arc<[u8]>)>,
+    /// The version whose graph alone made the contract, before any run.
+    pub derived_from: Option<u64>,
 }
 
 /// One look at a model's directory.
@@ -45,6 +47,8 @@ pub(super) struct Look {
     versions: BTreeMap<u64, Graph>,
     /// Folders that look like versions but have no valid name, a few of them.
     pub(super) no_versions: BTreeSet<String>,
+    /// The derived contract, if a run corrected it.
+    corrected: Option<Arc<str>>,
 }
 
 /// The most folders of a model that are reported as invalid versions.
@@ -55,6 +59,8 @@ const MAX_NO_VERSIONS: usize = 8;
 pub(super) struct Looker {
     /// The files beside a contract that belong to it, by the contract's own stamp.
     configs: BTreeMap<String, (Stamp, Vec<String>)>,
+    /// Derived contracts that a run corrected, by model: the stamp of the derived one, and the corrected text.
+    corrections: BTreeMap<String, (Stamp, Arc<str>)>,
     last: BTreeMap<String, Look>,
     told: BTreeMap<String, Look>,
 }
@@ -87,10 +93,16 @@ impl Looker {
         for name in gone {
             self.told.remove(&name);
             self.configs.remove(&name);
+            self.corrections.remove(&name);
             news.push((name, None));
         }
         self.last = looks;
         Ok(news)
+    }
+
+    /// From now on the model's derived contract of this stamp has the corrected text. It is another contract then.
+    pub(super) fn correct(&mut self, name: &str, derived: Stamp, text: Arc<str>) {
+        self.corrections.insert(name.to_owned(), (derived, text));
     }
 
     /// One model's directory now, taken as complete on request.
@@ -159,6 +171,7 @@ impl Looker {
             }
         };
         // A contract that is derived from a graph changes with it.
+        let mut corrected = None;
         let own = match dir.join(CONTRACT_FILE).exists() {
             true => own,
             false => {
@@ -167,7 +180,17 @@ impl Looker {
                     .last_key_value()
                     .map(|(_, graph): (_, &Graph)| graph.stamp);
                 (own, graph).hash(&mut hasher);
-                Stamp(hasher.finish())
+                let derived = Stamp(hasher.finish());
+                corrected = (self.corrections.get(name))
+                    .filter(|(of, _)| *of == derived)
+                    .map(|(_, text)| text.clone());
+                match &corrected {
+                    None => derived,
+                    Some(text) => {
+                        text.hash(&mut hasher);
+                        Stamp(hasher.finish())
+                    }
+                }
             }
         };
         let mut contract = own;
@@ -182,6 +205,7 @@ impl Looker {
             contract,
             versions,
             no_versions,
+            corrected,
         })
     }
 }
@@ -237,10 +261,15 @@ fn digest(files: impl Iterator<Item = File>) -> Stamp {
 
 /// Reads the files that a scan found.
 ///
-/// With `derive`, a folder without a contract has one that is derived from the graph of its highest version.
-pub(super) fn read(root: &Path, name: &str, look: Look, derive: bool) -> (FoundModel, Reading) {
+/// With `derive`, a folder without a contract has one that is derived from the graph of its highest version. If a run
+/// contradicted that one, it is the corrected one.
+pub(super) fn read(root: &Path, name: &str, look: Look, derive: bool) -> (Seen, Reading) {
     let dir = root.join(name);
-    let derived = (derive && !dir.join(CONTRACT_FILE).exists()).then(|| derived(&dir, &look));
+    let is_derived = derive && !dir.join(CONTRACT_FILE).exists();
+    let derived = is_derived.then(|| match &look.corrected {
+        Some(text) => Ok(text.to_string()),
+        None => derived(&dir, &look),
+    });
     let parsed = match &derived {
         Some(Ok(text)) => layout::parsed(name, text),
         Some(Err(reason)) => Err(reason.clone()),
@@ -261,6 +290,9 @@ pub(super) fn read(root: &Path, name: &str, look: Look, derive: bool) -> (FoundM
     let reading = Reading {
         stamp: look.contract,
         contract,
+        derived_from: (is_derived && look.corrected.is_none())
+            .then(|| look.versions.keys().next_back().copied())
+            .flatten(),
         text: match derived {
             Some(Ok(text)) => Some(text.into_bytes().into()),
             _ => bounded(&dir.join(CONTRACT_FILE), layout::MAX_CONTRACT_BYTES),
