@@ -23,6 +23,7 @@ fn application() -> tempfile::TempDir {
         "build/quota.wasm",
         "build/idempotency.wasm",
         "build/usage.wasm",
+        "build/operations.wasm",
         "build/validation.wasm",
         "build/inference.wasm",
         "build/adapters.wasm",

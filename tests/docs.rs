@@ -51,6 +51,7 @@ const TABLES: &[(&str, &str)] = &[
     ("backoff", "[backoff]"),
     ("idempotency", "[idempotency]\nlease_ms = 1000"),
     ("usage", "[usage]"),
+    ("operations", "[operations]"),
     (
         "usage.alerts[]",
         "[[usage.alerts]]\nname = \"a\"\nunit = \"items\"\nthreshold = 1",

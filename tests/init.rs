@@ -1,10 +1,6 @@
 //! `penstock init` and `penstock describe` on the models that scripts/models fetches, and on their bare graphs.
 
-#![allow(missing_docs)]
-
-mod common;
-
-use common::{Options, Server, onnxruntime, root};
+use crate::common::{Options, Server, onnxruntime, root};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;

@@ -29,6 +29,7 @@ mod models;
 mod neighbours;
 mod nn_component;
 mod nn_contract;
+mod operations;
 mod restart;
 mod rollout;
 mod server;

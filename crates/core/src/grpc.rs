@@ -176,6 +176,7 @@ impl Code {
             Code::PermissionDenied | Code::TenantDisabled => G::PermissionDenied,
             Code::UnknownModel
             | Code::UnknownVersion
+            | Code::UnknownOperation
             | Code::VersionGone
             | Code::UnknownResource => G::NotFound,
             // In gRPC a path is a method.

@@ -12,3 +12,20 @@ use serde::Serialize;
 pub fn to_bytes<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
     serde_json::to_vec(value).expect("the value has no map with keys that are not strings")
 }
+
+/// JSON text in visible ASCII, as a header's value must be. Other characters become JSON escapes.
+pub fn to_ascii<T: Serialize + ?Sized>(value: &T) -> String {
+    let text = String::from_utf8(to_bytes(value)).unwrap_or_default();
+    let mut ascii = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_ascii() {
+            ascii.push(c);
+        } else {
+            let mut units = [0; 2];
+            for unit in c.encode_utf16(&mut units) {
+                ascii.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    ascii
+}

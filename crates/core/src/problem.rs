@@ -108,6 +108,9 @@ catalogue! {
     /// The model has no such version.
     UnknownVersion = "unknown_version", 404, "No such model version",
         "Use one of the versions that exist, or leave the version out; the details list them.";
+    /// The caller has no operation with this id.
+    UnknownOperation = "unknown_operation", 404, "No such operation",
+        "Use the name from the answer that accepted the call; operations expire some time after their end. GET /v1/operations lists yours.";
     /// The object that an administrator named does not exist.
     UnknownResource = "unknown_resource", 404, "No such resource",
         "Use a name or id that a list shows: GET /admin/v1/tenants, GET /admin/v1/keys, GET /admin/v1/models.";

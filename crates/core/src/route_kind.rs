@@ -25,6 +25,8 @@ pub enum RouteKind {
     Models,
     /// Loading and unloading a model.
     Repository,
+    /// Reading, cancelling and deleting operations.
+    Operations,
     /// Reading the caller's own usage.
     Usage,
     /// Reading the details of the server's readiness.
@@ -33,7 +35,7 @@ pub enum RouteKind {
 
 impl RouteKind {
     /// Every kind, those that run a model first.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Predict,
         Self::Infer,
         Self::Embeddings,
@@ -44,6 +46,7 @@ impl RouteKind {
         Self::Explain,
         Self::Models,
         Self::Repository,
+        Self::Operations,
         Self::Usage,
         Self::Ready,
     ];
@@ -61,6 +64,7 @@ impl RouteKind {
             Self::Explain => "explain",
             Self::Models => "models",
             Self::Repository => "repository",
+            Self::Operations => "operations",
             Self::Usage => "usage",
             Self::Ready => "ready",
         }
@@ -75,7 +79,7 @@ impl RouteKind {
     pub const fn runs_model(self) -> bool {
         !matches!(
             self,
-            Self::Models | Self::Repository | Self::Usage | Self::Ready
+            Self::Models | Self::Repository | Self::Operations | Self::Usage | Self::Ready
         )
     }
 

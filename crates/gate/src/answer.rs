@@ -3,6 +3,7 @@
 
 pub(crate) mod errors;
 pub(crate) mod model;
+pub(crate) mod operation;
 pub(crate) mod server;
 pub(crate) mod text;
 pub(crate) mod usage;

@@ -5,6 +5,7 @@ use crate::grpc::Form;
 use crate::options::CallOptions;
 use crate::policies::Policies;
 use crate::ports::{FailureKind, Ports};
+use crate::prefer::Deferral;
 use crate::record::Request;
 use penstock_core::{Caller, RouteKind};
 
@@ -87,6 +88,8 @@ pub(crate) struct ModelCall<'a, P: Ports> {
     pub kind: RouteKind,
     /// The options in the query.
     pub options: &'a CallOptions,
+    /// Whether the call becomes an operation.
+    pub deferral: Deferral,
 }
 
 /// The cost of a call so far, and the results of its runs.

@@ -32,6 +32,67 @@ pub struct Connection {
     pub not_ready: Option<String>,
     /// The announced length of a body that is not yet sent. The host asks whether the gate would accept it.
     pub asks: Option<Announced>,
+    /// The host's own request about an operation, in place of a client's request.
+    pub work: Option<WorkOrder>,
+    /// The place of the requested operation in the host's queue.
+    pub queue: Option<QueuePlace>,
+    /// Whether the host reads the gate's headers for it from answers.
+    pub is_hosted: bool,
+}
+
+/// A request of the host about the operation in the path.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub enum WorkOrder {
+    /// Run it.
+    Run {
+        /// The worker, by a text that no other one has.
+        holder: String,
+        /// Leases from before this time are over, in milliseconds since the Unix epoch; 0 if that is not known.
+        dead_before_ms: u64,
+    },
+    /// Renew the worker's lease.
+    Renew {
+        /// The worker.
+        holder: String,
+    },
+    /// End the worker's run, which was interrupted.
+    Abandon {
+        /// The worker.
+        holder: String,
+        /// The reason.
+        why: Why,
+    },
+    /// Describe it, for a client that waited.
+    Describe {
+        /// Whether the client uses the form of Google's libraries.
+        google: bool,
+    },
+    /// Answer the call that became the operation, if it ended; otherwise describe it.
+    Answer,
+}
+
+/// Why the host interrupted a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Why {
+    /// A caller cancelled it.
+    Cancelled,
+    /// It took too long.
+    TimedOut,
+    /// The host stops.
+    Stopping,
+    /// The components failed.
+    Crashed,
+}
+
+/// The place of an operation in the host's queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct QueuePlace {
+    /// The number of operations that begin before it, about.
+    pub position: u64,
+    /// The time until it begins, in milliseconds; `None` if the host has measured none yet.
+    pub wait_ms: Option<u64>,
 }
 
 /// The announcement of a body.
@@ -59,6 +120,8 @@ struct HostStatement {
     server: Option<serde_json::Value>,
     not_ready: Option<String>,
     asks: Option<Announced>,
+    work: Option<WorkOrder>,
+    queue: Option<QueuePlace>,
 }
 
 impl Connection {
@@ -95,6 +158,9 @@ impl Connection {
             server: said.server,
             not_ready: said.not_ready,
             asks: said.asks,
+            work: said.work,
+            queue: said.queue,
+            is_hosted: true,
         }
     }
 }
@@ -178,11 +244,11 @@ mod tests {
                 Some("secret"),
             ),
         ] {
-            assert_eq!(
-                Connection::of(&sent, token),
-                Connection::default(),
-                "{sent:?}"
-            );
+            let nothing_said = Connection {
+                is_hosted: token.is_some(),
+                ..Connection::default()
+            };
+            assert_eq!(Connection::of(&sent, token), nothing_said, "{sent:?}");
         }
     }
 

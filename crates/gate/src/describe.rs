@@ -1,5 +1,6 @@
 //! Answers the routes that call no model: the gate's own state and the descriptions of models.
 
+pub(crate) mod operations;
 pub(crate) mod readiness;
 pub(crate) mod repository;
 mod usage;
@@ -52,6 +53,9 @@ pub(crate) fn limited<P: Ports>(
     route: &Route,
     caller: &Caller,
 ) -> Result<Response, Problem> {
+    if let Some(answered) = operations::answer(ports, policies, exchange, route, caller) {
+        return answered;
+    }
     match route {
         Route::Usage => usage::usage(policies, exchange.request, caller, exchange.context.unix_ms),
         Route::ServerMetadata => Ok(Response::json(200, &ServerMetadata::OURS)),

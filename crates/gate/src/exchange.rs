@@ -3,6 +3,7 @@
 
 use crate::connection::Connection;
 use crate::grpc::{serve::Rpc, service};
+use crate::host_note::{self, HostNote};
 use crate::ports::Headers;
 use crate::problem;
 use crate::record::{Header, Request, Response};
@@ -67,6 +68,10 @@ pub(crate) struct HeaderSlots {
     pub deprecation: Headers,
     /// The headers that the operator's own policy adds.
     pub custom: Headers,
+    /// The preference that was followed (RFC 7240 §3).
+    pub preference_applied: Option<&'static str>,
+    /// The note for the host.
+    pub host_note: Option<HostNote>,
 }
 
 /// The version that the headers of an answer name.
@@ -139,6 +144,9 @@ impl HeaderSlots {
             // The IETF draft defines no such header. Most services use this name.
             response.push("idempotency-replayed", "true");
         }
+        if let Some(preference) = self.preference_applied.filter(|_| !is_problem) {
+            response.push("preference-applied", preference);
+        }
         let limits = self.rate_limit.into_iter();
         let limits = limits.filter(|(name, _)| name != "retry-after");
         for (name, value) in limits.chain(self.cache).chain(self.deprecation) {
@@ -186,7 +194,11 @@ impl<'r> Exchange<'r> {
                 softened.unwrap_or_else(|| self.render(&problem))
             }
         };
+        let note = self.headers.host_note.take();
         std::mem::take(&mut self.headers).write(&mut response, is_problem);
+        if let Some(note) = note.filter(|_| self.connection.is_hosted) {
+            response.push(host_note::HEADER, note.to_header());
+        }
         response.push("x-request-id", self.context.request_id.as_str());
         // gRPC has its own codings.
         if !self.is_rpc {

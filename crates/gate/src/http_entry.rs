@@ -133,7 +133,7 @@ mod tests {
             body: b"hi".to_vec(),
         };
         assert!(!frame(answer.clone()).1, "no status, so no success");
-        answer.push(grpc::STATUS, "0".to_owned());
+        answer.push(grpc::STATUS, "0");
         let (answer, has_trailer) = frame(answer);
         assert!(has_trailer && answer.header(grpc::STATUS).is_none());
         assert_eq!(answer.body, b"\0\0\0\0\x02hi");

@@ -7,12 +7,15 @@
 //! 5. Authenticate and authorise the caller.
 //! 6. Make a model call with the steps of [`call`], or admit and answer a request that only reads.
 
+mod accept;
 mod admission;
 mod announced;
 mod call;
+mod called;
 mod custom;
 mod idempotency;
 mod limits;
+mod operations;
 mod visibility;
 
 use crate::call::{ModelCall, Surface};
@@ -21,7 +24,7 @@ use crate::cors;
 use crate::describe::readiness::readiness;
 use crate::describe::{self, repository};
 use crate::exchange::Exchange;
-use crate::grpc::serve::{self, Rpc, RpcRead};
+use crate::grpc::serve::{self, RpcRead};
 use crate::instance::Instance;
 use crate::options::CallOptions;
 use crate::policies::{self, Policies, is_signed};
@@ -74,6 +77,9 @@ fn steps<P: Ports>(
     exchange: &mut Exchange<'_>,
     audits: bool,
 ) -> Result<Response, End> {
+    if let Some(order) = &exchange.connection.work {
+        return Ok(operations::work(instance, exchange, order)?);
+    }
     let mut route = find_route(exchange)?;
     name_model(exchange, &mut route);
     negotiate(exchange, &route)?;
@@ -104,7 +110,9 @@ fn steps<P: Ports>(
     let options = call_options(exchange, &route);
     let subject = Subject {
         // A prediction with an explanation needs the permission for explanations.
-        kind: match options.explains() && matches!(route, Route::Predict(_)) {
+        kind: match options.explains()
+            && matches!(route, Route::Predict(_) | Route::PredictAsync(_))
+        {
             true => RouteKind::Explain,
             false => route.kind(),
         },
@@ -141,7 +149,7 @@ fn steps<P: Ports>(
         ));
     }
 
-    let called = surface(&route, exchange.rpc.as_ref());
+    let called = called::surface(&route, exchange.rpc.as_ref());
     judge_announced(ports, catalogue, exchange, called)?;
     let answered = match called {
         Some((surface, target)) => call::call(
@@ -155,6 +163,7 @@ fn steps<P: Ports>(
                 surface,
                 kind: subject.kind,
                 options: &options,
+                deferral: called::deferral(exchange.request, &route, surface),
             },
             catalogue,
             target,
@@ -222,7 +231,9 @@ fn negotiate(exchange: &mut Exchange<'_>, route: &Route) -> Result<(), Problem> 
 /// Reads the query once, for the routes that have options in it.
 fn call_options(exchange: &Exchange<'_>, route: &Route) -> CallOptions {
     match route {
-        Route::Predict(_) | Route::Explain(_) => CallOptions::of(exchange.request),
+        Route::Predict(_) | Route::PredictAsync(_) | Route::Explain(_) => {
+            CallOptions::of(exchange.request)
+        }
         _ => CallOptions::default(),
     }
 }
@@ -278,27 +289,6 @@ fn note_caller(exchange: &mut Exchange<'_>, route: &Route, admitted: &Admitted, 
     exchange.representation = Representation::of(route, exchange.trail.personal);
 }
 
-/// Returns the surface that a route calls, and its target; `None` if the route calls no model.
-fn surface<'r>(route: &'r Route, rpc: Option<&Rpc>) -> Option<(Surface, &'r Target)> {
-    Some(match route {
-        Route::Predict(target) => (Surface::Predict, target),
-        Route::BatchPredict(target) => (Surface::BatchPredict, target),
-        Route::Explain(target) => (Surface::Explain, target),
-        Route::Embeddings(target) => (Surface::Embeddings, target),
-        Route::Classify(target) => (Surface::Classify, target),
-        Route::Moderations(target) => (Surface::Moderations, target),
-        Route::Rerank(target) => (Surface::Rerank, target),
-        Route::Score(target) => (Surface::Score, target),
-        Route::Infer(target) => match rpc {
-            Some(rpc) => (Surface::Grpc(rpc.form()), target),
-            None => (Surface::Infer, target),
-        },
-        Route::Generate(target) => (Surface::Generate, target),
-        Route::GenerateStream(target) => (Surface::GenerateStream, target),
-        _ => return None,
-    })
-}
-
 /// Answers a request whose body is announced but not yet sent. A request for an unknown model continues and is
 /// charged like any call. Otherwise the missing charge would reveal hidden models.
 fn judge_announced<P: Ports>(
@@ -336,6 +326,11 @@ fn describe<P: Ports>(
         kind: route.kind(),
         model: route.model(),
     };
+    // A limit that refuses a poll would keep a client from a result that it has paid for. The wait of a poll paces it.
+    if subject.kind == RouteKind::Operations {
+        operations::run_for_caller((ports, policies, catalogue), exchange, route, caller);
+        return describe::limited(ports, policies, catalogue, exchange, route, caller);
+    }
     let call = limits_call(exchange, route, subject, caller);
     let admission = admission::admit(ports, policies, exchange, &call)?;
     // The body holds the options of repository requests. Over gRPC they were read with the route.

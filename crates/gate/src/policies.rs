@@ -12,6 +12,7 @@ use penstock_policy::custom::{self, service::CustomService};
 use penstock_policy::disclosure::Disclosure;
 use penstock_policy::document;
 use penstock_policy::idempotency::{self, service::IdempotencyService};
+use penstock_policy::operations::{self, service::OperationsService};
 use penstock_policy::quota::{self, service::QuotaService};
 use penstock_policy::usage::service::UsageService;
 use penstock_tensor::Unknown;
@@ -32,6 +33,10 @@ pub struct Policies<P: Ports> {
     pub idempotency: P::Idempotency,
     /// The rules of idempotency.
     pub rules: idempotency::words::Rules,
+    /// The long-running calls.
+    pub operations: P::Operations,
+    /// The rules of long-running calls.
+    pub operation_rules: operations::words::Rules,
     /// The usage counters.
     pub usage: P::Usage,
     /// Whether calls are counted.
@@ -81,6 +86,7 @@ impl<P: Ports> Policies<P> {
             ports.log(&fallback);
         }
         let idempotency = ports.open_idempotency(&text).map_err(broken)?;
+        let operations = ports.open_operations(&text).map_err(broken)?;
         let usage = ports.open_usage(&text).map_err(broken)?;
         let custom = ports.open_custom(&text).map_err(broken)?;
         let mut custom_scope = custom.scope();
@@ -90,6 +96,8 @@ impl<P: Ports> Policies<P> {
         Ok(Self {
             scope: quota.scope(),
             rules: idempotency.rules(),
+            operation_rules: operations.rules(),
+            operations,
             counts: usage.enabled(),
             custom_scope,
             custom,

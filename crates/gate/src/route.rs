@@ -20,6 +20,16 @@ pub enum Route {
     OpenApi,
     /// `/docs`: a page on which the API description can be read and tried.
     Docs,
+    /// `/v1/operations`: the caller's operations.
+    OperationList(OperationForm),
+    /// `/v1/operations/{id}`: one operation, to read or to delete.
+    Operation(OperationTarget),
+    /// `/v1/operations/{id}:cancel`.
+    OperationCancel(OperationTarget),
+    /// `/v1/operations/{id}:wait`.
+    OperationWait(OperationTarget),
+    /// `/v1/operations/{id}/response`: the answer that a synchronous call would have got.
+    OperationResponse(OperationTarget),
     /// `/v1/usage`: the caller's own usage.
     Usage,
     /// `/v1/models`.
@@ -30,6 +40,10 @@ pub enum Route {
     Predict(Target),
     /// `/v1/models/{m}[/versions/{v}]:batchPredict`.
     BatchPredict(Target),
+    /// `/v1/models/{m}[/versions/{v}]:predictAsync`: a prediction as an operation.
+    PredictAsync(Target),
+    /// `/v1/models/{m}[/versions/{v}]:batchPredictAsync`: a batch as an operation.
+    BatchPredictAsync(Target),
     /// `/v1/models/{m}[/versions/{v}]:explain`.
     Explain(Target),
     /// `/v1/embeddings`; the model is named in the body.
@@ -118,7 +132,29 @@ pub struct Target {
     pub version: Option<String>,
 }
 
+/// The form in which operations are written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OperationForm {
+    /// `/v1/operations`: plain members.
+    Plain,
+    /// `/v1/tenants/{tenant}/operations`: the JSON of `google.longrunning.Operation`, for Google's client libraries.
+    Google {
+        /// The tenant as sent.
+        tenant: String,
+    },
+}
+
+/// An operation, as the caller names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OperationTarget {
+    /// The id as sent.
+    pub id: String,
+    /// The form of the answer.
+    pub form: OperationForm,
+}
+
 const READ: &str = "GET, HEAD";
+const READ_OR_DELETE: &str = "GET, HEAD, DELETE";
 const CALL: &str = "POST";
 const BOTH: &str = "GET, HEAD, POST";
 
@@ -129,6 +165,8 @@ impl Route {
             self,
             Route::Predict(_)
                 | Route::BatchPredict(_)
+                | Route::PredictAsync(_)
+                | Route::BatchPredictAsync(_)
                 | Route::Explain(_)
                 | Route::Embeddings(_)
                 | Route::Classify(_)
@@ -144,7 +182,15 @@ impl Route {
     /// Returns the kind of route that policies name.
     pub fn kind(&self) -> RouteKind {
         match self {
-            Route::Predict(_) | Route::BatchPredict(_) => RouteKind::Predict,
+            Route::Predict(_)
+            | Route::BatchPredict(_)
+            | Route::PredictAsync(_)
+            | Route::BatchPredictAsync(_) => RouteKind::Predict,
+            Route::OperationList(_)
+            | Route::Operation(_)
+            | Route::OperationCancel(_)
+            | Route::OperationWait(_)
+            | Route::OperationResponse(_) => RouteKind::Operations,
             Route::Explain(_) => RouteKind::Explain,
             Route::Embeddings(_) => RouteKind::Embeddings,
             Route::Classify(_) => RouteKind::Classify,
@@ -164,6 +210,8 @@ impl Route {
         match self {
             Route::Predict(target)
             | Route::BatchPredict(target)
+            | Route::PredictAsync(target)
+            | Route::BatchPredictAsync(target)
             | Route::Explain(target)
             | Route::Infer(target)
             | Route::Generate(target)
@@ -202,6 +250,8 @@ impl Route {
             Route::Docs => &["text/html"],
             Route::Infer(_) => &["application/json", "application/octet-stream"],
             Route::GenerateStream(_) => &["text/event-stream"],
+            // It has the type that the call asked for.
+            Route::OperationResponse(_) => &["application/json", "application/octet-stream"],
             _ => &["application/json"],
         }
     }
@@ -213,6 +263,8 @@ impl Route {
             Route::RepositoryIndex { .. }
             | Route::RepositoryLoad(_)
             | Route::RepositoryUnload(_) => CALL,
+            Route::Operation(_) => READ_OR_DELETE,
+            Route::OperationCancel(_) | Route::OperationWait(_) => CALL,
             Route::Extension(_) => BOTH,
             _ => READ,
         }
@@ -270,6 +322,11 @@ fn find(path: &str) -> Result<Option<Route>, Problem> {
         ["openapi.json"] => Some(Route::OpenApi),
         ["docs"] => Some(Route::Docs),
         ["v1", "usage"] => Some(Route::Usage),
+        ["v1", "operations", rest @ ..] => operation(rest, OperationForm::Plain),
+        ["v1", "tenants", tenant, "operations", rest @ ..] => {
+            let tenant = (*tenant).to_owned();
+            operation(rest, OperationForm::Google { tenant })
+        }
         ["v1", "embeddings"] => Some(Route::Embeddings(target("", None))),
         ["v1", "classify"] => Some(Route::Classify(target("", None))),
         ["v1", "moderations"] => Some(Route::Moderations(target("", None))),
@@ -323,6 +380,25 @@ fn v2_model(target: Target, what: &str) -> Option<Route> {
     }
 }
 
+/// Returns the route of the path segments below `operations`.
+fn operation(rest: &[&str], form: OperationForm) -> Option<Route> {
+    let target = |id: &str| OperationTarget {
+        id: id.to_owned(),
+        form: form.clone(),
+    };
+    match rest {
+        [] => Some(Route::OperationList(form)),
+        [id, "response"] => Some(Route::OperationResponse(target(id))),
+        [last] => match last.split_once(':') {
+            None => Some(Route::Operation(target(last))),
+            Some((id, "cancel")) => Some(Route::OperationCancel(target(id))),
+            Some((id, "wait")) => Some(Route::OperationWait(target(id))),
+            Some(_) => None,
+        },
+        _ => None,
+    }
+}
+
 /// Splits a custom method off the last segment: `magika:predict`, or `1:predict` below a model.
 fn v1_model(last: &str, model: Option<&str>) -> Option<Route> {
     let (name, verb) = match last.split_once(':') {
@@ -337,6 +413,8 @@ fn v1_model(last: &str, model: Option<&str>) -> Option<Route> {
         None => Some(Route::Model(target)),
         Some("predict") => Some(Route::Predict(target)),
         Some("batchPredict") => Some(Route::BatchPredict(target)),
+        Some("predictAsync") => Some(Route::PredictAsync(target)),
+        Some("batchPredictAsync") => Some(Route::BatchPredictAsync(target)),
         Some("explain") => Some(Route::Explain(target)),
         Some(_) => None,
     }

@@ -6,7 +6,7 @@
 
 use crate::record::Response;
 use crate::route::shorten;
-use penstock_core::{Caller, Code, RouteKind};
+use penstock_core::{Caller, Code, RouteKind, json};
 use serde::Serialize;
 
 /// The header with the audit record. The host removes it from the answer.
@@ -82,20 +82,7 @@ impl Trail {
             model: self.model.as_deref().map(shorten),
             model_version: version.as_deref(),
         };
-        let text = serde_json::to_string(&said).expect("plain text in plain members");
-        // A header value must be visible ASCII, so write other characters as JSON escapes.
-        let mut ascii = String::with_capacity(text.len());
-        for c in text.chars() {
-            if c.is_ascii() {
-                ascii.push(c);
-            } else {
-                let mut units = [0; 2];
-                for unit in c.encode_utf16(&mut units) {
-                    ascii.push_str(&format!("\\u{unit:04x}"));
-                }
-            }
-        }
-        response.push(HEADER, ascii);
+        response.push(HEADER, json::to_ascii(&said));
     }
 }
 

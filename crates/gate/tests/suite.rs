@@ -13,6 +13,7 @@ mod grpc;
 mod grpc_messages;
 mod oip;
 mod openapi;
+mod operations;
 mod policies;
 mod properties;
 mod repository;

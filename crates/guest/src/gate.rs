@@ -25,8 +25,8 @@ use bindings::penstock::models::models as wit_models;
 use bindings::penstock::validation::validation as wit_validation;
 use bindings::penstock::{adapter::adapter as wit_adapter, inference::inference as wit_inference};
 use bindings::penstock::{
-    idempotency::idempotency as wit_idempotency, policy::policy as wit_policy,
-    quota::quota as wit_quota, usage::usage as wit_usage,
+    idempotency::idempotency as wit_idempotency, operations::operations as wit_operations,
+    policy::policy as wit_policy, quota::quota as wit_quota, usage::usage as wit_usage,
 };
 
 /// The path at which the manifest mounts the operator's policy.
@@ -91,6 +91,7 @@ impl Services for WitPorts {
     type Quota = wit_quota::Policy;
     type Idempotency = wit_idempotency::Policy;
     type Usage = wit_usage::Policy;
+    type Operations = wit_operations::Policy;
     type Custom = wit_policy::Policy;
     type Cache = crate::cache::WitCache;
     type Rollouts = crate::models::WitRollouts;
@@ -113,6 +114,10 @@ impl Services for WitPorts {
 
     fn open_usage(&self, policy: &str) -> Result<Self::Usage, String> {
         wit_usage::Policy::open(policy)
+    }
+
+    fn open_operations(&self, policy: &str) -> Result<Self::Operations, String> {
+        wit_operations::Policy::open(policy)
     }
 
     fn open_custom(&self, policy: &str) -> Result<Self::Custom, String> {

@@ -23,6 +23,7 @@ pub mod inference;
     feature = "cache",
     feature = "idempotency",
     feature = "models",
+    feature = "operations",
     feature = "quota",
     feature = "usage"
 ))]
@@ -31,6 +32,8 @@ pub mod kv;
 pub mod models;
 #[cfg(feature = "nn")]
 pub mod nn;
+#[cfg(any(feature = "operations", feature = "gate"))]
+pub mod operations;
 #[cfg(any(feature = "quota", feature = "gate"))]
 pub mod quota;
 #[cfg(any(
@@ -39,6 +42,7 @@ pub mod quota;
     feature = "custom",
     feature = "gate",
     feature = "inference",
+    feature = "operations",
     feature = "validation",
     feature = "adapter",
     feature = "quota",

@@ -97,6 +97,10 @@ mod component {
                 admission: wit::Admission::new(admitted.admission),
             })
         }
+
+        fn settle_deferred(&self, receipt: String, ran: Option<u64>, now_ms: u64) {
+            QuotaService::settle_deferred(self, &receipt, ran, now_ms);
+        }
     }
 
     impl wit::GuestAdmission for KvAdmission<WitKv> {
@@ -113,6 +117,10 @@ mod component {
 
         fn refund_items(&self, now_ms: u64) -> Vec<wit::Header> {
             headers(AdmissionService::refund_items(self, now_ms))
+        }
+
+        fn receipt(&self) -> String {
+            AdmissionService::receipt(self)
         }
 
         fn settle(&self, compute_ms: u64, now_ms: u64) {
@@ -183,6 +191,10 @@ mod gate {
                 headers: headers(admitted.headers),
             })
         }
+
+        fn settle_deferred(&self, receipt: &str, ran: Option<u64>, now_ms: u64) {
+            self.settle_deferred(receipt, ran, now_ms);
+        }
     }
 
     impl AdmissionService for wit::Admission {
@@ -199,6 +211,10 @@ mod gate {
 
         fn refund_items(&self, now_ms: u64) -> Headers {
             headers(self.refund_items(now_ms))
+        }
+
+        fn receipt(&self) -> String {
+            self.receipt()
         }
 
         fn settle(&self, compute_ms: u64, now_ms: u64) {

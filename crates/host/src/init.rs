@@ -140,13 +140,16 @@ fn described(path: &Path, backends: &Backends) -> anyhow::Result<(Description, V
     Ok((description, files))
 }
 
+/// The name and the content of a file beside the contract.
+type FileToWrite = (&'static str, Vec<u8>);
+
 /// Guesses the model's adapter, lets it answer an example, and puts it into the contract. Returns the files to write,
 /// and the answer.
 fn adapted(
     made: &mut Made,
     graph: &Path,
     backends: &Backends,
-) -> anyhow::Result<(Vec<(&'static str, Vec<u8>)>, Option<String>)> {
+) -> anyhow::Result<(Vec<FileToWrite>, Option<String>)> {
     let guessed = guess::guess(&Facts {
         graph,
         description: &made.description,

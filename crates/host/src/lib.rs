@@ -5,6 +5,7 @@
 //! * [`up`], [`check`], [`init`], [`usage`], [`pulls`]: the commands; `prepare`: makes an application ready to serve;
 //! * [`settings`]: the operator's settings in `penstock.toml`; [`access`]: warnings about access;
 //! * [`jwks`], `https`: the key sets of token issuers;
+//! * `operations`: the unfinished operations of the store;
 //! * `guess`: the adapter that a model's files suggest, for `init`;
 //! * `listen`: the addresses that a server listens on; `signals`, `ending`: how the process ends;
 //! * [`log`]: the destination of log lines; `model_events`: log lines about the models.
@@ -21,6 +22,7 @@ pub mod jwks;
 mod listen;
 pub mod log;
 mod model_events;
+mod operations;
 mod prepare;
 pub mod pulls;
 pub mod settings;

@@ -9,6 +9,7 @@ use penstock_policy::cors::CorsSettings;
 use penstock_policy::disclosure::{self, Disclosure};
 use penstock_policy::document::MEMORY_PER_BODY;
 use penstock_policy::idempotency::IdempotencySettings;
+use penstock_policy::operations::OperationsSettings;
 use penstock_policy::quota::limits::{
     Algorithm, Backoff, DEFAULT_MAX_WAIT_MS, Limit, limit_faults,
 };
@@ -46,6 +47,8 @@ pub struct Settings {
     pub backoff: Backoff,
     /// `[idempotency]`: calls that may be repeated. Used by the component of that name.
     pub idempotency: IdempotencySettings,
+    /// `[operations]`: calls that run later. Used by the component of that name, and by this host, which runs them.
+    pub operations: OperationsSettings,
     /// `[usage]`: the usage counters. Used by the component of that name.
     pub usage: UsageSettings,
     /// `[[cache]]`: results that are kept. Used by the gate and the component of that name.
@@ -361,6 +364,7 @@ impl Settings {
             limits,
             backoff,
             idempotency,
+            operations,
             usage,
             cache,
             cors,
@@ -392,6 +396,7 @@ impl Settings {
         let sections = idempotency
             .faults()
             .into_iter()
+            .chain(operations.faults())
             .chain(usage.faults())
             .chain(cors.faults());
         faults.extend(sections.map(|(setting, message)| (setting.to_owned(), message)));

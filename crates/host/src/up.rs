@@ -6,6 +6,7 @@ use crate::ending;
 use crate::jwks;
 use crate::listen::Reserved;
 use crate::model_events::{note_all, statistics};
+use crate::operations;
 use crate::prepare::several;
 pub use crate::prepare::{Prepared, prepare, prepare_with};
 use crate::pulls::{AtStart, Pulls};
@@ -36,6 +37,9 @@ use std::time::{Duration, Instant};
 
 /// The variable with the prefix of the server's own headers, for components.
 const HOST_TOKEN: &str = "PENSTOCK_HOST_TOKEN";
+
+/// Time in which running operations are given back when the server stops. It is part of the time that ending takes anyway.
+const GIVE_BACK_TIME: Duration = Duration::from_millis(500);
 
 /// The store that the auth component keeps keys in.
 const KEY_STORE: &str = admin::STORE;
@@ -86,6 +90,7 @@ const CLOSING: Duration = Duration::from_millis(500);
 
 async fn serve(options: UpOptions) -> anyhow::Result<()> {
     let started = Instant::now();
+    let started_ms = operations::unix_ms();
     let mut settings = Settings::load(&options.app.policy).map_err(several)?;
     let is_local = options.listen.ip().is_loopback();
     settings.models.derive.get_or_insert(is_local);
@@ -117,6 +122,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
     // Components that open the models themselves need no load here.
     let loaded = Arc::new(AtomicBool::new(!prepared.runs_models));
     let pull_state = pulls.as_ref().map(Pulls::state);
+    let operation_store = prepared.source.stores.store(operations::STORE).cloned();
     let server_options = ServerOptions {
         tls,
         audit: audit.clone(),
@@ -126,6 +132,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
             loaded.clone(),
             pull_state.clone(),
         )),
+        work: operations::work(&settings.operations, operation_store.as_ref(), started_ms),
     };
     let server = Server::with(entry, server_settings(&settings), server_options);
     let origin = format!("{scheme}://{address}");
@@ -139,7 +146,9 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
     let (stop, hurry) = signals::stop_and_hurry()?;
     let administrating = admin.map(Admin::serve);
     let key_sets = fetch_key_sets(&settings, &options, &prepared.source.stores);
+    let working = operation_store.map(|store| tokio::spawn(operations::run(server.clone(), store)));
     let left = server.serve_until(listener, stop, hurry).await;
+    stop_operations(&server, working).await;
     if let Some(administrating) = administrating {
         administrating.stop().await;
     }
@@ -159,6 +168,19 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
     }
     log_end(&server, &prepared.repository, left);
     Ok(())
+}
+
+/// Stops the runs of operations, and gives them back to the store.
+async fn stop_operations(server: &Server, working: Option<tokio::task::JoinHandle<()>>) {
+    server.stop_operations();
+    if let Some(mut working) = working
+        && tokio::time::timeout(GIVE_BACK_TIME, &mut working)
+            .await
+            .is_err()
+    {
+        tracing::warn!("some operations were not given back; they run again after their lease");
+        working.abort();
+    }
 }
 
 /// Tells components about this server through their environment. Returns the token at the beginning of its headers.

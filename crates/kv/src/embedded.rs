@@ -610,6 +610,10 @@ impl Store for EmbeddedStore {
         format!("embedded ({})", self.inner.settings.directory.display())
     }
 
+    fn is_exclusive(&self) -> bool {
+        true
+    }
+
     fn get<'a>(&'a self, kv_key: &'a str) -> Reply<'a, Option<Vec<u8>>> {
         let value = self.inner.read(kv_key);
         Reply::ready(value.map(|value| value.map(|value| value.to_vec())))

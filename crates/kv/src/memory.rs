@@ -339,6 +339,10 @@ impl Store for MemoryStore {
         )
     }
 
+    fn is_exclusive(&self) -> bool {
+        true
+    }
+
     fn get<'a>(&'a self, kv_key: &'a str) -> Reply<'a, Option<Vec<u8>>> {
         Reply::ready(self.read(kv_key, |value| value.map(Value::to_vec)))
     }

@@ -130,6 +130,11 @@ pub trait Store: Send + Sync + 'static {
         true
     }
 
+    /// Whether no other process can use the store while this one has it open.
+    fn is_exclusive(&self) -> bool {
+        false
+    }
+
     /// The value of an entry.
     fn get<'a>(&'a self, kv_key: &'a str) -> Reply<'a, Option<Vec<u8>>>;
     /// The values of several entries, in their order.

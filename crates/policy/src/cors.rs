@@ -26,7 +26,7 @@ pub const DEFAULT_MAX_AGE_S: u32 = 600;
 pub const MAX_MAX_AGE_S: u32 = 86_400;
 
 /// Request headers of this API.
-const REQUEST_HEADERS: [&str; 15] = [
+const REQUEST_HEADERS: [&str; 16] = [
     "accept",
     "api-key",
     "authorization",
@@ -37,6 +37,7 @@ const REQUEST_HEADERS: [&str; 15] = [
     "idempotency-key",
     "if-none-match",
     "inference-header-content-length",
+    "prefer",
     "signature",
     "signature-input",
     "x-api-key",
@@ -45,7 +46,7 @@ const REQUEST_HEADERS: [&str; 15] = [
 ];
 
 /// Answer headers of this API.
-const ANSWER_HEADERS: [&str; 22] = [
+const ANSWER_HEADERS: [&str; 24] = [
     "accept-encoding",
     "age",
     "allow",
@@ -55,6 +56,8 @@ const ANSWER_HEADERS: [&str; 22] = [
     "idempotency-replayed",
     "inference-header-content-length",
     "link",
+    "location",
+    "preference-applied",
     "ratelimit",
     "ratelimit-policy",
     "retry-after",

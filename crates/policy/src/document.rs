@@ -7,6 +7,7 @@ use crate::cache::settings::{self as cache_settings, CacheEntry};
 use crate::cors::CorsSettings;
 use crate::disclosure::{self, Disclosure};
 use crate::idempotency::IdempotencySettings;
+use crate::operations::OperationsSettings;
 use crate::quota::QuotaDocument;
 use crate::quota::limits::{Backoff, Limit};
 use crate::usage::UsageSettings;
@@ -99,6 +100,17 @@ pub fn usage(text: &str) -> Result<UsageSettings, String> {
     }
     let Document { usage } = read(text)?;
     checked("usage", usage.faults(), usage)
+}
+
+/// Reads `[operations]`; the error is a sentence for the operator.
+pub fn operations(text: &str) -> Result<OperationsSettings, String> {
+    #[derive(Deserialize)]
+    struct Document {
+        #[serde(default)]
+        operations: OperationsSettings,
+    }
+    let Document { operations } = read(text)?;
+    checked("operations", operations.faults(), operations)
 }
 
 /// Reads `[validation]`; the error is a sentence for the operator.

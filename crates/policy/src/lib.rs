@@ -8,6 +8,7 @@
 //! * [`document`]: finds the settings of each policy;
 //! * [`quota`]: how much each caller may use, and the headers that report it;
 //! * [`idempotency`]: whether a call that may be a retry is run, replayed or refused;
+//! * [`operations`]: calls that are accepted now and run later, with their results;
 //! * [`rollout`]: which version of a model answers, and when a canary is rolled back;
 //! * [`services`]: the services of all policies, as the gate gets them;
 //! * [`usage`]: the counts of calls, for reports;
@@ -21,6 +22,7 @@ pub mod custom;
 pub mod disclosure;
 pub mod document;
 pub mod idempotency;
+pub mod operations;
 pub mod pattern;
 pub mod quota;
 pub mod rollout;

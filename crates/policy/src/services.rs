@@ -6,6 +6,7 @@ use crate::auth::words::Environment;
 use crate::cache::service::CacheService;
 use crate::custom::service::CustomService;
 use crate::idempotency::service::IdempotencyService;
+use crate::operations::service::OperationsService;
 use crate::quota::service::QuotaService;
 use crate::rollout::service::RolloutService;
 use crate::usage::service::UsageService;
@@ -20,6 +21,8 @@ pub trait Services {
     type Idempotency: IdempotencyService;
     /// The usage counters of the policy.
     type Usage: UsageService;
+    /// The long-running calls of the policy.
+    type Operations: OperationsService;
     /// The policy of the operator's own.
     type Custom: CustomService;
     /// The cache of results.
@@ -35,6 +38,8 @@ pub trait Services {
     fn open_idempotency(&self, policy: &str) -> Result<Self::Idempotency, String>;
     /// Opens the usage counters of a policy.
     fn open_usage(&self, policy: &str) -> Result<Self::Usage, String>;
+    /// Opens the long-running calls of a policy.
+    fn open_operations(&self, policy: &str) -> Result<Self::Operations, String>;
     /// Opens the policy of the operator's own.
     fn open_custom(&self, policy: &str) -> Result<Self::Custom, String>;
     /// Opens the cache. The gate knows which models have one.

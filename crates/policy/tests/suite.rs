@@ -1,5 +1,6 @@
 //! The tests of this crate, as one binary.
 
+mod operations_common;
 mod quota_common;
 
 mod auth;
@@ -9,9 +10,13 @@ mod auth_tokens;
 mod batched_reads;
 mod cache;
 mod idempotency;
+mod operations;
+mod operations_queue;
+mod operations_sim;
 mod properties;
 mod quota_announced;
 mod quota_behaviour;
+mod quota_deferred;
 mod quota_limits;
 mod quota_sim;
 mod rollout;

@@ -8,6 +8,7 @@
 //! * `http1`, `http2`: one connection; `rest`, `framing`, `frames`, `activity`: its activity; `io`: its bytes;
 //! * `admission`, `upload`, `respond`: one request: its head, its body, its answer;
 //! * `grpc`, `grpc_head`, `grpc_messages`, `grpc_answer`: the same over gRPC;
+//! * [`work`], `workers`: the queue of operations; their runs, and clients that wait for them;
 //! * `state`: the limits and their present use; [`settings`]: the operator's settings.
 
 mod accept;
@@ -41,6 +42,9 @@ mod state;
 pub mod tls;
 mod upload;
 mod wait;
+pub mod work;
+mod workers;
 
 pub use entry_point::EntryPoint;
 pub use state::{NotReady, Server, ServerOptions};
+pub use work::WorkSettings;

@@ -161,6 +161,9 @@ impl Server {
         if let Some(bytes) = asks {
             facts.insert("asks".to_owned(), json!({ "bytes": bytes }));
         }
+        if let Some(place) = self.queue_place(parts.uri.path()) {
+            facts.insert("queue".to_owned(), place);
+        }
         if facts.is_empty() {
             return;
         }
@@ -213,10 +216,14 @@ impl Server {
         let body = self
             .received(body, deadline, asks_first, asked, client.address)
             .await?;
-        let Ok(_permit) = self.in_flight.try_acquire() else {
-            return Err(self.overloaded());
+        let answered = {
+            let Ok(_permit) = self.in_flight.try_acquire() else {
+                return Err(self.overloaded());
+            };
+            self.pass((parts, body), deadline, asked).await?
         };
-        self.pass((parts, body), deadline, asked).await
+        // A client that waits for an operation takes no place from others.
+        Ok(self.follow(answered).await)
     }
 
     /// Asks components whether they would accept a request of which only the head has come (RFC 9110 §10.1.1). Returns

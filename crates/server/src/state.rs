@@ -7,6 +7,7 @@ use crate::audit::Audit;
 use crate::proxies::Proxies;
 use crate::settings::ServerSettings;
 use crate::tls::Tls;
+use crate::work::{Work, WorkSettings};
 use http::HeaderValue;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -43,6 +44,8 @@ pub struct ServerOptions {
     /// Gives the reason why the server takes no new work, if it takes none, in plain ASCII. It is called for each
     /// health check.
     pub not_ready: Option<NotReady>,
+    /// What runs operations. Without it, this host runs none.
+    pub work: Option<WorkSettings>,
 }
 
 /// Gives the reason why a server takes no new work.
@@ -72,6 +75,7 @@ pub struct Server {
     /// gRPC streams that are open.
     pub(crate) open_streams: AtomicU64,
     pub(crate) phase: watch::Sender<Phase>,
+    pub(crate) work: Option<Arc<Work>>,
     pub(crate) open: AtomicU64,
     /// The values of `Keep-Alive` in HTTP/1.1 answers: usually, and while connections are scarce.
     pub(crate) keep_alive: [Option<HeaderValue>; 2],
@@ -99,6 +103,10 @@ impl Server {
             entry_point,
             proxies: Proxies::new(settings.trusted_proxies.clone(), settings.forwarded_header),
             hsts: hsts.and_then(|s| HeaderValue::from_str(&format!("max-age={s}")).ok()),
+            // Components are reached only with the token.
+            work: (options.work.clone())
+                .filter(|work| work.operations.enabled && options.token.is_some())
+                .map(|work| Arc::new(Work::new(work))),
             options,
             addresses: Arc::default(),
             connections: Arc::new(Semaphore::new(settings.max_connections as usize)),

@@ -1,6 +1,7 @@
 //! Counts the calls that a gate makes. In a component, each is a call of another component or of the host.
 
 use penstock_core::Caller;
+use penstock_core::OperationId;
 use penstock_core::headers::Headers;
 use penstock_gate::ports::{AdapterPort, AdapterRefusal, ContractPort, Item, ParsedBody, Step};
 use penstock_policy::auth::service::AuthService;
@@ -11,6 +12,8 @@ use penstock_policy::custom::service::{AdmissionService as CustomAdmission, Cust
 use penstock_policy::custom::words as custom;
 use penstock_policy::idempotency::service::{AttemptService, IdempotencyService};
 use penstock_policy::idempotency::words as idempotency;
+use penstock_policy::operations::service::OperationsService;
+use penstock_policy::operations::{Cancelled, words as operations};
 use penstock_policy::quota::service::{AdmissionService, QuotaService};
 use penstock_policy::quota::words as quota;
 use penstock_policy::rollout::service::RolloutService;
@@ -112,6 +115,10 @@ impl<T: QuotaService> QuotaService for Counted<T> {
             headers: admitted.headers,
         })
     }
+
+    fn settle_deferred(&self, receipt: &str, ran: Option<u64>, now_ms: u64) {
+        self.call().settle_deferred(receipt, ran, now_ms);
+    }
 }
 
 impl<T: AdmissionService> AdmissionService for Counted<T> {
@@ -126,6 +133,10 @@ impl<T: AdmissionService> AdmissionService for Counted<T> {
 
     fn refund_items(&self, now_ms: u64) -> Headers {
         self.call().refund_items(now_ms)
+    }
+
+    fn receipt(&self) -> String {
+        self.call().receipt()
     }
 
     fn settle(&self, compute_ms: u64, now_ms: u64) {
@@ -304,5 +315,107 @@ impl<T: AdapterPort> AdapterPort for Counted<T> {
 
     fn advance(&self, outputs: Vec<Tensor>) -> Result<Step, String> {
         self.call().advance(outputs)
+    }
+}
+
+impl<T: OperationsService> OperationsService for Counted<T> {
+    fn rules(&self) -> operations::Rules {
+        self.call().rules()
+    }
+
+    fn accept(
+        &self,
+        submission: operations::Submission,
+        now_ms: u64,
+        random: u128,
+    ) -> Result<OperationId, operations::Refusal> {
+        self.call().accept(submission, now_ms, random)
+    }
+
+    fn get(
+        &self,
+        id: &OperationId,
+        tenant: Option<&str>,
+        with_body: bool,
+        now_ms: u64,
+    ) -> Result<Option<operations::Operation>, operations::Refusal> {
+        self.call().get(id, tenant, with_body, now_ms)
+    }
+
+    fn list(
+        &self,
+        tenant: &str,
+        start: Option<(u64, u64)>,
+        most: u32,
+        now_ms: u64,
+    ) -> Result<operations::Listing, operations::Refusal> {
+        self.call().list(tenant, start, most, now_ms)
+    }
+
+    fn cancel(
+        &self,
+        id: &OperationId,
+        tenant: &str,
+        now_ms: u64,
+    ) -> Result<Option<Cancelled>, operations::Refusal> {
+        self.call().cancel(id, tenant, now_ms)
+    }
+
+    fn delete(
+        &self,
+        id: &OperationId,
+        tenant: &str,
+        now_ms: u64,
+    ) -> Result<Option<operations::Operation>, operations::Refusal> {
+        self.call().delete(id, tenant, now_ms)
+    }
+
+    fn claim(
+        &self,
+        id: &OperationId,
+        holder: &str,
+        dead_before_ms: u64,
+        now_ms: u64,
+    ) -> Result<operations::Claim, operations::Refusal> {
+        self.call().claim(id, holder, dead_before_ms, now_ms)
+    }
+
+    fn complete(
+        &self,
+        id: &OperationId,
+        run: (u32, u32),
+        end: operations::End,
+        now_ms: u64,
+    ) -> Result<bool, operations::Refusal> {
+        self.call().complete(id, run, end, now_ms)
+    }
+
+    fn give_back(
+        &self,
+        id: &OperationId,
+        run: (u32, u32),
+        error: (String, String),
+        at: (u64, u64),
+    ) -> Result<u64, operations::Refusal> {
+        self.call().give_back(id, run, error, at)
+    }
+
+    fn renew(
+        &self,
+        id: &OperationId,
+        holder: &str,
+        now_ms: u64,
+    ) -> Result<operations::Renewal, operations::Refusal> {
+        self.call().renew(id, holder, now_ms)
+    }
+
+    fn abandon(
+        &self,
+        id: &OperationId,
+        holder: &str,
+        why: operations::Abandoned,
+        at: (u64, u64),
+    ) -> Result<Option<u64>, operations::Refusal> {
+        self.call().abandon(id, holder, why, at)
     }
 }

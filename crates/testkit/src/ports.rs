@@ -14,6 +14,7 @@ use penstock_policy::auth::service::KvAuth;
 use penstock_policy::auth::words::Environment;
 use penstock_policy::cache::service::KvCache;
 use penstock_policy::idempotency::service::KvIdempotency;
+use penstock_policy::operations::service::KvOperations;
 use penstock_policy::quota::service::{AdmissionService, KvAdmission, KvQuota, QuotaService};
 use penstock_policy::quota::words as quota;
 use penstock_policy::rollout::service::KvRollouts;
@@ -169,6 +170,7 @@ impl Services for InMemory {
     type Quota = Counted<NotedQuota>;
     type Idempotency = Counted<KvIdempotency<MemoryKv>>;
     type Usage = Counted<KvUsage<MemoryKv>>;
+    type Operations = Counted<KvOperations<MemoryKv>>;
     type Custom = Counted<ScriptedPolicy>;
     type Cache = Counted<KvCache<MemoryKv>>;
     type Rollouts = Counted<KvRollouts<MemoryKv>>;
@@ -192,6 +194,10 @@ impl Services for InMemory {
 
     fn open_usage(&self, text: &str) -> Result<Self::Usage, String> {
         Ok(self.calls.of(KvUsage::open(text, self.kv.clone())?))
+    }
+
+    fn open_operations(&self, text: &str) -> Result<Self::Operations, String> {
+        Ok(self.calls.of(KvOperations::open(text, self.kv.clone())?))
     }
 
     fn open_custom(&self, _text: &str) -> Result<Self::Custom, String> {
@@ -608,6 +614,13 @@ impl QuotaService for NotedQuota {
             headers: admitted.headers,
         })
     }
+
+    fn settle_deferred(&self, receipt: &str, ran: Option<u64>, now_ms: u64) {
+        self.log
+            .borrow_mut()
+            .push(format!("settle deferred {ran:?}"));
+        self.quota.settle_deferred(receipt, ran, now_ms);
+    }
 }
 
 impl AdmissionService for NotedAdmission {
@@ -624,6 +637,10 @@ impl AdmissionService for NotedAdmission {
     fn refund_items(&self, now_ms: u64) -> Headers {
         self.log.borrow_mut().push("refund".to_owned());
         self.admission.refund_items(now_ms)
+    }
+
+    fn receipt(&self) -> String {
+        self.admission.receipt()
     }
 
     fn settle(&self, compute_ms: u64, now_ms: u64) {

@@ -14,7 +14,7 @@ async function main() {
   const outputs = inferred.data && "outputs" in inferred.data ? inferred.data.outputs : [];
   console.log(
     JSON.stringify({
-      predicted: predicted.data?.predictions[0].b,
+      predicted: predicted.data && "predictions" in predicted.data ? predicted.data.predictions[0].b : null,
       inferred: outputs[0].data,
       missing: missing.error && "error" in missing.error ? missing.error.error.code : null,
     }),

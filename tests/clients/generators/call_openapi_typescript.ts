@@ -13,10 +13,10 @@ async function main() {
     body: { inputs: [{ name: "a", datatype: "FP32", shape: [1, 4], data: [1, 2, 3, 4] }] },
   });
   const missing = await client.GET("/v1/models/{model}", { params: { path: { model: "nothing" } } });
-  const outputs = typeof inferred.data === "object" ? inferred.data.outputs : [];
+  const outputs = typeof inferred.data === "object" && "outputs" in inferred.data ? inferred.data.outputs : [];
   console.log(
     JSON.stringify({
-      predicted: predicted.data?.predictions[0].b,
+      predicted: predicted.data && "predictions" in predicted.data ? predicted.data.predictions[0].b : null,
       inferred: outputs[0].data,
       missing: missing.error && "error" in missing.error ? (missing.error.error as { code: string }).code : null,
     }),

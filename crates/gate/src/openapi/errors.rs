@@ -15,12 +15,20 @@ pub enum Kind {
     Call,
     /// Loads or unloads a model.
     Control,
+    /// Reads or ends a long-running call.
+    Operations,
 }
 
-const ALL: [Kind; 4] = [Kind::Probe, Kind::Read, Kind::Call, Kind::Control];
+const ALL: [Kind; 5] = [
+    Kind::Probe,
+    Kind::Read,
+    Kind::Call,
+    Kind::Control,
+    Kind::Operations,
+];
 
 /// The kinds of operations that exist. `true` stands for the Open Inference Protocol's form of errors.
-const FORMS: [(Kind, bool); 7] = [
+const FORMS: [(Kind, bool); 8] = [
     (Kind::Probe, false),
     (Kind::Probe, true),
     (Kind::Read, false),
@@ -28,14 +36,16 @@ const FORMS: [(Kind, bool); 7] = [
     (Kind::Call, false),
     (Kind::Call, true),
     (Kind::Control, true),
+    (Kind::Operations, false),
 ];
 
 /// Returns the kinds of operations that can return a code. The match is exhaustive, so a new code must be classified
 /// before it compiles.
 fn kinds(code: Code) -> &'static [Kind] {
-    use Kind::{Call, Control, Read};
+    use Kind::{Call, Control, Operations, Read};
     const EVERY: &[Kind] = &ALL;
     const KNOWN: &[Kind] = &[Read, Call, Control];
+    const CALLERS: &[Kind] = &[Read, Call, Control, Operations];
     const BODIES: &[Kind] = &[Call, Control];
     match code {
         Code::MalformedRequest
@@ -59,18 +69,15 @@ fn kinds(code: Code) -> &'static [Kind] {
         | Code::SignatureReplayed
         | Code::PermissionDenied
         | Code::TenantDisabled
-        | Code::UnknownModel
+        | Code::InvalidParameter
+        | Code::StoreUnavailable => CALLERS,
+        Code::UnknownModel
         | Code::UnknownVersion
         | Code::VersionGone
-        | Code::InvalidParameter
         | Code::QuotaExceeded
-        | Code::ModelNotReady
-        | Code::StoreUnavailable => KNOWN,
-        Code::MalformedJson
-        | Code::InvalidBody
-        | Code::InvalidContentCoding
-        | Code::UnsupportedMediaType
-        | Code::FailedPrecondition => BODIES,
+        | Code::ModelNotReady => KNOWN,
+        Code::InvalidBody | Code::FailedPrecondition => &[Call, Control, Operations],
+        Code::MalformedJson | Code::InvalidContentCoding | Code::UnsupportedMediaType => BODIES,
         Code::IdempotencyKeyMissing
         | Code::IdempotencyKeyInvalid
         | Code::IdempotencyInFlight
@@ -85,6 +92,7 @@ fn kinds(code: Code) -> &'static [Kind] {
         | Code::NotCached => &[Call],
         // Statistics and the index, control, and parameters of a call return this code.
         Code::NotSupported => &[Read, Control, Call],
+        Code::UnknownOperation => &[Operations],
         // Only the admin API, which has another address, and gRPC return these codes.
         Code::UnknownResource | Code::AlreadyExists | Code::MalformedProtobuf => &[],
     }

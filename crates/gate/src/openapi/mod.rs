@@ -26,7 +26,7 @@ pub(crate) use serve::serve;
 
 use serde_json::{Map, Value, json};
 
-/// The most bytes that descriptions of models add to the document. The descriptions of the methods take about 100 KB
+/// The most bytes that descriptions of models add to the document. The descriptions of the methods take about 250 KB
 /// more.
 pub const MAX_DOCUMENT_BYTES: usize = 2 << 20;
 

@@ -4,6 +4,7 @@
 //! A call that a limit refuses charges no other limit and makes no claim. A call with an invalid body is charged its
 //! request and its bytes. A replay is charged a request and its bytes, and no items.
 
+use super::accept::{self, Accepting};
 use super::admission::{self, Admission};
 use super::idempotency::{self, Attempt, Claim, Earlier};
 use super::limits;
@@ -77,9 +78,13 @@ fn steps<P: Ports>(
     let coding = coding_of(exchange)?;
     check_size(request, &opened.contract)?;
 
+    let mut retry_of = None;
     let attempt = match idempotency::look(call, (name.as_str(), target), coding)? {
         Earlier::Unkeyed => None,
-        Earlier::Free(attempt) => Some(attempt),
+        Earlier::Free(attempt, key) => {
+            retry_of = Some(key);
+            Some(attempt)
+        }
         Earlier::Done(kept) => {
             exchange.headers.forget_version();
             return idempotency::replay(exchange, kept);
@@ -92,6 +97,9 @@ fn steps<P: Ports>(
         exchange.headers.answer_by(&serving);
     }
 
+    let deferred = call
+        .deferral
+        .decide(&call.policies.operation_rules, work.items())?;
     let charged = admission.limits.as_ref();
     let charged = charged.filter(|_| call.policies.scope.items);
     limits::charge_items(charged, exchange, work.items())?;
@@ -110,6 +118,21 @@ fn steps<P: Ports>(
         }
     };
 
+    if deferred {
+        let accepting = Accepting {
+            call,
+            admission,
+            model: name.as_str(),
+            serving: &serving,
+            items: work.items(),
+            retry_of,
+        };
+        let result = accept::accept(accepting, exchange);
+        if result.is_err() {
+            limits::refund_items(charged, exchange);
+        }
+        return record(call, attempt.as_ref(), result, meter, exchange);
+    }
     let place = (opened, name.as_str(), &serving);
     let result = run(call, place, work, meter, exchange);
     if ran_nothing(&result, meter) {
@@ -118,6 +141,34 @@ fn steps<P: Ports>(
     let rollouts = (ports, catalogue.rollouts());
     count_for_canary(rollouts, (name.as_str(), &serving), meter);
     record(call, attempt.as_ref(), result, meter, exchange)
+}
+
+/// Runs a call that was accepted as an operation. Its caller was admitted, its charges were made, and its version was chosen
+/// then.
+pub(super) fn resume<P: Ports>(
+    call: &ModelCall<'_, P>,
+    catalogue: &mut Option<Catalogue<P>>,
+    target: &Target,
+    meter: &mut Meter,
+    exchange: &mut Exchange<'_>,
+) -> Result<Response, Problem> {
+    let catalogue = known(catalogue, call.ports);
+    let (ports, request) = (call.ports, call.request);
+    let caller = (call.caller, call.context);
+    let (model, serving) = version::choose(ports, catalogue, target, request, None, caller)?;
+    let name = model.name.clone();
+    meter.model = Some(name.as_str().to_owned());
+    exchange.headers.answer_by(&serving);
+    let opened = &*model.open(ports)?;
+    let coding = coding_of(exchange)?;
+    let work = surface::decode(call, opened, (name.as_str(), target), coding)?;
+    run(
+        call,
+        (opened, name.as_str(), &serving),
+        work,
+        meter,
+        exchange,
+    )
 }
 
 /// Returns the body's coding. The 415 answer to an unsupported coding lists the supported ones.

@@ -5,6 +5,7 @@ use crate::coding::{self, Coding};
 use crate::exchange::Exchange;
 use crate::grpc::serve;
 use crate::ports::{Ports, Services};
+use crate::prefer::{Preferences, RESPOND_ASYNC};
 use crate::record::{Request, Response};
 use crate::route::{Target, percent_decoded, shorten};
 use crate::version;
@@ -127,10 +128,23 @@ pub(super) fn look<P: Ports>(
         call.context.unix_ms,
     );
     match looked.map_err(Refusal::problem)? {
-        Lookup::Free(attempt) => Ok(Earlier::Free(attempt)),
+        Lookup::Free(attempt) => Ok(Earlier::Free(
+            attempt,
+            match call.deferral.may_apply(&policies.operation_rules) {
+                true => key_of(call_name, &fingerprint, request),
+                false => String::new(),
+            },
+        )),
         Lookup::Done(kept) => Ok(Earlier::Done(kept)),
         Lookup::Unprotected => Ok(Earlier::Unkeyed),
     }
+}
+
+/// Returns a text that all retries of a call with an idempotency key have in common.
+fn key_of(route: &str, fingerprint: &Fingerprint, request: &Request) -> String {
+    let key = request.header("idempotency-key").unwrap_or_default();
+    let key = String::from_utf8_lossy(key);
+    format!("{route}\n{}\n{key}", fingerprint.as_str())
 }
 
 /// Ends a claimed run. Keeps an answer that is to be replayed; otherwise releases the claim.
@@ -210,8 +224,9 @@ fn parameters(request: &Request) -> Result<String, Problem> {
 pub(super) enum Earlier<A> {
     /// The call has no key, or is not protected.
     Unkeyed,
-    /// There is no earlier call, so this call may claim the key.
-    Free(A),
+    /// There is no earlier call, so this call may claim the key. The text is the same for all retries of the call; it is empty
+    /// for a call that cannot become an operation.
+    Free(A, String),
     /// An earlier call completed with this answer.
     Done(StoredAnswer),
 }
@@ -256,5 +271,9 @@ pub(super) fn replay(exchange: &mut Exchange<'_>, kept: StoredAnswer) -> Result<
         response.push(&name, value);
     }
     exchange.headers.is_replay = true;
+    // The call became an operation.
+    if status == 202 && Preferences::of(exchange.request).respond_async {
+        exchange.headers.preference_applied = Some(RESPOND_ASYNC);
+    }
     Ok(response)
 }

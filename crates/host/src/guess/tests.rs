@@ -393,7 +393,8 @@ fn vectors_need_a_file_that_says_how_they_are_pooled() {
             .collect();
         Beside::new(&all)
     };
-    let proposal = beside(&[("1_Pooling/config.json", &mean)]).adapter(&texts(&[hidden.clone()]));
+    let proposal =
+        beside(&[("1_Pooling/config.json", &mean)]).adapter(&texts(std::slice::from_ref(&hidden)));
     assert!(proposal.open.is_empty(), "{:?}", proposal.open);
     assert_eq!(proposal.config["pooling"], "mean");
     // Two positions of such models come before those of the text.
@@ -420,8 +421,8 @@ fn vectors_need_a_file_that_says_how_they_are_pooled() {
             "have 6 numbers",
         ),
     ] {
-        let proposal =
-            beside(&[("1_Pooling/config.json", &file)]).adapter(&texts(&[hidden.clone()]));
+        let proposal = beside(&[("1_Pooling/config.json", &file)])
+            .adapter(&texts(std::slice::from_ref(&hidden)));
         assert!(proposal.open[0].contains(question), "{:?}", proposal.open);
     }
     let dense = json!([{ "type": "sentence_transformers.models.Dense" }]);
@@ -434,14 +435,14 @@ fn vectors_need_a_file_that_says_how_they_are_pooled() {
 fn inputs_that_no_adapter_gives_are_asked_about() {
     let hidden = port("last_hidden_state", TensorType::Fp32, &["N", "T", "6"]);
     let beside = Beside::new(&[("tokenizer.json", &json!({}))]);
-    let mut more = texts(&[hidden.clone()]);
+    let mut more = texts(std::slice::from_ref(&hidden));
     more.inputs
         .push(port("position_ids", TensorType::I64, &["N", "T"]));
     assert!(beside.question(&more).contains("position_ids"));
-    let mut narrow = texts(&[hidden.clone()]);
+    let mut narrow = texts(std::slice::from_ref(&hidden));
     narrow.inputs[0] = port("input_ids", TensorType::I32, &["N", "T"]);
     assert!(beside.question(&narrow).contains("INT64"));
-    let mut gap = texts(&[hidden.clone()]);
+    let mut gap = texts(std::slice::from_ref(&hidden));
     gap.inputs[1] = port("token_type_ids", TensorType::I64, &["N", "T"]);
     assert!(beside.question(&gap).contains("without an attention_mask"));
     let asked = Beside::new(&[]).question(&texts(&[hidden]));

@@ -132,6 +132,43 @@ impl Core {
         Ok((model, bytes))
     }
 
+    /// Returns the memory in bytes that a run may hold.
+    fn run_memory_bytes(&self, contract: &Contract) -> usize {
+        (contract.engine.run_memory_bytes).map_or(self.settings.run_memory_bytes, |bytes| {
+            usize::try_from(bytes).unwrap_or(usize::MAX)
+        })
+    }
+
+    /// Refuses a load while too many loads that were given up still run.
+    fn few_are_abandoned(&self, version: u64) -> Result<(), NnError> {
+        let abandoned = self.abandoned_loads.load(Ordering::SeqCst);
+        if abandoned >= MAX_ABANDONED_LOADS {
+            return Err(NnError::runtime(format!(
+                "version {version} was not loaded: {abandoned} loads that were given up are still running, which is \
+                 the maximum; correct their graphs, and restart the server"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Returns the operator libraries that a contract asks for.
+    fn operator_libraries(&self, contract: &Contract) -> Result<Vec<PathBuf>, NnError> {
+        let names = contract.engine.operators.iter();
+        let libraries = names.map(|name| {
+            let library = self.settings.operators.get(name).ok_or_else(|| {
+                let known = listed(self.settings.operators.keys().map(String::as_str));
+                NnError::unsupported(format!(
+                    "model.toml asks for the operator library {}, and the server's settings have {}; name its file under \
+                     [models.operators] in the server's settings",
+                    quoted(name),
+                    if known.is_empty() { "none" } else { known.as_str() }
+                ))
+            })?;
+            Ok(library.clone())
+        });
+        libraries.collect()
+    }
+
     /// Corrects a contract that was derived from this version's graph, if runs gave other shapes than the graph declares.
     /// This happens once for each derived contract, and costs a second load. Returns the outcome of this load.
     fn corrected(

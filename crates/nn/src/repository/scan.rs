@@ -263,7 +263,7 @@ fn digest(files: impl Iterator<Item = File>) -> Stamp {
 ///
 /// With `derive`, a folder without a contract has one that is derived from the graph of its highest version. If a run
 /// contradicted that one, it is the corrected one.
-pub(super) fn read(root: &Path, name: &str, look: Look, derive: bool) -> (Seen, Reading) {
+pub(super) fn read(root: &Path, name: &str, look: Look, derive: bool) -> (FoundModel, Reading) {
     let dir = root.join(name);
     let is_derived = derive && !dir.join(CONTRACT_FILE).exists();
     let derived = is_derived.then(|| match &look.corrected {

@@ -27,12 +27,17 @@ pub struct Scope {
 impl Scope {
     /// Whether it allows a kind of route for a model, or without one.
     pub fn allows(&self, route: &str, model: Option<&str>) -> bool {
-        self.route.is_none_or(|own| own.as_str() == route)
+        // A caller that may call a model may see the operations that such calls become. The gate hides those of other models.
+        let sees_operations = route == RouteKind::Operations.as_str()
+            && self.route.is_some_and(RouteKind::runs_model);
+        (sees_operations || self.route.is_none_or(|own| own.as_str() == route))
             && match (&self.model, model) {
                 (None, _) => true,
                 (Some(pattern), Some(model)) => pattern.matches(model),
                 // A caller that may use some models may list them. No other call concerns several models.
-                (Some(_), None) => route == RouteKind::Models.as_str(),
+                (Some(_), None) => [RouteKind::Models, RouteKind::Operations]
+                    .iter()
+                    .any(|kind| kind.as_str() == route),
             }
     }
 }
@@ -110,6 +115,11 @@ mod tests {
             ("*:a-*", "usage", None, false),
             ("*:*", "predict", Some(""), true),
             ("models:m", "models", None, true),
+            ("predict:m", "operations", None, true),
+            ("operations", "operations", None, true),
+            ("models", "operations", None, false),
+            ("usage", "operations", None, false),
+            ("operations", "predict", Some("m"), false),
         ] {
             assert_eq!(
                 scope(text).allows(route, model),

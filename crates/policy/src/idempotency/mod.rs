@@ -16,6 +16,7 @@ pub mod service;
 pub mod settings;
 pub mod words;
 
+pub(crate) use claim::claimed_ms;
 pub use claim::{ClaimResult, CompleteResult, Idempotency, Lease, RecordState, Slot};
 pub use key::{CallParts, Fingerprint, IdempotencyKey, KeyFault, Scope};
 pub use record::Outcome;

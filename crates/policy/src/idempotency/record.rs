@@ -15,6 +15,9 @@ pub const REPLAYED_HEADERS: &[&str] = &[
     "x-model-version",
     "x-model-version-reason",
     "x-prediction-id",
+    // An accepted call.
+    "location",
+    "preference-applied",
     "deprecation",
     "sunset",
     "link",

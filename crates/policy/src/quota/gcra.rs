@@ -21,6 +21,8 @@
 //! closes the previous one by a swap and carries the value over. Callers whose clocks are behind find it closed and
 //! move on. After that time no caller writes the old value.
 
+use serde::{Deserialize, Serialize};
+
 /// Shortest generation, in milliseconds. Beginning one costs a few operations of the store.
 pub const MIN_GENERATION_MS: u64 = 600_000;
 /// Swaps that are tried before a charge counts as a failure of the store. Every lost swap is another caller's success,
@@ -68,7 +70,7 @@ pub enum Shape {
 }
 
 /// The stored value of a bucket.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     /// The theoretical arrival time, in 1/limit of a millisecond since the Unix epoch.
     pub full_at: u128,
@@ -84,7 +86,7 @@ pub struct State {
 }
 
 /// The facts of a charge that its refund needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Charge {
     /// Units.
     pub cost: u64,

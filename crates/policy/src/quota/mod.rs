@@ -67,6 +67,7 @@ use memory::Memory;
 use penstock_core::{Kv, KvError};
 use register::Register;
 use rule::{Charged, Over, Passed, REFUSED_FROM_MEMORY_MS, Receipt, Rule};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use swap::SwapCheck;
 
@@ -100,6 +101,29 @@ pub struct Admission {
     accountable: u128,
     /// Whether the second stage refused it, and all charges were refunded.
     over: bool,
+}
+
+/// The charges of a call that runs later. Limits are named, because their order may change in the meantime.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deferred {
+    items: Vec<(String, Receipt)>,
+    /// Subjects in decimal: JSON has no numbers of 128 bits.
+    compute: Vec<(String, String)>,
+}
+
+impl Deferred {
+    /// The charges as a text; empty if there are none.
+    pub fn to_text(&self) -> String {
+        if self.items.is_empty() && self.compute.is_empty() {
+            return String::new();
+        }
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Parses the text of [`Deferred::to_text`]. Other texts are no charges.
+    pub fn parse(text: &str) -> Self {
+        serde_json::from_str(text).unwrap_or_default()
+    }
 }
 
 #[derive(Debug)]
@@ -145,6 +169,11 @@ impl fmt::Display for Fallback {
             "limit `{limit}` is counted with {used} instead of {wanted}: {reason}"
         )
     }
+}
+
+/// The rule of a limit. A limit of the same name and another unit counts other things.
+fn named<'a>(rules: &'a mut [Rule], name: &str, unit: Unit) -> Option<&'a mut Rule> {
+    (rules.iter_mut()).find(|rule| rule.limit.name == name && rule.limit.unit == unit)
 }
 
 /// The limits of a policy, with the memory of one instance.
@@ -331,6 +360,62 @@ impl Quota {
             rule.restate(&mut admission.statuses, held.charged, store.now_ms);
         }
         admission.held = kept;
+    }
+
+    /// The charges of a call that runs later, perhaps in another process: those on items, which are returned if it never runs,
+    /// and the limits on its compute time.
+    pub fn defer(&self, admission: &Admission) -> Deferred {
+        let name = |rule: usize| self.rules[rule].limit.name.clone();
+        let is = |rule: usize, unit: Unit| self.rules[rule].limit.unit == unit;
+        Deferred {
+            items: (admission.held.iter())
+                .filter(|held| is(held.rule, Unit::Items))
+                .map(|held| (name(held.rule), held.receipt.clone()))
+                .collect(),
+            compute: (admission.applies.iter())
+                .filter(|(rule, _)| is(*rule, Unit::ComputeMs))
+                .map(|(rule, subject)| (name(*rule), subject.to_string()))
+                .collect(),
+        }
+    }
+
+    /// Ends a call whose charges were deferred: returns its items if it never ran, or charges its compute time. Limits that the
+    /// policy no longer has, or that count another unit now, are left out.
+    pub async fn settle_deferred<K: Kv>(
+        &mut self,
+        store: StoreAccess<'_, K>,
+        deferred: &Deferred,
+        ran: Option<u64>,
+    ) {
+        let Self { rules, tally, .. } = self;
+        match ran {
+            None => {
+                for (name, receipt) in &deferred.items {
+                    if let Some(rule) = named(rules, name, Unit::Items) {
+                        rule.refund(store, receipt, &mut tally.store_failures).await;
+                    }
+                }
+            }
+            Some(0) => {}
+            Some(compute_ms) => {
+                let compute_ms = compute_ms.min(MAX_COMPUTE_MS);
+                for (name, subject) in &deferred.compute {
+                    let (Some(rule), Ok(subject)) =
+                        (named(rules, name, Unit::ComputeMs), subject.parse())
+                    else {
+                        continue;
+                    };
+                    let failures = &mut tally.store_failures;
+                    if rule
+                        .settle(store, subject, compute_ms, failures)
+                        .await
+                        .is_err()
+                    {
+                        tally.store_failures.settlements += 1;
+                    }
+                }
+            }
+        }
     }
 
     /// Ends a call: frees its place among running calls and charges its compute time. `compute_ms` is 0 when no model

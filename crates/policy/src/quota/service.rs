@@ -2,7 +2,7 @@
 
 use super::limits::{Algorithm, Unit};
 use super::words::{Admitted, Call, Refusal, Scope};
-use super::{Admission, Cost, Quota, StoreAccess, headers, status, subject};
+use super::{Admission, Cost, Deferred, Quota, StoreAccess, headers, status, subject};
 use crate::document;
 use penstock_core::Kv;
 use penstock_core::headers::Headers;
@@ -26,6 +26,9 @@ pub trait QuotaService {
         now_ms: u64,
         random: u64,
     ) -> Result<Admitted<Self::Admission>, Refusal>;
+    /// Ends a call that ran later, by its receipt: returns its items if it never ran (`None`), or charges its compute time in
+    /// milliseconds.
+    fn settle_deferred(&self, receipt: &str, ran: Option<u64>, now_ms: u64);
 }
 
 /// The charges of a call. If it is dropped unsettled, the charges stay.
@@ -34,6 +37,8 @@ pub trait AdmissionService {
     fn charge_items(&self, items: u64, now_ms: u64, random: u64) -> Result<Headers, Refusal>;
     /// Refunds the items of a call that provably did not run. Returns the headers afterwards.
     fn refund_items(&self, now_ms: u64) -> Headers;
+    /// The receipt of a call that runs later, for [`QuotaService::settle_deferred`]; empty if no limit needs one.
+    fn receipt(&self) -> String;
     /// Ends the call. `compute_ms` is the compute time that it used.
     fn settle(&self, compute_ms: u64, now_ms: u64);
 }
@@ -142,6 +147,16 @@ impl<K: Kv> QuotaService for KvQuota<K> {
             },
         })
     }
+
+    fn settle_deferred(&self, receipt: &str, ran: Option<u64>, now_ms: u64) {
+        if receipt.is_empty() {
+            return;
+        }
+        let Shared { quota, kv, .. } = &*self.0;
+        let deferred = Deferred::parse(receipt);
+        let store = StoreAccess::new(kv, now_ms, 0);
+        run_ready(quota.borrow_mut().settle_deferred(store, &deferred, ran));
+    }
 }
 
 impl<K: Kv> AdmissionService for KvAdmission<K> {
@@ -165,6 +180,14 @@ impl<K: Kv> AdmissionService for KvAdmission<K> {
         let store = StoreAccess::new(kv, now_ms, 0);
         run_ready(quota.borrow_mut().refund_items(store, admission));
         headers(&admission.statuses, None)
+    }
+
+    fn receipt(&self) -> String {
+        let held = self.held.borrow();
+        let deferred = held
+            .as_ref()
+            .map(|held| self.shared.quota.borrow().defer(held));
+        deferred.unwrap_or_default().to_text()
     }
 
     fn settle(&self, compute_ms: u64, now_ms: u64) {

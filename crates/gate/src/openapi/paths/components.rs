@@ -43,6 +43,21 @@ pub fn parameters() -> Value {
                 "pattern": "^([!#-+\\--:<-~]{1,255}|\"([ !#-\\[\\]-~]|\\\\[\"\\\\]){1,255}\")$",
             },
         },
+        "Prefer": {
+            "name": "Prefer", "in": "header",
+            "description": "`respond-async` asks for an operation instead of the result, and `wait=N` waits up to N seconds for the result first (RFC 7240).",
+            "schema": { "type": "string" },
+        },
+        "operation": {
+            "name": "operation", "in": "path", "required": true,
+            "description": "The `id` from the answer that accepted the call.",
+            "schema": { "type": "string" },
+        },
+        "tenant": {
+            "name": "tenant", "in": "path", "required": true,
+            "description": "The caller's tenant, as in the `name` of its operations.",
+            "schema": { "type": "string" },
+        },
         "If-None-Match": {
             "name": "If-None-Match", "in": "header",
             "description": "Entity tags of the caller's copies. The answer is 304 if one is still valid.",
@@ -69,6 +84,8 @@ pub fn headers() -> Value {
         "Idempotency-Replayed": text("`true` if this is the answer of an earlier call with the same key."),
         "RateLimit": text("The state of each limit: `\"name\";r=<left>;t=<seconds>`."),
         "RateLimit-Policy": text("The limits that apply: `\"name\";q=<quota>;w=<seconds>`."),
+        "Location": text("The path of the operation."),
+        "Preference-Applied": text("`respond-async` if the operation was made because of `Prefer`."),
         "Retry-After": number("The delay in seconds after which a retry may succeed."),
         "ETag": text("The entity tag of this body in this content coding."),
         "Cache-Control": text("Whether and how the answer may be cached."),

@@ -4,6 +4,7 @@ mod components;
 mod content;
 mod model;
 mod operation;
+mod operations;
 mod server;
 mod v1;
 mod v2;
@@ -19,6 +20,7 @@ use serde_json::{Map, Value, json};
 pub fn tags() -> Value {
     json!([
         { "name": "predict", "description": "Run models" },
+        { "name": "operations", "description": "Calls that run later, and their results" },
         { "name": "models", "description": "List models and their contracts" },
         { "name": "oip", "description": "The Open Inference Protocol v2, with Triton's extensions" },
         { "name": "openai", "description": "OpenAI's form" },
@@ -32,5 +34,6 @@ pub fn generic(about: &About) -> Map<String, Value> {
     let mut operations = server::operations(about);
     operations.extend(v1::operations());
     operations.extend(v2::operations());
+    operations.extend(self::operations::operations());
     written(operations, about)
 }

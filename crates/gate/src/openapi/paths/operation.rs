@@ -1,5 +1,6 @@
 //! Represents one operation and writes it into the document.
 
+use super::content::named;
 use crate::openapi::about::About;
 use crate::openapi::errors::{self, Kind};
 use serde_json::{Map, Value, json};
@@ -15,6 +16,12 @@ pub(super) struct Operation {
     kind: Kind,
     /// Whether errors have the Open Inference Protocol's form.
     oip: bool,
+    /// Whether the answer has an entity tag.
+    is_tagged: bool,
+    /// Whether a call may become an operation.
+    is_deferrable: bool,
+    /// The kind whose errors the operation can return in addition to its own.
+    also: Option<Kind>,
     pub(super) parameters: Vec<Value>,
     body: Option<Value>,
     /// The model, if the operation is for only one.
@@ -41,6 +48,9 @@ pub(super) fn operation(
         kind,
         // `/v2/rerank` is Cohere's path, not the protocol's.
         oip: path == "/v2" || (path.starts_with("/v2/") && path != "/v2/rerank"),
+        is_tagged: kind == Kind::Read,
+        is_deferrable: kind == Kind::Call,
+        also: None,
         parameters: Vec::new(),
         body: None,
         model: None,
@@ -57,6 +67,24 @@ impl Operation {
     pub(super) fn with(mut self, parameters: &[&str]) -> Self {
         let place = |name: &&str| json!({ "$ref": format!("#/components/parameters/{name}") });
         self.parameters.extend(parameters.iter().map(place));
+        self
+    }
+
+    /// Describes an answer with an entity tag.
+    pub(super) fn tagged(mut self) -> Self {
+        self.is_tagged = true;
+        self
+    }
+
+    /// Describes a call that never becomes an operation, or always does.
+    pub(super) fn not_deferrable(mut self) -> Self {
+        self.is_deferrable = false;
+        self
+    }
+
+    /// Adds the errors of another kind.
+    pub(super) fn failing_as(mut self, kind: Kind) -> Self {
+        self.also = Some(kind);
         self
     }
 
@@ -91,7 +119,11 @@ impl Operation {
         description: &str,
         content: Value,
     ) -> Self {
-        let headers: Map<String, Value> = header_names(self.kind)
+        let mut names = header_names(self.kind);
+        if self.is_tagged && self.kind == Kind::Operations {
+            names.extend(["ETag", "Cache-Control", "Retry-After"]);
+        }
+        let headers: Map<String, Value> = names
             .into_iter()
             .map(|name| {
                 let place = format!("#/components/headers/{name}");
@@ -106,16 +138,46 @@ impl Operation {
         self
     }
 
+    /// Describes the answer that accepts the call as an operation.
+    pub(super) fn accepting(mut self) -> Self {
+        let names = [
+            "X-Request-Id",
+            "Location",
+            "Preference-Applied",
+            "X-Model-Version",
+            "X-Model-Version-Reason",
+            "Idempotency-Replayed",
+            "RateLimit",
+            "RateLimit-Policy",
+        ];
+        let headers: Map<String, Value> = names
+            .into_iter()
+            .map(|name| {
+                let place = format!("#/components/headers/{name}");
+                (name.to_owned(), json!({ "$ref": place }))
+            })
+            .collect();
+        let response = json!({
+            "description": "The call is accepted and runs as an operation.",
+            "headers": headers,
+            "content": named("Operation"),
+        });
+        self.answers.push(("202", response));
+        self
+    }
+
     /// Writes the operation into `paths`.
-    pub(super) fn write(self, about: &About, paths: &mut Map<String, Value>) {
+    pub(super) fn write(mut self, about: &About, paths: &mut Map<String, Value>) {
+        if self.is_deferrable {
+            self = self.with(&["Prefer"]).accepting();
+        }
         let mut responses = Map::new();
-        let reads = self.kind == Kind::Read;
         for (status, response) in self.answers {
             responses.insert(status.to_owned(), response);
         }
         let mut parameters = vec![json!({ "$ref": "#/components/parameters/X-Request-Id" })];
         parameters.extend(self.parameters);
-        if reads {
+        if self.is_tagged {
             parameters.push(json!({ "$ref": "#/components/parameters/If-None-Match" }));
             responses.insert(
                 "304".to_owned(),
@@ -130,6 +192,14 @@ impl Operation {
         }
         for (status, response) in errors::of(self.kind, self.oip) {
             // `/ready` reports its state with an error status, so keep its own response.
+            responses.entry(status).or_insert(response);
+        }
+        for (status, response) in self
+            .also
+            .map(|kind| errors::of(kind, self.oip))
+            .into_iter()
+            .flatten()
+        {
             responses.entry(status).or_insert(response);
         }
         let mut operation = json!({
@@ -175,7 +245,7 @@ fn header_names(kind: Kind) -> Vec<&'static str> {
             "Link",
         ]),
         Kind::Read => names.extend(["ETag", "Cache-Control", "RateLimit", "RateLimit-Policy"]),
-        Kind::Probe | Kind::Control => {}
+        Kind::Probe | Kind::Control | Kind::Operations => {}
     }
     names
 }

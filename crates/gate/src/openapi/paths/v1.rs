@@ -10,7 +10,7 @@ pub(super) struct V1Call {
     /// The summaries for any model, for a version, and for one model. In the last, the model's name replaces `{}`.
     pub(super) summaries: [&'static str; 3],
     pub(super) description: &'static str,
-    request: &'static str,
+    pub(super) request: &'static str,
     pub(super) response: &'static str,
 }
 

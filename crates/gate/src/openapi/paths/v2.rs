@@ -120,6 +120,7 @@ fn model(pinned: bool) -> Vec<Operation> {
             "Run {} and answer with an event",
             "As `generate`; the answer is one server-sent event.",
         )
+        .not_deferrable()
         .taking(named("GenerateRequest"))
         .answering("200", "The result.", events),
         call(

@@ -2,6 +2,7 @@
 
 use crate::answer::errors::{BatchError, ErrorCatalogue, ErrorEntry};
 use crate::answer::model::{Model, ModelList, ModelMetadata};
+use crate::answer::operation::{Operation, OperationList};
 use crate::answer::server::{Health, ModelReady, Readiness, ServerLive, ServerMetadata};
 use crate::answer::text::{
     Classification, ModerationResponse, Ranked, Reranking, ScoreResponse, TokenUsage,
@@ -27,6 +28,8 @@ pub fn all() -> Map<String, Value> {
         generator.subschema_for::<BatchError<'_>>();
         generator.subschema_for::<ErrorCatalogue>();
         generator.subschema_for::<ErrorEntry>();
+        generator.subschema_for::<Operation<'_>>();
+        generator.subschema_for::<OperationList<'_>>();
         generator.subschema_for::<Health>();
         generator.subschema_for::<Readiness<'_>>();
         generator.subschema_for::<Usage<'_>>();

@@ -5,6 +5,7 @@ mod derived;
 mod embeddings;
 mod form;
 mod model;
+mod operations;
 mod predictions;
 mod protocol;
 mod repository;
@@ -24,7 +25,8 @@ pub fn generic() -> Map<String, Value> {
         .chain(protocol::all())
         .chain(embeddings::all())
         .chain(texts::all())
-        .chain(repository::all());
+        .chain(repository::all())
+        .chain(operations::all());
     let members = members.map(|(name, schema)| (name.to_owned(), schema));
     members.chain(derived::all()).collect()
 }

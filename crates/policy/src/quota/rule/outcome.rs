@@ -1,6 +1,7 @@
 //! The results of a charge: the standing of the limit, and the receipt by which the charge is undone.
 
 use crate::quota::gcra::Charge;
+use serde::{Deserialize, Serialize};
 
 /// The result of a charge.
 #[derive(Debug)]
@@ -67,7 +68,7 @@ pub struct Charged {
 }
 
 /// A record of a charge, by which it can be undone.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Receipt {
     /// Added to a counter.
     Counter {

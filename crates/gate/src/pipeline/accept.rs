@@ -1,0 +1,109 @@
+//! Accepts calls as operations.
+
+use super::admission::Admission;
+use crate::call::ModelCall;
+use crate::describe::operations::accepted;
+use crate::exchange::Exchange;
+use crate::host_note::{HostNote, Push, Then};
+use crate::ports::Ports;
+use crate::prefer::RESPOND_ASYNC;
+use crate::record::Response;
+use crate::rollout::Serving;
+use penstock_core::{Code, Problem};
+use penstock_policy::operations::service::OperationsService;
+use penstock_policy::operations::words::{Refusal, Submission};
+use penstock_policy::quota::service::AdmissionService;
+
+/// The headers that change how a call is read or answered. The version is chosen when the call is accepted.
+const KEPT_HEADERS: [&str; 6] = [
+    "accept",
+    "cache-control",
+    "content-encoding",
+    "content-type",
+    "inference-header-content-length",
+    "accept-language",
+];
+
+/// The facts of a call that is accepted.
+pub(super) struct Accepting<'a, P: Ports> {
+    pub call: &'a ModelCall<'a, P>,
+    pub admission: &'a Admission<P>,
+    pub model: &'a str,
+    pub serving: &'a Serving,
+    pub items: u64,
+    /// A text that is the same for all retries of the call, if it has an idempotency key.
+    pub retry_of: Option<String>,
+}
+
+/// Stores a call as an operation, and answers that it is accepted.
+pub(super) fn accept<P: Ports>(
+    accepting: Accepting<'_, P>,
+    exchange: &mut Exchange<'_>,
+) -> Result<Response, Problem> {
+    let Accepting {
+        call,
+        admission,
+        model,
+        serving,
+        items,
+        retry_of,
+    } = accepting;
+    let request = call.request;
+    let kept = request
+        .headers
+        .iter()
+        .filter(|header| KEPT_HEADERS.contains(&header.name.as_str()));
+    let receipt = (admission.limits.as_ref()).map(AdmissionService::receipt);
+    let submission = Submission {
+        caller: call.caller.clone(),
+        kind: call.kind.as_str().to_owned(),
+        model: model.to_owned(),
+        version: serving.version.get(),
+        priority: call.priority,
+        items,
+        method: request.method.clone(),
+        target: request.target.clone(),
+        headers: kept
+            .map(|header| {
+                let value = String::from_utf8_lossy(&header.value).into_owned();
+                (header.name.clone(), value)
+            })
+            .collect(),
+        body: request.body.clone(),
+        request_id: call.context.request_id.as_str().to_owned(),
+        receipt: receipt.unwrap_or_default(),
+        retry_of,
+    };
+    let operations = &call.policies.operations;
+    let now_ms = call.ports.unix_ms();
+    let id = operations
+        .accept(submission, now_ms, call.context.random)
+        .map_err(Refusal::problem)?;
+    let found = operations
+        .get(&id, None, false, now_ms)
+        .map_err(Refusal::problem)?;
+    let operation = found.ok_or_else(|| {
+        Problem::new(
+            Code::StoreUnavailable,
+            "the store did not keep the operation",
+        )
+        .retry_after(1)
+    })?;
+    let preferences = call.deferral.preferences;
+    if preferences.respond_async {
+        exchange.headers.preference_applied = Some(RESPOND_ASYNC);
+    }
+    let waits = preferences.wait_s.filter(|wait_s| *wait_s > 0);
+    exchange.headers.host_note = Some(HostNote {
+        push: Some(Push {
+            tenant: call.caller.tenant.clone(),
+            model: model.to_owned(),
+            priority: call.priority,
+            items,
+        }),
+        wait_ms: waits.map(|wait_s| wait_s * 1_000),
+        then: waits.map(|_| Then::Answer),
+        ..HostNote::about(&id)
+    });
+    Ok(accepted(&operation))
+}

@@ -1,0 +1,39 @@
+//! Finds the surface that a route calls, and whether the call is to become an operation.
+
+use crate::call::Surface;
+use crate::grpc::serve::Rpc;
+use crate::prefer::{Deferral, Preferences};
+use crate::record::Request;
+use crate::route::{Route, Target};
+
+/// Returns the surface that a route calls, and its target; `None` if the route calls no model.
+pub(super) fn surface<'r>(route: &'r Route, rpc: Option<&Rpc>) -> Option<(Surface, &'r Target)> {
+    Some(match route {
+        Route::Predict(target) | Route::PredictAsync(target) => (Surface::Predict, target),
+        Route::BatchPredict(target) | Route::BatchPredictAsync(target) => {
+            (Surface::BatchPredict, target)
+        }
+        Route::Explain(target) => (Surface::Explain, target),
+        Route::Embeddings(target) => (Surface::Embeddings, target),
+        Route::Classify(target) => (Surface::Classify, target),
+        Route::Moderations(target) => (Surface::Moderations, target),
+        Route::Rerank(target) => (Surface::Rerank, target),
+        Route::Score(target) => (Surface::Score, target),
+        Route::Infer(target) => match rpc {
+            Some(rpc) => (Surface::Grpc(rpc.form()), target),
+            None => (Surface::Infer, target),
+        },
+        Route::Generate(target) => (Surface::Generate, target),
+        Route::GenerateStream(target) => (Surface::GenerateStream, target),
+        _ => return None,
+    })
+}
+
+/// Reads whether a call is to become an operation. Streams and gRPC calls never do.
+pub(super) fn deferral(request: &Request, route: &Route, surface: Surface) -> Deferral {
+    Deferral {
+        demanded: matches!(route, Route::PredictAsync(_) | Route::BatchPredictAsync(_)),
+        preferences: Preferences::of(request),
+        possible: !matches!(surface, Surface::GenerateStream | Surface::Grpc(_)),
+    }
+}

@@ -1,0 +1,344 @@
+//! Follows the orders of the host about operations: runs them, and renews and ends their leases.
+
+use super::call;
+use super::called;
+use crate::call::{Meter, ModelCall};
+use crate::catalogue::Catalogue;
+use crate::connection::{Connection, Why, WorkOrder};
+use crate::describe::operations::{accepted, described, stored, unknown};
+use crate::exchange::{Context, Exchange};
+use crate::host_note::HostNote;
+use crate::instance::Instance;
+use crate::options::CallOptions;
+use crate::policies::Policies;
+use crate::ports::Ports;
+use crate::prefer::{Deferral, Preferences, RESPOND_ASYNC};
+use crate::record::{Header, Request, Response};
+use crate::route::{OperationForm, Route, Target, route};
+use penstock_core::{Caller, Code, OperationId, Problem, RequestId, RouteKind};
+use penstock_policy::auth::service::AuthService;
+use penstock_policy::operations::service::OperationsService;
+use penstock_policy::operations::words::{
+    Abandoned, Claim, End, OperationState, Refusal, Renewal, Run,
+};
+use penstock_policy::quota::service::QuotaService;
+use penstock_policy::usage::{Amounts, service::UsageService};
+
+/// Answers a request of the host about an operation.
+pub(super) fn work<P: Ports>(
+    instance: &mut Instance<P>,
+    exchange: &mut Exchange<'_>,
+    order: &WorkOrder,
+) -> Result<Response, Problem> {
+    let request = exchange.request;
+    let Ok(Route::Operation(target)) = route("GET", request.path()) else {
+        return Err(unknown(request.path()));
+    };
+    let id = OperationId::parse(&target.id).ok_or_else(|| unknown(&target.id))?;
+    if instance.policies.is_none() {
+        instance.policies = Some(Policies::open(&instance.ports)?);
+    }
+    let Instance {
+        ports,
+        policies: Some(policies),
+        catalogue,
+        ..
+    } = instance
+    else {
+        unreachable!("opened above");
+    };
+    let (ports, policies): (&P, &Policies<P>) = (ports, policies);
+    let operations = &policies.operations;
+    let (now_ms, random) = (ports.unix_ms(), ports.random() as u64);
+    let mut note = HostNote::about(&id);
+    match order {
+        WorkOrder::Run {
+            holder,
+            dead_before_ms,
+        } => {
+            let worker = (holder.as_str(), *dead_before_ms);
+            note.again_ms = claim_and_run((ports, policies, catalogue), &id, worker)?;
+            note.ended = note.again_ms.is_none();
+        }
+        WorkOrder::Renew { holder } => {
+            let renewal = operations
+                .renew(&id, holder, now_ms)
+                .map_err(Refusal::problem)?;
+            note.renewal = Some(match renewal {
+                Renewal::Renewed => "renewed",
+                Renewal::Cancelled => "cancelled",
+                Renewal::Lost => "lost",
+            });
+        }
+        WorkOrder::Abandon { holder, why } => {
+            let why = match why {
+                Why::Cancelled => Abandoned::Cancelled,
+                Why::TimedOut => Abandoned::TimedOut,
+                Why::Stopping => Abandoned::Stopping,
+                Why::Crashed => Abandoned::Crashed,
+            };
+            note.again_ms = operations
+                .abandon(&id, holder, why, (now_ms, random))
+                .map_err(Refusal::problem)?;
+            note.ended = note.again_ms.is_none();
+        }
+        WorkOrder::Describe { google } => {
+            let found = operations
+                .get(&id, None, true, now_ms)
+                .map_err(Refusal::problem)?;
+            let found = found.ok_or_else(|| unknown(&target.id))?;
+            let form = match google {
+                true => OperationForm::Google {
+                    tenant: found.tenant.clone(),
+                },
+                false => OperationForm::Plain,
+            };
+            return Ok(described(&found, exchange.connection.queue, &form));
+        }
+        WorkOrder::Answer => {
+            let found = operations
+                .get(&id, None, true, now_ms)
+                .map_err(Refusal::problem)?;
+            let found = found.ok_or_else(|| unknown(&target.id))?;
+            return match found.state {
+                OperationState::Succeeded | OperationState::Failed => stored(found),
+                _ => {
+                    exchange.headers.preference_applied = Some(RESPOND_ASYNC);
+                    Ok(accepted(&found))
+                }
+            };
+        }
+    }
+    exchange.headers.host_note = Some(note);
+    Ok(Response::empty(204))
+}
+
+/// Runs the operation that a route names, on a host that runs none by itself. The caller waits for it, and runs it in its place.
+/// Whether it ended or not, the caller then reads it.
+pub(super) fn run_for_caller<P: Ports>(
+    (ports, policies, catalogue): (&P, &Policies<P>, &mut Option<Catalogue<P>>),
+    exchange: &Exchange<'_>,
+    route: &Route,
+    caller: &Caller,
+) {
+    let target = match route {
+        Route::OperationWait(target) => target,
+        Route::Operation(target) if Preferences::of(exchange.request).wait_ms() > 0 => target,
+        _ => return,
+    };
+    if exchange.connection.is_hosted || !policies.operation_rules.enabled {
+        return;
+    }
+    let Some(id) = OperationId::parse(&target.id) else {
+        return;
+    };
+    let found = policies
+        .operations
+        .get(&id, Some(&caller.tenant), false, ports.unix_ms());
+    let Ok(Some(found)) = found else { return };
+    let sees = policies
+        .auth
+        .sees(caller, std::slice::from_ref(&found.model));
+    if found.state.is_final() || sees.first() != Some(&true) {
+        return;
+    }
+    let holder = format!("{:032x}", ports.random());
+    if let Err(problem) = claim_and_run((ports, policies, catalogue), &id, (&holder, 0)) {
+        ports.log(&format!(
+            "operation {id} cannot be run now: {}",
+            problem.message
+        ));
+    }
+}
+
+/// Claims an operation, and runs it or ends it. Returns when it is to be looked at again, if it has not ended.
+fn claim_and_run<P: Ports>(
+    (ports, policies, catalogue): (&P, &Policies<P>, &mut Option<Catalogue<P>>),
+    id: &OperationId,
+    (holder, dead_before_ms): (&str, u64),
+) -> Result<Option<u64>, Problem> {
+    let now_ms = ports.unix_ms();
+    let claim = (policies.operations).claim(id, holder, dead_before_ms, now_ms);
+    match claim.map_err(Refusal::problem)? {
+        Claim::Granted(run) => run_claimed((ports, policies, catalogue), id, *run),
+        Claim::Ended(receipt) => {
+            if !receipt.is_empty() {
+                policies.quota.settle_deferred(&receipt, None, now_ms);
+            }
+            Ok(None)
+        }
+        Claim::Later(at_ms) => Ok(Some(at_ms)),
+        Claim::Gone => Ok(None),
+    }
+}
+
+/// Runs an operation that was claimed, and stores its end. Returns when it runs again, if it failed for a reason that may pass.
+fn run_claimed<P: Ports>(
+    (ports, policies, catalogue): (&P, &Policies<P>, &mut Option<Catalogue<P>>),
+    id: &OperationId,
+    run: Run,
+) -> Result<Option<u64>, Problem> {
+    let Run {
+        epoch,
+        attempt,
+        max_attempts,
+        submission,
+    } = run;
+    let request = Request {
+        method: submission.method,
+        target: submission.target,
+        headers: submission
+            .headers
+            .into_iter()
+            .map(|(name, value)| Header {
+                name,
+                value: value.into_bytes(),
+            })
+            .collect(),
+        body: submission.body,
+    };
+    let context = Context {
+        request_id: RequestId::from_header(submission.request_id.as_bytes())
+            .unwrap_or_else(|| RequestId::generate(ports.unix_ms(), ports.random())),
+        random: ports.random(),
+        unix_ms: ports.unix_ms(),
+        started_ns: ports.monotonic_ns(),
+    };
+    let connection = Connection::default();
+    let mut exchange = Exchange::new(&request, &context, &connection);
+    let mut meter = Meter::default();
+    let target = Target {
+        model: submission.model.clone(),
+        version: Some(submission.version.to_string()),
+    };
+    let route = route(&request.method, request.path());
+    let options = CallOptions::of(&request);
+    let kind = RouteKind::parse(&submission.kind).unwrap_or(RouteKind::Predict);
+    let surface = route
+        .as_ref()
+        .ok()
+        .and_then(|route| called::surface(route, None));
+    let result = match (&route, surface) {
+        (Ok(_), Some((surface, _))) => {
+            let call = ModelCall {
+                ports,
+                policies,
+                request: &request,
+                context: &context,
+                caller: &submission.caller,
+                priority: submission.priority,
+                surface,
+                kind,
+                options: &options,
+                deferral: Deferral::default(),
+            };
+            call::resume(&call, catalogue, &target, &mut meter, &mut exchange)
+        }
+        _ => Err(Problem::new(
+            Code::Internal,
+            "this release does not know the method of the operation",
+        )),
+    };
+    let now_ms = ports.unix_ms();
+    let compute_us = meter.compute_ns / 1_000;
+    let ran = meter.items > 0 || meter.ran_and_failed;
+    if let Err(problem) = &result
+        && may_pass(problem.code)
+        && attempt < max_attempts
+    {
+        let error = (problem.code.as_str().to_owned(), problem.message.clone());
+        let at = (now_ms, ports.random() as u64);
+        let again_ms = policies
+            .operations
+            .give_back(id, (epoch, attempt), error, at);
+        return again_ms.map(Some).map_err(Refusal::problem);
+    }
+    let end = end_of(
+        result,
+        policies.operation_rules.max_result_bytes,
+        &mut exchange,
+    );
+    let counts = policies
+        .operations
+        .complete(id, (epoch, attempt), end, now_ms)
+        .map_err(Refusal::problem)?;
+    if counts {
+        let ran_ms = ran.then(|| compute_us.div_ceil(1_000));
+        policies
+            .quota
+            .settle_deferred(&submission.receipt, ran_ms, now_ms);
+        if policies.counts {
+            let amounts = Amounts {
+                // The request and its bytes were counted when it was accepted.
+                requests: 0,
+                items: meter.items,
+                bytes: 0,
+                compute_us,
+            };
+            let random = context.random as u64;
+            let counted = (policies.usage).count(
+                &submission.caller,
+                &submission.model,
+                amounts,
+                now_ms,
+                random,
+            );
+            if let Err(message) = counted {
+                ports.log(&format!(
+                    "the usage of operation {id} cannot be counted: {message}"
+                ));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Whether another run may succeed. The model did not run.
+fn may_pass(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Overloaded | Code::ModelNotReady | Code::StoreUnavailable
+    )
+}
+
+/// The end of an operation whose run had a result.
+fn end_of(result: Result<Response, Problem>, max_bytes: u64, exchange: &mut Exchange<'_>) -> End {
+    let result = result.and_then(|response| match response.body.len() as u64 {
+        bytes if bytes > max_bytes => Err(Problem::new(
+            Code::ModelRejectedInputs,
+            format!(
+                "the result has {bytes} bytes; operations keep at most {max_bytes} (operations.max_result_bytes). Send fewer items"
+            ),
+        )),
+        _ => Ok(response),
+    });
+    let (state, code, message) = match &result {
+        Ok(_) => (OperationState::Succeeded, "", String::new()),
+        Err(problem) => (
+            OperationState::Failed,
+            problem.code.as_str(),
+            problem.message.clone(),
+        ),
+    };
+    let response = match result {
+        Ok(mut response) => {
+            exchange.headers.write_content(&mut response);
+            response
+        }
+        Err(problem) => exchange.render(&problem),
+    };
+    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+    End {
+        state,
+        code: code.to_owned(),
+        message,
+        status: response.status,
+        headers: response
+            .headers
+            .into_iter()
+            .map(|header| (header.name, text(&header.value)))
+            .collect(),
+        body_bytes: response.body.len() as u64,
+        body: Some(response.body),
+    }
+}
