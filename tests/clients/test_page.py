@@ -111,7 +111,9 @@ def test_the_first_send_of_every_operation_succeeds(page, server):
     """Each operation of the document, by its link, with nothing typed in."""
     opened(page, server)
     document = json.loads(page.evaluate("fetch('/openapi.json').then(answer => answer.text())"))
-    operations = [one for item in document["paths"].values() for one in item.values()]
+    # Nobody has an operation's id, or the name of a tenant, without typing it in.
+    paths = [path for path in document["paths"] if "{operation}" not in path and "{tenant}" not in path]
+    operations = [one for path in paths for one in document["paths"][path].values()]
     # The operation that unloads a model runs last, followed by the one that loads it.
     order = ["unloadModel", "loadModel"]
     operations.sort(key=lambda one: order.index(one["operationId"]) if one["operationId"] in order else -1)
@@ -124,7 +126,7 @@ def test_the_first_send_of_every_operation_succeeds(page, server):
         if page.inner_text("#title") != one["summary"] and "x-model" in one:
             failed.append((one["operationId"], page.inner_text("#title")))
         status, answer = send(page)
-        if not re.match("20[07]", status):
+        if not re.match("20[027]", status):
             failed.append((one["operationId"], status, answer[:300]))
     assert failed == []
     assert page.said == []

@@ -76,7 +76,9 @@ const takesModel = base => base.path.includes('{model}');
 
 // Samples. Each is a form of the body with a name.
 const samples = (base, model) => {
-  const own = ownOf(base, model);
+  // A method that answers later takes the body of the one that answers at once.
+  const prompt = base.path.endsWith('Async') ? operations.find(o => o.base === o && `${o.path}Async` === base.path) : undefined;
+  const own = ownOf(base, model) ?? (prompt && ownOf(prompt, model));
   const content = dig(own ?? base, 'op', 'requestBody', 'content');
   if (!content) return [];
   let found = entries(dig(content, JSON_TYPE, 'examples'));
