@@ -14,11 +14,17 @@ pub fn to_bytes<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
 }
 
 /// JSON text in visible ASCII, as a header's value must be. Other characters become JSON escapes.
+///
+/// ```
+/// let text = penstock_core::json::to_ascii("a\u{7f}\u{e9}\u{1f600}\n");
+/// assert_eq!(text, r#""a\u007f\u00e9\ud83d\ude00\n""#);
+/// ```
 pub fn to_ascii<T: Serialize + ?Sized>(value: &T) -> String {
     let text = String::from_utf8(to_bytes(value)).unwrap_or_default();
     let mut ascii = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_ascii() {
+        // A header has no control characters either; JSON escapes all but the one after `~` by itself.
+        if matches!(c, ' '..='~') {
             ascii.push(c);
         } else {
             let mut units = [0; 2];

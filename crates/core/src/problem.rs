@@ -18,6 +18,11 @@ macro_rules! catalogue {
             /// All codes, in the order of the catalogue.
             pub const ALL: &'static [Code] = &[$(Code::$variant,)*];
 
+            /// The code that a word names; `None` for any other word.
+            pub fn parse(word: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|code| code.as_str() == word)
+            }
+
             /// The stable `snake_case` word for programs.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Code::$variant => $code,)* }

@@ -7,6 +7,7 @@
 
 use crate::record::Request;
 use penstock_core::headers::{AUTHORITY, FORWARDING};
+use penstock_policy::operations::notes::{Order, QueuePlace};
 use serde::Deserialize;
 use std::net::{IpAddr, SocketAddr};
 
@@ -33,66 +34,11 @@ pub struct Connection {
     /// The announced length of a body that is not yet sent. The host asks whether the gate would accept it.
     pub asks: Option<Announced>,
     /// The host's own request about an operation, in place of a client's request.
-    pub work: Option<WorkOrder>,
+    pub work: Option<Order>,
     /// The place of the requested operation in the host's queue.
     pub queue: Option<QueuePlace>,
     /// Whether the host reads the gate's headers for it from answers.
     pub is_hosted: bool,
-}
-
-/// A request of the host about the operation in the path.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(tag = "do", rename_all = "snake_case")]
-pub enum WorkOrder {
-    /// Run it.
-    Run {
-        /// The worker, by a text that no other one has.
-        holder: String,
-        /// Leases from before this time are over, in milliseconds since the Unix epoch; 0 if that is not known.
-        dead_before_ms: u64,
-    },
-    /// Renew the worker's lease.
-    Renew {
-        /// The worker.
-        holder: String,
-    },
-    /// End the worker's run, which was interrupted.
-    Abandon {
-        /// The worker.
-        holder: String,
-        /// The reason.
-        why: Why,
-    },
-    /// Describe it, for a client that waited.
-    Describe {
-        /// Whether the client uses the form of Google's libraries.
-        google: bool,
-    },
-    /// Answer the call that became the operation, if it ended; otherwise describe it.
-    Answer,
-}
-
-/// Why the host interrupted a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Why {
-    /// A caller cancelled it.
-    Cancelled,
-    /// It took too long.
-    TimedOut,
-    /// The host stops.
-    Stopping,
-    /// The components failed.
-    Crashed,
-}
-
-/// The place of an operation in the host's queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-pub struct QueuePlace {
-    /// The number of operations that begin before it, about.
-    pub position: u64,
-    /// The time until it begins, in milliseconds; `None` if the host has measured none yet.
-    pub wait_ms: Option<u64>,
 }
 
 /// The announcement of a body.
@@ -120,7 +66,7 @@ struct HostStatement {
     server: Option<serde_json::Value>,
     not_ready: Option<String>,
     asks: Option<Announced>,
-    work: Option<WorkOrder>,
+    work: Option<Order>,
     queue: Option<QueuePlace>,
 }
 

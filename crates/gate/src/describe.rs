@@ -27,8 +27,8 @@ pub(crate) fn unlimited(route: &Route) -> Option<Result<Response, Problem>> {
         Route::Healthz => Ok(Response::json(200, &Health::OK)),
         Route::ServerLive => Ok(Response::json(200, &ServerLive::LIVE)),
         Route::ErrorCatalogue => Ok(Response::json(200, &ErrorCatalogue::new())),
-        Route::ErrorEntry(word) => match Code::ALL.iter().find(|c| c.as_str() == word) {
-            Some(code) => Ok(Response::json(200, &ErrorEntry::new(*code))),
+        Route::ErrorEntry(word) => match Code::parse(word) {
+            Some(code) => Ok(Response::json(200, &ErrorEntry::new(code))),
             None => Err(Problem::new(
                 Code::UnknownPath,
                 format!(

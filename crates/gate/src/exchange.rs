@@ -3,7 +3,6 @@
 
 use crate::connection::Connection;
 use crate::grpc::{serve::Rpc, service};
-use crate::host_note::{self, HostNote};
 use crate::ports::Headers;
 use crate::problem;
 use crate::record::{Header, Request, Response};
@@ -11,6 +10,7 @@ use crate::representation::{self, MIN_ENCODED_BYTES, Representation};
 use crate::rollout::Serving;
 use crate::trail::Trail;
 use penstock_core::{ModelVersion, PredictionId, Problem, RequestId};
+use penstock_policy::operations::notes::{self, Note};
 
 /// The data fixed when a request arrives.
 pub(crate) struct Context {
@@ -71,7 +71,7 @@ pub(crate) struct HeaderSlots {
     /// The preference that was followed (RFC 7240 §3).
     pub preference_applied: Option<&'static str>,
     /// The note for the host.
-    pub host_note: Option<HostNote>,
+    pub host_note: Option<Note>,
 }
 
 /// The version that the headers of an answer name.
@@ -197,7 +197,7 @@ impl<'r> Exchange<'r> {
         let note = self.headers.host_note.take();
         std::mem::take(&mut self.headers).write(&mut response, is_problem);
         if let Some(note) = note.filter(|_| self.connection.is_hosted) {
-            response.push(host_note::HEADER, note.to_header());
+            response.push(notes::HEADER, note.to_header());
         }
         response.push("x-request-id", self.context.request_id.as_str());
         // gRPC has its own codings.

@@ -28,7 +28,6 @@
 //! * `disclose`: the disclosure rules for a model's outputs;
 //! * [`connection`]: the trusted facts about a request's connection;
 //! * [`trail`]: the record for the audit log;
-//! * [`host_note`]: notes for the host about operations;
 //! * `prefer`: the `Prefer` header;
 //! * [`route`]: the route of a path and a method;
 //! * `options`: the options in the query of a call;
@@ -46,7 +45,6 @@ mod disclose;
 mod exchange;
 pub mod gate;
 pub mod grpc;
-pub mod host_note;
 pub mod http_entry;
 mod instance;
 pub mod oip;

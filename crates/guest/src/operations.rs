@@ -27,6 +27,42 @@ macro_rules! conversions {
             }
         }
 
+        fn submission_from_wit(call: $wit::Submission) -> words::Submission {
+            words::Submission {
+                caller: caller_from_wit(call.caller),
+                kind: call.kind,
+                model: call.model,
+                version: call.version,
+                priority: call.priority,
+                items: call.items,
+                method: call.method,
+                target: call.target,
+                headers: call.headers,
+                body: call.body,
+                request_id: call.request_id,
+                receipt: call.receipt,
+                retry_of: call.retry_of,
+            }
+        }
+
+        fn submission_to_wit(call: words::Submission) -> $wit::Submission {
+            $wit::Submission {
+                caller: caller_to_wit(&call.caller),
+                kind: call.kind,
+                model: call.model,
+                version: call.version,
+                priority: call.priority,
+                items: call.items,
+                method: call.method,
+                target: call.target,
+                headers: call.headers,
+                body: call.body,
+                request_id: call.request_id,
+                receipt: call.receipt,
+                retry_of: call.retry_of,
+            }
+        }
+
         fn end_to_wit(end: words::End) -> $wit::End {
             $wit::End {
                 state: state_to_wit(end.state),
@@ -101,42 +137,6 @@ mod component {
         }
     }
 
-    fn submission_from_wit(call: wit::Submission) -> words::Submission {
-        words::Submission {
-            caller: caller_from_wit(call.caller),
-            kind: call.kind,
-            model: call.model,
-            version: call.version,
-            priority: call.priority,
-            items: call.items,
-            method: call.method,
-            target: call.target,
-            headers: call.headers,
-            body: call.body,
-            request_id: call.request_id,
-            receipt: call.receipt,
-            retry_of: call.retry_of,
-        }
-    }
-
-    fn submission_to_wit(call: words::Submission) -> wit::Submission {
-        wit::Submission {
-            caller: caller_to_wit(&call.caller),
-            kind: call.kind,
-            model: call.model,
-            version: call.version,
-            priority: call.priority,
-            items: call.items,
-            method: call.method,
-            target: call.target,
-            headers: call.headers,
-            body: call.body,
-            request_id: call.request_id,
-            receipt: call.receipt,
-            retry_of: call.retry_of,
-        }
-    }
-
     fn operation_to_wit(operation: words::Operation) -> wit::Operation {
         wit::Operation {
             id: operation.id.as_str().to_owned(),
@@ -176,11 +176,15 @@ mod component {
             submission: wit::Submission,
             now_ms: u64,
             (high, low): (u64, u64),
-        ) -> Result<String, wit::Refusal> {
+        ) -> Result<wit::AcceptedCall, wit::Refusal> {
             let random = (u128::from(high) << 64) | u128::from(low);
             let submission = submission_from_wit(submission);
             let accepted = OperationsService::accept(self, submission, now_ms, random);
-            accepted.map(|id| id.as_str().to_owned()).map_err(refusal)
+            let words::AcceptedCall { operation, is_new } = accepted.map_err(refusal)?;
+            Ok(wit::AcceptedCall {
+                operation: operation_to_wit(operation),
+                is_new,
+            })
         }
 
         fn get(
@@ -375,42 +379,6 @@ mod gate {
         }
     }
 
-    fn submission_to_wit(call: words::Submission) -> wit::Submission {
-        wit::Submission {
-            caller: caller_to_wit(&call.caller),
-            kind: call.kind,
-            model: call.model,
-            version: call.version,
-            priority: call.priority,
-            items: call.items,
-            method: call.method,
-            target: call.target,
-            headers: call.headers,
-            body: call.body,
-            request_id: call.request_id,
-            receipt: call.receipt,
-            retry_of: call.retry_of,
-        }
-    }
-
-    fn submission_from_wit(call: wit::Submission) -> words::Submission {
-        words::Submission {
-            caller: caller_from_wit(call.caller),
-            kind: call.kind,
-            model: call.model,
-            version: call.version,
-            priority: call.priority,
-            items: call.items,
-            method: call.method,
-            target: call.target,
-            headers: call.headers,
-            body: call.body,
-            request_id: call.request_id,
-            receipt: call.receipt,
-            retry_of: call.retry_of,
-        }
-    }
-
     fn operation(operation: wit::Operation) -> Result<words::Operation, words::Refusal> {
         Ok(words::Operation {
             id: OperationId::parse(&operation.id).ok_or_else(not_an_id)?,
@@ -446,11 +414,15 @@ mod gate {
             submission: words::Submission,
             now_ms: u64,
             random: u128,
-        ) -> Result<OperationId, words::Refusal> {
+        ) -> Result<words::AcceptedCall, words::Refusal> {
             let halves = ((random >> 64) as u64, random as u64);
             let submission = submission_to_wit(submission);
-            let id = wit::Policy::accept(self, &submission, now_ms, halves).map_err(refusal)?;
-            OperationId::parse(&id).ok_or_else(not_an_id)
+            let accepted = wit::Policy::accept(self, &submission, now_ms, halves);
+            let accepted = accepted.map_err(refusal)?;
+            Ok(words::AcceptedCall {
+                operation: operation(accepted.operation)?,
+                is_new: accepted.is_new,
+            })
         }
 
         fn get(

@@ -1,10 +1,11 @@
 //! Fills the server's queue of operations from the store, at the start and when there is room again.
 
+use crate::settings::Settings;
 use penstock_core::OperationId;
 use penstock_kv::{Store, StoreError};
 use penstock_policy::operations::queue::Job;
-use penstock_policy::operations::{Accepted, Candidates, OperationsSettings, head_name};
-use penstock_server::{Server, WorkSettings};
+use penstock_policy::operations::{Accepted, Candidates, head_name};
+use penstock_server::{Server, WorkSettings, unix_ms};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,17 +17,20 @@ const RETRY: Duration = Duration::from_secs(5);
 /// Time between two looks whether operations that found no room in the queue have room now.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// What the server needs to run operations; `None` if they are off, or there is no store for them.
-pub fn work(
-    settings: &OperationsSettings,
-    store: Option<&Arc<dyn Store>>,
-    started_ms: u64,
-) -> Option<WorkSettings> {
-    let store = store.filter(|_| settings.enabled)?;
+/// Of the instances, one in this many may run operations. The others are for calls, and for the renewal of leases.
+const INSTANCES_SHARE: u32 = 2;
+
+/// What the server needs to run operations; `None` if they are off, or there is no store for them. Call it before the server
+/// serves: leases of an exclusive store from before this moment are over.
+pub fn work(settings: &Settings, store: Option<&Arc<dyn Store>>) -> Option<WorkSettings> {
+    let mut operations = settings.operations.clone();
+    let store = store.filter(|_| operations.enabled)?;
+    let most = (settings.instances.count / INSTANCES_SHARE).max(1);
+    operations.workers = operations.workers.min(most);
     Some(WorkSettings {
-        operations: settings.clone(),
+        operations,
         dead_before_ms: match store.is_exclusive() {
-            true => started_ms,
+            true => unix_ms(),
             false => 0,
         },
     })
@@ -34,7 +38,6 @@ pub fn work(
 
 /// Adds the unfinished operations of a store to the server's queue, and runs operations until they are stopped.
 pub async fn run(server: Arc<Server>, store: Arc<dyn Store>) {
-    let running = tokio::spawn(server.clone().run_operations());
     let filling = async {
         loop {
             match unfinished(&*store).await {
@@ -57,7 +60,7 @@ pub async fn run(server: Arc<Server>, store: Arc<dyn Store>) {
     };
     tokio::select! {
         () = filling => {}
-        _ = running => {}
+        () = server.clone().run_operations() => {}
     }
 }
 
@@ -94,12 +97,4 @@ async fn read(store: &dyn Store, id: &OperationId) -> Result<Option<Job>, StoreE
         priority: accepted.priority,
         items: accepted.items,
     }))
-}
-
-/// The present time in milliseconds since the Unix epoch.
-pub fn unix_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |since| {
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    })
 }

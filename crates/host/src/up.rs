@@ -90,7 +90,6 @@ const CLOSING: Duration = Duration::from_millis(500);
 
 async fn serve(options: UpOptions) -> anyhow::Result<()> {
     let started = Instant::now();
-    let started_ms = operations::unix_ms();
     let mut settings = Settings::load(&options.app.policy).map_err(several)?;
     let is_local = options.listen.ip().is_loopback();
     settings.models.derive.get_or_insert(is_local);
@@ -132,7 +131,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
             loaded.clone(),
             pull_state.clone(),
         )),
-        work: operations::work(&settings.operations, operation_store.as_ref(), started_ms),
+        work: operations::work(&settings, operation_store.as_ref()),
     };
     let server = Server::with(entry, server_settings(&settings), server_options);
     let origin = format!("{scheme}://{address}");

@@ -44,7 +44,7 @@ impl World {
 
     fn accept(&mut self, submission: Submission, now_ms: u64) -> OperationId {
         match self.try_accept(submission, now_ms) {
-            Acceptance::Accepted(id) => id,
+            Acceptance::Accepted(accepted) => accepted.operation.id,
             Acceptance::Full(message) => panic!("{message}"),
         }
     }
@@ -549,23 +549,24 @@ fn a_tenant_stores_no_more_operations_than_its_limit_until_some_are_deleted_or_s
         world.try_accept(submission("t", b""), NOW_MS),
         Acceptance::Full(_)
     ));
-    let later_ms = NOW_MS + 30 * HOUR_MS;
-    world.sweep_with_room(later_ms);
-    assert_eq!(world.used(), 0);
-    world.accept(submission("t", b"body"), later_ms);
-}
-
-impl World {
-    /// As [`World::sweep`], by tenants that have room.
-    fn sweep_with_room(&mut self, now_ms: u64) {
-        let settings = self.policy.settings().clone();
-        self.policy = Operations::new(OperationsSettings {
-            max_per_tenant: 100_000,
-            ..settings.clone()
-        });
-        self.sweep(now_ms);
-        self.policy = Operations::new(settings);
+    // Nobody else calls. The tenant's own calls, which are refused, make room once its operations have expired.
+    let soon_ms = NOW_MS + 1_000;
+    for _ in 0..200 {
+        let refused = world.try_accept(submission("t", b""), soon_ms);
+        assert!(
+            matches!(refused, Acceptance::Full(_)),
+            "they have not expired"
+        );
     }
+    let later_ms = NOW_MS + 30 * HOUR_MS;
+    let accepted = |world: &mut World| {
+        let accepted = world.try_accept(submission("t", b"body"), later_ms);
+        matches!(accepted, Acceptance::Accepted(_))
+    };
+    assert!(
+        (0..200).any(|_| accepted(&mut world)),
+        "it stays full for ever"
+    );
 }
 
 #[test]
@@ -624,12 +625,16 @@ fn bodies_and_results_of_several_parts_read_back_as_they_were() {
     }
 }
 
-#[test]
-fn retries_of_one_call_are_one_operation_also_across_the_hour() {
-    let keyed = |tenant: &str, call: &str| Submission {
+/// A call with an idempotency key.
+fn keyed(tenant: &str, call: &str) -> Submission {
+    Submission {
         retry_of: Some(call.to_owned()),
         ..submission(tenant, b"body")
-    };
+    }
+}
+
+#[test]
+fn retries_of_one_call_are_one_operation_also_across_the_hour() {
     let hour_ms = NOW_MS / HOUR_MS * HOUR_MS + HOUR_MS;
     for first_ms in [hour_ms - 1, hour_ms, hour_ms - HOUR_MS] {
         let mut world = World::new();
@@ -656,6 +661,57 @@ fn retries_of_one_call_are_one_operation_also_across_the_hour() {
         world.new_one(),
         "calls without a key are not retries"
     );
+}
+
+#[test]
+fn a_retry_is_told_that_its_operation_was_made_before_and_makes_a_new_one_after_a_deletion() {
+    let mut world = World::new();
+    let accept = |world: &mut World| match world.try_accept(keyed("t", "call"), NOW_MS) {
+        Acceptance::Accepted(accepted) => *accepted,
+        Acceptance::Full(message) => panic!("{message}"),
+    };
+    let first = accept(&mut world);
+    assert!(first.is_new);
+    assert_eq!(first.operation, world.get(&first.operation.id, NOW_MS));
+    let id = first.operation.id;
+    let run = world.run(&id, "w", NOW_MS);
+    let retry = accept(&mut world);
+    assert!(!retry.is_new);
+    assert_eq!(retry.operation.state, OperationState::Running);
+    assert!(world.complete(&id, &run, success(b"x"), NOW_MS));
+    world.delete(&id, NOW_MS);
+    let again = accept(&mut world);
+    assert!(again.is_new);
+    assert_ne!(again.operation.id, id);
+    assert_eq!(
+        world.state(&again.operation.id, NOW_MS),
+        OperationState::Queued
+    );
+    assert_eq!(world.find(&id, NOW_MS), None);
+}
+
+#[test]
+fn a_run_that_the_host_gave_back_counts_no_attempt_if_it_gives_itself_back_later() {
+    let mut world = World::new();
+    let id = world.new_one();
+    let run = world.run(&id, "w", NOW_MS);
+    assert_eq!(
+        world.abandon(&id, "w", Abandoned::Stopping, NOW_MS),
+        Some(NOW_MS)
+    );
+    world.give_back(&id, &run, NOW_MS);
+    assert_eq!(world.get(&id, NOW_MS).attempts, 0);
+    assert_eq!(world.run(&id, "w", NOW_MS).attempt, 1);
+}
+
+#[test]
+fn a_renewal_just_after_the_end_lets_the_worker_finish_its_answer() {
+    let mut world = World::new();
+    let id = world.new_one();
+    let run = world.run(&id, "w", NOW_MS);
+    assert!(world.complete(&id, &run, success(b"x"), NOW_MS));
+    assert_eq!(world.renew(&id, "w", NOW_MS), Renewal::Renewed);
+    assert_eq!(world.renew(&id, "another", NOW_MS), Renewal::Lost);
 }
 
 #[test]
@@ -915,7 +971,7 @@ fn an_end_that_a_reader_saw_stays_when_another_worker_closes_the_run_and_dies() 
             act: RefCell::new(Some(&complete)),
             left: Cell::new(operations),
         };
-        let mut other = Operations::new(world.policy.settings().clone());
+        let other = Operations::new(world.policy.settings().clone());
         let _ = run_ready(other.claim(&kv, &id, "other", 0, later_ms));
         assert!(kv.act.borrow().is_none(), "it was interrupted");
         let found = world.get(&id, later_ms);

@@ -230,12 +230,18 @@ impl Party {
             let (now, random) = (self.now(), self.random.bits().into());
             let kv = self.sim.kv();
             match self.policy.accept(&kv, made, now, random).await {
-                Ok(Acceptance::Accepted(id)) => {
+                Ok(Acceptance::Accepted(accepted)) => {
+                    let id = accepted.operation.id;
                     let mut log = self.log.borrow_mut();
                     log.totals.accepted += 1;
                     log.operations.entry(id.clone()).or_default();
-                    let known = log.calls.entry(call.clone()).or_insert(id.clone());
-                    assert_eq!(*known, id, "retries of one call are one operation");
+                    let known = log.calls.entry(call).or_insert(id.clone()).clone();
+                    let deleted =
+                        (log.operations.get(&known)).is_some_and(|facts| facts.delete_asked);
+                    assert!(
+                        known == id || deleted,
+                        "retries of one call are one operation, but {known} and {id} are two"
+                    );
                     return;
                 }
                 Ok(Acceptance::Full(message)) => panic!("{message}"),
@@ -439,7 +445,7 @@ impl Party {
     }
 
     /// With live workers and a store that answers, each operation ends. A host that starts finds those that have not ended.
-    async fn finish(mut self, candidates: Vec<OperationId>) {
+    async fn finish(self, candidates: Vec<OperationId>) {
         for id in self.ids() {
             let (kv, now) = (self.sim.kv(), self.now());
             let found = self.policy.get(&kv, &id, Some("t"), false, now).await;
@@ -523,11 +529,14 @@ fn schedule(seed: u64, totals: &mut Totals) {
             sim.spawn(at_ms + 4_000, party().accept(format!("call {n}")));
         }
     }
+    // Without workers for some time, more operations are cancelled before they run.
+    let idle_ms = if random.permille(300) { 6_000 } else { 0 };
     for n in 0..plan.workers {
-        sim.spawn(NOW_MS + random.below(2_000), party().work(n, end_ms));
+        let at_ms = NOW_MS + idle_ms + random.below(2_000);
+        sim.spawn(at_ms, party().work(n, end_ms));
         // A host that starts again after a crash.
         sim.spawn(
-            NOW_MS + 4_000 + random.below(2_000),
+            NOW_MS + idle_ms + 4_000 + random.below(2_000),
             party().work(100 + n, end_ms),
         );
     }

@@ -139,7 +139,7 @@ pub(crate) fn conclude(
 pub(crate) fn told_status(told: &HeaderValue) -> Option<u16> {
     let told: serde_json::Value = serde_json::from_slice(told.as_bytes()).ok()?;
     let word = told.get("code")?.as_str()?;
-    let code = Code::ALL.iter().find(|code| code.as_str() == word)?;
+    let code = Code::parse(word)?;
     Some(code.status())
 }
 

@@ -45,6 +45,7 @@ mod wait;
 pub mod work;
 mod workers;
 
+pub use clock::unix_ms;
 pub use entry_point::EntryPoint;
 pub use state::{NotReady, Server, ServerOptions};
 pub use work::WorkSettings;

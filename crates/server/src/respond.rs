@@ -129,7 +129,7 @@ impl Server {
     }
 
     /// Returns the reason why the server takes no new work, if it takes none.
-    fn not_ready(&self) -> Option<Cow<'static, str>> {
+    pub(crate) fn not_ready(&self) -> Option<Cow<'static, str>> {
         if self.phase.borrow().is_leaving() {
             return Some(STOPPING.into());
         }
@@ -162,7 +162,7 @@ impl Server {
             facts.insert("asks".to_owned(), json!({ "bytes": bytes }));
         }
         if let Some(place) = self.queue_place(parts.uri.path()) {
-            facts.insert("queue".to_owned(), place);
+            facts.insert("queue".to_owned(), json!(place));
         }
         if facts.is_empty() {
             return;
@@ -216,6 +216,7 @@ impl Server {
         let body = self
             .received(body, deadline, asks_first, asked, client.address)
             .await?;
+        let listening = self.listens(&parts);
         let answered = {
             let Ok(_permit) = self.in_flight.try_acquire() else {
                 return Err(self.overloaded());
@@ -223,7 +224,7 @@ impl Server {
             self.pass((parts, body), deadline, asked).await?
         };
         // A client that waits for an operation takes no place from others.
-        Ok(self.follow(answered).await)
+        Ok(self.follow(answered, listening).await)
     }
 
     /// Asks components whether they would accept a request of which only the head has come (RFC 9110 §10.1.1). Returns

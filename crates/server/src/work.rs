@@ -3,18 +3,19 @@
 use super::clock::unix_ms;
 use penstock_core::OperationId;
 use penstock_policy::operations::OperationsSettings;
+use penstock_policy::operations::notes::QueuePlace;
 use penstock_policy::operations::queue::{FairQueue, Job};
-use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 
 /// The most jobs in the queue, about 40 MB of memory. Further ones stay in the store until there is room.
 pub(crate) const MAX_JOBS: usize = 100_000;
 /// The most clients that wait for the end of an operation at the same time. Others get the present state at once.
 const MAX_WAITING: usize = 4_096;
+
 /// What runs operations on this host.
 #[derive(Clone, Debug)]
 pub struct WorkSettings {
@@ -30,16 +31,16 @@ pub(crate) struct Work {
     pub(crate) settings: WorkSettings,
     pub(crate) queue: Mutex<FairQueue>,
     /// Wakes a worker.
-    pub(crate) pushed: Notify,
+    pushed: Notify,
     /// The operations that run, with the signal that interrupts each.
     pub(crate) running: Mutex<HashMap<OperationId, Arc<Notify>>>,
     /// Clients that wait for the end of an operation.
-    pub(crate) waiting: Mutex<HashMap<OperationId, watch::Sender<()>>>,
-    pub(crate) waiters: Semaphore,
+    waiting: Mutex<HashMap<OperationId, watch::Sender<()>>>,
+    waiters: Semaphore,
     /// Whether a job found no room.
     pub(crate) overflowed: AtomicBool,
     /// The mean time of a run in microseconds, the recent ones weighing more; 0 for none yet.
-    pub(crate) mean_us: AtomicU64,
+    mean_us: AtomicU64,
     pub(crate) stop: watch::Sender<bool>,
 }
 
@@ -62,11 +63,16 @@ impl Work {
         }
     }
 
+    /// Adds a job that may begin at `due_ms`, unless it runs or waits already.
     pub(crate) fn push(&self, job: Job, due_ms: u64) {
+        // The queue is locked first, here and in `next`, so that a job is always either queued or running.
+        let mut queue = lock(&self.queue);
         if lock(&self.running).contains_key(&job.id) {
             return;
         }
-        if lock(&self.queue).push(job, due_ms, unix_ms()) {
+        let has_room = queue.push(job, due_ms, unix_ms());
+        drop(queue);
+        if has_room {
             self.pushed.notify_one();
         } else {
             self.overflowed.store(true, Ordering::Relaxed);
@@ -74,14 +80,15 @@ impl Work {
     }
 
     /// The place of an operation, for its description.
-    pub(crate) fn place(&self, id: &OperationId) -> Option<Value> {
+    pub(crate) fn place(&self, id: &OperationId) -> Option<QueuePlace> {
         let position = lock(&self.queue).position(id)? as u64;
         let mean_us = self.mean_us.load(Ordering::Relaxed);
         let workers = u64::from(self.settings.operations.workers);
         let wait_ms = (mean_us > 0).then(|| mean_us.saturating_mul(position + 1) / workers / 1_000);
-        Some(json!({ "position": position, "wait_ms": wait_ms }))
+        Some(QueuePlace { position, wait_ms })
     }
 
+    /// Forgets an operation that has ended, and wakes the clients that wait for it.
     pub(crate) fn ended(&self, id: &OperationId) {
         lock(&self.queue).remove(id);
         if let Some(waiting) = lock(&self.waiting).remove(id) {
@@ -103,17 +110,17 @@ impl Work {
     /// Takes the next job, and marks it as running.
     pub(crate) async fn next(&self) -> (Job, Arc<Notify>) {
         loop {
-            let (job, due_ms) = {
+            let due_ms = {
                 let mut queue = lock(&self.queue);
-                (queue.pop(unix_ms()), queue.next_due_ms())
+                if let Some(job) = queue.pop(unix_ms()) {
+                    let interrupt = Arc::<Notify>::default();
+                    lock(&self.running).insert(job.id.clone(), interrupt.clone());
+                    // There may be more than this worker takes.
+                    self.pushed.notify_one();
+                    return (job, interrupt);
+                }
+                queue.next_due_ms()
             };
-            if let Some(job) = job {
-                let interrupt = Arc::<Notify>::default();
-                lock(&self.running).insert(job.id.clone(), interrupt.clone());
-                // There may be more than this worker takes.
-                self.pushed.notify_one();
-                return (job, interrupt);
-            }
             let pause = due_ms.map_or(Duration::from_secs(60), |due_ms| {
                 Duration::from_millis(due_ms.saturating_sub(unix_ms()).max(1))
             });
@@ -122,19 +129,46 @@ impl Work {
     }
 }
 
-/// A client that waits. It is taken off the list when it goes.
+/// A client that waits for the end of an operation. It is taken off the list when it goes.
 pub(crate) struct Waiting<'a> {
-    pub(crate) work: &'a Work,
-    pub(crate) id: &'a OperationId,
+    work: &'a Work,
+    id: OperationId,
+    /// `None` only while it is dropped.
+    ended: Option<watch::Receiver<()>>,
+    _permit: SemaphorePermit<'a>,
+}
+
+impl Work {
+    /// Puts a client on the list of those that wait for the end of an operation; `None` if too many wait.
+    pub(crate) fn wait_for(&self, id: &OperationId) -> Option<Waiting<'_>> {
+        let permit = self.waiters.try_acquire().ok()?;
+        let mut waiting = lock(&self.waiting);
+        let ended = waiting.entry(id.clone()).or_default().subscribe();
+        Some(Waiting {
+            work: self,
+            id: id.clone(),
+            ended: Some(ended),
+            _permit: permit,
+        })
+    }
+}
+
+impl Waiting<'_> {
+    /// Resolves when the operation has ended.
+    pub(crate) async fn ended(&mut self) {
+        if let Some(ended) = &mut self.ended {
+            let _ = ended.changed().await;
+        }
+    }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let mut waiting = lock(&self.work.waiting);
-        if let Some(sender) = waiting.get(self.id)
-            && sender.receiver_count() <= 1
-        {
-            waiting.remove(self.id);
+        self.ended = None;
+        let is_last = |sender: &watch::Sender<()>| sender.receiver_count() == 0;
+        if waiting.get(&self.id).is_some_and(is_last) {
+            waiting.remove(&self.id);
         }
     }
 }
@@ -189,9 +223,31 @@ mod tests {
             work.push(job(number), 0);
         }
         let place = |number| work.place(&job(number).id);
-        assert_eq!(place(8), Some(json!({ "position": 8, "wait_ms": null })));
+        let at = |position, wait_ms| Some(QueuePlace { position, wait_ms });
+        assert_eq!(place(8), at(8, None));
         work.measured(Duration::from_millis(80));
-        assert_eq!(place(7), Some(json!({ "position": 7, "wait_ms": 80 })));
+        assert_eq!(place(7), at(7, Some(80)));
         assert_eq!(place(99), None);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_goes_ends_no_other_clients_wait_and_the_end_wakes_all() {
+        let work = work();
+        let id = job(1).id;
+        let mut clients: Vec<Waiting<'_>> = (0..3).filter_map(|_| work.wait_for(&id)).collect();
+        drop(clients.pop());
+        for client in &mut clients {
+            let woken = tokio::time::timeout(Duration::from_millis(10), client.ended()).await;
+            assert!(woken.is_err(), "it waits still");
+        }
+        work.ended(&id);
+        for client in &mut clients {
+            let woken = tokio::time::timeout(Duration::from_secs(5), client.ended()).await;
+            assert!(woken.is_ok());
+        }
+        drop(clients);
+        drop(work.wait_for(&id));
+        assert!(lock(&work.waiting).is_empty(), "nothing is left of them");
+        assert_eq!(work.waiters.available_permits(), MAX_WAITING);
     }
 }

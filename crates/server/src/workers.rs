@@ -7,15 +7,16 @@
 
 use super::clock::unix_ms;
 use super::drain::Phase;
-use super::headers::CONNECTION;
+use super::headers::{AUDIT, CONNECTION};
 use super::state::Server;
 use super::work::{MAX_JOBS, Waiting, Work, lock};
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request, Response};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use penstock_core::OperationId;
+use penstock_policy::operations::notes::{self, Note, Order, QueuePlace};
 use penstock_policy::operations::queue::Job;
+use penstock_policy::operations::words::{Abandoned, Renewal};
 use penstock_runtime::entry_points::{EntryPointError, EntryPointRequest};
-use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,7 +26,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 /// The header with the components' note about an operation. No client sees it.
-pub(crate) const NOTE: HeaderName = HeaderName::from_static("penstock-operation");
+pub(crate) const NOTE: HeaderName = HeaderName::from_static(notes::HEADER);
 /// Time between two looks whether the server is ready to run operations, which need its models.
 const READY_PAUSE: Duration = Duration::from_millis(100);
 /// Time in which components store something about an operation.
@@ -37,68 +38,16 @@ const FAILED_PAUSE_MS: u64 = 5_000;
 /// Renewals in the time of one lease. A busy machine may delay two of them.
 const RENEWALS: u32 = 3;
 
-/// A note of the components.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Note {
-    id: String,
-    push: Option<Push>,
-    cancel: bool,
-    wait_ms: Option<u64>,
-    then: Option<Then>,
-    again_ms: Option<u64>,
-    ended: bool,
-    renewal: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Push {
-    tenant: String,
-    model: String,
-    priority: Option<u8>,
-    #[serde(default)]
-    items: u64,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Then {
-    Describe,
-    DescribeGoogle,
-    Answer,
-}
-
-/// Why a run is interrupted, in the words of the components.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Why {
-    Cancelled,
-    TimedOut,
-    Stopping,
-    Crashed,
-}
-
-impl Why {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Cancelled => "cancelled",
-            Self::TimedOut => "timed_out",
-            Self::Stopping => "stopping",
-            Self::Crashed => "crashed",
-        }
-    }
-}
-
 impl Server {
-    /// Adds operations to the queue that the store had at the start. Returns whether there was room for all of them.
-    pub fn resume_operations(&self, jobs: impl IntoIterator<Item = Job>) -> bool {
+    /// Adds operations to the queue that the store has.
+    pub fn resume_operations(&self, jobs: impl IntoIterator<Item = Job>) {
         let Some(work) = &self.work else {
-            return true;
+            return;
         };
         work.overflowed.store(false, Ordering::Relaxed);
         for job in jobs {
             work.push(job, 0);
         }
-        !work.overflowed.load(Ordering::Relaxed)
     }
 
     /// Whether the store has operations that found no room in the queue, and there is room now.
@@ -130,23 +79,25 @@ impl Server {
     async fn run_worker(self: Arc<Self>, work: Arc<Work>) {
         let mut stop = work.stop.subscribe();
         loop {
-            let next = async {
-                while self.takes_no_work() {
-                    tokio::time::sleep(READY_PAUSE).await;
-                }
-                work.next().await
-            };
             let (job, interrupt) = tokio::select! {
                 biased;
                 () = stopped(&mut stop) => return,
-                next = next => next,
+                next = work.next() => next,
             };
             let id = job.id.clone();
-            let again_ms = self.run(&work, &id, &interrupt, &mut stop).await;
+            // Operations need the models.
+            let is_ready = self.not_ready().is_none();
+            let again_ms = match is_ready {
+                true => self.run(&work, &id, &interrupt, &mut stop).await,
+                false => Some(unix_ms()),
+            };
             lock(&work.running).remove(&id);
             match again_ms {
                 Some(again_ms) => work.push(job, again_ms),
                 None => work.ended(&id),
+            }
+            if !is_ready {
+                tokio::time::sleep(READY_PAUSE).await;
             }
         }
     }
@@ -163,71 +114,94 @@ impl Server {
         let holder = format!("{:032x}", rand::random::<u128>());
         let limit = Duration::from_millis(settings.run_timeout_ms);
         let began = Instant::now();
-        let order = json!({
-            "do": "run", "holder": holder, "dead_before_ms": work.settings.dead_before_ms,
-        });
-        let mut run = std::pin::pin!(self.order(id, &order, began + limit));
-        let mut renewals =
-            tokio::time::interval(Duration::from_millis(settings.lease_ms) / RENEWALS);
-        renewals.tick().await;
-        // The interruption is stored before the run's future is dropped, so that the run's own end comes too late.
-        let why = loop {
-            tokio::select! {
-                biased;
-                answered = &mut run => match answered {
-                    Ok(answered) => {
-                        work.measured(began.elapsed());
-                        return note_of(&answered).and_then(|note| note.again_ms);
-                    }
-                    Err(error) => {
-                        tracing::error!("operation {id}: {}", penstock_app::one_line(&error));
-                        break Why::Crashed;
-                    }
-                },
-                () = interrupt.notified() => break Why::Cancelled,
-                () = stopped(stop) => break Why::Stopping,
-                () = tokio::time::sleep_until(began + limit + STORE_TIME) => break Why::TimedOut,
-                _ = renewals.tick() => {
-                    let renewed = self.order_now(id, &json!({ "do": "renew", "holder": holder })).await;
-                    match renewed.as_ref().and_then(|note| note.renewal.as_deref()) {
-                        Some("cancelled") => break Why::Cancelled,
-                        // Another worker runs it, or it ended. Its queue entry is looked at again after the lease.
-                        Some("lost") => return Some(unix_ms() + settings.lease_ms),
-                        // If the store does not answer, the lease ends by itself.
-                        _ => {}
-                    }
-                }
-            }
+        let order = Order::Run {
+            holder: holder.clone(),
+            dead_before_ms: work.settings.dead_before_ms,
         };
-        let order = json!({ "do": "abandon", "holder": holder, "why": why.as_str() });
+        let mut run = std::pin::pin!(self.order(id, &order, began + limit));
+        let lease = Duration::from_millis(settings.lease_ms);
+        // The run goes on while its lease is renewed. The renewal ends before the interruption is stored, and the run after it, so
+        // that its own end comes too late.
+        let why = tokio::select! {
+            biased;
+            answered = &mut run => match answered {
+                Ok(answered) => return self.after_run(work, id, &answered, began.elapsed()),
+                Err(error) => {
+                    tracing::error!("operation {id}: {}", penstock_app::one_line(&error));
+                    Abandoned::Crashed
+                }
+            },
+            () = interrupt.notified() => Abandoned::Cancelled,
+            () = stopped(stop) => Abandoned::Stopping,
+            () = tokio::time::sleep_until(began + limit + STORE_TIME) => Abandoned::TimedOut,
+            why = self.renew(id, &holder, lease / RENEWALS) => why,
+        };
+        let order = Order::Abandon { holder, why };
         match self.order_now(id, &order).await {
             Some(note) => note.again_ms,
             None => Some(unix_ms() + FAILED_PAUSE_MS),
         }
     }
 
-    /// Asks the components about an operation, and returns their note; `None` if they failed.
-    async fn order_now(&self, id: &OperationId, order: &Value) -> Option<Note> {
-        let deadline = Instant::now() + ORDER_TIME;
-        match timeout_at(deadline, self.order(id, order, deadline)).await {
-            Ok(Ok(answered)) if answered.status().is_success() => note_of(&answered),
-            Ok(Ok(answered)) => {
-                tracing::warn!("operation {id}: {order} was answered {}", answered.status());
-                None
-            }
-            Ok(Err(error)) => {
-                tracing::error!("operation {id}: {}", penstock_app::one_line(&error));
-                None
-            }
-            Err(_) => None,
+    /// Reads the answer to an order to run an operation. Returns when it is to be looked at again; `None` if it ended.
+    fn after_run(
+        &self,
+        work: &Work,
+        id: &OperationId,
+        answered: &Response<Bytes>,
+        took: Duration,
+    ) -> Option<u64> {
+        let Some(note) = note_of(answered) else {
+            // The components could not store what happened. The entries tell what remains to be done.
+            let status = answered.status();
+            tracing::warn!("operation {id}: the order to run it was answered with status {status}");
+            return Some(unix_ms() + FAILED_PAUSE_MS);
+        };
+        if note.again_ms.is_none() {
+            work.measured(took);
         }
+        note.again_ms
+    }
+
+    /// Renews the lease of a run. Returns only if the run is to be interrupted.
+    async fn renew(&self, id: &OperationId, holder: &str, every: Duration) -> Abandoned {
+        let order = Order::Renew {
+            holder: holder.to_owned(),
+        };
+        loop {
+            tokio::time::sleep(every).await;
+            let note = self.order_now(id, &order).await;
+            match note.and_then(|note| note.renewal) {
+                Some(Renewal::Cancelled) => return Abandoned::Cancelled,
+                // Another worker has it, or it is gone. The order to abandon it finds that out, and changes nothing.
+                Some(Renewal::Lost) => return Abandoned::Stopping,
+                // If the store does not answer, the lease ends by itself.
+                Some(Renewal::Renewed) | None => {}
+            }
+        }
+    }
+
+    /// Asks the components about an operation, and returns their note; `None` if they failed.
+    async fn order_now(&self, id: &OperationId, order: &Order) -> Option<Note> {
+        let deadline = Instant::now() + ORDER_TIME;
+        let answered = timeout_at(deadline, self.order(id, order, deadline)).await;
+        let why = match answered {
+            Ok(Ok(answered)) => match note_of(&answered) {
+                Some(note) => return Some(note),
+                None => format!("status {}", answered.status()),
+            },
+            Ok(Err(error)) => penstock_app::one_line(&error).to_string(),
+            Err(_) => format!("no answer within {} s", ORDER_TIME.as_secs()),
+        };
+        tracing::warn!("operation {id}: {order:?} failed: {why}");
+        None
     }
 
     /// Passes a request about an operation through the entry point.
     async fn order(
         &self,
         id: &OperationId,
-        order: &Value,
+        order: &Order,
         deadline: Instant,
     ) -> Result<Response<Bytes>, EntryPointError> {
         let request = Request::builder()
@@ -251,47 +225,41 @@ impl Server {
         HeaderValue::from_str(&format!("{token} {facts}")).expect("JSON of plain ASCII")
     }
 
-    /// Whether the server runs no operations now: it is loading its models, or stops.
-    fn takes_no_work(&self) -> bool {
-        self.phase.borrow().is_leaving()
-            || self
-                .options
-                .not_ready
-                .as_ref()
-                .is_some_and(|why| why().is_some())
+    /// The place in the queue of the operation that a path names.
+    pub(crate) fn queue_place(&self, path: &str) -> Option<QueuePlace> {
+        self.work.as_ref()?.place(&operation_in(path)?)
     }
 
-    /// The place in the queue of the operation that a path names.
-    pub(crate) fn queue_place(&self, path: &str) -> Option<Value> {
-        let work = self.work.as_ref()?;
-        let (_, rest) = path.split_once("/operations/")?;
-        let id = rest.split([':', '/']).next().and_then(OperationId::parse)?;
-        work.place(&id)
+    /// Puts a client that may wait for the operation in its path on the list. Components read the operation afterwards, so its end
+    /// cannot be missed.
+    pub(crate) fn listens(&self, parts: &http::request::Parts) -> Option<Waiting<'_>> {
+        let (work, path) = (self.work.as_ref()?, parts.uri.path());
+        let id = operation_in(path)?;
+        let may_wait = path.ends_with(":wait") || parts.headers.contains_key("prefer");
+        may_wait.then(|| work.wait_for(&id)).flatten()
     }
 
     /// Follows the components' note in an answer, and returns the answer for the client.
-    pub(crate) async fn follow(&self, mut answered: Response<Bytes>) -> Response<Bytes> {
+    pub(crate) async fn follow(
+        &self,
+        mut answered: Response<Bytes>,
+        listening: Option<Waiting<'_>>,
+    ) -> Response<Bytes> {
         let Some(note) = answered.headers_mut().remove(&NOTE) else {
             return answered;
         };
-        let (Some(work), Some(note)) = (&self.work, read(&note)) else {
+        let (Some(work), Some(note)) = (&self.work, Note::read(note.as_bytes())) else {
             return answered;
         };
         let Some(id) = OperationId::parse(&note.id) else {
             return answered;
         };
-        // It is on the list before the operation can end.
-        let waits = note
-            .wait_ms
-            .zip(note.then)
-            .filter(|_| !self.phase.borrow().is_leaving());
+        let is_leaving = self.phase.borrow().is_leaving();
+        let waits = note.wait_ms.zip(note.then).filter(|_| !is_leaving);
+        // A new operation is not in the queue yet, so it has not ended.
         let waiting = waits.and_then(|(wait_ms, then)| {
-            let permit = work.waiters.try_acquire().ok()?;
-            let ended = lock(&work.waiting)
-                .entry(id.clone())
-                .or_default()
-                .subscribe();
-            Some((permit, ended, wait_ms, then))
+            let waiting = listening.or_else(|| work.wait_for(&id))?;
+            Some((waiting, wait_ms, then))
         });
         if let Some(push) = note.push {
             let job = Job {
@@ -310,25 +278,18 @@ impl Server {
                 None => work.ended(&id),
             }
         }
-        let Some((_permit, mut ended, wait_ms, then)) = waiting else {
+        let Some((mut waiting, wait_ms, then)) = waiting else {
             return answered;
         };
-        let waited = Waiting { work, id: &id };
         let mut phase = self.phase.subscribe();
         tokio::select! {
-            _ = ended.changed() => {}
+            () = waiting.ended() => {}
             () = leaving(&mut phase) => {}
             () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {}
         }
-        drop(ended);
-        drop(waited);
-        let order = match then {
-            Then::Describe => json!({ "do": "describe", "google": false }),
-            Then::DescribeGoogle => json!({ "do": "describe", "google": true }),
-            Then::Answer => json!({ "do": "answer" }),
-        };
+        drop(waiting);
         let deadline = Instant::now() + ORDER_TIME;
-        let later = timeout_at(deadline, self.order(&id, &order, deadline)).await;
+        let later = timeout_at(deadline, self.order(&id, &then, deadline)).await;
         match later {
             Ok(Ok(mut later)) if later.status().as_u16() != 404 => {
                 keep_headers(&answered, &mut later);
@@ -338,6 +299,12 @@ impl Server {
             _ => answered,
         }
     }
+}
+
+/// The operation that a path names.
+fn operation_in(path: &str) -> Option<OperationId> {
+    let (_, rest) = path.split_once("/operations/")?;
+    rest.split([':', '/']).next().and_then(OperationId::parse)
 }
 
 /// Resolves when the workers are told to stop.
@@ -352,7 +319,7 @@ async fn leaving(phase: &mut watch::Receiver<Phase>) {
 }
 
 /// Headers of an answer that belong to its content, and not to the request.
-const OF_CONTENT: [&str; 9] = [
+const OF_CONTENT: [&str; 8] = [
     "content-type",
     "content-length",
     "content-encoding",
@@ -361,28 +328,33 @@ const OF_CONTENT: [&str; 9] = [
     "location",
     "preference-applied",
     "retry-after",
-    "penstock-operation",
 ];
 
 /// Completes an answer that came after a wait by the headers that the components wrote for the request itself: its id, the
-/// state of its limits, and those for caches and for pages of other origins.
+/// state of its limits, its record for the audit log, and those for caches and for pages of other origins.
 fn keep_headers(first: &Response<Bytes>, later: &mut Response<Bytes>) {
-    later.headers_mut().remove(&NOTE);
-    later.headers_mut().remove("x-request-id");
-    let own: Vec<HeaderName> = later.headers().keys().cloned().collect();
+    let still_accepted = later.status() == StatusCode::ACCEPTED;
+    let headers = later.headers_mut();
+    for of_the_order in [&NOTE, &AUDIT, &REQUEST_ID] {
+        headers.remove(of_the_order);
+    }
+    let own: Vec<HeaderName> = headers.keys().cloned().collect();
     for (name, value) in first.headers() {
-        if !own.contains(name) && !OF_CONTENT.contains(&name.as_str()) {
-            later.headers_mut().append(name.clone(), value.clone());
+        let of_content = OF_CONTENT.contains(&name.as_str())
+            // The preference that led to the operation was followed if the answer is still the operation.
+            && !(still_accepted && name == "preference-applied");
+        if !own.contains(name) && !of_content {
+            headers.append(name.clone(), value.clone());
         }
     }
 }
 
-fn read(note: &HeaderValue) -> Option<Note> {
-    serde_json::from_slice(note.as_bytes()).ok()
-}
+/// The header with the id of a request.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 fn note_of(answered: &Response<Bytes>) -> Option<Note> {
-    answered.headers().get(&NOTE).and_then(read)
+    let note = answered.headers().get(&NOTE)?;
+    Note::read(note.as_bytes())
 }
 
 #[cfg(test)]
@@ -408,11 +380,14 @@ mod tests {
             ("location", "/v1/operations/op_1"),
             ("content-type", "application/json"),
             ("retry-after", "1"),
+            ("preference-applied", "respond-async"),
+            ("penstock-audit", "the caller's"),
         ]);
         let mut later = answer(&[
             ("x-request-id", "req_2"),
             ("content-type", "application/octet-stream"),
             ("penstock-operation", "{}"),
+            ("penstock-audit", "nobody's"),
         ]);
         keep_headers(&first, &mut later);
         let mut headers: Vec<(&str, &str)> = (later.headers().iter())
@@ -424,6 +399,7 @@ mod tests {
             [
                 ("cache-control", "no-store"),
                 ("content-type", "application/octet-stream"),
+                ("penstock-audit", "the caller's"),
                 ("ratelimit", "\"a\";r=1"),
                 ("x-request-id", "req_1"),
             ]
@@ -431,13 +407,35 @@ mod tests {
     }
 
     #[test]
-    fn a_note_with_unknown_or_missing_members_is_read() {
-        let note = HeaderValue::from_static(r#"{"id":"op_1","again_ms":7,"new":1}"#);
-        let note = read(&note).unwrap();
-        assert_eq!(
-            (note.again_ms, note.ended, note.cancel),
-            (Some(7), false, false)
-        );
-        assert!(read(&HeaderValue::from_static("{")).is_none());
+    fn the_preference_was_followed_only_if_the_answer_is_still_the_operation() {
+        for (status, followed) in [(200, false), (202, true)] {
+            let mut first = Response::new(Bytes::new());
+            let value = HeaderValue::from_static("respond-async");
+            first.headers_mut().insert("preference-applied", value);
+            let mut later = Response::new(Bytes::new());
+            *later.status_mut() = StatusCode::from_u16(status).unwrap();
+            keep_headers(&first, &mut later);
+            assert_eq!(later.headers().contains_key("preference-applied"), followed);
+        }
+    }
+
+    #[test]
+    fn the_operation_in_a_path_is_found_in_both_forms_of_paths() {
+        let id = OperationId::generate(1_700_000_000_000, 7);
+        for path in [
+            format!("/v1/operations/{id}"),
+            format!("/v1/operations/{id}:wait"),
+            format!("/v1/operations/{id}/response"),
+            format!("/v1/tenants/acme/operations/{id}:cancel"),
+        ] {
+            assert_eq!(operation_in(&path), Some(id.clone()), "{path}");
+        }
+        for path in [
+            "/v1/operations",
+            "/v1/operations/op_1",
+            "/v1/models/m:predict",
+        ] {
+            assert_eq!(operation_in(path), None, "{path}");
+        }
     }
 }

@@ -328,7 +328,7 @@ impl<T: OperationsService> OperationsService for Counted<T> {
         submission: operations::Submission,
         now_ms: u64,
         random: u128,
-    ) -> Result<OperationId, operations::Refusal> {
+    ) -> Result<operations::AcceptedCall, operations::Refusal> {
         self.call().accept(submission, now_ms, random)
     }
 

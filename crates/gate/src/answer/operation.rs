@@ -1,12 +1,13 @@
 //! Defines the answers about operations, in the plain form and in that of Google's client libraries.
 
-use crate::connection::QueuePlace;
 use crate::route::OperationForm;
 use penstock_core::clock::rfc3339;
 use penstock_core::{Code, GrpcStatus, json};
+use penstock_policy::operations::notes::QueuePlace;
 use penstock_policy::operations::words::{End, Operation as Words, OperationState};
 use schemars::JsonSchema;
 use serde::Serialize;
+use std::borrow::Cow;
 
 /// The type of a JSON object in an `Any` of protocol buffers.
 const STRUCT: &str = "type.googleapis.com/google.protobuf.Struct";
@@ -182,8 +183,7 @@ fn status(end: &End) -> GrpcStatus {
     if end.state == OperationState::Cancelled {
         return GrpcStatus::Cancelled;
     }
-    let known = Code::ALL.iter().find(|code| code.as_str() == end.code);
-    known.map_or(GrpcStatus::Unknown, |code| code.grpc_status())
+    Code::parse(&end.code).map_or(GrpcStatus::Unknown, |code| code.grpc_status())
 }
 
 /// Writes an operation, with its result if it is there.
@@ -200,20 +200,20 @@ pub(crate) fn operation(words: &Words, queue: Option<QueuePlace>, form: &Operati
 }
 
 /// Returns the JSON of a result: the body itself, or a description of one that is not JSON.
-fn response(words: &Words, end: &End) -> Option<Vec<u8>> {
-    let body = end.body.as_ref()?;
+fn response<'a>(words: &Words, end: &'a End) -> Option<Cow<'a, [u8]>> {
+    let body = end.body.as_deref()?;
     let header = end.headers.iter().find(|(name, _)| name == "content-type");
     let content_type = header.map_or("", |(_, value)| value.as_str());
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     // An answer with binary tensors begins with JSON and has its length in a header.
     let is_json = essence == "application/json";
     Some(match is_json {
-        true => body.clone(),
-        false => json::to_bytes(&OtherResponse {
+        true => Cow::Borrowed(body),
+        false => Cow::Owned(json::to_bytes(&OtherResponse {
             content_type,
             bytes: end.body_bytes,
             location: format!("/v1/operations/{}/response", words.id),
-        }),
+        })),
     })
 }
 

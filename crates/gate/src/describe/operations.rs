@@ -2,7 +2,6 @@
 
 use crate::answer::operation as answer;
 use crate::exchange::Exchange;
-use crate::host_note::{HostNote, Push, Then};
 use crate::policies::Policies;
 use crate::ports::Ports;
 use crate::prefer::{MAX_WAIT_S, Preferences};
@@ -12,6 +11,7 @@ use crate::route::{OperationForm, OperationTarget, Route, percent_decoded, short
 use penstock_core::{Caller, Code, OperationId, Problem};
 use penstock_policy::auth::service::AuthService;
 use penstock_policy::operations::Cancelled;
+use penstock_policy::operations::notes::{Note, Order, Push, QueuePlace};
 use penstock_policy::operations::service::OperationsService;
 use penstock_policy::operations::words::{Operation, OperationState, Refusal};
 use penstock_policy::quota::service::QuotaService;
@@ -106,7 +106,7 @@ impl<P: Ports> Asked<'_, P> {
         let queue = exchange.connection.queue;
         if !found.state.is_final() && wait_ms > 0 {
             let google = matches!(target.form, OperationForm::Google { .. });
-            exchange.headers.host_note = Some(HostNote {
+            exchange.headers.host_note = Some(Note {
                 // Another host may have accepted it, and be gone.
                 push: Some(Push {
                     tenant: found.tenant.clone(),
@@ -115,11 +115,8 @@ impl<P: Ports> Asked<'_, P> {
                     items: found.items,
                 }),
                 wait_ms: Some(wait_ms),
-                then: Some(match google {
-                    true => Then::DescribeGoogle,
-                    false => Then::Describe,
-                }),
-                ..HostNote::about(&found.id)
+                then: Some(Order::Describe { google }),
+                ..Note::about(&found.id)
             });
         }
         Ok(described(&found, queue, &target.form))
@@ -193,9 +190,9 @@ impl<P: Ports> Asked<'_, P> {
                 .quota
                 .settle_deferred(&receipt, None, ports.unix_ms());
         }
-        exchange.headers.host_note = Some(HostNote {
+        exchange.headers.host_note = Some(Note {
             cancel: true,
-            ..HostNote::about(&operation.id)
+            ..Note::about(&operation.id)
         });
         // It may have ended with a result before; then that is read again with the result.
         let operation = match operation.state {
@@ -238,7 +235,7 @@ pub(crate) fn unknown(id: &str) -> Problem {
 /// Returns the answer that describes an operation.
 pub(crate) fn described(
     operation: &Operation,
-    queue: Option<crate::connection::QueuePlace>,
+    queue: Option<QueuePlace>,
     form: &OperationForm,
 ) -> Response {
     let body = answer::operation(operation, queue, form);
@@ -279,8 +276,7 @@ pub(crate) fn stored(operation: Operation) -> Result<Response, Problem> {
     }
     if response.body.is_empty() && state == OperationState::Failed {
         // It ended without a run, so no answer was written.
-        let known = Code::ALL.iter().find(|code| code.as_str() == end.code);
-        let code = known.copied().unwrap_or(Code::Internal);
+        let code = Code::parse(&end.code).unwrap_or(Code::Internal);
         return Err(Problem::new(code, end.message));
     }
     Ok(response)

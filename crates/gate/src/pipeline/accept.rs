@@ -1,17 +1,18 @@
 //! Accepts calls as operations.
 
 use super::admission::Admission;
+use super::limits;
 use crate::call::ModelCall;
 use crate::describe::operations::accepted;
 use crate::exchange::Exchange;
-use crate::host_note::{HostNote, Push, Then};
 use crate::ports::Ports;
 use crate::prefer::RESPOND_ASYNC;
 use crate::record::Response;
 use crate::rollout::Serving;
-use penstock_core::{Code, Problem};
+use penstock_core::Problem;
+use penstock_policy::operations::notes::{Note, Order, Push};
 use penstock_policy::operations::service::OperationsService;
-use penstock_policy::operations::words::{Refusal, Submission};
+use penstock_policy::operations::words::{AcceptedCall, Refusal, Submission};
 use penstock_policy::quota::service::AdmissionService;
 
 /// The headers that change how a call is read or answered. The version is chosen when the call is accepted.
@@ -76,25 +77,18 @@ pub(super) fn accept<P: Ports>(
     };
     let operations = &call.policies.operations;
     let now_ms = call.ports.unix_ms();
-    let id = operations
+    let AcceptedCall { operation, is_new } = operations
         .accept(submission, now_ms, call.context.random)
         .map_err(Refusal::problem)?;
-    let found = operations
-        .get(&id, None, false, now_ms)
-        .map_err(Refusal::problem)?;
-    let operation = found.ok_or_else(|| {
-        Problem::new(
-            Code::StoreUnavailable,
-            "the store did not keep the operation",
-        )
-        .retry_after(1)
-    })?;
+    if !is_new {
+        limits::refund_items(admission.limits.as_ref(), exchange);
+    }
     let preferences = call.deferral.preferences;
     if preferences.respond_async {
         exchange.headers.preference_applied = Some(RESPOND_ASYNC);
     }
     let waits = preferences.wait_s.filter(|wait_s| *wait_s > 0);
-    exchange.headers.host_note = Some(HostNote {
+    exchange.headers.host_note = Some(Note {
         push: Some(Push {
             tenant: call.caller.tenant.clone(),
             model: model.to_owned(),
@@ -102,8 +96,8 @@ pub(super) fn accept<P: Ports>(
             items,
         }),
         wait_ms: waits.map(|wait_s| wait_s * 1_000),
-        then: waits.map(|_| Then::Answer),
-        ..HostNote::about(&id)
+        then: waits.map(|_| Order::Answer),
+        ..Note::about(&operation.id)
     });
     Ok(accepted(&operation))
 }

@@ -4,23 +4,21 @@ use super::call;
 use super::called;
 use crate::call::{Meter, ModelCall};
 use crate::catalogue::Catalogue;
-use crate::connection::{Connection, Why, WorkOrder};
+use crate::connection::Connection;
 use crate::describe::operations::{accepted, described, stored, unknown};
 use crate::exchange::{Context, Exchange};
-use crate::host_note::HostNote;
 use crate::instance::Instance;
 use crate::options::CallOptions;
 use crate::policies::Policies;
 use crate::ports::Ports;
-use crate::prefer::{Deferral, Preferences, RESPOND_ASYNC};
+use crate::prefer::{Deferral, Preferences};
 use crate::record::{Header, Request, Response};
 use crate::route::{OperationForm, Route, Target, route};
 use penstock_core::{Caller, Code, OperationId, Problem, RequestId, RouteKind};
 use penstock_policy::auth::service::AuthService;
+use penstock_policy::operations::notes::{Note, Order};
 use penstock_policy::operations::service::OperationsService;
-use penstock_policy::operations::words::{
-    Abandoned, Claim, End, OperationState, Refusal, Renewal, Run,
-};
+use penstock_policy::operations::words::{Claim, End, OperationState, Refusal, Run};
 use penstock_policy::quota::service::QuotaService;
 use penstock_policy::usage::{Amounts, service::UsageService};
 
@@ -28,7 +26,7 @@ use penstock_policy::usage::{Amounts, service::UsageService};
 pub(super) fn work<P: Ports>(
     instance: &mut Instance<P>,
     exchange: &mut Exchange<'_>,
-    order: &WorkOrder,
+    order: &Order,
 ) -> Result<Response, Problem> {
     let request = exchange.request;
     let Ok(Route::Operation(target)) = route("GET", request.path()) else {
@@ -50,39 +48,25 @@ pub(super) fn work<P: Ports>(
     let (ports, policies): (&P, &Policies<P>) = (ports, policies);
     let operations = &policies.operations;
     let (now_ms, random) = (ports.unix_ms(), ports.random() as u64);
-    let mut note = HostNote::about(&id);
+    let mut note = Note::about(&id);
     match order {
-        WorkOrder::Run {
+        Order::Run {
             holder,
             dead_before_ms,
         } => {
             let worker = (holder.as_str(), *dead_before_ms);
             note.again_ms = claim_and_run((ports, policies, catalogue), &id, worker)?;
-            note.ended = note.again_ms.is_none();
         }
-        WorkOrder::Renew { holder } => {
-            let renewal = operations
-                .renew(&id, holder, now_ms)
-                .map_err(Refusal::problem)?;
-            note.renewal = Some(match renewal {
-                Renewal::Renewed => "renewed",
-                Renewal::Cancelled => "cancelled",
-                Renewal::Lost => "lost",
-            });
+        Order::Renew { holder } => {
+            let renewal = operations.renew(&id, holder, now_ms);
+            note.renewal = Some(renewal.map_err(Refusal::problem)?);
         }
-        WorkOrder::Abandon { holder, why } => {
-            let why = match why {
-                Why::Cancelled => Abandoned::Cancelled,
-                Why::TimedOut => Abandoned::TimedOut,
-                Why::Stopping => Abandoned::Stopping,
-                Why::Crashed => Abandoned::Crashed,
-            };
+        Order::Abandon { holder, why } => {
             note.again_ms = operations
-                .abandon(&id, holder, why, (now_ms, random))
+                .abandon(&id, holder, *why, (now_ms, random))
                 .map_err(Refusal::problem)?;
-            note.ended = note.again_ms.is_none();
         }
-        WorkOrder::Describe { google } => {
+        Order::Describe { google } => {
             let found = operations
                 .get(&id, None, true, now_ms)
                 .map_err(Refusal::problem)?;
@@ -95,17 +79,14 @@ pub(super) fn work<P: Ports>(
             };
             return Ok(described(&found, exchange.connection.queue, &form));
         }
-        WorkOrder::Answer => {
+        Order::Answer => {
             let found = operations
                 .get(&id, None, true, now_ms)
                 .map_err(Refusal::problem)?;
             let found = found.ok_or_else(|| unknown(&target.id))?;
             return match found.state {
                 OperationState::Succeeded | OperationState::Failed => stored(found),
-                _ => {
-                    exchange.headers.preference_applied = Some(RESPOND_ASYNC);
-                    Ok(accepted(&found))
-                }
+                _ => Ok(accepted(&found)),
             };
         }
     }
@@ -123,7 +104,12 @@ pub(super) fn run_for_caller<P: Ports>(
 ) {
     let target = match route {
         Route::OperationWait(target) => target,
-        Route::Operation(target) if Preferences::of(exchange.request).wait_ms() > 0 => target,
+        Route::Operation(target)
+            if exchange.request.method != "DELETE"
+                && Preferences::of(exchange.request).wait_ms() > 0 =>
+        {
+            target
+        }
         _ => return,
     };
     if exchange.connection.is_hosted || !policies.operation_rules.enabled {

@@ -1,7 +1,7 @@
 //! Closes and commits epochs. The order of the increments of a fate decides; see [`state`](super::state).
 
 use super::entries::{self, Names};
-use super::record::{EndState, Ended, Notice, PART_BYTES, decode, encode};
+use super::record::{EndState, Ended, Notice, decode, encode, split};
 use super::settings::OperationsSettings;
 use super::state::{
     CLOSE, SEAL, WithoutRun, has_commit, is_closed, is_sealed, was_closed_after_its_commit,
@@ -56,7 +56,16 @@ pub(super) async fn close_own<K: Kv>(
     epoch: u32,
     notice: &Notice,
 ) -> Result<bool, KvError> {
-    kv.set(&names.epoch('n', epoch), &encode(notice)).await?;
+    let fate_name = names.epoch('f', epoch);
+    let fate = match kv.exists(&fate_name).await? {
+        true => kv.increment(&fate_name, 0).await?,
+        false => 0,
+    };
+    // A closed epoch keeps its first notice: a late one would count an attempt that does not count. A committed one needs a
+    // notice: if this instance dies between the close and the seal, a host finds the operation by it.
+    if !is_closed(fate) {
+        kv.set(&names.epoch('n', epoch), &encode(notice)).await?;
+    }
     Ok(is_sealed(close(kv, names, epoch).await?))
 }
 
@@ -86,10 +95,10 @@ pub(super) async fn commit<K: Kv>(
         started_ms,
         ended_ms: now_ms,
     };
-    let chunks = body.chunks(PART_BYTES);
+    let body_bytes = body.len();
     let mut written: Vec<(String, Vec<u8>)> = (0..)
-        .zip(chunks)
-        .map(|(part, bytes)| (names.result(epoch, part), bytes.to_vec()))
+        .zip(split(body))
+        .map(|(part, bytes)| (names.result(epoch, part), bytes))
         .collect();
     // The end follows its parts, and the commit follows the end.
     written.push((names.epoch('s', epoch), encode(&ended)));
@@ -100,8 +109,8 @@ pub(super) async fn commit<K: Kv>(
         return Ok(false);
     }
     // Only the bytes of the end that counts are counted, because only these are returned.
-    if !body.is_empty() {
-        let bytes = i64::try_from(body.len()).unwrap_or(i64::MAX);
+    if body_bytes > 0 {
+        let bytes = i64::try_from(body_bytes).unwrap_or(i64::MAX);
         kv.increment(&entries::used(owner), bytes).await?;
     }
     if !is_sealed(fate) {
@@ -132,10 +141,7 @@ pub(super) fn end_without_run(why: WithoutRun, settings: &OperationsSettings) ->
             OperationState::Failed,
             code.clone(),
             message,
-            Code::ALL
-                .iter()
-                .find(|known| known.as_str() == code)
-                .map_or(Code::Internal.status(), |code| code.status()),
+            Code::parse(&code).unwrap_or(Code::Internal).status(),
         ),
     };
     End {

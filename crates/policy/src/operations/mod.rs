@@ -10,12 +10,26 @@
 //! * `s`, the end, is written by the owner when the operation ends, with the result in the entries `t`.
 //! * `n`, the notice, is written by an owner that gives the operation back for a later attempt.
 //! * `f`, the fate, is a counter. The owner adds 1 to commit its end. The owner of a later epoch, or the owner itself if it
-//!   gives the operation back, adds 2^32 to close the epoch. The first increment decides. A caller that sees the commit, and no
-//!   close, adds 2^48 before it says that the operation has ended, so that a later close hides nothing that was seen.
+//!   gives the operation back, adds 2^32 to close the epoch. The first increment decides. A seal, 2^48, says that the commit was
+//!   first. It is added by whoever knows that: the owner after its commit, a caller that sees the commit and no close and is
+//!   about to say that the operation has ended, and one whose close came second. So a later close hides nothing that was seen.
+//!
+//! The entries of the operation itself: `h` is the record of the call, `b` the parts of its body, `d` the mark of a deletion,
+//! and `u` counts the returns of its place to the tenant.
 //!
 //! An epoch is the fencing token of a run. A worker that dies is replaced when its lease ends. Its late end is not
-//! committed. Cancelling is a counter of its own (`x`): if no worker runs the operation, the caller claims the next epoch and
+//! committed. The owner of a later epoch *adopts* an end that was committed before its close: it ends its own epoch with a copy
+//! of that end. Cancelling is a counter of its own (`x`): if no worker runs the operation, the caller claims the next epoch and
 //! ends it as cancelled. Otherwise the worker ends it. So an operation ends exactly once, whatever happens first.
+//!
+//! A host that interrupts a run ends the operation in the next epoch, because the interrupted run may still send its own end. A
+//! run that finds a fate in its epoch stores nothing. An operation has few epochs at most: attempts are bounded, and so are
+//! returns without an attempt.
+//!
+//! # Tenants
+//!
+//! `ou` counts the operations and the bytes of a tenant. `on` and `ol` number its operations of each hour, for lists. `ox` is the
+//! index of the sweep.
 //!
 //! # Queue
 //!
@@ -28,6 +42,7 @@
 
 mod ends;
 mod entries;
+pub mod notes;
 pub mod queue;
 mod record;
 mod removal;

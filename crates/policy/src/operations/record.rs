@@ -47,8 +47,6 @@ pub struct Accepted {
     pub receipt: String,
     /// When it was accepted, in milliseconds since the Unix epoch.
     pub created_ms: u64,
-    /// When it fails if it has not begun.
-    pub queue_until_ms: u64,
     /// Its number among those of its owner and hour.
     pub number: u64,
 }
@@ -150,6 +148,16 @@ impl Accepted {
     }
 }
 
+/// Divides a body into its entries.
+pub(super) fn split(body: Vec<u8>) -> Vec<Vec<u8>> {
+    // Most bodies are one entry, which needs no copy.
+    match parts(body.len() as u64) {
+        0 => Vec::new(),
+        1 => vec![body],
+        _ => body.chunks(PART_BYTES).map(<[u8]>::to_vec).collect(),
+    }
+}
+
 /// The number of entries of a body.
 pub(super) fn parts(bytes: u64) -> u64 {
     bytes.div_ceil(PART_BYTES as u64)
@@ -177,6 +185,9 @@ mod tests {
     fn a_body_is_divided_into_parts_of_one_size() {
         for (bytes, count) in [(0, 0), (1, 1), (1 << 20, 1), ((1 << 20) + 1, 2)] {
             assert_eq!(parts(bytes), count);
+            let body: Vec<u8> = (0..bytes).map(|byte| byte as u8).collect();
+            let divided = split(body.clone());
+            assert_eq!((divided.len() as u64, divided.concat()), (count, body));
         }
     }
 }

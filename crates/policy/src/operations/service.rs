@@ -2,7 +2,8 @@
 
 use super::store::Acceptance;
 use super::words::{
-    Abandoned, Claim, End, Listing, Operation, Refusal, RefusalKind, Renewal, Rules, Submission,
+    Abandoned, AcceptedCall, Claim, End, Listing, Operation, Refusal, RefusalKind, Renewal, Rules,
+    Submission,
 };
 use super::{Operations, store::Cancelled};
 use crate::document;
@@ -20,7 +21,7 @@ pub trait OperationsService {
         submission: Submission,
         now_ms: u64,
         random: u128,
-    ) -> Result<OperationId, Refusal>;
+    ) -> Result<AcceptedCall, Refusal>;
     /// Reads an operation of a tenant; `None` if there is none.
     fn get(
         &self,
@@ -103,7 +104,7 @@ pub trait OperationsService {
 ///     method: "POST".into(), target: "/v1/models/m:predict".into(), headers: vec![], body: b"{}".to_vec(),
 ///     request_id: "req_1".into(), receipt: String::new(), retry_of: None,
 /// };
-/// let id = operations.accept(submission, now_ms, 7).unwrap();
+/// let id = operations.accept(submission, now_ms, 7).unwrap().operation.id;
 /// let Claim::Granted(run) = operations.claim(&id, "worker 1", 0, now_ms).unwrap() else { panic!() };
 /// assert_eq!(run.submission.body, b"{}");
 ///
@@ -147,10 +148,10 @@ impl<K: Kv> OperationsService for KvOperations<K> {
         submission: Submission,
         now_ms: u64,
         random: u128,
-    ) -> Result<OperationId, Refusal> {
+    ) -> Result<AcceptedCall, Refusal> {
         let mut operations = self.operations.borrow_mut();
         match run_ready(operations.accept(&self.kv, submission, now_ms, random)) {
-            Ok(Acceptance::Accepted(id)) => Ok(id),
+            Ok(Acceptance::Accepted(accepted)) => Ok(*accepted),
             Ok(Acceptance::Full(message)) => Err(Refusal {
                 kind: RefusalKind::Full,
                 message,
@@ -167,8 +168,7 @@ impl<K: Kv> OperationsService for KvOperations<K> {
         now_ms: u64,
     ) -> Result<Option<Operation>, Refusal> {
         let operations = self.operations.borrow();
-        run_ready(operations.get(&self.kv, id, tenant, with_body, now_ms))
-            .map_err(|e| store_failed(&e))
+        stored(operations.get(&self.kv, id, tenant, with_body, now_ms))
     }
 
     fn list(
@@ -179,8 +179,7 @@ impl<K: Kv> OperationsService for KvOperations<K> {
         now_ms: u64,
     ) -> Result<Listing, Refusal> {
         let operations = self.operations.borrow();
-        run_ready(operations.list(&self.kv, tenant, start, most as usize, now_ms))
-            .map_err(|e| store_failed(&e))
+        stored(operations.list(&self.kv, tenant, start, most as usize, now_ms))
     }
 
     fn cancel(
@@ -189,8 +188,8 @@ impl<K: Kv> OperationsService for KvOperations<K> {
         tenant: &str,
         now_ms: u64,
     ) -> Result<Option<Cancelled>, Refusal> {
-        let mut operations = self.operations.borrow_mut();
-        run_ready(operations.cancel(&self.kv, id, tenant, now_ms)).map_err(|e| store_failed(&e))
+        let operations = self.operations.borrow();
+        stored(operations.cancel(&self.kv, id, tenant, now_ms))
     }
 
     fn delete(
@@ -200,8 +199,7 @@ impl<K: Kv> OperationsService for KvOperations<K> {
         now_ms: u64,
     ) -> Result<Option<Operation>, Refusal> {
         let operations = self.operations.borrow();
-        let found = run_ready(operations.delete(&self.kv, id, tenant, now_ms))
-            .map_err(|e| store_failed(&e))?;
+        let found = stored(operations.delete(&self.kv, id, tenant, now_ms))?;
         match found {
             Some(operation) if !operation.state.is_final() => Err(Refusal {
                 kind: RefusalKind::NotNow,
@@ -221,9 +219,8 @@ impl<K: Kv> OperationsService for KvOperations<K> {
         dead_before_ms: u64,
         now_ms: u64,
     ) -> Result<Claim, Refusal> {
-        let mut operations = self.operations.borrow_mut();
-        run_ready(operations.claim(&self.kv, id, holder, dead_before_ms, now_ms))
-            .map_err(|e| store_failed(&e))
+        let operations = self.operations.borrow();
+        stored(operations.claim(&self.kv, id, holder, dead_before_ms, now_ms))
     }
 
     fn complete(
@@ -234,7 +231,7 @@ impl<K: Kv> OperationsService for KvOperations<K> {
         now_ms: u64,
     ) -> Result<bool, Refusal> {
         let operations = self.operations.borrow();
-        run_ready(operations.complete(&self.kv, id, run, end, now_ms)).map_err(|e| store_failed(&e))
+        stored(operations.complete(&self.kv, id, run, end, now_ms))
     }
 
     fn give_back(
@@ -245,12 +242,12 @@ impl<K: Kv> OperationsService for KvOperations<K> {
         at: (u64, u64),
     ) -> Result<u64, Refusal> {
         let operations = self.operations.borrow();
-        run_ready(operations.give_back(&self.kv, id, run, error, at)).map_err(|e| store_failed(&e))
+        stored(operations.give_back(&self.kv, id, run, error, at))
     }
 
     fn renew(&self, id: &OperationId, holder: &str, now_ms: u64) -> Result<Renewal, Refusal> {
         let operations = self.operations.borrow();
-        run_ready(operations.renew(&self.kv, id, holder, now_ms)).map_err(|e| store_failed(&e))
+        stored(operations.renew(&self.kv, id, holder, now_ms))
     }
 
     fn abandon(
@@ -261,8 +258,13 @@ impl<K: Kv> OperationsService for KvOperations<K> {
         at: (u64, u64),
     ) -> Result<Option<u64>, Refusal> {
         let operations = self.operations.borrow();
-        run_ready(operations.abandon(&self.kv, id, holder, why, at)).map_err(|e| store_failed(&e))
+        stored(operations.abandon(&self.kv, id, holder, why, at))
     }
+}
+
+/// Performs an operation of the store.
+fn stored<T>(work: impl Future<Output = Result<T, KvError>>) -> Result<T, Refusal> {
+    run_ready(work).map_err(|error| store_failed(&error))
 }
 
 fn store_failed(error: &KvError) -> Refusal {

@@ -206,7 +206,8 @@ pub(super) fn decide(
     if progress.attempts >= settings.max_attempts {
         return Decision::End(epoch, exhausted(progress));
     }
-    if progress.attempts == 0 && now_ms >= seen.accepted.queue_until_ms {
+    let queue_ms = settings.max_queue_time_s.saturating_mul(1_000);
+    if progress.attempts == 0 && now_ms >= seen.accepted.created_ms.saturating_add(queue_ms) {
         return Decision::End(epoch, WithoutRun::QueuedTooLong);
     }
     if epoch > LAST_RUN {
@@ -262,7 +263,6 @@ mod tests {
                 request_id: "r".to_owned(),
                 receipt: String::new(),
                 created_ms: NOW - 1_000,
-                queue_until_ms: NOW + 10_000,
                 number: 0,
             },
             cancel_requested: false,
@@ -430,7 +430,8 @@ mod tests {
     #[test]
     fn an_operation_that_did_not_begin_in_time_fails_and_one_that_began_does_not() {
         let mut operation = seen(vec![]);
-        operation.accepted.queue_until_ms = NOW;
+        let queue_ms = OperationsSettings::default().max_queue_time_s * 1_000;
+        operation.accepted.created_ms = NOW - queue_ms;
         assert_eq!(
             decided(&operation, 0),
             Decision::End(1, WithoutRun::QueuedTooLong)

@@ -2,7 +2,7 @@
 
 use super::ends::{close_earlier, close_own, commit, end_without_run};
 use super::entries::{self, Names, PERIOD_MS, period};
-use super::record::{Accepted, Ended, Notice, ONE, PART_BYTES, RunRecord, decode, encode, parts};
+use super::record::{Accepted, Ended, Notice, ONE, RunRecord, decode, encode, parts, split};
 use super::removal::{Indexed, RemoveOperation, remove_contents};
 use super::settings::OperationsSettings;
 use super::state::{
@@ -10,7 +10,8 @@ use super::state::{
     has_commit, is_closed, is_sealed, progress,
 };
 use super::words::{
-    Abandoned, Claim, End, Listing, Operation, OperationState, Renewal, Run, Submission,
+    Abandoned, AcceptedCall, Claim, End, Listing, Operation, OperationState, Renewal, Run,
+    Submission,
 };
 use crate::sweep::Index;
 use penstock_core::{Code, Kv, KvError, OperationId};
@@ -22,6 +23,9 @@ const INDEX_SHARDS: u32 = 16;
 /// makes counters inexact, and then more is returned than was counted. Without this, such a counter would be that of a
 /// tenant with too many bytes.
 const LACKING: i64 = 1 << 38;
+
+/// The most operations that a refused call sweeps: enough that a full tenant has room after some attempts.
+const SWEPT_IF_FULL: u64 = 32;
 
 /// The most periods that one page of a listing searches.
 const PERIODS_PER_PAGE: u64 = 64;
@@ -37,7 +41,7 @@ pub struct Operations {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Acceptance {
     /// It is stored.
-    Accepted(OperationId),
+    Accepted(Box<AcceptedCall>),
     /// The tenant has too many operations, or bytes of them; the sentence for the caller.
     Full(String),
 }
@@ -79,13 +83,25 @@ impl Operations {
                 let at = |period: u64| keyed(&tenant, call, period);
                 // The first attempt may have been made in the hour before.
                 let present = period(now_ms);
-                for earlier in [present.saturating_sub(1), present] {
-                    let id = at(earlier);
-                    if kv.exists(&Names::of(&id).head()).await? {
-                        return Ok(Acceptance::Accepted(id));
+                let ids = [present.saturating_sub(1), present].map(at);
+                let heads = ids.each_ref().map(|id| Names::of(id).head());
+                let made = kv.read_many(&heads, 0).await?.counters;
+                for (id, _) in ids.iter().zip(&made).filter(|(_, made)| **made) {
+                    if let Some(operation) = self.get(kv, id, None, false, now_ms).await? {
+                        return Ok(Acceptance::Accepted(Box::new(AcceptedCall {
+                            operation,
+                            is_new: false,
+                        })));
                     }
                 }
-                at(present)
+                match made.contains(&true) {
+                    // It was deleted, so the call is made again, under another id: the first one is marked.
+                    true => OperationId::generate(now_ms, random),
+                    false => {
+                        let [_, present] = ids;
+                        present
+                    }
+                }
             }
         };
         let bytes = submission.body.len() as u64;
@@ -94,13 +110,31 @@ impl Operations {
         let sum = kv.increment(&used, charge).await?;
         if let Some(message) = self.over(sum) {
             kv.increment(&used, -charge).await?;
+            // Accepted calls sweep. A tenant that is full of expired operations has none.
+            let shard = random as u32;
+            (self.index)
+                .sweep(kv, shard, now_ms, SWEPT_IF_FULL, &mut RemoveOperation)
+                .await?;
             return Ok(Acceptance::Full(message));
         }
         match self
             .write(kv, &id, owner, submission, (now_ms, random))
             .await
         {
-            Ok(()) => Ok(Acceptance::Accepted(id)),
+            Ok(accepted) => {
+                let seen = Seen {
+                    accepted,
+                    cancel_requested: false,
+                    epochs: Vec::new(),
+                };
+                let progress = progress(&seen, &self.settings, now_ms, 0);
+                let operation = self.describe(&id, &seen, progress, now_ms);
+                let operation = operation.ok_or_else(|| KvError::new("it has ended already"))?;
+                Ok(Acceptance::Accepted(Box::new(AcceptedCall {
+                    operation,
+                    is_new: true,
+                })))
+            }
             Err(error) => {
                 // The sweep returns the place of an operation with a record, and of no other.
                 let _ = kv.increment(&used, -charge).await;
@@ -138,7 +172,7 @@ impl Operations {
         owner: String,
         submission: Submission,
         (now_ms, random): (u64, u128),
-    ) -> Result<(), KvError> {
+    ) -> Result<Accepted, KvError> {
         let hour = period(id.unix_ms());
         let place = self
             .index
@@ -153,12 +187,12 @@ impl Operations {
         let made = kv.increment(&entries::made(hour, &owner), 1).await?;
         let number = u64::try_from(made).unwrap_or(0).saturating_sub(1);
         let names = Names::of(id);
-        let Submission { body, .. } = &submission;
+        let body_bytes = submission.body.len() as u64;
         let indexed = Indexed {
             id: id.clone(),
             owner: owner.clone(),
             number,
-            body_parts: parts(body.len() as u64),
+            body_parts: parts(body_bytes),
         };
         let mut written = vec![
             // The index comes first, so that the sweep finds the entries of an instance that dies.
@@ -168,12 +202,8 @@ impl Operations {
                 id.as_str().as_bytes().to_vec(),
             ),
         ];
-        let chunks = body.chunks(PART_BYTES);
-        written.extend(
-            (0..)
-                .zip(chunks)
-                .map(|(n, part)| (names.body(n), part.to_vec())),
-        );
+        let divided = (0..).zip(split(submission.body));
+        written.extend(divided.map(|(n, part)| (names.body(n), part)));
         let mut caller = submission.caller;
         caller.address = None;
         let accepted = Accepted {
@@ -187,16 +217,16 @@ impl Operations {
             method: submission.method,
             target: submission.target,
             headers: submission.headers,
-            body_bytes: submission.body.len() as u64,
+            body_bytes,
             request_id: submission.request_id,
             receipt: submission.receipt,
             created_ms: now_ms,
-            queue_until_ms: now_ms.saturating_add(self.settings.max_queue_time_s * 1_000),
             number,
         };
         // The record comes last: an operation with a record has its body.
         written.push((names.head(), encode(&accepted)));
-        kv.set_many(&written).await
+        kv.set_many(&written).await?;
+        Ok(accepted)
     }
 
     /// Reads the entries of an operation; `None` if there is none, or it was deleted.
@@ -467,7 +497,7 @@ impl Operations {
 
     /// Asks for the end of an operation; `None` if there is none. If no worker runs it, it ends at once.
     pub async fn cancel<K: Kv>(
-        &mut self,
+        &self,
         kv: &K,
         id: &OperationId,
         tenant: &str,
@@ -509,7 +539,7 @@ impl Operations {
     /// Claims an operation to run it. Ends it instead if it is not to run. `holder` is a text that no other worker has; an empty
     /// one claims nothing that is to run.
     pub async fn claim<K: Kv>(
-        &mut self,
+        &self,
         kv: &K,
         id: &OperationId,
         holder: &str,
@@ -657,8 +687,17 @@ impl Operations {
         holder: &str,
         now_ms: u64,
     ) -> Result<Renewal, KvError> {
-        let Some((seen, epoch, run)) = self.held(kv, id, holder, now_ms).await? else {
+        let Some(seen) = self.read(kv, id, now_ms).await? else {
             return Ok(Renewal::Lost);
+        };
+        let Some((epoch, run)) = held(&seen, holder) else {
+            let own = seen.epochs.last().filter(|epoch| counts(epoch.fate));
+            let own = own.and_then(|epoch| epoch.run.as_ref());
+            return Ok(match own.is_some_and(|run| run.holder == holder) {
+                // Its end counts already, and its answer is on the way.
+                true => Renewal::Renewed,
+                false => Renewal::Lost,
+            });
         };
         if seen.cancel_requested {
             return Ok(Renewal::Cancelled);
@@ -681,8 +720,11 @@ impl Operations {
         why: Abandoned,
         (now_ms, random): (u64, u64),
     ) -> Result<Option<u64>, KvError> {
-        let Some((seen, epoch, run)) = self.held(kv, id, holder, now_ms).await? else {
-            return self.again_ms(kv, id, now_ms).await;
+        let Some(seen) = self.read(kv, id, now_ms).await? else {
+            return Ok(None);
+        };
+        let Some((epoch, run)) = held(&seen, holder) else {
+            return Ok(self.again_ms(&seen, now_ms));
         };
         let names = Names::of(id);
         let attempts = progress(&seen, &self.settings, now_ms, 0).attempts;
@@ -753,41 +795,21 @@ impl Operations {
     }
 
     /// When to look at an operation again; `None` if it has ended.
-    async fn again_ms<K: Kv>(
-        &self,
-        kv: &K,
-        id: &OperationId,
-        now_ms: u64,
-    ) -> Result<Option<u64>, KvError> {
-        let Some(seen) = self.read(kv, id, now_ms).await? else {
-            return Ok(None);
-        };
-        let progress = progress(&seen, &self.settings, now_ms, 0);
-        Ok(match decide(&seen, &progress, &self.settings, now_ms) {
+    fn again_ms(&self, seen: &Seen, now_ms: u64) -> Option<u64> {
+        let progress = progress(seen, &self.settings, now_ms, 0);
+        match decide(seen, &progress, &self.settings, now_ms) {
             Decision::Ended => None,
             Decision::Later(at_ms) => Some(at_ms),
             Decision::Run(_) | Decision::End(..) => Some(now_ms),
-        })
+        }
     }
+}
 
-    /// The epoch that a holder has, and its run.
-    async fn held<K: Kv>(
-        &self,
-        kv: &K,
-        id: &OperationId,
-        holder: &str,
-        now_ms: u64,
-    ) -> Result<Option<(Seen, u32, RunRecord)>, KvError> {
-        let Some(seen) = self.read(kv, id, now_ms).await? else {
-            return Ok(None);
-        };
-        let newest = seen.epochs.len() as u32;
-        let held = seen.epochs.last().and_then(|epoch| {
-            let run = epoch.run.clone().filter(|run| run.holder == holder);
-            run.filter(|_| epoch.fate == 0)
-        });
-        Ok(held.map(|run| (seen, newest, run)))
-    }
+/// The epoch that a holder has, and its run.
+fn held(seen: &Seen, holder: &str) -> Option<(u32, RunRecord)> {
+    let newest = seen.epochs.last().filter(|epoch| epoch.fate == 0)?;
+    let run = newest.run.clone().filter(|run| run.holder == holder)?;
+    Some((seen.epochs.len() as u32, run))
 }
 
 /// The owner in names of entries: a hash, because tenants' names may be long.

@@ -5,6 +5,7 @@
 use penstock_core::headers::Headers;
 use penstock_core::kv::RETRY_STORE_S;
 use penstock_core::{Caller, Code, OperationId, Problem};
+use serde::{Deserialize, Serialize};
 
 /// The settings of `[operations]` that the gate needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,6 +47,15 @@ pub struct Submission {
     pub receipt: String,
     /// A text that is the same for all retries of one call; `None` if the call has no idempotency key.
     pub retry_of: Option<String>,
+}
+
+/// A call that was accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcceptedCall {
+    /// Its operation.
+    pub operation: Operation,
+    /// Whether the operation was made now. Otherwise an earlier attempt at the same call had made it, and has paid for it.
+    pub is_new: bool,
 }
 
 /// A call as it was accepted, for its run.
@@ -185,7 +195,8 @@ pub enum Claim {
 }
 
 /// How a run ends without its worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Abandoned {
     /// It was cancelled, and the run is interrupted.
     Cancelled,
@@ -198,7 +209,8 @@ pub enum Abandoned {
 }
 
 /// What the worker of a run does next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Renewal {
     /// It goes on.
     Renewed,

@@ -1,0 +1,141 @@
+//! The notes and orders about operations that the gate and Penstock's own host exchange.
+//!
+//! A component cannot call its host back, so it passes a [`Note`] in a header of its answer, which the host removes. The host
+//! passes an [`Order`] in its own header with facts about a connection, behind its token. Other hosts do neither.
+
+use super::words::{Abandoned, Renewal};
+use penstock_core::{OperationId, json};
+use serde::{Deserialize, Serialize};
+
+/// The header with a note.
+pub const HEADER: &str = "penstock-operation";
+
+/// A note of the gate about one operation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Note {
+    /// The operation.
+    pub id: String,
+    /// An operation for the host's queue.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub push: Option<Push>,
+    /// Whether its run is to be interrupted.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub cancel: bool,
+    /// The milliseconds that the client waits for its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait_ms: Option<u64>,
+    /// The host's order after the wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub then: Option<Order>,
+    /// When to look at it again, in milliseconds since the Unix epoch. The answer to an order without it says that the operation
+    /// has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub again_ms: Option<u64>,
+    /// Whether a worker goes on with its run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub renewal: Option<Renewal>,
+}
+
+/// The facts about an operation that a queue needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Push {
+    /// Its tenant.
+    pub tenant: String,
+    /// Its model.
+    pub model: String,
+    /// The priority of its caller's tier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u8>,
+    /// Its number of items.
+    pub items: u64,
+}
+
+/// A request of the host about the operation in the path, in place of a client's request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub enum Order {
+    /// Run it.
+    Run {
+        /// The worker, by a text that no other one has.
+        holder: String,
+        /// Leases from before this time are over, in milliseconds since the Unix epoch; 0 if that is not known.
+        dead_before_ms: u64,
+    },
+    /// Renew the worker's lease.
+    Renew {
+        /// The worker.
+        holder: String,
+    },
+    /// End the worker's run, which was interrupted.
+    Abandon {
+        /// The worker.
+        holder: String,
+        /// The reason.
+        why: Abandoned,
+    },
+    /// Describe it, for a client that waited.
+    Describe {
+        /// Whether the client uses the form of Google's libraries.
+        google: bool,
+    },
+    /// Answer the call that became the operation, if it ended; otherwise describe it.
+    Answer,
+}
+
+/// The place of an operation in the host's queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueuePlace {
+    /// The number of operations that begin before it, about.
+    pub position: u64,
+    /// The time until it begins, in milliseconds; `None` if the host has measured none yet.
+    pub wait_ms: Option<u64>,
+}
+
+impl Note {
+    /// An empty note about an operation.
+    pub fn about(id: &OperationId) -> Self {
+        Self {
+            id: id.as_str().to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// The text of the header: JSON in visible ASCII.
+    pub fn to_header(&self) -> String {
+        json::to_ascii(self)
+    }
+
+    /// Reads a header; `None` if it is not a note.
+    pub fn read(header: &[u8]) -> Option<Self> {
+        serde_json::from_slice(header).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_reads_back_as_it_was_and_members_of_another_release_are_ignored() {
+        let note = Note {
+            id: "op_1".to_owned(),
+            push: Some(Push {
+                tenant: "a\u{df}".to_owned(),
+                model: "m".to_owned(),
+                priority: None,
+                items: 3,
+            }),
+            wait_ms: Some(5),
+            then: Some(Order::Describe { google: true }),
+            renewal: Some(Renewal::Lost),
+            ..Note::default()
+        };
+        let header = note.to_header();
+        assert!(header.is_ascii());
+        assert_eq!(Note::read(header.as_bytes()), Some(note));
+        let other = Note::read(br#"{"id":"op_1","again_ms":7,"new":1}"#).unwrap();
+        assert_eq!((other.again_ms, other.cancel), (Some(7), false));
+        assert_eq!(Note::read(b"{"), None);
+    }
+}
