@@ -167,12 +167,13 @@ impl Loaded {
         Ok((call::label(ports.1, outputs)?, started.elapsed()))
     }
 
-    /// Runs the model on tensors, which are checked against the contract as those of a call are. Returns the outputs
-    /// that the contract has.
+    /// Runs the model on tensors, which are checked against the contract as those of a call are. Returns the outputs that
+    /// the contract has, with the data types of the contract. Neither their types nor their shapes are checked: [`run`]
+    /// reports outputs that contradict the contract.
     ///
     /// # Errors
     ///
-    /// Those that a server would report, for the inputs, for the run, or for outputs that contradict the contract.
+    /// Those that a server would report for the inputs or for the run.
     pub fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, NnError> {
         penstock_tensor::check_tensors(inputs, &self.contract)
             .map_err(|rejection| NnError::invalid(rejection.message))?;

@@ -19,6 +19,21 @@ const USUAL_FACTOR: f64 = 1.0 / 255.0;
 /// Pillow's number of the interpolation that the adapter's `smooth` follows.
 const BILINEAR: u64 = 2;
 
+/// Steps of the file that need no question of their own: the adapter has them, the question about the size covers them
+/// (`do_thumbnail`, `do_pad`), or they change only labels.
+const STEPS: [&str; 10] = [
+    "do_resize",
+    "do_center_crop",
+    "do_rescale",
+    "do_normalize",
+    "do_flip_channel_order",
+    "do_thumbnail",
+    "do_pad",
+    "do_convert_rgb",
+    "do_convert_annotations",
+    "do_reduce_labels",
+];
+
 /// The place of the channels among the axes.
 #[derive(Clone, Copy, PartialEq)]
 enum Layout {
@@ -137,6 +152,7 @@ pub(super) fn guess(facts: &Facts<'_>) -> Guess {
     size(&file, port, layout, &mut proposal);
     channels(&file, port, layout, &mut proposal);
     numbers(&file, &mut proposal);
+    steps(&file, &mut proposal);
     if !proposal.open.is_empty() {
         proposal.open.push(format!(
             "{said} Complete adapter.json, then remove the marks before [adapter]."
@@ -147,7 +163,7 @@ pub(super) fn guess(facts: &Facts<'_>) -> Guess {
 
 /// The values of the file that bear on the preparation, for a question.
 fn said(file: &Value) -> String {
-    const MEMBERS: [&str; 13] = [
+    const MEMBERS: [&str; 17] = [
         "size",
         "crop_size",
         "crop_pct",
@@ -161,13 +177,22 @@ fn said(file: &Value) -> String {
         "image_std",
         "do_flip_channel_order",
         "do_pad",
+        "do_thumbnail",
+        "include_top",
+        "rescale_offset",
+        "do_color_quantize",
     ];
-    const MOST_CHARS: usize = 400;
+    const MOST_CHARS: usize = 500;
     let values: Vec<String> = (MEMBERS.iter())
         .filter_map(|member| Some(format!("{member} = {}", file.get(*member)?)))
         .collect();
     let values: String = values.join(", ").chars().take(MOST_CHARS).collect();
     format!("{PREPROCESSOR} says: {values}.")
+}
+
+/// Whether the file has a member that is neither null nor false.
+fn is_on(file: &Value, member: &str) -> bool {
+    !matches!(file[member], Value::Null | Value::Bool(false))
 }
 
 /// Width and height of an object with both, or with a single number for both if `is_square`.
@@ -206,7 +231,13 @@ fn size(file: &Value, port: &Port, layout: Layout, proposal: &mut Proposal) {
         }
         _ => None,
     };
-    let Some(((width, height), fit)) = fit else {
+    // PoolFormer's processor keeps the proportions with crop_pct, scales to size / crop_pct and cuts: 1 is "cover". Donut's
+    // keeps the proportions and pads.
+    let is_cover = matches!(fit, Some((_, "cover"))) && file["crop_pct"].as_f64() == Some(1.0);
+    let has_other_fit = (is_on(file, "crop_pct") && !is_cover)
+        || is_on(file, "do_thumbnail")
+        || is_on(file, "do_pad");
+    let Some(((width, height), fit)) = fit.filter(|_| !has_other_fit) else {
         proposal.open.push(
             "How is an image made as large as the input? The adapter has \"stretch\" and \"cover\", and the file says \
              neither: write \"width\", \"height\" and \"fit\"."
@@ -285,12 +316,21 @@ fn numbers(file: &Value, proposal: &mut Proposal) {
         }
         _ => None,
     };
-    let Some((factor, mean, std)) = values else {
-        proposal.open.push(
-            "Which mean and std do the values of a pixel have, from 0 to 255? The file does not say both: write \"mean\" and \
-             \"std\"."
-                .into(),
-        );
+    // EfficientNet's processor shifts the values with rescale_offset, and divides by std once more with include_top.
+    let rescales = file["do_rescale"].as_bool() != Some(false);
+    let others: Vec<&str> = [("rescale_offset", rescales), ("include_top", true)]
+        .into_iter()
+        .filter(|(member, counts)| *counts && is_on(file, member))
+        .map(|(member, _)| member)
+        .collect();
+    let Some((factor, mean, std)) = values.filter(|_| others.is_empty()) else {
+        let reason = match others.as_slice() {
+            [] => "does not say both".to_owned(),
+            others => format!("changes them by {}", others.join(" and ")),
+        };
+        proposal.open.push(format!(
+            "Which mean and std do the values of a pixel have, from 0 to 255? The file {reason}: write \"mean\" and \"std\"."
+        ));
         return;
     };
     // Eight digits: the adapter reads FP32.
@@ -303,4 +343,17 @@ fn numbers(file: &Value, proposal: &mut Proposal) {
     };
     proposal.set("mean", whole(mean));
     proposal.set("std", whole(std));
+}
+
+/// Adds a question for each step that the adapter does not have.
+fn steps(file: &Value, proposal: &mut Proposal) {
+    let others = (file.as_object().into_iter().flatten())
+        .map(|(member, _)| member.as_str())
+        .filter(|member| member.starts_with("do_") && !STEPS.contains(member))
+        .filter(|member| is_on(file, member));
+    for step in others {
+        proposal.open.push(format!(
+            "Does the graph contain the step {step} of {PREPROCESSOR}? The adapter has no such step."
+        ));
+    }
 }

@@ -192,6 +192,95 @@ fn what_the_file_does_not_say_of_an_image_is_asked_with_the_values_that_it_has()
 }
 
 #[test]
+fn steps_that_the_adapter_for_images_does_not_have_are_asked_about() {
+    const FIT: &[&str] = &["width", "height", "fit"];
+    const SCALE: &[&str] = &["mean", "std"];
+    let with = |description: &Description, changes: &[&Value]| {
+        let mut file = preprocessor();
+        for change in changes {
+            let members = change.as_object().unwrap().clone();
+            file.as_object_mut().unwrap().extend(members);
+        }
+        let beside = Beside::new(&[
+            ("preprocessor_config.json", &file),
+            ("config.json", &classes()),
+        ]);
+        beside.adapter(description)
+    };
+    let size = "How is an image made as large";
+    let cases: [(Value, &str, &[&str]); 10] = [
+        (json!({ "crop_pct": 0.9 }), size, FIT),
+        // The proportions are kept.
+        (json!({ "crop_pct": 1.0 }), size, FIT),
+        (json!({ "do_thumbnail": true }), size, FIT),
+        (json!({ "do_pad": true }), size, FIT),
+        (json!({ "include_top": true }), "by include_top:", SCALE),
+        (
+            json!({ "rescale_offset": true }),
+            "by rescale_offset:",
+            SCALE,
+        ),
+        (
+            json!({ "rescale_offset": true, "include_top": true }),
+            "by rescale_offset and include_top:",
+            SCALE,
+        ),
+        // Without the factor, the offset does not count.
+        (
+            json!({ "do_rescale": false, "rescale_offset": true, "include_top": true }),
+            "by include_top:",
+            SCALE,
+        ),
+        (
+            json!({ "do_color_quantize": true }),
+            "the step do_color_quantize of",
+            &[],
+        ),
+        (
+            json!({ "do_crop_margin": true }),
+            "the step do_crop_margin of",
+            &[],
+        ),
+    ];
+    for (change, question, missing) in cases {
+        let proposal = with(&picture(), &[&change]);
+        // The question, and the values of the file.
+        assert_eq!(proposal.open.len(), 2, "{:?}", proposal.open);
+        let asked = proposal.open.join("\n");
+        assert!(asked.contains(question), "{asked}");
+        assert!(asked.contains("image_std = [0.229,0.224,0.225]"), "{asked}");
+        for member in missing {
+            assert!(!proposal.config.contains_key(*member), "{member}");
+        }
+    }
+    for off in [
+        json!({ "crop_pct": null, "include_top": null, "rescale_offset": false, "do_pad": false, "do_thumbnail": null,
+            "do_color_quantize": false }),
+        json!({ "do_convert_rgb": true }),
+        json!({ "do_rescale": false, "rescale_offset": true }),
+    ] {
+        let proposal = with(&picture(), &[&off]);
+        assert!(proposal.open.is_empty(), "{:?}", proposal.open);
+    }
+    // As PoolFormer's: cut from a larger image than the one of the size.
+    let mut square = picture();
+    square.inputs[0] = port("pixel_values", TensorType::Fp32, &["N", "3", "8", "8"]);
+    let cut = json!({ "size": { "shortest_edge": 8 }, "do_center_crop": true,
+        "crop_size": { "height": 8, "width": 8 } });
+    for whole in [json!({}), json!({ "crop_pct": 1.0 })] {
+        let proposal = with(&square, &[&cut, &whole]);
+        assert!(proposal.open.is_empty(), "{:?}", proposal.open);
+        assert_eq!(proposal.config["fit"], "cover");
+    }
+    let smaller = with(&square, &[&cut, &json!({ "crop_pct": 0.9 })]);
+    let asked = smaller.open.join("\n");
+    assert!(
+        asked.contains(size) && asked.contains("crop_pct = 0.9"),
+        "{asked}"
+    );
+}
+
+#[test]
 fn an_image_without_such_a_file_or_without_classes_is_only_asked_about() {
     let asked = Beside::new(&[]).question(&picture());
     assert!(asked.contains("needs mean, std and size"), "{asked}");
@@ -376,6 +465,11 @@ fn the_class_and_the_labels_decide_about_the_adapter_of_a_text() {
     assert!(asked.contains("2 axes"), "{asked}");
     let asked = classes("BertForMaskedLM", json!({})).question(&logits(&["N", "T", "30522"]));
     assert!(asked.contains("BertForMaskedLM"), "{asked}");
+    // Their names end as those of encoders do.
+    for class in ["GPT2LMHeadModel", "GPT2DoubleHeadsModel"] {
+        let asked = classes(class, json!({})).question(&logits(&["N", "T", "50257"]));
+        assert!(asked.contains(class), "{asked}");
+    }
 }
 
 #[test]

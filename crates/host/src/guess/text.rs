@@ -146,9 +146,11 @@ fn head(facts: &Facts<'_>, config: Option<&Value>) -> Result<Head, String> {
             _ => Head::Classes,
         });
     }
+    // GPT2LMHeadModel and GPT2DoubleHeadsModel have a head: they do not give vectors.
+    let is_encoder = ends("Model") && !ends("HeadModel") && !ends("HeadsModel");
     match class {
         _ if ends("ForTokenClassification") => Ok(Head::Tags),
-        _ if ends("Model") || is_pooled => Ok(Head::Vectors),
+        _ if is_encoder || is_pooled => Ok(Head::Vectors),
         Some(class) => Err(format!(
             "What does the model make of a text? config.json names {class}, for which there is no adapter; \
              docs/ADAPTERS.md lists them."

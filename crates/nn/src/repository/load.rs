@@ -118,12 +118,7 @@ impl Core {
             }
         }
         progress.at(Stage::Reading);
-        if scan::graph(&dir).stamp != start.job.graph {
-            return Err(NnError::runtime(format!(
-                "version {version}'s files changed while they were loaded; they are loaded again when they stop \
-                 changing"
-            )));
-        }
+        self.files_are_same(start)?;
         let bytes = match (model.memory_bytes(), backend.loads_into_this_process()) {
             (Some(bytes), _) => bytes,
             (None, true) => held::held(meter.grown(), start.job.file_bytes()),
@@ -137,6 +132,18 @@ impl Core {
         (contract.engine.run_memory_bytes).map_or(self.settings.run_memory_bytes, |bytes| {
             usize::try_from(bytes).unwrap_or(usize::MAX)
         })
+    }
+
+    /// Refuses a load whose files changed since they were scanned.
+    fn files_are_same(&self, start: &Start) -> Result<(), NnError> {
+        let version = start.version;
+        let dir = self.root.join(&start.name).join(version.to_string());
+        if scan::graph(&dir).stamp == start.job.graph {
+            return Ok(());
+        }
+        Err(NnError::runtime(format!(
+            "version {version}'s files changed while they were loaded; they are loaded again when they stop changing"
+        )))
     }
 
     /// Refuses a load while too many loads that were given up still run.
@@ -170,7 +177,8 @@ impl Core {
     }
 
     /// Corrects a contract that was derived from this version's graph, if runs gave other shapes than the graph declares.
-    /// This happens once for each derived contract, and costs a second load. Returns the outcome of this load.
+    /// This happens once for each derived contract, and costs a second load. Returns the outcome of this load, or `None` if
+    /// nothing was corrected.
     fn corrected(
         &self,
         start: &Start,
@@ -191,13 +199,19 @@ impl Core {
         if outputs.is_empty() || other == *contract {
             return None;
         }
+        // The runs may be those of other files than the contract was derived from.
+        if let Err(changed) = self.files_are_same(start) {
+            return Some(changed);
+        }
+        if !self.correct(start, other, text.into()) {
+            return None;
+        }
         let names = listed(outputs.iter().map(String::as_str));
         let told = format!(
             "the graph declares another shape of {names} than its runs give; the derived contract has that of the runs"
         );
         self.lock()
             .say(&start.name, start.version, EventKind::Noted, told);
-        self.correct(start, text.into());
         Some(NnError::runtime(format!(
             "version {} is loaded again, under a derived contract that its first run corrected",
             start.version
@@ -311,5 +325,48 @@ impl Core {
             }
         }
         Agreement::Unknown(why)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::{Action, Usage};
+    use super::*;
+    use crate::backend::Backends;
+
+    #[tokio::test]
+    async fn a_contract_is_corrected_once_and_only_if_it_is_still_the_one_of_the_load() {
+        const CONTRACT: &str = "description = \"For a test\"\n[[inputs]]\nname = \"a\"\ndatatype = \"FP32\"\nshape = [\"N\"]\n\
+                                [[outputs]]\nname = \"b\"\ndatatype = \"FP32\"\nshape = [\"N\"]\n";
+        let folder = tempfile::tempdir().unwrap();
+        let model = folder.path().join("m");
+        std::fs::create_dir_all(model.join("1")).unwrap();
+        std::fs::write(model.join(layout::CONTRACT_FILE), CONTRACT).unwrap();
+        std::fs::write(model.join("1/model.onnx"), b"not a graph").unwrap();
+        let root = folder.path().to_owned();
+        let core = Core::open(root, Backends::builtin(), Settings::default()).expect("opens");
+        let plan = core.lock().book.plan(0, |_, _| Usage::default());
+        let job = plan.actions.iter().find_map(|action| match action {
+            Action::Start { job, .. } => Some(*job),
+            Action::Evict { .. } => None,
+        });
+        let start = Start {
+            name: "m".into(),
+            version: 1,
+            job: job.expect("its load is to begin"),
+            contract: None,
+            derived_from: Some(1),
+        };
+        let text = CONTRACT.replace("[\"N\"]", "[\"N\", 3]");
+        let other = Contract::parse(&text).unwrap();
+        // The files are not read for a correction.
+        std::fs::remove_dir_all(&model).unwrap();
+        assert!(core.correct(&start, other.clone(), text.as_str().into()));
+        let in_force = || core.lock().contract("m");
+        assert_eq!(in_force().as_deref(), Some(&other));
+        let later = Contract::parse(CONTRACT).unwrap();
+        assert!(!core.correct(&start, later, CONTRACT.into()));
+        assert_eq!(in_force().as_deref(), Some(&other));
+        assert!(core.files_are_same(&start).is_err());
     }
 }

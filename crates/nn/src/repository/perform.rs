@@ -18,7 +18,7 @@ use penstock_tensor::contract::Contract;
 use tokio::sync::{mpsc, watch};
 
 use super::event::{Event, EventKind};
-use super::plan::{Action, Book, Job, Phase, Reason, SLOW_LOAD_MS};
+use super::plan::{Action, Book, ContractState, FoundModel, Job, Phase, Reason, SLOW_LOAD_MS};
 use super::progress::Progress;
 use super::publish::{Listed, Snapshot};
 use super::scan::{self, Look, Looker, Reading};
@@ -353,14 +353,39 @@ impl Core {
         }
     }
 
-    /// Replaces the derived contract of a load by a corrected one. The load's own result is not used then: the version is
-    /// loaded again under that contract.
-    pub(super) fn correct(&self, start: &Start, text: Arc<str>) {
+    /// Replaces the derived contract of a load by a corrected one, which `text` contains. The load's own result is not used
+    /// then: the version is loaded again under that contract. Returns `false` and changes nothing if the model has another
+    /// contract by now.
+    pub(super) fn correct(&self, start: &Start, contract: Contract, text: Arc<str>) -> bool {
         let mut looker = self.looker.lock().unwrap_or_else(PoisonError::into_inner);
-        looker.correct(&start.name, start.job.contract, text);
-        if let Some(look) = looker.at_once(&self.root, &start.name) {
-            self.learn(vec![(start.name.clone(), Some(look))], true);
-        }
+        let mut inner = self.lock();
+        let Some(model) = inner.book.models.get(&start.name) else {
+            return false;
+        };
+        let Some(stamp) = looker.correct(&start.name, start.job.contract, &text) else {
+            return false;
+        };
+        let versions = model.versions.iter();
+        let seen = FoundModel {
+            contract: ContractState {
+                stamp,
+                pinned: Ok(contract.engine.pinned),
+            },
+            versions: versions
+                .map(|(number, version)| (*number, version.graph))
+                .collect(),
+        };
+        let reading = Reading {
+            stamp,
+            contract: Some(Arc::new(contract)),
+            text: Some(text.as_bytes().into()),
+            // A derived contract has no adapter.
+            files: Vec::new(),
+            derived_from: None,
+        };
+        inner.keep_reading(&start.name, reading);
+        inner.book.seen(&start.name, Some(seen), true);
+        true
     }
 
     /// Puts the state of the disk into the book. The scanner is locked meanwhile, so that changes come in order.
@@ -377,9 +402,7 @@ impl Core {
             }
             let (seen, reading) = found.unzip();
             if let Some(reading) = reading {
-                let readings = inner.readings.entry(name.clone()).or_default();
-                readings.retain(|known| known.stamp != reading.stamp);
-                readings.push(reading);
+                inner.keep_reading(&name, reading);
             }
             inner.book.seen(&name, seen, later);
         }
@@ -732,6 +755,13 @@ pub(super) fn fault(model: &super::plan::Model) -> Option<Reason> {
 }
 
 impl Inner {
+    /// Keeps a contract, in place of one with the same stamp.
+    fn keep_reading(&mut self, name: &str, reading: Reading) {
+        let readings = self.readings.entry(name.to_owned()).or_default();
+        readings.retain(|known| known.stamp != reading.stamp);
+        readings.push(reading);
+    }
+
     /// Evicts a version, unless it is in use after all.
     fn evict(&mut self, core: &Core, name: &str, version: u64, busy: bool) -> bool {
         let Some(cell) = self.cells.get(&(name.to_owned(), version)).cloned() else {

@@ -51,6 +51,14 @@ pub(super) struct Look {
     corrected: Option<Arc<str>>,
 }
 
+impl Look {
+    /// Takes a corrected text for the derived contract.
+    fn correct(&mut self, text: &Arc<str>) {
+        self.contract = corrected_stamp(self.contract, text);
+        self.corrected = Some(text.clone());
+    }
+}
+
 /// The most folders of a model that are reported as invalid versions.
 const MAX_NO_VERSIONS: usize = 8;
 
@@ -100,9 +108,19 @@ impl Looker {
         Ok(news)
     }
 
-    /// From now on the model's derived contract of this stamp has the corrected text. It is another contract then.
-    pub(super) fn correct(&mut self, name: &str, derived: Stamp, text: Arc<str>) {
-        self.corrections.insert(name.to_owned(), (derived, text));
+    /// From now on the model's derived contract of this stamp has the corrected text. It is another contract then. Returns
+    /// its stamp, or `None` if the last reported look has another contract by now. Does not read the disk: files that are
+    /// being copied would be taken as complete.
+    pub(super) fn correct(&mut self, name: &str, derived: Stamp, text: &Arc<str>) -> Option<Stamp> {
+        let is_same = |look: &&mut Look| look.contract == derived;
+        let told = self.told.get_mut(name).filter(is_same)?;
+        told.correct(text);
+        if let Some(last) = self.last.get_mut(name).filter(is_same) {
+            last.correct(text);
+        }
+        self.corrections
+            .insert(name.to_owned(), (derived, text.clone()));
+        Some(told.contract)
     }
 
     /// One model's directory now, taken as complete on request.
@@ -184,13 +202,7 @@ impl Looker {
                 corrected = (self.corrections.get(name))
                     .filter(|(of, _)| *of == derived)
                     .map(|(_, text)| text.clone());
-                match &corrected {
-                    None => derived,
-                    Some(text) => {
-                        text.hash(&mut hasher);
-                        Stamp(hasher.finish())
-                    }
-                }
+                (corrected.as_deref()).map_or(derived, |text| corrected_stamp(derived, text))
             }
         };
         let mut contract = own;
@@ -208,6 +220,13 @@ impl Looker {
             corrected,
         })
     }
+}
+
+/// The stamp of a derived contract that a run corrected.
+fn corrected_stamp(derived: Stamp, text: &str) -> Stamp {
+    let mut hasher = DefaultHasher::new();
+    (derived, text).hash(&mut hasher);
+    Stamp(hasher.finish())
 }
 
 /// The files that a contract's adapter reads.
@@ -389,6 +408,38 @@ mod tests {
         assert!(settled().is_empty(), "gone for one look only");
         assert_eq!(names(&settled()), [("a", false)]);
         assert!(settled().is_empty());
+    }
+
+    #[test]
+    fn a_corrected_contract_counts_for_the_look_that_was_reported() {
+        let root = tempfile::tempdir().unwrap();
+        let graph = root.path().join("m/1/model.onnx");
+        std::fs::create_dir_all(graph.parent().unwrap()).unwrap();
+        std::fs::write(&graph, "x").unwrap();
+        let text: Arc<str> = "corrected".into();
+        let mut looker = Looker::default();
+        looker.first(root.path()).unwrap();
+        let derived = looker.told["m"].contract;
+        assert_eq!(looker.correct("other", derived, &text), None);
+        let corrected = looker.correct("m", derived, &text).expect("it is the same");
+        assert_ne!(corrected, derived);
+        assert!(looker.settled(root.path()).unwrap().is_empty());
+        let look = looker.at_once(root.path(), "m").unwrap();
+        assert_eq!(
+            (look.contract, look.corrected),
+            (corrected, Some(text.clone()))
+        );
+        assert_eq!(looker.correct("m", derived, &text), None);
+        // A correction takes no change of the files as complete.
+        let mut looker = Looker::default();
+        looker.first(root.path()).unwrap();
+        std::fs::write(&graph, "half of").unwrap();
+        assert_eq!(looker.correct("m", derived, &text), Some(corrected));
+        assert!(looker.settled(root.path()).unwrap().is_empty());
+        let news = looker.settled(root.path()).unwrap();
+        assert_eq!(names(&news), [("m", true)]);
+        assert_eq!(looker.told["m"].corrected, None);
+        assert_eq!(looker.correct("m", corrected, &text), None);
     }
 
     #[test]
