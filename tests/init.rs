@@ -1,9 +1,11 @@
 //! `penstock init` and `penstock describe` on the models that scripts/models fetches, and on their bare graphs.
 
-use crate::common::{Options, Server, onnxruntime, root};
+use crate::common::{Options, Server, onnxruntime, root, write};
+use crate::support::{D, Node, onnx_bytes, onnx_type, p};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 fn penstock(arguments: &[&str], models: &Path) -> (bool, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_penstock"))
@@ -171,6 +173,65 @@ fn a_graph_without_a_contract_serves_on_loopback_and_not_where_that_is_off() {
         "{}",
         String::from_utf8_lossy(&answer.bytes)
     );
+}
+
+/// Writes a graph whose output has the shape `[N, 3]`, and which declares another one.
+fn write_misdeclared(models: &Path, name: &str, declared: &[D]) {
+    let x = p("x", onnx_type::FLOAT, &[D::S("N"), D::N(3)]);
+    let y = p("y", onnx_type::FLOAT, declared);
+    let graph = onnx_bytes(&[Node("Relu", vec!["x"], vec!["y"])], &[x], &[y]);
+    write(models, &format!("{name}/1/model.onnx"), graph);
+}
+
+#[test]
+fn a_contract_that_the_first_run_corrected_survives_unloading_and_loading() {
+    let models = tempfile::tempdir().unwrap();
+    // As LightGBM and CatBoost declare them: an axis less, and a length of one.
+    write_misdeclared(models.path(), "axis", &[D::S("N")]);
+    write_misdeclared(models.path(), "length", &[D::N(1), D::N(3)]);
+    let server = Server::start_with(Options {
+        models: Some(models.path().to_owned()),
+        policy: Some("[models]\ncontrol = true\n"),
+        ..Options::default()
+    });
+    server.ready();
+    for name in ["axis", "length"] {
+        let predict = || {
+            let body = r#"{"inputs":{"x":[[-1,0,2],[3,-4,5]]}}"#;
+            server.post_json(&format!("/v1/models/{name}:predict"), body)
+        };
+        let served = || {
+            let answer = predict();
+            let text = String::from_utf8_lossy(&answer.bytes);
+            assert_eq!(answer.status, 200, "{name}: {text}");
+            let metadata = server.get(&format!("/v2/models/{name}")).json();
+            let shape = metadata["outputs"][0]["shape"].clone();
+            (answer.json()["predictions"].clone(), shape)
+        };
+        let expected = json!([{ "y": [0.0, 0.0, 2.0] }, { "y": [3.0, 0.0, 5.0] }]);
+        assert_eq!(served(), (expected, json!([-1, 3])), "{name}");
+        let control = |what: &str| {
+            let path = format!("/v2/repository/models/{name}/{what}");
+            server.post_json(&path, "{}").status
+        };
+        let before = served();
+        assert_eq!(control("unload"), 200, "{name}");
+        assert_eq!(predict().status, 503, "{name}");
+        assert_eq!(control("load"), 200, "{name}");
+        assert_eq!(served(), before, "{name}");
+        // The second load began with the corrected contract.
+        let logged = |text: &str| {
+            let line = format!("model {name} version 1: {text}");
+            let log = server.log.lock().unwrap();
+            log.iter().filter(|logged| logged.contains(&line)).count()
+        };
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while logged("ready") < 2 {
+            assert!(Instant::now() < deadline, "{name} was not loaded again");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(logged("the graph declares another shape"), 1, "{name}");
+    }
 }
 
 #[test]

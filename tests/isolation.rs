@@ -4,47 +4,17 @@
 use crate::common;
 use crate::support::graphs;
 
-use common::{Options, Response, Server, children, root, stat};
+use common::heavy_model::{beside_identity, counting_contract, endless_contract};
+use common::{Options, Response, Server, children, stat, write};
 use serde_json::Value;
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-const LOOP: &str = r#"description = "Counts"
-[[inputs]]
-name = "times"
-datatype = "INT64"
-shape = [1]
-[[inputs]]
-name = "x"
-datatype = "FP32"
-shape = [1]
-[[outputs]]
-name = "y"
-datatype = "FP32"
-shape = [1]
-[engine]
-lanes = 1
-"#;
-
 const POLICY: &str = "[server]\ntotal_timeout_ms = 4000\ndrain_timeout_ms = 4000\n";
 
-fn write(folder: &Path, path: &str, content: impl AsRef<[u8]>) {
-    let path = folder.join(path);
-    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    std::fs::write(path, content).unwrap();
-}
-
-/// A models directory with `heavy`, and `identity` beside it.
-fn models(contract: &str, graph: Vec<u8>) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    write(folder.path(), "heavy/model.toml", contract);
-    write(folder.path(), "heavy/1/model.onnx", graph);
-    for file in ["identity/model.toml", "identity/1/model.onnx"] {
-        let content = std::fs::read(root().join("models").join(file)).unwrap();
-        write(folder.path(), file, content);
-    }
-    folder
+/// A models directory with `heavy`, which counts, and `identity` beside it.
+fn models() -> tempfile::TempDir {
+    beside_identity(&counting_contract(1), &graphs::counting_loop())
 }
 
 fn serve(models: &tempfile::TempDir, policy: &'static str) -> Server {
@@ -143,7 +113,7 @@ fn readiness_of(server: &Server, model: &str) -> Value {
 
 #[test]
 fn a_crash_costs_the_call_that_ran_and_nothing_else() {
-    let models = models(LOOP, graphs::counting_loop());
+    let models = models();
     let server = serve(&models, POLICY);
     let (child, beside) = (
         process_of(&server, "heavy"),
@@ -206,7 +176,7 @@ fn a_crash_costs_the_call_that_ran_and_nothing_else() {
 
 #[test]
 fn a_stopped_process_is_replaced_and_its_callers_are_told_in_time() {
-    let models = models(LOOP, graphs::counting_loop());
+    let models = models();
     let server = serve(&models, "[server]\ntotal_timeout_ms = 1000\n");
     // Often enough that server threads wait for its runs.
     for _ in 0..50 {
@@ -251,7 +221,7 @@ fn a_stopped_process_is_replaced_and_its_callers_are_told_in_time() {
 
 #[test]
 fn a_model_that_ends_again_and_again_is_not_ready_and_the_others_are() {
-    let models = models(LOOP, graphs::counting_loop());
+    let models = models();
     let server = serve(&models, POLICY);
     assert_eq!(readiness_of(&server, "heavy")["ready"], true);
     let mut last = 0;
@@ -292,11 +262,7 @@ fn a_model_that_ends_again_and_again_is_not_ready_and_the_others_are() {
 
 #[test]
 fn a_process_that_ends_in_its_warm_up_is_a_model_that_failed_and_the_others_serve() {
-    let contract = LOOP.replace(
-        "[[inputs]]\nname = \"times\"\ndatatype = \"INT64\"\nshape = [1]\n",
-        "",
-    );
-    let models = models(&contract, graphs::endless_loop());
+    let models = beside_identity(&endless_contract(1), &graphs::endless_loop());
     let aside = tempfile::tempdir().unwrap();
     let (there, later) = (models.path().join("heavy"), aside.path().join("heavy"));
     std::fs::rename(&there, &later).unwrap();
@@ -320,7 +286,7 @@ fn a_process_that_ends_in_its_warm_up_is_a_model_that_failed_and_the_others_serv
 
 #[test]
 fn nothing_is_left_after_many_ends_nor_after_the_server() {
-    let models = models(LOOP, graphs::counting_loop());
+    let models = models();
     let mut server = serve(&models, POLICY);
     assert_eq!(identity(&server).status, 200);
     let held = |server: &Server| (descriptors(server.pid()), children(server.pid()).len());
@@ -360,7 +326,7 @@ fn nothing_is_left_after_many_ends_nor_after_the_server() {
 
 #[test]
 fn children_go_with_a_server_that_is_killed() {
-    let models = models(LOOP, graphs::counting_loop());
+    let models = models();
     let server = serve(&models, POLICY);
     let left: Vec<u32> = children(server.pid())
         .into_iter()
@@ -376,7 +342,7 @@ fn children_go_with_a_server_that_is_killed() {
 
 #[test]
 fn a_model_comes_back_after_the_servers_file_was_replaced() {
-    let models = models(LOOP, graphs::counting_loop());
+    let models = models();
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("penstock");
     std::fs::copy(env!("CARGO_BIN_EXE_penstock"), &program).unwrap();
@@ -398,8 +364,8 @@ fn a_model_comes_back_after_the_servers_file_was_replaced() {
 
 #[test]
 fn where_models_run_is_a_setting_of_the_policy_and_of_the_model() {
-    let contract = format!("{LOOP}isolation = \"process\"\n");
-    let mixed = models(&contract, graphs::counting_loop());
+    let contract = counting_contract(1) + "isolation = \"process\"\n";
+    let mixed = beside_identity(&contract, &graphs::counting_loop());
     let server = serve(&mixed, "[models]\nisolation = \"thread\"\n");
     assert_eq!(children(server.pid()).len(), 1, "`heavy` alone");
     assert_eq!(identity(&server).status, 200);

@@ -3,12 +3,17 @@
 use crate::common;
 use crate::support::graphs;
 
-use common::{Options, Response, Server, try_call};
+use common::{Options, Response, Server, heavy_model, try_call};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 const PREDICT: &str = "/v1/models/identity:predict";
+const HEAVY: &str = "/v1/models/heavy:predictAsync";
 const ONE_ITEM: &str = r#"{"inputs":{"a":[[1,2,3,4]]}}"#;
 
 fn defer(server: &Server, headers: &[(&str, &str)], body: &str) -> Response {
@@ -40,11 +45,31 @@ fn ended(server: &Server, location: &str) -> Value {
 }
 
 /// The runtime configuration of a store that outlives its server.
-fn store(folder: &std::path::Path) -> String {
+fn store(folder: &Path) -> String {
     format!(
         "[key_value_store.default]\ntype = \"penstock\"\npath = \"{}\"\n",
         folder.join("default.kv").display()
     )
+}
+
+/// Reads all pages of the list.
+fn listed(server: &Server) -> Vec<Value> {
+    let mut listed = Vec::new();
+    let mut page = String::new();
+    loop {
+        let list = server
+            .get(&format!("/v1/operations?page_size=200{page}"))
+            .json();
+        listed.extend(list["operations"].as_array().unwrap().clone());
+        match list["next_page_token"].as_str() {
+            Some(token) => page = format!("&page_token={token}"),
+            None => return listed,
+        }
+    }
+}
+
+fn id_of(operation: &Value) -> String {
+    operation["metadata"]["id"].as_str().unwrap().to_owned()
 }
 
 #[test]
@@ -132,118 +157,260 @@ fn a_client_that_waits_long_enough_gets_the_answer_itself() {
         .post_json(&format!("{location}:wait"), r#"{"timeout":"20s"}"#)
         .json();
     assert_eq!(waited["done"], true);
-    // Bad input is refused at once, and not as an operation.
-    let refused = defer(&server, &[], r#"{"inputs":{"a":[["x"]]}}"#);
-    assert_eq!(refused.status, 422);
+}
+
+#[test]
+fn a_call_that_validation_refuses_gets_422_at_once_and_leaves_no_operation() {
+    let server = Server::start();
+    server.ready();
+    let body = r#"{"inputs":{"a":[["x"]]}}"#;
+    for refused in [
+        defer(&server, &[], body),
+        defer(&server, &[("prefer", "wait=10")], body),
+        defer(&server, &[("idempotency-key", "refused")], body),
+        server.post_json("/v1/models/identity:predictAsync", body),
+    ] {
+        let text = String::from_utf8_lossy(&refused.bytes);
+        assert_eq!(refused.status, 422, "{text}");
+        assert_eq!(refused.header("location"), None, "{text}");
+        assert_eq!(refused.header("preference-applied"), None, "{text}");
+    }
+    let listed = listed(&server);
+    assert!(listed.is_empty(), "{listed:?}");
+}
+
+#[test]
+fn a_stream_is_answered_at_once_and_never_becomes_an_operation() {
+    for (policy, status_of_a_call) in [("", 200), ("[operations]\nfrom_items = 1\n", 202)] {
+        let server = Server::start_with(Options {
+            policy: Some(policy),
+            ..Options::default()
+        });
+        server.ready();
+        let headers = [
+            ("content-type", "application/json"),
+            ("accept", "text/event-stream"),
+            ("prefer", "respond-async"),
+        ];
+        let path = "/v2/models/identity/generate_stream";
+        let body = r#"{"a":[1,2,3,4]}"#;
+        let answer = server.call("POST", path, &headers, Some(body.as_bytes()));
+        let text = String::from_utf8_lossy(&answer.bytes);
+        assert_eq!(answer.status, 200, "{policy}: {text}");
+        let content_type = answer.header("content-type").unwrap_or_default();
+        assert!(
+            content_type.starts_with("text/event-stream"),
+            "{policy}: {content_type}"
+        );
+        let event: Value = serde_json::from_str(text.strip_prefix("data: ").unwrap()).unwrap();
+        assert_eq!(event["model_name"], "identity", "{event}");
+        assert!(event["b"].is_array(), "{event}");
+        assert_eq!(answer.header("location"), None, "{policy}");
+        assert_eq!(answer.header("preference-applied"), None, "{policy}");
+        let listed = listed(&server);
+        assert!(listed.is_empty(), "{policy}: {listed:?}");
+        // The setting has its effect on a call without a stream.
+        let call = server.post_json(PREDICT, ONE_ITEM);
+        assert_eq!(call.status, status_of_a_call, "{policy}");
+    }
+}
+
+const STORM_POLICY: &str = "[operations]\nlease_ms = 1000\nworkers = 1\nmax_attempts = 16\n\
+                            [idempotency]\nlease_ms = 1000\n";
+
+/// Calls that are posted while the server is killed and started again.
+struct Storm {
+    /// The address of the server; `None` while there is none.
+    address: Mutex<Option<SocketAddr>>,
+    /// The number of the next call.
+    next: AtomicUsize,
+    /// The operations of the calls that have a 202, by the numbers of the calls.
+    accepted: Mutex<BTreeMap<usize, String>>,
+    /// Posts that a kill cut off.
+    cut_off: AtomicUsize,
+    /// Posts that were answered with an error that passes.
+    refused: AtomicUsize,
+    deadline: Instant,
+}
+
+impl Storm {
+    const CALLS: usize = 120;
+    const POSTERS: usize = 4;
+    /// The last kill comes when every call has its 202.
+    const KILLS: usize = 4;
+    /// Some 20 ms for a run, so that the posters post faster than the one worker runs.
+    const ROUNDS: usize = 20_000;
+
+    /// Looks until there is a value.
+    fn until<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            assert!(Instant::now() < self.deadline, "not in time: {what}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Posts calls, one after the other, until no call is left.
+    fn post_all(&self) {
+        loop {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            if number >= Self::CALLS {
+                return;
+            }
+            let id = self.post(number);
+            self.accepted.lock().unwrap().insert(number, id);
+        }
+    }
+
+    /// Posts a call with its key until it has a 202. Returns the id of its operation.
+    fn post(&self, number: usize) -> String {
+        self.until("a 202", || self.try_post(number))
+    }
+
+    fn try_post(&self, number: usize) -> Option<String> {
+        let address = (*self.address.lock().unwrap())?;
+        let key = format!("call-{number}");
+        let headers = [
+            ("content-type", "application/json"),
+            ("idempotency-key", key.as_str()),
+        ];
+        let body = json!({ "inputs": { "times": [Self::ROUNDS], "x": [number] } }).to_string();
+        let sent = try_call(address, "POST", HEAVY, &headers, Some(body.as_bytes()));
+        let Ok(answer) = sent else {
+            self.cut_off.fetch_add(1, Ordering::Relaxed);
+            return None;
+        };
+        if answer.status == 202 {
+            return Some(id_of(&answer.json()));
+        }
+        // The server that died holds the key until its lease ends.
+        let text = String::from_utf8_lossy(&answer.bytes);
+        assert!(
+            [409, 503].contains(&answer.status),
+            "call {number}: {} {text}",
+            answer.status
+        );
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+
+    /// Reads an operation until it has ended. The reads have no `Prefer: wait`, so they make nothing run.
+    fn ended(&self, server: &Server, number: usize, id: &str) -> Value {
+        self.until("the end of all operations", || {
+            let answer = server.get(&format!("/v1/operations/{id}"));
+            assert_eq!(answer.status, 200, "call {number}: {id} is lost");
+            let operation = answer.json();
+            (operation["done"] == true).then_some(operation)
+        })
+    }
+}
+
+/// The metadata of operations, by their ids.
+fn metadata(operations: &[Value]) -> BTreeMap<String, Value> {
+    operations
+        .iter()
+        .map(|operation| (id_of(operation), operation["metadata"].clone()))
+        .collect()
 }
 
 #[test]
 fn operations_survive_a_server_that_is_killed_again_and_again_and_each_ends_once() {
-    const OPERATIONS: usize = 120;
-    const KILLS: usize = 4;
     let folder = tempfile::tempdir().unwrap();
+    let models = heavy(folder.path());
     let start = || {
-        Server::start_with(Options {
-            policy: Some(
-                "[operations]\nlease_ms = 1000\nworkers = 2\nmax_attempts = 16\n[idempotency]\nlease_ms = 1000\n",
-            ),
+        let server = Server::start_with(Options {
+            policy: Some(STORM_POLICY),
             runtime_config_text: Some(store(folder.path())),
+            models: Some(models.clone()),
             ..Options::default()
-        })
+        });
+        server.ready();
+        server
     };
-    let mut server = start();
-    server.ready();
-    let mut accepted: BTreeMap<usize, String> = BTreeMap::new();
-    for kill in 0..=KILLS {
-        let killed_at = Instant::now() + Duration::from_millis(700);
-        let mut number = 0;
-        while (kill == KILLS && accepted.len() < OPERATIONS) || Instant::now() < killed_at {
-            number = (number + 1) % OPERATIONS;
-            if accepted.contains_key(&number) {
-                std::thread::sleep(Duration::from_micros(100));
-                continue;
-            }
-            let key = format!("kill-{number}");
-            let body = json!({ "inputs": { "a": [[number, 0, 0, 1]] } }).to_string();
-            let headers = [
-                ("content-type", "application/json"),
-                ("prefer", "respond-async"),
-                ("idempotency-key", key.as_str()),
-            ];
-            let answer = try_call(
-                server.address,
-                "POST",
-                PREDICT,
-                &headers,
-                Some(body.as_bytes()),
-            );
-            // A call whose key is still held by the server that died is repeated later.
-            if let Ok(answer) = answer
-                && answer.status == 202
-            {
-                let name = answer.json()["metadata"]["id"].as_str().unwrap().to_owned();
-                accepted.insert(number, name);
-            }
-            if kill < KILLS {
-                std::thread::sleep(Duration::from_millis(15));
-            }
+    let first = start();
+    let storm = Storm {
+        address: Mutex::new(Some(first.address)),
+        next: AtomicUsize::new(0),
+        accepted: Mutex::default(),
+        cut_off: AtomicUsize::new(0),
+        refused: AtomicUsize::new(0),
+        deadline: Instant::now() + Duration::from_secs(40),
+    };
+    // The operations that had ended before a kill, and the number of the others at each kill.
+    let mut ended_before = BTreeMap::new();
+    let mut unfinished = Vec::new();
+    let server = std::thread::scope(|scope| {
+        for _ in 0..Storm::POSTERS {
+            scope.spawn(|| storm.post_all());
         }
-        if kill < KILLS {
+        let mut server = first;
+        for kill in 1..=Storm::KILLS {
+            let wanted = kill * Storm::CALLS / Storm::KILLS;
+            storm.until("the 202s before a kill", || {
+                (storm.accepted.lock().unwrap().len() >= wanted).then_some(())
+            });
+            let (ended, others): (Vec<Value>, Vec<Value>) = listed(&server)
+                .into_iter()
+                .partition(|operation| operation["done"] == true);
+            for (id, end) in metadata(&ended) {
+                ended_before.entry(id).or_insert(end);
+            }
+            unfinished.push(others.len());
             server.kill();
+            *storm.address.lock().unwrap() = None;
             server = start();
-            server.ready();
+            *storm.address.lock().unwrap() = Some(server.address);
         }
-    }
-    for (number, id) in &accepted {
-        let operation = ended(&server, &format!("/v1/operations/{id}"));
+        server
+    });
+    let accepted = storm.accepted.lock().unwrap().clone();
+    let mut ends = Vec::new();
+    for (&number, id) in &accepted {
+        let operation = storm.ended(&server, number, id);
         assert_eq!(operation["metadata"]["state"], "succeeded", "{operation}");
-        let text = operation["response"]["predictions"].to_string();
-        assert!(
-            text.contains(&format!("[{number}")),
-            "{number}: {operation}"
-        );
+        let y = operation["response"]["predictions"][0]["y"][0].as_f64();
+        let expected = (number + Storm::ROUNDS) as f64;
+        assert_eq!(y, Some(expected), "call {number}: {operation}");
+        ends.push(operation);
     }
-    // One key made one operation, also where its answer was lost with the server.
-    let mut listed = Vec::new();
-    let mut page = String::new();
-    loop {
-        let list = server
-            .get(&format!("/v1/operations?page_size=200{page}"))
-            .json();
-        listed.extend(list["operations"].as_array().unwrap().clone());
-        match list["next_page_token"].as_str() {
-            Some(token) => page = format!("&page_token={token}"),
-            None => break,
-        }
+    let ends = metadata(&ends);
+    let cut_off = storm.cut_off.load(Ordering::Relaxed);
+    let ran_again = ends.values().filter(|end| end["attempt"] != 1).count();
+    println!(
+        "{} calls and {} kills: {cut_off} posts were cut off, and {} refused; operations that were unfinished at the \
+         kills: {unfinished:?}; {} had ended before a kill; {ran_again} ran more than once",
+        accepted.len(),
+        Storm::KILLS,
+        storm.refused.load(Ordering::Relaxed),
+        ended_before.len()
+    );
+    assert!(cut_off > 0, "no kill cut a post off");
+    assert!(
+        unfinished.iter().any(|count| *count > 0),
+        "all operations had ended before each kill"
+    );
+    assert_eq!(ends.len(), Storm::CALLS, "no two calls share an operation");
+    for (id, before) in &ended_before {
+        assert_eq!(ends.get(id), Some(before), "{id} ended a second time");
     }
-    assert_eq!(listed.len(), accepted.len());
-    assert!(listed.iter().all(|operation| operation["done"] == true));
+    for (&number, id) in &accepted {
+        assert_eq!(storm.post(number), *id, "call {number}: retried");
+    }
+    let listed = listed(&server);
+    assert_eq!(listed.len(), Storm::CALLS);
+    assert_eq!(metadata(&listed), ends);
 }
-
-/// A model that counts as long as it is told.
-const LOOP: &str = r#"description = "Counts"
-[[inputs]]
-name = "times"
-datatype = "INT64"
-shape = [1]
-[[inputs]]
-name = "x"
-datatype = "FP32"
-shape = [1]
-[[outputs]]
-name = "y"
-datatype = "FP32"
-shape = [1]
-"#;
 
 /// Longer than any test.
 const LONG: &str = r#"{"inputs":{"times":[2000000000],"x":[1]}}"#;
 
-fn heavy(folder: &std::path::Path) -> std::path::PathBuf {
+/// A models directory with `heavy`, which counts.
+fn heavy(folder: &Path) -> PathBuf {
     let models = folder.join("models");
-    std::fs::create_dir_all(models.join("heavy/1")).unwrap();
-    std::fs::write(models.join("heavy/model.toml"), LOOP).unwrap();
-    std::fs::write(models.join("heavy/1/model.onnx"), graphs::counting_loop()).unwrap();
+    let contract = heavy_model::counting_contract(2);
+    heavy_model::put(&models, &contract, &graphs::counting_loop());
     models
 }
 
@@ -275,7 +442,7 @@ fn a_running_operation_is_cancelled_and_one_that_a_stopping_server_gave_back_run
     let mut server = start();
     server.ready();
     let long = |server: &Server| {
-        let answer = server.post_json("/v1/models/heavy:predictAsync", LONG);
+        let answer = server.post_json(HEAVY, LONG);
         assert_eq!(
             answer.status,
             202,

@@ -4,8 +4,8 @@
 use crate::common;
 use crate::support::graphs;
 
+use common::heavy_model::{beside_identity, counting_contract, endless_contract};
 use common::{Options, Response, Server, onnxruntime, root};
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -15,23 +15,6 @@ const DRAIN: Duration = Duration::from_millis(4000);
 
 /// Longer than the answer of a busy machine, and far shorter than the runs here.
 const AT_ONCE: Duration = Duration::from_millis(700);
-
-const LOOP: &str = r#"description = "Counts"
-[[inputs]]
-name = "times"
-datatype = "INT64"
-shape = [1]
-[[inputs]]
-name = "x"
-datatype = "FP32"
-shape = [1]
-[[outputs]]
-name = "y"
-datatype = "FP32"
-shape = [1]
-[engine]
-lanes = 2
-"#;
 
 const SCAN: &str = r#"description = "Multiplies"
 [[inputs]]
@@ -49,24 +32,6 @@ enabled = false
 [limits]
 max_items = 10000
 "#;
-
-fn write(folder: &Path, path: &str, content: impl AsRef<[u8]>) {
-    let path = folder.join(path);
-    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    std::fs::write(path, content).unwrap();
-}
-
-/// A models directory with `heavy`, and `identity` beside it.
-fn models(contract: &str, graph: Vec<u8>) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    write(folder.path(), "heavy/model.toml", contract);
-    write(folder.path(), "heavy/1/model.onnx", graph);
-    for file in ["identity/model.toml", "identity/1/model.onnx"] {
-        let content = std::fs::read(root().join("models").join(file)).unwrap();
-        write(folder.path(), file, content);
-    }
-    folder
-}
 
 fn serve(models: &tempfile::TempDir, tract: bool) -> Server {
     let server = Server::start_with(Options {
@@ -125,7 +90,7 @@ fn two_heavy_calls_hold_up_nobody(server: &Server, body: &str) {
 
 #[test]
 fn a_loop_over_a_value_holds_up_nobody_and_leaves_nothing_behind() {
-    let models = models(LOOP, graphs::counting_loop());
+    let models = beside_identity(&counting_contract(2), &graphs::counting_loop());
     let mut server = serve(&models, false);
     let rounds = |times: u64| format!(r#"{{"inputs":{{"times":[{times}],"x":[0.5]}}}}"#);
     // Enough short calls that an estimate from their times would put the next on a server thread.
@@ -164,7 +129,7 @@ fn a_loop_over_a_value_holds_up_nobody_and_leaves_nothing_behind() {
 
 #[test]
 fn runs_that_nothing_can_interrupt_are_given_up_and_named_in_the_log() {
-    let models = models(SCAN, graphs::slow_scan(0));
+    let models = beside_identity(SCAN, &graphs::slow_scan(0));
     let mut server = serve(&models, true);
     let rows = |count: usize| format!(r#"{{"inputs":{{"x":[{}]}}}}"#, vec!["[0]"; count].join(","));
     assert_eq!(heavy(&server, &rows(1)).status, 200);
@@ -188,13 +153,7 @@ fn runs_that_nothing_can_interrupt_are_given_up_and_named_in_the_log() {
 
 #[test]
 fn check_and_the_server_give_up_a_graph_whose_first_run_never_ends() {
-    let models = models(
-        &LOOP.replace(
-            "[[inputs]]\nname = \"times\"\ndatatype = \"INT64\"\nshape = [1]\n",
-            "",
-        ),
-        graphs::endless_loop(),
-    );
+    let models = beside_identity(&endless_contract(2), &graphs::endless_loop());
     let policy = models.path().join("penstock.toml");
     let text = common::open_to_all("[models]\nload_timeout_ms = 2000\n");
     std::fs::write(&policy, text).unwrap();

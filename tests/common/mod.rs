@@ -11,11 +11,19 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+pub mod heavy_model;
 pub mod hyper_client;
 
 /// The repository.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Writes a file, and makes the folders above it.
+pub fn write(folder: &Path, file: &str, content: impl AsRef<[u8]>) {
+    let file = folder.join(file);
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    std::fs::write(file, content).unwrap();
 }
 
 /// The ONNX Runtime library that tests run against.
