@@ -231,3 +231,28 @@ fn a_missing_contract_is_one_finding_where_none_may_be_derived() {
     let (passed, said) = check(folder.path());
     assert!(passed, "derived: {said}");
 }
+
+#[test]
+fn a_file_without_a_valid_secret_for_webhooks_is_found_and_no_secret_is_shown() {
+    const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+    let folder = application();
+    let policy = folder.path().join("penstock.toml");
+    let text = std::fs::read_to_string(&policy).unwrap();
+    // The file is beside the policy.
+    let tenant = "[[webhooks.tenants]]\ntenant = \"acme\"\nsecrets_file = \"acme.secret\"\n";
+    std::fs::write(&policy, format!("{text}\n{tenant}")).unwrap();
+    let (passed, said) = check(folder.path());
+    assert!(!passed && said.contains("1 errors"), "{said}");
+    for part in ["acme.secret", "cannot be read", "tenant acme", "remedy:"] {
+        assert!(said.contains(part), "{part} in:\n{said}");
+    }
+    let with = |secret: &str| {
+        std::fs::write(folder.path().join("acme.secret"), secret).unwrap();
+        check(folder.path())
+    };
+    let (passed, said) = with(&format!("# a character too many\n{SECRET}=\n"));
+    assert!(!passed && said.contains("no secret in line 2"), "{said}");
+    assert!(!said.contains("C2FVsBQI"), "{said}");
+    let (passed, said) = with(&format!("{SECRET}\n"));
+    assert!(passed, "{said}");
+}

@@ -52,6 +52,11 @@ const TABLES: &[(&str, &str)] = &[
     ("idempotency", "[idempotency]\nlease_ms = 1000"),
     ("usage", "[usage]"),
     ("operations", "[operations]"),
+    ("webhooks", "[webhooks]"),
+    (
+        "webhooks.tenants[]",
+        "[[webhooks.tenants]]\ntenant = \"t\"\nurl = \"https://hooks.example/\"\nsecrets_file = \"t.secret\"",
+    ),
     (
         "usage.alerts[]",
         "[[usage.alerts]]\nname = \"a\"\nunit = \"items\"\nthreshold = 1",

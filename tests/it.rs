@@ -40,3 +40,4 @@ mod texts;
 mod tls;
 mod tutorial;
 mod types;
+mod webhooks;

@@ -1,7 +1,11 @@
 """Starts the built server, once for all tests, and tells where it listens."""
 
+import base64
+import http.server
+import json
 import os
 import pathlib
+import queue
 import re
 import shutil
 import subprocess
@@ -53,6 +57,14 @@ per = ["tenant"]
 algorithm = "fixed-window"
 limit = 30
 window_s = 3600
+"""
+# The ends of operations are announced to one receiver. The file with the secret is beside the policy.
+WEBHOOKS = """
+[webhooks]
+allow_hosts = ["{address}"]
+[[webhooks.tenants]]
+tenant = "anonymous"
+secrets_file = "anonymous.secret"
 """
 
 
@@ -136,6 +148,46 @@ class Server:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+class Receiver:
+    """A receiver of webhooks. It takes every message."""
+
+    def __init__(self):
+        messages = self.messages = queue.Queue()
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["content-length"]))
+                messages.put((dict(self.headers), body))
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *arguments):
+                pass
+
+        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"127.0.0.1:{self.http.server_port}"
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+
+    def stop(self):
+        self.http.shutdown()
+        self.http.server_close()
+
+
+class Announced:
+    """The message about an operation, as its receiver got it, and what verifies it."""
+
+    def __init__(self, server):
+        headers = {"Content-Type": "application/json", "Prefer": "respond-async"}
+        headers["Webhook-Url"] = f"http://{server.receiver.address}/"
+        body = json.dumps({"inputs": {"a": [[1, 2, 3, 4]]}}).encode()
+        call = urllib.request.Request(f"{server.url}/v1/models/identity:predict", body, headers)
+        with urllib.request.urlopen(call, timeout=30) as answer:
+            assert answer.status == 202, answer.status
+            self.operation_id = json.load(answer)["metadata"]["id"]
+        self.headers, self.body = server.receiver.messages.get(timeout=30)
+        self.secret = server.webhook_secret
+
+
 class Running:
     """A server that was started outside of the tests."""
 
@@ -190,6 +242,28 @@ def guarded(tmp_path_factory):
     started = Server(tmp_path_factory.mktemp("closed"), CLOSED, ["acme", "greedy"])
     yield started
     started.stop()
+
+
+@pytest.fixture(scope="session")
+def announcing(tmp_path_factory):
+    """A server that admits every caller, and announces the ends of operations to its `receiver`."""
+    if "PENSTOCK_URL" in os.environ:
+        pytest.skip("needs a server of its own, and PENSTOCK_URL names another")
+    folder = tmp_path_factory.mktemp("announcing")
+    receiver = Receiver()
+    secret = "whsec_" + base64.b64encode(os.urandom(32)).decode()
+    (folder / "anonymous.secret").write_text(secret + "\n")
+    started = Server(folder, OPEN + WEBHOOKS.format(address=receiver.address), ["acme"])
+    started.receiver, started.webhook_secret = receiver, secret
+    yield started
+    started.stop()
+    receiver.stop()
+
+
+@pytest.fixture
+def announced(announcing):
+    """The message about an operation that has just ended."""
+    return Announced(announcing)
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 /// The largest secret that is read. A key set or a certificate fits. A wrong path is not read whole.
 const MAX_SECRET_BYTES: u64 = 64 << 10;
-/// Bytes of a secret that the host creates.
-const MADE_BYTES: usize = 32;
+/// Bytes of a secret that the host creates. A shorter text in a file is no secret.
+pub const MADE_BYTES: usize = 32;
 /// The shortest token for the admin API that an operator may choose.
 pub const MIN_TOKEN_CHARS: usize = 32;
 
@@ -104,6 +104,21 @@ pub fn read(path: &Path) -> anyhow::Result<String> {
 ///
 /// If the file cannot be read or created, or other users may read it.
 pub fn kept(state_dir: &Path, file_name: &str) -> anyhow::Result<Secret> {
+    kept_as(state_dir, file_name, |random| {
+        penstock_policy::auth::api_key::hex(&random)
+    })
+}
+
+/// Returns a secret in a file of the state directory. If it is missing, `write` makes its text from random bytes.
+///
+/// # Errors
+///
+/// See [`kept`].
+pub fn kept_as(
+    state_dir: &Path,
+    file_name: &str,
+    write: impl FnOnce([u8; MADE_BYTES]) -> String,
+) -> anyhow::Result<Secret> {
     let path = state_dir.join(file_name);
     if let Some(text) = existing(&path)? {
         let origin = Origin::Kept(path);
@@ -116,7 +131,7 @@ pub fn kept(state_dir: &Path, file_name: &str) -> anyhow::Result<Secret> {
         .with_context(|| format!("the folder {} cannot be made", state_dir.display()))?;
     let mut bytes = [0; MADE_BYTES];
     rand::rng().fill_bytes(&mut bytes);
-    let text = penstock_policy::auth::api_key::hex(&bytes);
+    let text = write(bytes);
     // Complete or not at all. Of two servers that start at once, both use the file that the first has created.
     let mut file = tempfile::NamedTempFile::new_in(state_dir)
         .with_context(|| format!("{} cannot be written", state_dir.display()))?;

@@ -162,6 +162,7 @@ impl Code {
             | Code::InvalidContentCoding
             | Code::IdempotencyKeyMissing
             | Code::IdempotencyKeyInvalid
+            | Code::WebhookRefused
             | Code::InvalidParameter
             | Code::TargetTooLong
             | Code::InvalidInputs

@@ -74,6 +74,9 @@ catalogue! {
     /// The `Idempotency-Key` header is not valid.
     IdempotencyKeyInvalid = "idempotency_key_invalid", 400, "Invalid idempotency key",
         "Send one Idempotency-Key header of 1 to 255 visible ASCII characters, in double quotes or bare.";
+    /// The call names a webhook that it may not have.
+    WebhookRefused = "webhook_refused", 400, "Webhook refused",
+        "Correct the URL in the header Webhook-Url, or leave the header out; the message states what is wrong with it.";
     /// A parameter of the query is not valid.
     InvalidParameter = "invalid_parameter", 400, "Invalid parameter",
         "Correct the query parameter the message names.";

@@ -7,13 +7,13 @@ mod usage;
 
 use crate::answer::errors::{ErrorCatalogue, ErrorEntry};
 use crate::answer::model::{Model, ModelList, ModelMetadata};
-use crate::answer::server::{Health, ModelReady, ServerLive, ServerMetadata};
+use crate::answer::server::{Health, ModelReady, ServerLive, ServerMetadata, WebhookKeys};
 use crate::catalogue::{Catalogue, Opened, known};
 use crate::exchange::Exchange;
 use crate::oip;
 use crate::openapi;
 use crate::page;
-use crate::policies::Policies;
+use crate::policies::{Policies, webhook_key};
 use crate::ports::Ports;
 use crate::problem::failure;
 use crate::record::Response;
@@ -22,8 +22,15 @@ use penstock_core::{Caller, Code, ModelVersion, Problem};
 use penstock_policy::auth::service::AuthService;
 
 /// Answers the routes that have no rate limits; `None` for other routes.
-pub(crate) fn unlimited(route: &Route) -> Option<Result<Response, Problem>> {
+pub(crate) fn unlimited<P: Ports>(ports: &P, route: &Route) -> Option<Result<Response, Problem>> {
     Some(match route {
+        Route::WebhookKeys => match webhook_key(ports) {
+            Some(key) => Ok(Response::json(200, &WebhookKeys::new(&key))),
+            None => Err(Problem::new(
+                Code::UnknownPath,
+                "this server sends no webhooks; the operator enables them with [[webhooks.tenants]]",
+            )),
+        },
         Route::Healthz => Ok(Response::json(200, &Health::OK)),
         Route::ServerLive => Ok(Response::json(200, &ServerLive::LIVE)),
         Route::ErrorCatalogue => Ok(Response::json(200, &ErrorCatalogue::new())),
@@ -64,6 +71,7 @@ pub(crate) fn limited<P: Ports>(
             let about = openapi::About {
                 needs_credentials: !caller.anonymous,
                 counts_usage: policies.counts,
+                sends_webhooks: policies.webhook_key.is_some(),
             };
             let sees = |names: &[String]| policies.auth.sees(caller, names);
             let catalogue = known(catalogue, ports);

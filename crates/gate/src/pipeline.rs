@@ -17,6 +17,7 @@ mod idempotency;
 mod limits;
 mod operations;
 mod visibility;
+mod webhook;
 
 use crate::call::{ModelCall, Surface};
 use crate::catalogue::{Catalogue, known};
@@ -95,7 +96,7 @@ fn steps<P: Ports>(
     if route == Route::ServerReady {
         return Ok(readiness(ports, catalogue, required, connection, None));
     }
-    if let Some(answered) = describe::unlimited(&route) {
+    if let Some(answered) = describe::unlimited(ports, &route) {
         return Ok(answered?);
     }
     // A signature may cover the body, so wait for the body before authentication.

@@ -15,6 +15,7 @@ use penstock_policy::idempotency::{self, service::IdempotencyService};
 use penstock_policy::operations::{self, service::OperationsService};
 use penstock_policy::quota::{self, service::QuotaService};
 use penstock_policy::usage::service::UsageService;
+use penstock_policy::webhooks::WebhooksSettings;
 use penstock_tensor::Unknown;
 use sha2::{Digest, Sha256};
 
@@ -57,6 +58,10 @@ pub struct Policies<P: Ports> {
     pub ranks_tiers: bool,
     /// The treatment of unknown members and parameters.
     pub unknown: Unknown,
+    /// Who is told of operations that end.
+    pub webhooks: WebhooksSettings,
+    /// The public key of the host's signatures; `None` if the host sends no webhooks.
+    pub webhook_key: Option<String>,
 }
 
 impl<P: Ports> Policies<P> {
@@ -108,6 +113,8 @@ impl<P: Ports> Policies<P> {
             body_limit: document::body_limit(&text).map_err(broken)?,
             ranks_tiers: document::ranks_tiers(&text).map_err(broken)?,
             unknown: document::validation(&text).map_err(broken)?.unknown(),
+            webhooks: document::webhooks(&text).map_err(broken)?,
+            webhook_key: webhook_key(ports),
             quota,
             idempotency,
             usage,
@@ -117,6 +124,15 @@ impl<P: Ports> Policies<P> {
 
 /// The environment variable by which a host states that other machines can reach it.
 const LISTENER: &str = "PENSTOCK_LISTENER";
+
+/// The environment variable with the public key of the host's signatures of webhooks.
+const WEBHOOK_KEY: &str = "PENSTOCK_WEBHOOK_KEY";
+
+/// Returns the public key of the host's signatures of webhooks; `None` if the host sends none.
+pub(crate) fn webhook_key<P: Ports>(ports: &P) -> Option<String> {
+    let key = ports.environment(WEBHOOK_KEY);
+    key.filter(|key| !key.is_empty())
+}
 
 /// Returns whether a request carries a signature.
 pub(crate) fn is_signed(request: &Request) -> bool {

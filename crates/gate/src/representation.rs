@@ -64,7 +64,9 @@ impl Representation {
     /// Returns the class of a route's answers. `personal` says whether the caller is authenticated.
     pub fn of(route: &Route, personal: bool) -> Self {
         match route {
-            Route::ErrorCatalogue | Route::ErrorEntry(_) | Route::Docs => Self::Public,
+            Route::ErrorCatalogue | Route::ErrorEntry(_) | Route::Docs | Route::WebhookKeys => {
+                Self::Public
+            }
             Route::OpenApi
             | Route::ModelList
             | Route::Model(_)

@@ -20,6 +20,8 @@ pub enum Route {
     OpenApi,
     /// `/docs`: a page on which the API description can be read and tried.
     Docs,
+    /// `/.well-known/penstock/webhook-keys`: the public keys of the signatures of webhooks.
+    WebhookKeys,
     /// `/v1/operations`: the caller's operations.
     OperationList(OperationForm),
     /// `/v1/operations/{id}`: one operation, to read or to delete.
@@ -28,6 +30,8 @@ pub enum Route {
     OperationCancel(OperationTarget),
     /// `/v1/operations/{id}:wait`.
     OperationWait(OperationTarget),
+    /// `/v1/operations/{id}:announce`: sends the webhook again.
+    OperationAnnounce(OperationTarget),
     /// `/v1/operations/{id}/response`: the answer that a synchronous call would have got.
     OperationResponse(OperationTarget),
     /// `/v1/usage`: the caller's own usage.
@@ -190,6 +194,7 @@ impl Route {
             | Route::Operation(_)
             | Route::OperationCancel(_)
             | Route::OperationWait(_)
+            | Route::OperationAnnounce(_)
             | Route::OperationResponse(_) => RouteKind::Operations,
             Route::Explain(_) => RouteKind::Explain,
             Route::Embeddings(_) => RouteKind::Embeddings,
@@ -264,7 +269,9 @@ impl Route {
             | Route::RepositoryLoad(_)
             | Route::RepositoryUnload(_) => CALL,
             Route::Operation(_) => READ_OR_DELETE,
-            Route::OperationCancel(_) | Route::OperationWait(_) => CALL,
+            Route::OperationCancel(_) | Route::OperationWait(_) | Route::OperationAnnounce(_) => {
+                CALL
+            }
             Route::Extension(_) => BOTH,
             _ => READ,
         }
@@ -321,6 +328,7 @@ fn find(path: &str) -> Result<Option<Route>, Problem> {
         ["errors", code] => Some(Route::ErrorEntry((*code).to_owned())),
         ["openapi.json"] => Some(Route::OpenApi),
         ["docs"] => Some(Route::Docs),
+        [".well-known", "penstock", "webhook-keys"] => Some(Route::WebhookKeys),
         ["v1", "usage"] => Some(Route::Usage),
         ["v1", "operations", rest @ ..] => operation(rest, OperationForm::Plain),
         ["v1", "tenants", tenant, "operations", rest @ ..] => {
@@ -393,6 +401,7 @@ fn operation(rest: &[&str], form: OperationForm) -> Option<Route> {
             None => Some(Route::Operation(target(last))),
             Some((id, "cancel")) => Some(Route::OperationCancel(target(id))),
             Some((id, "wait")) => Some(Route::OperationWait(target(id))),
+            Some((id, "announce")) => Some(Route::OperationAnnounce(target(id))),
             Some(_) => None,
         },
         _ => None,

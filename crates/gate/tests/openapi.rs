@@ -81,6 +81,7 @@ fn whole(contracts: &[(String, Contract)]) -> Value {
         &models,
         &About {
             counts_usage: true,
+            sends_webhooks: true,
             ..About::default()
         },
     )
@@ -290,6 +291,21 @@ fn what_the_schema_of_inputs_refuses_the_parser_refuses_too() {
             assert!(wrong(&document, &schema, &body).is_some(), "{body}");
             assert!(parse_predict(body.to_string().as_bytes(), contract).is_err());
         }
+    }
+}
+
+#[test]
+fn a_server_without_webhooks_describes_none() {
+    let document = document(&[], &About::default());
+    assert_eq!(document.get("webhooks"), None);
+    let text = document.to_string();
+    for word in [
+        "\"Webhook-Url",
+        "OperationMessage",
+        ":announce",
+        "webhook-keys",
+    ] {
+        assert!(!text.contains(word), "{word}");
     }
 }
 

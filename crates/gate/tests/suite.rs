@@ -21,3 +21,4 @@ mod representation;
 mod rollout;
 mod surfaces;
 mod texts;
+mod webhooks;

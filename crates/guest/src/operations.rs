@@ -42,6 +42,10 @@ macro_rules! conversions {
                 request_id: call.request_id,
                 receipt: call.receipt,
                 retry_of: call.retry_of,
+                webhook: call.webhook.map(|target| Target {
+                    tenant: target.tenant,
+                    url: target.url,
+                }),
             }
         }
 
@@ -60,6 +64,10 @@ macro_rules! conversions {
                 request_id: call.request_id,
                 receipt: call.receipt,
                 retry_of: call.retry_of,
+                webhook: call.webhook.map(|target| $wit::WebhookTarget {
+                    tenant: target.tenant,
+                    url: target.url,
+                }),
             }
         }
 
@@ -97,6 +105,8 @@ mod component {
     use penstock_core::OperationId;
     use penstock_policy::operations::service::{KvOperations, OperationsService};
     use penstock_policy::operations::{Cancelled, words};
+    use penstock_policy::webhooks::delivery::{Delivery, DeliveryState};
+    use penstock_policy::webhooks::target::Target;
 
     #[allow(missing_docs)]
     #[doc(hidden)]
@@ -154,6 +164,38 @@ mod component {
             next_attempt_ms: operation.next_attempt_ms,
             attempts: operation.attempts,
             end: operation.end.map(end_to_wit),
+            webhook: operation.webhook.map(webhook_to_wit),
+        }
+    }
+
+    fn webhook_to_wit(webhook: words::Webhook) -> wit::Webhook {
+        let Delivery {
+            state,
+            attempts,
+            earlier,
+            next_ms,
+            note,
+            generation: _,
+        } = webhook.delivery;
+        let attempts = attempts.into_iter().map(|attempt| wit::DeliveryAttempt {
+            began_ms: attempt.began_ms,
+            took_ms: attempt.took_ms,
+            status: attempt.status,
+            error: attempt.error,
+        });
+        wit::Webhook {
+            url: webhook.url,
+            state: match state {
+                DeliveryState::Pending => wit::DeliveryState::Pending,
+                DeliveryState::Delivered => wit::DeliveryState::Delivered,
+                DeliveryState::Failed => wit::DeliveryState::Failed,
+                DeliveryState::Disabled => wit::DeliveryState::Disabled,
+                DeliveryState::Skipped => wit::DeliveryState::Skipped,
+            },
+            attempts: attempts.collect(),
+            earlier,
+            next_ms,
+            note,
         }
     }
 
@@ -250,6 +292,21 @@ mod component {
                 return Ok(None);
             };
             let found = OperationsService::delete(self, &id, &tenant, now_ms);
+            found
+                .map(|found| found.map(operation_to_wit))
+                .map_err(refusal)
+        }
+
+        fn announce_again(
+            &self,
+            id: String,
+            tenant: String,
+            now_ms: u64,
+        ) -> Result<Option<wit::Operation>, wit::Refusal> {
+            let Some(id) = OperationId::parse(&id) else {
+                return Ok(None);
+            };
+            let found = OperationsService::announce_again(self, &id, &tenant, now_ms);
             found
                 .map(|found| found.map(operation_to_wit))
                 .map_err(refusal)
@@ -358,6 +415,8 @@ mod gate {
     use penstock_core::OperationId;
     use penstock_policy::operations::service::OperationsService;
     use penstock_policy::operations::{Cancelled, words};
+    use penstock_policy::webhooks::delivery::{Attempt, Delivery, DeliveryState};
+    use penstock_policy::webhooks::target::Target;
 
     conversions!(wit);
 
@@ -396,7 +455,35 @@ mod gate {
             next_attempt_ms: operation.next_attempt_ms,
             attempts: operation.attempts,
             end: operation.end.map(end_from_wit),
+            webhook: operation.webhook.map(webhook_from_wit),
         })
+    }
+
+    fn webhook_from_wit(webhook: wit::Webhook) -> words::Webhook {
+        let attempts = webhook.attempts.into_iter().map(|attempt| Attempt {
+            began_ms: attempt.began_ms,
+            took_ms: attempt.took_ms,
+            status: attempt.status,
+            error: attempt.error,
+        });
+        words::Webhook {
+            url: webhook.url,
+            delivery: Delivery {
+                state: match webhook.state {
+                    wit::DeliveryState::Pending => DeliveryState::Pending,
+                    wit::DeliveryState::Delivered => DeliveryState::Delivered,
+                    wit::DeliveryState::Failed => DeliveryState::Failed,
+                    wit::DeliveryState::Disabled => DeliveryState::Disabled,
+                    wit::DeliveryState::Skipped => DeliveryState::Skipped,
+                },
+                attempts: attempts.collect(),
+                earlier: webhook.earlier,
+                next_ms: webhook.next_ms,
+                note: webhook.note,
+                // Answers do not show it.
+                generation: 0,
+            },
+        }
     }
 
     impl OperationsService for wit::Policy {
@@ -475,6 +562,16 @@ mod gate {
         ) -> Result<Option<words::Operation>, words::Refusal> {
             let found = wit::Policy::delete(self, id.as_str(), tenant, now_ms).map_err(refusal)?;
             found.map(operation).transpose()
+        }
+
+        fn announce_again(
+            &self,
+            id: &OperationId,
+            tenant: &str,
+            now_ms: u64,
+        ) -> Result<Option<words::Operation>, words::Refusal> {
+            let found = wit::Policy::announce_again(self, id.as_str(), tenant, now_ms);
+            found.map_err(refusal)?.map(operation).transpose()
         }
 
         fn claim(

@@ -3,7 +3,7 @@
 
 use crate::AppOptions;
 use crate::settings::{Compare, ModelsSettings, Settings};
-use crate::{access, prepare};
+use crate::{access, prepare, webhooks};
 use penstock_app::{
     self as app, EntryPointKind, Finding, Manifest, Nn, RuntimeConfig, Serving, Severity,
     SourceLocation,
@@ -35,7 +35,7 @@ pub fn run(options: &AppOptions, compare: bool) -> ExitCode {
     })
 }
 
-/// Returns all findings, in the order: policy, certificate, runtime configuration, manifest, composition, stores,
+/// Returns all findings, in the order: policy, certificate, webhooks, runtime configuration, manifest, composition, stores,
 /// models. With `compare`, each model is also compared with a second backend.
 pub fn findings(options: &AppOptions, compare: bool) -> Vec<Finding> {
     let (settings, mut findings) = match Settings::load(&options.policy) {
@@ -43,6 +43,7 @@ pub fn findings(options: &AppOptions, compare: bool) -> Vec<Finding> {
         Err(found) => (Settings::default(), found),
     };
     findings.extend(tls::findings(&settings.tls, &options.policy));
+    findings.extend(webhooks::findings(&settings, &options.policy));
     findings.extend(access::warnings(&settings, &options.policy, None));
     if let Some(admin) = &settings.admin
         && let Some(warning) = penstock_admin::exposed(admin.listen())

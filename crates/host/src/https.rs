@@ -1,13 +1,18 @@
-//! Fetches one small document over https: no redirects, no plain http, bounded in time and size.
+//! Requests to other servers. [`get`] fetches one small document over https: no redirects, no plain http, bounded in time
+//! and size. Webhooks share its steps: [`trust`], [`secure`] and [`send`].
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
@@ -53,8 +58,8 @@ impl Location {
     }
 }
 
-/// The trusted authorities: the machine's, and those in a PEM file.
-pub(crate) fn trust(more: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
+/// The trusted authorities: the machine's, and those in a PEM file, which `setting` names.
+pub(crate) fn trust(more: Option<&Path>, setting: &str) -> Result<Arc<ClientConfig>, String> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if let Some(path) = more {
@@ -71,9 +76,9 @@ pub(crate) fn trust(more: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
         }
     }
     if roots.is_empty() {
-        return Err(
-            "this machine has no certificate authorities; name some in jwks_ca_file".to_owned(),
-        );
+        return Err(format!(
+            "this machine has no certificate authorities; name some in {setting}"
+        ));
     }
     let provider = Arc::new(crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
@@ -101,6 +106,44 @@ pub(crate) async fn get(
     })
 }
 
+/// Encrypts a connection. The certificate must be for `host`, a name or an address without brackets.
+pub(crate) async fn secure(
+    stream: TcpStream,
+    host: &str,
+    trust: Arc<ClientConfig>,
+) -> Result<TlsStream<TcpStream>, String> {
+    let name = ServerName::try_from(host.to_owned()).map_err(|e| e.to_string())?;
+    let stream = TlsConnector::from(trust).connect(name, stream).await;
+    stream.map_err(|e| format!("TLS failed: {e}"))
+}
+
+/// An answer, and its connection, which closes when this is dropped.
+pub(crate) struct Answer {
+    pub(crate) response: http::Response<Incoming>,
+    _sender: SendRequest<Full<Bytes>>,
+    _connection: AbortOnDrop<hyper::Result<()>>,
+}
+
+/// Sends a request over a connection. The error gives the reason, in the same words each time.
+pub(crate) async fn send(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: http::Request<Full<Bytes>>,
+) -> Result<Answer, String> {
+    let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
+        .max_buf_size(MAX_HEAD_BYTES)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|e| format!("HTTP failed: {e}"))?;
+    // Ends with the answer, or with this future.
+    let connection = AbortOnDrop(tokio::spawn(connection));
+    let response = sender.send_request(request).await;
+    Ok(Answer {
+        response: response.map_err(|e| format!("HTTP failed: {e}"))?,
+        _sender: sender,
+        _connection: connection,
+    })
+}
+
 async fn exchange(
     location: &Location,
     trust: Arc<ClientConfig>,
@@ -109,33 +152,25 @@ async fn exchange(
 ) -> Result<Bytes, String> {
     let stream = TcpStream::connect((location.host.as_str(), location.port)).await;
     let stream = stream.map_err(|e| format!("cannot connect: {e}"))?;
-    let name = ServerName::try_from(location.host.clone()).map_err(|e| e.to_string())?;
-    let stream = TlsConnector::from(trust).connect(name, stream).await;
-    let stream = stream.map_err(|e| format!("TLS failed: {e}"))?;
-    let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
-        .max_buf_size(MAX_HEAD_BYTES)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|e| format!("HTTP failed: {e}"))?;
-    // Ends with the answer, or with this future, which holds the sender.
-    let _connection = AbortOnDrop(tokio::spawn(connection));
+    let stream = secure(stream, &location.host, trust).await?;
     let request = http::Request::get(&location.target)
         .header(http::header::HOST, &location.authority)
         .header(http::header::ACCEPT, accept)
         .header(http::header::USER_AGENT, "penstock")
-        .body(Empty::<Bytes>::new())
+        .body(Full::default())
         .map_err(|e| format!("the URL cannot be requested: {e}"))?;
-    let answer = sender.send_request(request).await;
-    let answer = answer.map_err(|e| format!("HTTP failed: {e}"))?;
-    if answer.status() != http::StatusCode::OK {
-        let status = answer.status().as_u16();
+    let answer = send(stream, request).await?;
+    let status = answer.response.status();
+    if status != http::StatusCode::OK {
+        let status = status.as_u16();
         return Err(match status {
             300..=399 => format!("it answered {status}; redirects are not followed"),
             _ => format!("it answered {status}"),
         });
     }
-    let body = Limited::new(answer.into_body(), max_bytes).collect().await;
-    match body {
+    // The rest of `answer` stays in scope: it holds the connection while the body is read.
+    let body = Limited::new(answer.response.into_body(), max_bytes);
+    match body.collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(e) if e.is::<http_body_util::LengthLimitError>() => {
             Err(format!("its answer has more than {max_bytes} bytes"))

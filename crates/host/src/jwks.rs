@@ -148,8 +148,8 @@ impl Source {
                 let location = Location::parse(url)?;
                 let ca_file = ca_file.clone();
                 // Authorities are files that may have been replaced, so each fetch reads them anew.
-                let trust =
-                    tokio::task::spawn_blocking(move || https::trust(ca_file.as_deref())).await;
+                let read = move || https::trust(ca_file.as_deref(), "jwks_ca_file");
+                let trust = tokio::task::spawn_blocking(read).await;
                 let trust = trust.map_err(|e| e.to_string())??;
                 let got = https::get(&location, trust, ACCEPT, MAX_SET_BYTES, timeout);
                 got.await?.to_vec()

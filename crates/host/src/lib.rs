@@ -4,8 +4,8 @@
 //!
 //! * [`up`], [`check`], [`init`], [`usage`], [`pulls`]: the commands; `prepare`: makes an application ready to serve;
 //! * [`settings`]: the operator's settings in `penstock.toml`; [`access`]: warnings about access;
-//! * [`jwks`], `https`: the key sets of token issuers;
-//! * `operations`: the unfinished operations of the store;
+//! * [`jwks`]: the key sets of token issuers; `https`: requests to other servers;
+//! * `operations`: the unfinished operations of the store; `webhooks`: tells callers' servers of operations that end;
 //! * `guess`: the adapter that a model's files suggest, for `init`;
 //! * `listen`: the addresses that a server listens on; `signals`, `ending`: how the process ends;
 //! * [`log`]: the destination of log lines; `model_events`: log lines about the models.
@@ -29,6 +29,7 @@ pub mod settings;
 mod signals;
 pub mod up;
 pub mod usage;
+mod webhooks;
 
 pub use penstock_admin::{self as admin, keys_command as keys, rollouts_command as rollouts};
 pub use penstock_app as app;

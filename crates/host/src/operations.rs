@@ -5,7 +5,7 @@ use penstock_core::OperationId;
 use penstock_kv::{Store, StoreError};
 use penstock_policy::operations::queue::Job;
 use penstock_policy::operations::{Accepted, Candidates, head_name};
-use penstock_server::{Server, WorkSettings, unix_ms};
+use penstock_server::{Ends, Server, WorkSettings, unix_ms};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,13 +21,18 @@ const LOOK: Duration = Duration::from_secs(10);
 const INSTANCES_SHARE: u32 = 2;
 
 /// What the server needs to run operations; `None` if they are off, or there is no store for them. Call it before the server
-/// serves: leases of an exclusive store from before this moment are over.
-pub fn work(settings: &Settings, store: Option<&Arc<dyn Store>>) -> Option<WorkSettings> {
+/// serves: leases of an exclusive store from before this moment are over. `ends` takes the ends of operations.
+pub fn work(
+    settings: &Settings,
+    store: Option<&Arc<dyn Store>>,
+    ends: Option<Ends>,
+) -> Option<WorkSettings> {
     let mut operations = settings.operations.clone();
     let store = store.filter(|_| operations.enabled)?;
     let most = (settings.instances.count / INSTANCES_SHARE).max(1);
     operations.workers = operations.workers.min(most);
     Some(WorkSettings {
+        ends,
         operations,
         dead_before_ms: match store.is_exclusive() {
             true => unix_ms(),
@@ -67,17 +72,7 @@ pub async fn run(server: Arc<Server>, store: Arc<dyn Store>) {
 /// Finds the operations of a store that may be unfinished, the oldest first.
 async fn unfinished(store: &dyn Store) -> Result<Vec<Job>, StoreError> {
     let mut candidates = Candidates::default();
-    let mut cursor = None;
-    loop {
-        let page = store.list(cursor.as_deref()).await?;
-        for name in &page.names {
-            candidates.take(name);
-        }
-        match page.cursor {
-            Some(next) => cursor = Some(next),
-            None => break,
-        }
-    }
+    each_name(store, |name| candidates.take(name)).await?;
     let mut jobs = Vec::new();
     for id in candidates.ids() {
         if let Some(job) = read(store, &id).await? {
@@ -85,6 +80,21 @@ async fn unfinished(store: &dyn Store) -> Result<Vec<Job>, StoreError> {
         }
     }
     Ok(jobs)
+}
+
+/// Passes all names of a store to `take`.
+pub async fn each_name(store: &dyn Store, mut take: impl FnMut(&str)) -> Result<(), StoreError> {
+    let mut cursor = None;
+    loop {
+        let page = store.list(cursor.as_deref()).await?;
+        for name in &page.names {
+            take(name);
+        }
+        match page.cursor {
+            Some(next) => cursor = Some(next),
+            None => return Ok(()),
+        }
+    }
 }
 
 async fn read(store: &dyn Store, id: &OperationId) -> Result<Option<Job>, StoreError> {

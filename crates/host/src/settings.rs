@@ -15,6 +15,7 @@ use penstock_policy::quota::limits::{
 };
 use penstock_policy::usage::UsageSettings;
 use penstock_policy::validation::ValidationSettings;
+use penstock_policy::webhooks::WebhooksSettings;
 use penstock_runtime::settings::InstanceSettings;
 use penstock_server::settings::{AuditSettings, ServerSettings, TlsSettings};
 use penstock_sources::{PullSettings, SourceSettings};
@@ -49,6 +50,8 @@ pub struct Settings {
     pub idempotency: IdempotencySettings,
     /// `[operations]`: calls that run later. Used by the component of that name, and by this host, which runs them.
     pub operations: OperationsSettings,
+    /// `[webhooks]`: announcements of operations that end. Used by the gate, and by this host, which sends them.
+    pub webhooks: WebhooksSettings,
     /// `[usage]`: the usage counters. Used by the component of that name.
     pub usage: UsageSettings,
     /// `[[cache]]`: results that are kept. Used by the gate and the component of that name.
@@ -365,6 +368,7 @@ impl Settings {
             backoff,
             idempotency,
             operations,
+            webhooks,
             usage,
             cache,
             cors,
@@ -407,6 +411,8 @@ impl Settings {
         faults.extend(audit.map(|(setting, message)| (named("audit", setting), message)));
         let auth = auth.faults().into_iter();
         faults.extend(auth.map(|(setting, message)| (named("auth", &setting), message)));
+        let webhooks = webhooks.faults().into_iter();
+        faults.extend(webhooks.map(|(setting, message)| (named("webhooks", &setting), message)));
         let sources = penstock_sources::settings::faults(&models.sources).into_iter();
         faults
             .extend(sources.map(|(at, setting, message)| {
@@ -689,6 +695,17 @@ mod tests {
             ),
             ("[models.pull]\nat_once = 0\n", 2, "from 1 to 64"),
             ("[models.pull]\nallow_http = true\n", 2, "allow_http"),
+            (
+                "[[webhooks.tenants]]\ntenant = \"a\"\nsecrets_file = \"s\"\n[[webhooks.tenants]]\ntenant = \"b\"\n\
+                 url = \"http://b.example/\"\nsecrets_file = \"s\"\n",
+                6,
+                "https://",
+            ),
+            (
+                "[[webhooks.tenants]]\ntenant = \"a\"\n",
+                1,
+                "must name a file",
+            ),
             ("[admin]\nlisten = \"here\"\n", 2, "socket address"),
             ("[admin]\nlissen = \"127.0.0.1:1\"\n", 2, "lissen"),
             ("[models]\npol_interval_ms = 5\n", 2, "pol_interval_ms"),

@@ -12,6 +12,7 @@ pub use crate::prepare::{Prepared, prepare, prepare_with};
 use crate::pulls::{AtStart, Pulls};
 use crate::settings::Settings;
 use crate::signals;
+use crate::webhooks::{Running, Webhooks};
 use anyhow::Context;
 use penstock_admin::{self as admin, Admin, AdminListen};
 use penstock_nn::Repository;
@@ -38,7 +39,8 @@ use std::time::{Duration, Instant};
 /// The variable with the prefix of the server's own headers, for components.
 const HOST_TOKEN: &str = "PENSTOCK_HOST_TOKEN";
 
-/// Time in which running operations are given back when the server stops. It is part of the time that ending takes anyway.
+/// Time in which running operations are given back, and webhooks are sent to their end, when the server stops. It is part of
+/// the time that ending takes anyway.
 const GIVE_BACK_TIME: Duration = Duration::from_millis(500);
 
 /// The store that the auth component keeps keys in.
@@ -49,6 +51,9 @@ const HOST_LISTENER: &str = "PENSTOCK_LISTENER";
 
 /// The variable that tells components that there is an audit log.
 const HOST_AUDITS: &str = "PENSTOCK_AUDIT";
+
+/// The variable with the public key of this host's webhooks, for components. Without it this host sends none.
+const HOST_WEBHOOK_KEY: &str = "PENSTOCK_WEBHOOK_KEY";
 
 /// The options of `up`.
 #[derive(Clone, Debug)]
@@ -102,7 +107,10 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
     let listener = public.listen()?;
     let address = listener.local_addr()?;
     let pulls = Pulls::open(&options.app, &settings, &prepared.models)?;
-    let token = tell_components(&mut prepared.source, &settings, address);
+    let operation_store = prepared.source.stores.store(operations::STORE).cloned();
+    let webhooks = Webhooks::open(&options.app, &settings, operation_store.as_ref())?;
+    let webhook_key = webhooks.as_ref().map(Webhooks::public_key);
+    let token = tell_components(&mut prepared.source, &settings, address, webhook_key);
     for warning in access::warnings(&settings, &options.app.policy, Some(address)) {
         tracing::warn!("{warning}");
     }
@@ -121,7 +129,6 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
     // Components that open the models themselves need no load here.
     let loaded = Arc::new(AtomicBool::new(!prepared.runs_models));
     let pull_state = pulls.as_ref().map(Pulls::state);
-    let operation_store = prepared.source.stores.store(operations::STORE).cloned();
     let server_options = ServerOptions {
         tls,
         audit: audit.clone(),
@@ -131,7 +138,11 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
             loaded.clone(),
             pull_state.clone(),
         )),
-        work: operations::work(&settings, operation_store.as_ref()),
+        work: operations::work(
+            &settings,
+            operation_store.as_ref(),
+            webhooks.as_ref().map(Webhooks::ends),
+        ),
     };
     let server = Server::with(entry, server_settings(&settings), server_options);
     let origin = format!("{scheme}://{address}");
@@ -146,8 +157,16 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
     let administrating = admin.map(Admin::serve);
     let key_sets = fetch_key_sets(&settings, &options, &prepared.source.stores);
     let working = operation_store.map(|store| tokio::spawn(operations::run(server.clone(), store)));
+    let webhooks = webhooks.map(|webhooks| webhooks.start(server.clone()));
+    let stop = async {
+        stop.await;
+        // Attempts in progress may finish while the server drains.
+        if let Some(webhooks) = &webhooks {
+            webhooks.stop();
+        }
+    };
     let left = server.serve_until(listener, stop, hurry).await;
-    stop_operations(&server, working).await;
+    tokio::join!(stop_operations(&server, working), end_webhooks(webhooks));
     if let Some(administrating) = administrating {
         administrating.stop().await;
     }
@@ -182,11 +201,19 @@ async fn stop_operations(server: &Server, working: Option<tokio::task::JoinHandl
     }
 }
 
+/// Ends the attempts to send webhooks.
+async fn end_webhooks(webhooks: Option<Running>) {
+    if let Some(webhooks) = webhooks {
+        webhooks.end(GIVE_BACK_TIME).await;
+    }
+}
+
 /// Tells components about this server through their environment. Returns the token at the beginning of its headers.
 fn tell_components(
     source: &mut InstanceSource,
     settings: &Settings,
     address: SocketAddr,
+    webhook_key: Option<String>,
 ) -> String {
     let token = format!("{:032x}", rand::random::<u128>());
     let mut tell = |name: &str, value: &str| {
@@ -198,6 +225,9 @@ fn tell_components(
     }
     if settings.audit.path.is_some() {
         tell(HOST_AUDITS, "1");
+    }
+    if let Some(key) = webhook_key {
+        tell(HOST_WEBHOOK_KEY, &key);
     }
     token
 }

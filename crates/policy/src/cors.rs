@@ -26,7 +26,7 @@ pub const DEFAULT_MAX_AGE_S: u32 = 600;
 pub const MAX_MAX_AGE_S: u32 = 86_400;
 
 /// Request headers of this API.
-const REQUEST_HEADERS: [&str; 16] = [
+const REQUEST_HEADERS: [&str; 17] = [
     "accept",
     "api-key",
     "authorization",
@@ -40,6 +40,7 @@ const REQUEST_HEADERS: [&str; 16] = [
     "prefer",
     "signature",
     "signature-input",
+    "webhook-url",
     "x-api-key",
     "x-model-version",
     "x-request-id",

@@ -12,6 +12,7 @@ use crate::quota::QuotaDocument;
 use crate::quota::limits::{Backoff, Limit};
 use crate::usage::UsageSettings;
 use crate::validation::ValidationSettings;
+use crate::webhooks::WebhooksSettings;
 use serde::Deserialize;
 
 /// Reads `[[limits]]` and `[backoff]`; the error is a sentence for the operator.
@@ -111,6 +112,22 @@ pub fn operations(text: &str) -> Result<OperationsSettings, String> {
     }
     let Document { operations } = read(text)?;
     checked("operations", operations.faults(), operations)
+}
+
+/// Reads `[webhooks]`; the error is a sentence for the operator.
+pub fn webhooks(text: &str) -> Result<WebhooksSettings, String> {
+    #[derive(Deserialize)]
+    struct Document {
+        #[serde(default)]
+        webhooks: WebhooksSettings,
+    }
+    let Document { webhooks } = read(text)?;
+    let faults = webhooks.faults();
+    if faults.is_empty() {
+        return Ok(webhooks);
+    }
+    let named = |(setting, message)| (format!("webhooks.{setting}"), message);
+    Err(sentence(faults.into_iter().map(named).collect()))
 }
 
 /// Reads `[validation]`; the error is a sentence for the operator.

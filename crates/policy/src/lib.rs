@@ -12,6 +12,7 @@
 //! * [`rollout`]: which version of a model answers, and when a canary is rolled back;
 //! * [`services`]: the services of all policies, as the gate gets them;
 //! * [`usage`]: the counts of calls, for reports;
+//! * [`webhooks`]: announcements of operations that end, to servers of the callers;
 //! * [`pattern`]: names with `*` in settings;
 //! * [`sweep`]: deletes entries that are no longer needed.
 
@@ -30,3 +31,4 @@ pub mod services;
 pub mod sweep;
 pub mod usage;
 pub mod validation;
+pub mod webhooks;

@@ -22,3 +22,5 @@ mod quota_sim;
 mod rollout;
 mod rollout_sim;
 mod usage;
+mod webhooks;
+mod webhooks_sim;

@@ -48,4 +48,4 @@ mod workers;
 pub use clock::unix_ms;
 pub use entry_point::EntryPoint;
 pub use state::{NotReady, Server, ServerOptions};
-pub use work::WorkSettings;
+pub use work::{Ends, EndsReceiver, WorkSettings};

@@ -9,16 +9,71 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, mpsc, watch};
 
 /// The most jobs in the queue, about 40 MB of memory. Further ones stay in the store until there is room.
 pub(crate) const MAX_JOBS: usize = 100_000;
 /// The most clients that wait for the end of an operation at the same time. Others get the present state at once.
 const MAX_WAITING: usize = 4_096;
 
+/// The most ends that wait to be announced. Each costs a read of the store, so they rarely wait.
+const MAX_ENDS: usize = 10_000;
+
+/// Takes the ends of operations, so that they are announced. It never waits: ends that find no room are searched in the store.
+#[derive(Clone, Debug)]
+pub struct Ends {
+    ended: mpsc::Sender<OperationId>,
+    missed: Arc<AtomicBool>,
+}
+
+/// Receives the ends of operations.
+#[derive(Debug)]
+pub struct EndsReceiver {
+    ended: mpsc::Receiver<OperationId>,
+    missed: Arc<AtomicBool>,
+}
+
+impl Ends {
+    /// Both sides.
+    pub fn channel() -> (Self, EndsReceiver) {
+        let (sender, receiver) = mpsc::channel(MAX_ENDS);
+        let missed = Arc::<AtomicBool>::default();
+        let ends = Self {
+            ended: sender,
+            missed: missed.clone(),
+        };
+        let receiver = EndsReceiver {
+            ended: receiver,
+            missed,
+        };
+        (ends, receiver)
+    }
+
+    /// Tells that an operation has ended, or is to be announced again.
+    pub(crate) fn tell(&self, id: &OperationId) {
+        if self.ended.try_send(id.clone()).is_err() {
+            self.missed.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl EndsReceiver {
+    /// The next operation that ended or that is to be announced again; `None` once the server is gone.
+    pub async fn next(&mut self) -> Option<OperationId> {
+        self.ended.recv().await
+    }
+
+    /// Whether ends were missed since the last call, because there was no room for them.
+    pub fn missed(&self) -> bool {
+        self.missed.swap(false, Ordering::Relaxed)
+    }
+}
+
 /// What runs operations on this host.
 #[derive(Clone, Debug)]
 pub struct WorkSettings {
+    /// Who is told of ends; `None` for nobody.
+    pub ends: Option<Ends>,
     /// The operator's settings.
     pub operations: OperationsSettings,
     /// Leases from before this time are over, in milliseconds since the Unix epoch: the store belongs to this process alone, so
@@ -90,6 +145,9 @@ impl Work {
 
     /// Forgets an operation that has ended, and wakes the clients that wait for it.
     pub(crate) fn ended(&self, id: &OperationId) {
+        if let Some(ends) = &self.settings.ends {
+            ends.tell(id);
+        }
         lock(&self.queue).remove(id);
         if let Some(waiting) = lock(&self.waiting).remove(id) {
             waiting.send_replace(());
@@ -179,6 +237,7 @@ mod tests {
 
     fn work() -> Work {
         Work::new(WorkSettings {
+            ends: None,
             operations: OperationsSettings::default(),
             dead_before_ms: 0,
         })
@@ -214,6 +273,17 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(taken.id, job(1).id);
+    }
+
+    #[tokio::test]
+    async fn the_receiver_of_ends_learns_of_each_or_that_some_were_missed() {
+        let (ends, mut receiver) = Ends::channel();
+        for number in 0..=MAX_ENDS as u128 {
+            ends.tell(&job(number).id);
+        }
+        assert_eq!(receiver.next().await, Some(job(0).id));
+        assert!(receiver.missed());
+        assert!(!receiver.missed(), "the mark is cleared");
     }
 
     #[test]

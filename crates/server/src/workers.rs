@@ -16,6 +16,7 @@ use penstock_core::OperationId;
 use penstock_policy::operations::notes::{self, Note, Order, QueuePlace};
 use penstock_policy::operations::queue::Job;
 use penstock_policy::operations::words::{Abandoned, Renewal};
+use penstock_policy::webhooks::step::EventOf;
 use penstock_runtime::entry_points::{EntryPointError, EntryPointRequest};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -197,6 +198,35 @@ impl Server {
         None
     }
 
+    /// The event of an operation, as its receiver gets it.
+    pub async fn event_of(&self, id: &OperationId) -> EventOf {
+        let deadline = Instant::now() + ORDER_TIME;
+        let order = self.order(id, &Order::Announce, deadline);
+        let answered = match timeout_at(deadline, order).await {
+            Ok(Ok(answered)) => answered,
+            Ok(Err(error)) => {
+                let error = penstock_app::one_line(&error);
+                tracing::warn!("operation {id}: its end cannot be announced yet: {error}");
+                return EventOf::Unknown;
+            }
+            Err(_) => {
+                tracing::warn!("operation {id}: its end cannot be announced yet: no answer");
+                return EventOf::Unknown;
+            }
+        };
+        match (note_of(&answered), answered.status()) {
+            (Some(note), _) => match note.event {
+                Some(kind) => EventOf::Ended {
+                    kind,
+                    payload: answered.into_body().into(),
+                },
+                None => EventOf::Unfinished,
+            },
+            (None, StatusCode::NOT_FOUND) => EventOf::Gone,
+            (None, _) => EventOf::Unknown,
+        }
+    }
+
     /// Passes a request about an operation through the entry point.
     async fn order(
         &self,
@@ -270,6 +300,11 @@ impl Server {
                 items: push.items,
             };
             work.push(job, 0);
+        }
+        if note.announce
+            && let Some(ends) = &work.settings.ends
+        {
+            ends.tell(&id);
         }
         if note.cancel {
             let interrupt = lock(&work.running).get(&id).cloned();

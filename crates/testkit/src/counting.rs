@@ -370,6 +370,15 @@ impl<T: OperationsService> OperationsService for Counted<T> {
         self.call().delete(id, tenant, now_ms)
     }
 
+    fn announce_again(
+        &self,
+        id: &OperationId,
+        tenant: &str,
+        now_ms: u64,
+    ) -> Result<Option<operations::Operation>, operations::Refusal> {
+        self.call().announce_again(id, tenant, now_ms)
+    }
+
     fn claim(
         &self,
         id: &OperationId,

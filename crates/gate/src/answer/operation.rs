@@ -4,7 +4,8 @@ use crate::route::OperationForm;
 use penstock_core::clock::rfc3339;
 use penstock_core::{Code, GrpcStatus, json};
 use penstock_policy::operations::notes::QueuePlace;
-use penstock_policy::operations::words::{End, Operation as Words, OperationState};
+use penstock_policy::operations::words::{End, Operation as Words, OperationState, Webhook};
+use penstock_policy::webhooks::delivery::{EventKind, MAX_PAYLOAD_BYTES};
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::borrow::Cow;
@@ -70,6 +71,95 @@ pub(crate) struct OperationMetadata<'a> {
     /// The time until it begins, in milliseconds, about.
     #[serde(skip_serializing_if = "Option::is_none")]
     estimated_wait_ms: Option<u64>,
+    /// The announcement of its end, if there is one. Lists leave it out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    webhook: Option<OperationWebhook<'a>>,
+}
+
+/// The announcement of the end of an operation.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct OperationWebhook<'a> {
+    /// The URL that the call named. It is missing if the tenant's own is told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<&'a str>,
+    /// `skipped`: the operator chose that the tenant is not told of this kind of event. `disabled`: the receiver answered 410.
+    #[schemars(extend("enum" = ["pending", "delivered", "failed", "disabled", "skipped"]))]
+    state: &'static str,
+    /// The attempts since the end, or since the last request to send it again.
+    attempts: Vec<OperationWebhookAttempt<'a>>,
+    /// When the next attempt is made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
+    next_attempt_time: Option<String>,
+    /// Why no attempt follows, if that is not because of the last one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'a str>,
+}
+
+/// An attempt to send a webhook.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct OperationWebhookAttempt<'a> {
+    #[schemars(extend("format" = "date-time"))]
+    time: String,
+    duration_ms: u64,
+    /// The status of the receiver's answer, if there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    /// What went wrong, if it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+}
+
+impl<'a> OperationWebhook<'a> {
+    fn new(webhook: &'a Webhook) -> Self {
+        let delivery = &webhook.delivery;
+        let next = (delivery.next_ms > 0 && !delivery.state.is_over()).then_some(delivery.next_ms);
+        let attempts = delivery.attempts.iter();
+        Self {
+            url: webhook.url.as_deref(),
+            state: delivery.state.as_str(),
+            attempts: attempts
+                .map(|attempt| OperationWebhookAttempt {
+                    time: rfc3339(attempt.began_ms),
+                    duration_ms: attempt.took_ms,
+                    status: attempt.status,
+                    error: attempt.error.as_deref(),
+                })
+                .collect(),
+            next_attempt_time: next.map(rfc3339),
+            note: delivery.note.as_deref(),
+        }
+    }
+}
+
+/// The message of a webhook, in the form that Standard Webhooks recommends.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct OperationMessage<'a> {
+    #[serde(rename = "type")]
+    #[schemars(extend("enum" = ["operation.succeeded", "operation.failed", "operation.cancelled"]))]
+    kind: &'static str,
+    /// When the operation ended.
+    #[schemars(extend("format" = "date-time"))]
+    timestamp: String,
+    /// The operation. A result that makes the message larger than 64 KiB is left out.
+    // It is always `None` here: the operation is written after the other members.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Operation<'a>>,
+}
+
+/// Writes the message that announces the end of an operation. A result that makes it too large is left out.
+pub(crate) fn message(kind: EventKind, words: &Words) -> Vec<u8> {
+    let message = json::to_bytes(&OperationMessage {
+        kind: kind.as_str(),
+        timestamp: rfc3339(words.ended_ms.unwrap_or(words.created_ms)),
+        data: None,
+    });
+    let about = |operation: &[u8]| with_member(message.clone(), "data", Some(operation));
+    let whole = about(&operation(words, None, &OperationForm::Plain));
+    if whole.len() <= MAX_PAYLOAD_BYTES {
+        return whole;
+    }
+    about(&json::to_bytes(&Operation::new(words, None)))
 }
 
 /// The error of an operation that failed or was cancelled (`google.rpc.Status`).
@@ -154,6 +244,7 @@ impl<'a> Operation<'a> {
                 next_attempt_time: words.next_attempt_ms.map(rfc3339),
                 queue_position: queue.map(|queue| queue.position),
                 estimated_wait_ms: queue.and_then(|queue| queue.wait_ms),
+                webhook: words.webhook.as_ref().map(OperationWebhook::new),
             },
             error: failed.map(|end| OperationError {
                 code: status(end).number(),

@@ -18,6 +18,34 @@ impl Health {
     pub(crate) const OK: Self = Self { status: OK };
 }
 
+/// The public keys by which receivers check webhooks.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct WebhookKeys<'a> {
+    keys: [WebhookKey<'a>; 1],
+}
+
+/// A public key of the signatures `v1a` of webhooks.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct WebhookKey<'a> {
+    #[schemars(extend("const" = ED25519))]
+    algorithm: &'static str,
+    /// `whpk_`, and the key in base64.
+    public_key: &'a str,
+}
+
+const ED25519: &str = "ed25519";
+
+impl<'a> WebhookKeys<'a> {
+    pub(crate) fn new(public_key: &'a str) -> Self {
+        Self {
+            keys: [WebhookKey {
+                algorithm: ED25519,
+                public_key,
+            }],
+        }
+    }
+}
+
 /// The answer of a live server, in the Open Inference Protocol's form.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct ServerLive {

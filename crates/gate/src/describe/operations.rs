@@ -50,6 +50,7 @@ pub(crate) fn answer<P: Ports>(
         }
         Route::OperationResponse(target) => asked.response(target),
         Route::OperationCancel(target) => asked.cancel(ports, exchange, target),
+        Route::OperationAnnounce(target) => asked.announce(exchange, target),
         _ => return None,
     })
 }
@@ -195,6 +196,33 @@ impl<P: Ports> Asked<'_, P> {
             ..Note::about(&operation.id)
         });
         // It may have ended with a result before; then that is read again with the result.
+        let operation = match operation.state {
+            OperationState::Succeeded => self.find(target, true)?,
+            _ => operation,
+        };
+        Ok(described(&operation, None, &target.form))
+    }
+
+    fn announce(
+        &self,
+        exchange: &mut Exchange<'_>,
+        target: &OperationTarget,
+    ) -> Result<Response, Problem> {
+        let found = self.find(target, false)?;
+        if self.policies.webhook_key.is_none() {
+            return Err(Problem::new(
+                Code::FailedPrecondition,
+                "this server sends no webhooks; read the operation instead, or ask the operator ([[webhooks.tenants]])",
+            ));
+        }
+        let announced = (self.service()?)
+            .announce_again(&found.id, &self.caller.tenant, self.now_ms)
+            .map_err(Refusal::problem)?;
+        let operation = announced.ok_or_else(|| unknown(&target.id))?;
+        exchange.headers.host_note = Some(Note {
+            announce: true,
+            ..Note::about(&operation.id)
+        });
         let operation = match operation.state {
             OperationState::Succeeded => self.find(target, true)?,
             _ => operation,

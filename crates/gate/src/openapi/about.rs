@@ -21,4 +21,6 @@ pub struct About {
     pub needs_credentials: bool,
     /// Whether usage is counted and can be read.
     pub counts_usage: bool,
+    /// Whether the server sends webhooks.
+    pub sends_webhooks: bool,
 }

@@ -85,6 +85,7 @@ fn kinds(code: Code) -> &'static [Kind] {
         | Code::ReplayUnavailable
         | Code::IdempotencyKeyReused
         | Code::ContextLengthExceeded
+        | Code::WebhookRefused
         | Code::InvalidInputs
         | Code::ModelRejectedInputs
         | Code::InferenceFailed

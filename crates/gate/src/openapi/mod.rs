@@ -37,6 +37,15 @@ pub const VERSION: &str = "3.1.0";
 pub fn document(models: &[Described<'_>], about: &About) -> Value {
     let mut all_paths = paths::generic(about);
     let mut schemas = schema::generic();
+    let mut parameters = paths::parameters();
+    if !about.sends_webhooks {
+        for of_webhooks in ["OperationMessage", "WebhookKeys", "WebhookKey"] {
+            schemas.remove(of_webhooks);
+        }
+        parameters
+            .as_object_mut()
+            .map(|all| all.remove("Webhook-Url"));
+    }
     let mut room = MAX_DOCUMENT_BYTES;
     let mut left_out = Vec::new();
     let mut shared = paths::Shared::default();
@@ -70,12 +79,15 @@ pub fn document(models: &[Described<'_>], about: &About) -> Value {
         "paths": all_paths,
         "components": {
             "schemas": schemas,
-            "parameters": paths::parameters(),
+            "parameters": parameters,
             "headers": paths::headers(),
             "responses": errors::responses(),
             "securitySchemes": security_schemes(),
         },
     });
+    if about.sends_webhooks {
+        document["webhooks"] = paths::webhooks();
+    }
     if !left_out.is_empty() {
         document["info"]["x-models-left-out"] = json!({
             "models": left_out,

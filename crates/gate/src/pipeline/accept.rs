@@ -14,6 +14,7 @@ use penstock_policy::operations::notes::{Note, Order, Push};
 use penstock_policy::operations::service::OperationsService;
 use penstock_policy::operations::words::{AcceptedCall, Refusal, Submission};
 use penstock_policy::quota::service::AdmissionService;
+use penstock_policy::webhooks::target::Target;
 
 /// The headers that change how a call is read or answered. The version is chosen when the call is accepted.
 const KEPT_HEADERS: [&str; 6] = [
@@ -34,6 +35,7 @@ pub(super) struct Accepting<'a, P: Ports> {
     pub items: u64,
     /// A text that is the same for all retries of the call, if it has an idempotency key.
     pub retry_of: Option<String>,
+    pub webhook: Option<Target>,
 }
 
 /// Stores a call as an operation, and answers that it is accepted.
@@ -48,6 +50,7 @@ pub(super) fn accept<P: Ports>(
         serving,
         items,
         retry_of,
+        webhook,
     } = accepting;
     let request = call.request;
     let kept = request
@@ -74,6 +77,7 @@ pub(super) fn accept<P: Ports>(
         request_id: call.context.request_id.as_str().to_owned(),
         receipt: receipt.unwrap_or_default(),
         retry_of,
+        webhook,
     };
     let operations = &call.policies.operations;
     let now_ms = call.ports.unix_ms();

@@ -8,6 +8,7 @@ use super::accept::{self, Accepting};
 use super::admission::{self, Admission};
 use super::idempotency::{self, Attempt, Claim, Earlier};
 use super::limits;
+use super::webhook;
 use crate::call::{Meter, ModelCall};
 use crate::catalogue::{Catalogue, Opened, known};
 use crate::coding::{self, ACCEPTED, Coding};
@@ -100,6 +101,7 @@ fn steps<P: Ports>(
     let deferred = call
         .deferral
         .decide(&call.policies.operation_rules, work.items())?;
+    let webhook = webhook::decide(call, deferred)?;
     let charged = admission.limits.as_ref();
     let charged = charged.filter(|_| call.policies.scope.items);
     limits::charge_items(charged, exchange, work.items())?;
@@ -126,6 +128,7 @@ fn steps<P: Ports>(
             serving: &serving,
             items: work.items(),
             retry_of,
+            webhook,
         };
         let result = accept::accept(accepting, exchange);
         if result.is_err() {

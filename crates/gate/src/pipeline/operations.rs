@@ -2,6 +2,7 @@
 
 use super::call;
 use super::called;
+use crate::answer;
 use crate::call::{Meter, ModelCall};
 use crate::catalogue::Catalogue;
 use crate::connection::Connection;
@@ -21,6 +22,7 @@ use penstock_policy::operations::service::OperationsService;
 use penstock_policy::operations::words::{Claim, End, OperationState, Refusal, Run};
 use penstock_policy::quota::service::QuotaService;
 use penstock_policy::usage::{Amounts, service::UsageService};
+use penstock_policy::webhooks::delivery::{EventKind, MAX_PAYLOAD_BYTES};
 
 /// Answers a request of the host about an operation.
 pub(super) fn work<P: Ports>(
@@ -78,6 +80,25 @@ pub(super) fn work<P: Ports>(
                 false => OperationForm::Plain,
             };
             return Ok(described(&found, exchange.connection.queue, &form));
+        }
+        Order::Announce => {
+            let read = |with_body| operations.get(&id, None, with_body, now_ms);
+            let mut found = read(false).map_err(Refusal::problem)?;
+            // A result that the message has no room for is not read.
+            let bytes = (found.as_ref()).and_then(|found| Some(found.end.as_ref()?.body_bytes));
+            if bytes.is_some_and(|bytes| bytes <= MAX_PAYLOAD_BYTES as u64) {
+                found = read(true).map_err(Refusal::problem)?;
+            }
+            let mut found = found.ok_or_else(|| unknown(&target.id))?;
+            // A message does not describe its own delivery.
+            found.webhook = None;
+            note.event = EventKind::of(found.state);
+            let body = note
+                .event
+                .map(|kind| answer::operation::message(kind, &found));
+            exchange.headers.host_note = Some(note);
+            let body = body.unwrap_or_default();
+            return Ok(Response::new(200, "application/json", body));
         }
         Order::Answer => {
             let found = operations

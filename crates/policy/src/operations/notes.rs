@@ -4,6 +4,7 @@
 //! passes an [`Order`] in its own header with facts about a connection, behind its token. Other hosts do neither.
 
 use super::words::{Abandoned, Renewal};
+use crate::webhooks::delivery::EventKind;
 use penstock_core::{OperationId, json};
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +36,12 @@ pub struct Note {
     /// Whether a worker goes on with its run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub renewal: Option<Renewal>,
+    /// Whether its end is to be announced again.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub announce: bool,
+    /// The kind of event whose message is the body of the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event: Option<EventKind>,
 }
 
 /// The facts about an operation that a queue needs.
@@ -79,6 +86,8 @@ pub enum Order {
         /// Whether the client uses the form of Google's libraries.
         google: bool,
     },
+    /// Write the message that announces its end. An answer without an event says that it has not ended.
+    Announce,
     /// Answer the call that became the operation, if it ended; otherwise describe it.
     Answer,
 }

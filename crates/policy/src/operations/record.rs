@@ -49,6 +49,9 @@ pub struct Accepted {
     pub created_ms: u64,
     /// Its number among those of its owner and hour.
     pub number: u64,
+    /// Whether somebody is told of its end.
+    #[serde(default)]
+    pub webhook: bool,
 }
 
 /// A run, as its owner reports it.
@@ -144,6 +147,7 @@ impl Accepted {
             request_id: self.request_id,
             receipt: self.receipt,
             retry_of: None,
+            webhook: None,
         }
     }
 }

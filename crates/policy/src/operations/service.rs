@@ -5,7 +5,7 @@ use super::words::{
     Abandoned, AcceptedCall, Claim, End, Listing, Operation, Refusal, RefusalKind, Renewal, Rules,
     Submission,
 };
-use super::{Operations, store::Cancelled};
+use super::{Announced, Operations, store::Cancelled};
 use crate::document;
 use penstock_core::kv::run_ready;
 use penstock_core::{Kv, KvError, OperationId};
@@ -47,6 +47,13 @@ pub trait OperationsService {
     ) -> Result<Option<Cancelled>, Refusal>;
     /// Deletes a finished operation; `None` if there is none.
     fn delete(
+        &self,
+        id: &OperationId,
+        tenant: &str,
+        now_ms: u64,
+    ) -> Result<Option<Operation>, Refusal>;
+    /// Has the end of an operation announced again; `None` if there is none.
+    fn announce_again(
         &self,
         id: &OperationId,
         tenant: &str,
@@ -102,7 +109,7 @@ pub trait OperationsService {
 ///     caller: Caller::anonymous(None),
 ///     kind: "predict".into(), model: "m".into(), version: 1, priority: None, items: 1,
 ///     method: "POST".into(), target: "/v1/models/m:predict".into(), headers: vec![], body: b"{}".to_vec(),
-///     request_id: "req_1".into(), receipt: String::new(), retry_of: None,
+///     request_id: "req_1".into(), receipt: String::new(), retry_of: None, webhook: None,
 /// };
 /// let id = operations.accept(submission, now_ms, 7).unwrap().operation.id;
 /// let Claim::Granted(run) = operations.claim(&id, "worker 1", 0, now_ms).unwrap() else { panic!() };
@@ -209,6 +216,23 @@ impl<K: Kv> OperationsService for KvOperations<K> {
                 ),
             }),
             found => Ok(found),
+        }
+    }
+
+    fn announce_again(
+        &self,
+        id: &OperationId,
+        tenant: &str,
+        now_ms: u64,
+    ) -> Result<Option<Operation>, Refusal> {
+        let operations = self.operations.borrow();
+        match stored(operations.announce_again(&self.kv, id, tenant, now_ms))? {
+            None => Ok(None),
+            Some(Announced::Again(operation)) => Ok(Some(*operation)),
+            Some(Announced::NotNow(message)) => Err(Refusal {
+                kind: RefusalKind::NotNow,
+                message: message.to_owned(),
+            }),
         }
     }
 

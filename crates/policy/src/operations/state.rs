@@ -264,6 +264,7 @@ mod tests {
                 receipt: String::new(),
                 created_ms: NOW - 1_000,
                 number: 0,
+                webhook: false,
             },
             cancel_requested: false,
             epochs,

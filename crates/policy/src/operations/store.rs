@@ -1,5 +1,6 @@
 //! Performs the decisions on the entries of a store.
 
+use super::announce;
 use super::ends::{close_earlier, close_own, commit, end_without_run};
 use super::entries::{self, Names, PERIOD_MS, period};
 use super::record::{Accepted, Ended, Notice, ONE, RunRecord, decode, encode, parts, split};
@@ -35,6 +36,7 @@ const PERIODS_PER_PAGE: u64 = 64;
 pub struct Operations {
     settings: OperationsSettings,
     index: Index,
+    webhooks: Index,
 }
 
 /// The result of accepting a call.
@@ -59,7 +61,11 @@ impl Operations {
     /// The decisions under these settings.
     pub fn new(settings: OperationsSettings) -> Self {
         let index = Index::keeping("ox", PERIOD_MS, settings.keep_ms(), INDEX_SHARDS);
-        Self { settings, index }
+        Self {
+            webhooks: announce::index(settings.keep_ms()),
+            settings,
+            index,
+        }
     }
 
     /// The settings in force.
@@ -194,14 +200,21 @@ impl Operations {
             number,
             body_parts: parts(body_bytes),
         };
-        let mut written = vec![
+        let webhook = submission.webhook.is_some();
+        let mut written = Vec::new();
+        if let Some(target) = &submission.webhook {
+            let at = (now_ms, random as u64);
+            written
+                .extend(announce::target_entries(kv, &mut self.webhooks, (id, target), at).await?);
+        }
+        written.extend([
             // The index comes first, so that the sweep finds the entries of an instance that dies.
             (place, indexed.encode()),
             (
                 entries::listed(hour, &owner, number),
                 id.as_str().as_bytes().to_vec(),
             ),
-        ];
+        ]);
         let divided = (0..).zip(split(submission.body));
         written.extend(divided.map(|(n, part)| (names.body(n), part)));
         let mut caller = submission.caller;
@@ -222,6 +235,7 @@ impl Operations {
             receipt: submission.receipt,
             created_ms: now_ms,
             number,
+            webhook,
         };
         // The record comes last: an operation with a record has its body.
         written.push((names.head(), encode(&accepted)));
@@ -361,6 +375,9 @@ impl Operations {
         let Some(mut operation) = self.describe(id, &seen, progress, now_ms) else {
             return Ok(None);
         };
+        if seen.accepted.webhook {
+            operation.webhook = announce::webhook(kv, id).await?;
+        }
         if with_body && let Some(end) = &mut operation.end {
             let names = Names::of(id);
             let asked: Vec<String> = (0..parts(end.body_bytes))
@@ -396,6 +413,7 @@ impl Operations {
             next_attempt_ms: None,
             attempts: progress.attempts,
             end: None,
+            webhook: None,
         };
         match progress.phase {
             Phase::Ended(ended) => {
@@ -531,6 +549,9 @@ impl Operations {
         if operation.state.is_final() {
             let names = Names::of(id);
             kv.set(&names.deleted(), b"1").await?;
+            if operation.webhook.is_some() {
+                announce::forget(kv, id).await?;
+            }
             remove_contents(kv, &names).await?;
         }
         Ok(Some(operation))

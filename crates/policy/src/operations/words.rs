@@ -2,6 +2,8 @@
 //!
 //! The WIT package `penstock:operations` has the same types for components. The shells in `guest` only convert.
 
+use crate::webhooks::delivery::Delivery;
+use crate::webhooks::target::Target;
 use penstock_core::headers::Headers;
 use penstock_core::kv::RETRY_STORE_S;
 use penstock_core::{Caller, Code, OperationId, Problem};
@@ -47,6 +49,8 @@ pub struct Submission {
     pub receipt: String,
     /// A text that is the same for all retries of one call; `None` if the call has no idempotency key.
     pub retry_of: Option<String>,
+    /// Who is told of its end; `None` for nobody.
+    pub webhook: Option<Target>,
 }
 
 /// A call that was accepted.
@@ -151,6 +155,17 @@ pub struct Operation {
     pub attempts: u32,
     /// Its result, if it ended.
     pub end: Option<End>,
+    /// The announcement of its end, if there is one. Lists leave it out.
+    pub webhook: Option<Webhook>,
+}
+
+/// The announcement of the end of an operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Webhook {
+    /// The URL that the call named; `None` for the tenant's own.
+    pub url: Option<String>,
+    /// The state of its delivery.
+    pub delivery: Delivery,
 }
 
 /// The end of an operation.

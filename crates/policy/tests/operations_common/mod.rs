@@ -31,6 +31,7 @@ pub fn submission(tenant: &str, body: &[u8]) -> Submission {
         request_id: "req_1".to_owned(),
         receipt: "receipt".to_owned(),
         retry_of: None,
+        webhook: None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Defines the parameters and headers that operations refer to.
 
+use penstock_policy::webhooks::target::MAX_URL_BYTES;
 use serde_json::{Value, json};
 
 /// Returns the parameters of requests.
@@ -47,6 +48,11 @@ pub fn parameters() -> Value {
             "name": "Prefer", "in": "header",
             "description": "`respond-async` asks for an operation instead of the result, and `wait=N` waits up to N seconds for the result first (RFC 7240).",
             "schema": { "type": "string" },
+        },
+        "Webhook-Url": {
+            "name": "Webhook-Url", "in": "header",
+            "description": "The URL that is told of the end of the operation. Only for calls that become operations, and for tenants with a secret.",
+            "schema": { "type": "string", "format": "uri", "maxLength": MAX_URL_BYTES },
         },
         "operation": {
             "name": "operation", "in": "path", "required": true,

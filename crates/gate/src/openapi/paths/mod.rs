@@ -29,11 +29,13 @@ pub fn tags() -> Value {
     ])
 }
 
+pub use self::operations::webhooks;
+
 /// Returns the operations on any model, and those without a model.
 pub fn generic(about: &About) -> Map<String, Value> {
     let mut operations = server::operations(about);
     operations.extend(v1::operations());
     operations.extend(v2::operations());
-    operations.extend(self::operations::operations());
+    operations.extend(self::operations::operations(about));
     written(operations, about)
 }

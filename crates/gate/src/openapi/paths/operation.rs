@@ -171,6 +171,10 @@ impl Operation {
         if self.is_deferrable {
             self = self.with(&["Prefer"]).accepting();
         }
+        let accepts = self.answers.iter().any(|(status, _)| *status == "202");
+        if accepts && about.sends_webhooks {
+            self = self.with(&["Webhook-Url"]);
+        }
         let mut responses = Map::new();
         for (status, response) in self.answers {
             responses.insert(status.to_owned(), response);

@@ -4,16 +4,44 @@
 use super::content::{CALL_PARAMETERS, as_json, named};
 use super::operation::{Operation, operation};
 use super::v1::{BATCH_PREDICT, PREDICT};
+use crate::openapi::about::About;
 use crate::openapi::errors::Kind;
 use serde_json::{Value, json};
 
 /// Returns the operations on long-running calls.
-pub fn operations() -> Vec<Operation> {
+pub fn operations(about: &About) -> Vec<Operation> {
     let mut operations = calls();
     for google in [false, true] {
-        operations.extend(of_form(google));
+        operations.extend(of_form(google, about));
     }
     operations
+}
+
+/// Returns the messages that the server sends (`webhooks` of OpenAPI 3.1).
+pub fn webhooks() -> Value {
+    let text = |name: &str, description: &str| {
+        json!({
+            "name": name, "in": "header", "required": true,
+            "description": description,
+            "schema": { "type": "string" },
+        })
+    };
+    let post = json!({
+        "operationId": "operationEnded",
+        "tags": ["operations"],
+        "summary": "An operation has ended",
+        "description": "Sent in the form of Standard Webhooks to the URL of the call or of the tenant. Any status of 200 to 299 takes the \
+            message; 410 says that the receiver wants no more. Other answers, and none within 15 seconds, lead to another attempt: \
+            ten over three days. The same message may come more than once.",
+        "parameters": [
+            text("webhook-id", "The id of the message, the same for all attempts."),
+            text("webhook-timestamp", "The time of the attempt, in seconds since the Unix epoch."),
+            text("webhook-signature", "Signatures of id, timestamp and body: `v1` by each secret of the tenant, `v1a` by the key at /.well-known/penstock/webhook-keys."),
+        ],
+        "requestBody": { "required": true, "content": named("OperationMessage") },
+        "responses": { "2XX": { "description": "The message is taken." } },
+    });
+    json!({ "operationEnded": { "post": post } })
 }
 
 /// Returns the methods that always make an operation.
@@ -74,7 +102,7 @@ fn calls() -> Vec<Operation> {
 }
 
 /// Returns the paths under `operations` in the plain form, or in that of Google's client libraries.
-fn of_form(google: bool) -> Vec<Operation> {
+fn of_form(google: bool, about: &About) -> Vec<Operation> {
     let (base, of, note, schema, list): (_, _, _, _, _) = match google {
         false => (
             "/v1/operations",
@@ -118,7 +146,7 @@ fn of_form(google: bool) -> Vec<Operation> {
         "application/json": { "schema": {} },
         "application/octet-stream": { "schema": { "type": "string", "format": "binary" } },
     });
-    vec![
+    let mut operations = vec![
         list_all,
         one("get", "", "get", "Get an operation")
             .saying("With `Prefer: wait=N` the answer waits up to N seconds for the end. Limits on calls do not apply.")
@@ -141,7 +169,20 @@ fn of_form(google: bool) -> Vec<Operation> {
             .failing_as(Kind::Call)
             .answering("200", "The result.", stored.clone())
             .answering("207", "Some requests of a batch failed; each has its own status.", stored),
-    ]
+    ];
+    if about.sends_webhooks {
+        operations.push(
+            one(
+                "post",
+                ":announce",
+                "announce",
+                "Send the webhook of an operation again",
+            )
+            .saying("The message is sent again, with the same id, from the first attempt on.")
+            .answering("200", "The operation.", named(schema)),
+        );
+    }
+    operations
 }
 
 /// Returns the parameters of a list.

@@ -77,6 +77,19 @@ pub fn operations(about: &About) -> Vec<Operation> {
         .saying("One HTML page that loads nothing from elsewhere.")
         .answering("200", "The page.", html),
     ];
+    if about.sends_webhooks {
+        operations.push(
+            operation(
+                ("get", "/.well-known/penstock/webhook-keys"),
+                "listWebhookKeys",
+                "server",
+                "List the keys that sign webhooks",
+                Kind::Read,
+            )
+            .saying("The public keys of the signatures `v1a` (Ed25519). Receivers of one tenant check `v1` by their secret instead.")
+            .answering("200", "The keys.", named("WebhookKeys")),
+        );
+    }
     for operation in &mut operations {
         match operation.id.as_str() {
             "getError" => operation.parameters.push(json!({

@@ -2,8 +2,10 @@
 
 use crate::answer::errors::{BatchError, ErrorCatalogue, ErrorEntry};
 use crate::answer::model::{Model, ModelList, ModelMetadata};
-use crate::answer::operation::{Operation, OperationList};
-use crate::answer::server::{Health, ModelReady, Readiness, ServerLive, ServerMetadata};
+use crate::answer::operation::{Operation, OperationList, OperationMessage};
+use crate::answer::server::{
+    Health, ModelReady, Readiness, ServerLive, ServerMetadata, WebhookKeys,
+};
 use crate::answer::text::{
     Classification, ModerationResponse, Ranked, Reranking, ScoreResponse, TokenUsage,
 };
@@ -30,6 +32,8 @@ pub fn all() -> Map<String, Value> {
         generator.subschema_for::<ErrorEntry>();
         generator.subschema_for::<Operation<'_>>();
         generator.subschema_for::<OperationList<'_>>();
+        generator.subschema_for::<OperationMessage<'_>>();
+        generator.subschema_for::<WebhookKeys<'_>>();
         generator.subschema_for::<Health>();
         generator.subschema_for::<Readiness<'_>>();
         generator.subschema_for::<Usage<'_>>();

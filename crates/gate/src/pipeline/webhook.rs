@@ -1,0 +1,56 @@
+//! Decides whether the end of a call that becomes an operation is announced.
+
+use crate::call::ModelCall;
+use crate::ports::Ports;
+use penstock_core::{Code, Problem};
+use penstock_policy::webhooks::target::{self, HEADER, Target};
+
+/// Returns who is told of the end of a call; `None` for nobody.
+pub(super) fn decide<P: Ports>(
+    call: &ModelCall<'_, P>,
+    deferred: bool,
+) -> Result<Option<Target>, Problem> {
+    let policies = call.policies;
+    let asked = asked(call)?;
+    if asked.is_none() && (!deferred || !policies.webhooks.is_on()) {
+        return Ok(None);
+    }
+    let refused = |message: String| Problem::new(Code::WebhookRefused, message);
+    if policies.webhook_key.is_none() {
+        // Without a host that sends them, the wish for one would be stored in vain.
+        return match asked {
+            None => Ok(None),
+            Some(_) => Err(refused(format!(
+                "this server sends no webhooks; leave the header `{HEADER}` out and read the operation instead, or ask the \
+                 operator ([[webhooks.tenants]])"
+            ))),
+        };
+    }
+    if !deferred {
+        return Err(refused(format!(
+            "only operations are announced, and this call is answered at once; send `Prefer: respond-async` too, or leave the \
+             header `{HEADER}` out"
+        )));
+    }
+    target::decide(&policies.webhooks, &call.caller.tenant, asked).map_err(refused)
+}
+
+/// Returns the URL in the header.
+fn asked<'a, P: Ports>(call: &ModelCall<'a, P>) -> Result<Option<&'a str>, Problem> {
+    let mut lines = (call.request.headers.iter()).filter(|header| header.name == HEADER);
+    let Some(line) = lines.next() else {
+        return Ok(None);
+    };
+    let text = std::str::from_utf8(&line.value);
+    match (text, lines.next()) {
+        (Ok(text), None) => Ok(Some(text.trim())),
+        (_, Some(_)) => Err(Problem::new(
+            Code::WebhookRefused,
+            format!("there are several headers `{HEADER}`; send one"),
+        )),
+        (Err(_), _) => Err(Problem::new(
+            Code::WebhookRefused,
+            format!("the header `{HEADER}` is not text; send a URL"),
+        )),
+    }
+}
