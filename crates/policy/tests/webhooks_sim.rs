@@ -311,7 +311,7 @@ impl Party {
             .get(&self.sim.kv(), id, None, true, self.now())
             .await;
         match found {
-            Ok(Some(found)) => match EventKind::of(found.state) {
+            Ok(Some(found)) => match found.state.event() {
                 Some(kind) => EventOf::Ended {
                     kind,
                     payload: format!("{id} {kind:?}").into_bytes(),

@@ -22,7 +22,7 @@ use penstock_policy::operations::service::OperationsService;
 use penstock_policy::operations::words::{Claim, End, OperationState, Refusal, Run};
 use penstock_policy::quota::service::QuotaService;
 use penstock_policy::usage::{Amounts, service::UsageService};
-use penstock_policy::webhooks::delivery::{EventKind, MAX_PAYLOAD_BYTES};
+use penstock_policy::webhooks::delivery::MAX_PAYLOAD_BYTES;
 
 /// Answers a request of the host about an operation.
 pub(super) fn work<P: Ports>(
@@ -92,7 +92,7 @@ pub(super) fn work<P: Ports>(
             let mut found = found.ok_or_else(|| unknown(&target.id))?;
             // A message does not describe its own delivery.
             found.webhook = None;
-            note.event = EventKind::of(found.state);
+            note.event = found.state.event();
             let body = note
                 .event
                 .map(|kind| answer::operation::message(kind, &found));

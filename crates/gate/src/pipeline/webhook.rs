@@ -3,7 +3,7 @@
 use crate::call::ModelCall;
 use crate::ports::Ports;
 use penstock_core::{Code, Problem};
-use penstock_policy::webhooks::target::{self, HEADER, Target};
+use penstock_policy::webhooks::target::{HEADER, Target};
 
 /// Returns who is told of the end of a call; `None` for nobody.
 pub(super) fn decide<P: Ports>(
@@ -32,7 +32,8 @@ pub(super) fn decide<P: Ports>(
              header `{HEADER}` out"
         )));
     }
-    target::decide(&policies.webhooks, &call.caller.tenant, asked).map_err(refused)
+    let tenant = &call.caller.tenant;
+    (policies.webhooks.decide(tenant, asked)).map_err(refused)
 }
 
 /// Returns the URL in the header.

@@ -41,6 +41,7 @@
 //! Names carry the hour of creation. A [`sweep::Index`](crate::sweep) deletes entries of past hours.
 
 mod announce;
+mod announce_again;
 mod ends;
 mod entries;
 pub mod notes;
@@ -53,7 +54,7 @@ mod state;
 mod store;
 pub mod words;
 
-pub use announce::Announced;
+pub use announce_again::Announced;
 pub use entries::{Candidates, HEAD_SUFFIX, NAMES, head_name};
 pub use record::Accepted;
 pub use settings::OperationsSettings;

@@ -2,7 +2,7 @@
 //!
 //! The WIT package `penstock:operations` has the same types for components. The shells in `guest` only convert.
 
-use crate::webhooks::delivery::Delivery;
+use crate::webhooks::delivery::{Delivery, EventKind};
 use crate::webhooks::target::Target;
 use penstock_core::headers::Headers;
 use penstock_core::kv::RETRY_STORE_S;
@@ -114,6 +114,16 @@ impl OperationState {
     /// The state that a word names.
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == word)
+    }
+
+    /// The event that announces the state; `None` if none does.
+    pub const fn event(self) -> Option<EventKind> {
+        match self {
+            Self::Succeeded => Some(EventKind::Succeeded),
+            Self::Failed => Some(EventKind::Failed),
+            Self::Cancelled => Some(EventKind::Cancelled),
+            Self::Queued | Self::Running => None,
+        }
     }
 
     /// Whether the operation has ended.

@@ -1,6 +1,5 @@
 //! Decides when a message is sent again, and what an answer means. The record of a delivery changes only here.
 
-use super::super::operations::words::OperationState;
 use penstock_core::OperationId;
 use serde::{Deserialize, Serialize};
 
@@ -64,16 +63,6 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    /// The event of a state; `None` if it is not announced.
-    pub fn of(state: OperationState) -> Option<Self> {
-        match state {
-            OperationState::Succeeded => Some(Self::Succeeded),
-            OperationState::Failed => Some(Self::Failed),
-            OperationState::Cancelled => Some(Self::Cancelled),
-            OperationState::Queued | OperationState::Running => None,
-        }
-    }
-
     /// The word in messages.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -1,7 +1,7 @@
-//! `[webhooks]` in `penstock.toml`.
+//! `[webhooks]` in `penstock.toml`, and the decision whether an operation gets a webhook.
 
 use super::delivery::EventKind;
-use super::target::{Url, allowed};
+use super::target::{HEADER, Target, Url, allowed};
 use serde::Deserialize;
 
 /// The most tenants with webhooks. The list is searched for each call that is accepted.
@@ -58,6 +58,38 @@ impl WebhooksSettings {
     /// The webhooks of a tenant.
     pub fn tenant(&self, tenant: &str) -> Option<&TenantWebhooks> {
         self.tenants.iter().find(|of| of.tenant == tenant)
+    }
+
+    /// Decides whether the end of a tenant's operation is announced, and where. `asked` is the URL that the call named. The error
+    /// is a sentence for the caller.
+    pub fn decide(&self, tenant: &str, asked: Option<&str>) -> Result<Option<Target>, String> {
+        let of_tenant = self.tenant(tenant);
+        let Some(asked) = asked else {
+            let has_url = of_tenant.is_some_and(|of_tenant| of_tenant.url.is_some());
+            return Ok(has_url.then(|| Target {
+                tenant: tenant.to_owned(),
+                url: None,
+            }));
+        };
+        let Some(of_tenant) = of_tenant else {
+            return Err(format!(
+                "your tenant has no secret to sign webhooks with; leave the header `{HEADER}` out, or ask the operator for one \
+                 ([[webhooks.tenants]])"
+            ));
+        };
+        if !of_tenant.per_call {
+            return Err(format!(
+                "calls of your tenant may not name a webhook; leave the header `{HEADER}` out, or ask the operator \
+                 ([[webhooks.tenants]] `per_call`)"
+            ));
+        }
+        match Url::parse(asked, &self.allow_hosts) {
+            Ok(_) => Ok(Some(Target {
+                tenant: tenant.to_owned(),
+                url: Some(asked.to_owned()),
+            })),
+            Err(wrong) => Err(format!("the URL in the header `{HEADER}` {wrong}")),
+        }
     }
 
     /// All faults of the settings, each with its remedy.
@@ -157,5 +189,37 @@ mod tests {
         ] {
             assert!(toml::from_str::<WebhooksSettings>(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn an_operation_is_announced_to_its_calls_url_or_its_tenants() {
+        let settings = WebhooksSettings {
+            tenants: vec![
+                TenantWebhooks {
+                    tenant: "a".to_owned(),
+                    url: Some("https://a.example".to_owned()),
+                    ..TenantWebhooks::default()
+                },
+                TenantWebhooks {
+                    tenant: "b".to_owned(),
+                    per_call: false,
+                    ..TenantWebhooks::default()
+                },
+            ],
+            ..WebhooksSettings::default()
+        };
+        let decide = |tenant, asked| {
+            let decided = settings.decide(tenant, asked);
+            decided.map(|target| target.map(|target| target.url))
+        };
+        let url = "https://b.example/x";
+        assert_eq!(decide("a", None), Ok(Some(None)));
+        assert_eq!(decide("a", Some(url)), Ok(Some(Some(url.to_owned()))));
+        assert_eq!(decide("b", None), Ok(None));
+        assert!(decide("b", Some(url)).unwrap_err().contains("`per_call`"));
+        assert_eq!(decide("c", None), Ok(None));
+        assert!(decide("c", Some(url)).unwrap_err().contains("no secret"));
+        let refused = decide("a", Some("https://127.0.0.1")).unwrap_err();
+        assert!(refused.starts_with("the URL in the header `webhook-url` leads to"));
     }
 }

@@ -1,9 +1,8 @@
-//! Decides which URLs webhooks may have, and whether an operation gets one.
+//! Decides which URLs webhooks may have.
 //!
 //! The grammar is a strict part of RFC 3986: no user name, no fragment, no address in an unusual form. The host connects to
 //! what was parsed here, so no second parser can read another host into the same text.
 
-use super::settings::WebhooksSettings;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -201,46 +200,9 @@ pub struct Target {
     pub url: Option<String>,
 }
 
-/// Decides whether the end of a tenant's operation is announced, and where. `asked` is the URL that the call named. The error is
-/// a sentence for the caller.
-pub fn decide(
-    settings: &WebhooksSettings,
-    tenant: &str,
-    asked: Option<&str>,
-) -> Result<Option<Target>, String> {
-    let of_tenant = settings.tenant(tenant);
-    let Some(asked) = asked else {
-        let has_url = of_tenant.is_some_and(|of_tenant| of_tenant.url.is_some());
-        return Ok(has_url.then(|| Target {
-            tenant: tenant.to_owned(),
-            url: None,
-        }));
-    };
-    let Some(of_tenant) = of_tenant else {
-        return Err(format!(
-            "your tenant has no secret to sign webhooks with; leave the header `{HEADER}` out, or ask the operator for one \
-             ([[webhooks.tenants]])"
-        ));
-    };
-    if !of_tenant.per_call {
-        return Err(format!(
-            "calls of your tenant may not name a webhook; leave the header `{HEADER}` out, or ask the operator \
-             ([[webhooks.tenants]] `per_call`)"
-        ));
-    }
-    match Url::parse(asked, &settings.allow_hosts) {
-        Ok(_) => Ok(Some(Target {
-            tenant: tenant.to_owned(),
-            url: Some(asked.to_owned()),
-        })),
-        Err(wrong) => Err(format!("the URL in the header `{HEADER}` {wrong}")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::webhooks::settings::TenantWebhooks;
 
     fn parse(text: &str) -> Result<(String, u16, String), String> {
         let allow = ["hooks.internal".to_owned(), "127.0.0.1:9000".to_owned()];
@@ -340,37 +302,5 @@ mod tests {
         for entry in ["", "https://a", "a/b", "a:b", "a:0", "*.a", "a b"] {
             assert!(allowed(entry).is_err(), "{entry}");
         }
-    }
-
-    #[test]
-    fn an_operation_is_announced_to_its_calls_url_or_its_tenants() {
-        let settings = WebhooksSettings {
-            tenants: vec![
-                TenantWebhooks {
-                    tenant: "a".to_owned(),
-                    url: Some("https://a.example".to_owned()),
-                    ..TenantWebhooks::default()
-                },
-                TenantWebhooks {
-                    tenant: "b".to_owned(),
-                    per_call: false,
-                    ..TenantWebhooks::default()
-                },
-            ],
-            ..WebhooksSettings::default()
-        };
-        let decide = |tenant, asked| {
-            let decided = decide(&settings, tenant, asked);
-            decided.map(|target| target.map(|target| target.url))
-        };
-        let url = "https://b.example/x";
-        assert_eq!(decide("a", None), Ok(Some(None)));
-        assert_eq!(decide("a", Some(url)), Ok(Some(Some(url.to_owned()))));
-        assert_eq!(decide("b", None), Ok(None));
-        assert!(decide("b", Some(url)).unwrap_err().contains("`per_call`"));
-        assert_eq!(decide("c", None), Ok(None));
-        assert!(decide("c", Some(url)).unwrap_err().contains("no secret"));
-        let refused = decide("a", Some("https://127.0.0.1")).unwrap_err();
-        assert!(refused.starts_with("the URL in the header `webhook-url` leads to"));
     }
 }
