@@ -11,8 +11,8 @@
 //! * `n`, the notice, is written by an owner that gives the operation back for a later attempt.
 //! * `f`, the fate, is a counter. The owner adds 1 to commit its end. The owner of a later epoch, or the owner itself if it
 //!   gives the operation back, adds 2^32 to close the epoch. The first increment decides. A seal, 2^48, says that the commit was
-//!   first. It is added by whoever knows that: the owner after its commit, a caller that sees the commit and no close and is
-//!   about to say that the operation has ended, and one whose close came second. So a later close hides nothing that was seen.
+//!   first. The owner adds it after its commit. A reader adds it if it sees the commit and no close, before it says that the
+//!   operation has ended. One whose close came second adds it, too. So a later close hides nothing that was seen.
 //!
 //! The entries of the operation itself: `h` is the record of the call, `b` the parts of its body, `d` the mark of a deletion,
 //! and `u` counts the returns of its place to the tenant.
