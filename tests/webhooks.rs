@@ -5,14 +5,13 @@ use crate::support::graphs;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use common::{Options, Server, root, try_call};
+use common::{Options, Server, heavy_model, try_call};
 use ed25519_dalek::{Signature, VerifyingKey};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -29,22 +28,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The most attempts of one tenant at the same time.
 const AT_ONCE: usize = 8;
-
-/// A model that counts as long as it is told.
-const COUNTS: &str = r#"description = "Counts"
-[[inputs]]
-name = "times"
-datatype = "INT64"
-shape = [1]
-[[inputs]]
-name = "x"
-datatype = "FP32"
-shape = [1]
-[[outputs]]
-name = "y"
-datatype = "FP32"
-shape = [1]
-"#;
 
 /// Looks until there is a value. An error says what was seen instead.
 fn until<T>(mut look: impl FnMut() -> Result<T, String>) -> T {
@@ -239,7 +222,9 @@ impl Setup {
     fn new(replies: &'static [Reply]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("secret"), SECRET).unwrap();
-        put_models(&folder.path().join("models"));
+        let models = folder.path().join("models");
+        let contract = heavy_model::counting_contract(1);
+        heavy_model::put_beside_identity(&models, &contract, &graphs::counting_loop());
         Self {
             receiver: Receiver::start(replies),
             folder,
@@ -278,21 +263,6 @@ impl Setup {
         server.ready();
         server
     }
-}
-
-/// Writes `identity`, which is fast, and `heavy`, whose runs take as long as a call wants.
-fn put_models(models: &Path) {
-    let put = |file: &str, content: &[u8]| {
-        let file = models.join(file);
-        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
-        std::fs::write(file, content).unwrap();
-    };
-    for file in ["identity/model.toml", "identity/1/model.onnx"] {
-        let content = std::fs::read(root().join("models").join(file)).unwrap();
-        put(file, &content);
-    }
-    put("heavy/model.toml", COUNTS.as_bytes());
-    put("heavy/1/model.onnx", &graphs::counting_loop());
 }
 
 /// Sends a call that becomes an operation, and returns the operation's path. `url` is the webhook that the call names.

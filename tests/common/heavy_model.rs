@@ -42,10 +42,15 @@ pub fn put(models: &Path, contract: &str, graph: &[u8]) {
 /// Makes a models directory with `heavy`, and with `identity` beside it.
 pub fn beside_identity(contract: &str, graph: &[u8]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    put(folder.path(), contract, graph);
+    put_beside_identity(folder.path(), contract, graph);
+    folder
+}
+
+/// Writes `heavy` and `identity` into a models directory.
+pub fn put_beside_identity(models: &Path, contract: &str, graph: &[u8]) {
+    put(models, contract, graph);
     for file in ["identity/model.toml", "identity/1/model.onnx"] {
         let content = std::fs::read(root().join("models").join(file)).unwrap();
-        write(folder.path(), file, content);
+        write(models, file, content);
     }
-    folder
 }

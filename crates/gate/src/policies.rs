@@ -58,7 +58,7 @@ pub struct Policies<P: Ports> {
     pub ranks_tiers: bool,
     /// The treatment of unknown members and parameters.
     pub unknown: Unknown,
-    /// Who is told of operations that end.
+    /// The receivers of the ends of operations.
     pub webhooks: WebhooksSettings,
     /// The public key of the host's signatures; `None` if the host sends no webhooks.
     pub webhook_key: Option<String>,

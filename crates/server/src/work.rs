@@ -72,7 +72,7 @@ impl EndsReceiver {
 /// What runs operations on this host.
 #[derive(Clone, Debug)]
 pub struct WorkSettings {
-    /// Who is told of ends; `None` for nobody.
+    /// The receiver of the ends of operations; `None` if there is none.
     pub ends: Option<Ends>,
     /// The operator's settings.
     pub operations: OperationsSettings,

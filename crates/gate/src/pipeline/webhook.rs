@@ -5,7 +5,7 @@ use crate::ports::Ports;
 use penstock_core::{Code, Problem};
 use penstock_policy::webhooks::target::{HEADER, Target};
 
-/// Returns who is told of the end of a call; `None` for nobody.
+/// Returns the receiver of the end of a call; `None` if there is none.
 pub(super) fn decide<P: Ports>(
     call: &ModelCall<'_, P>,
     deferred: bool,

@@ -21,7 +21,7 @@ pub(super) fn index(keep_ms: u64) -> Index {
     )
 }
 
-/// The entries that say who is told of the end of an operation.
+/// The entries with the receiver of the end of an operation.
 pub(super) async fn target_entries<K: Kv>(
     kv: &K,
     index: &mut Index,

@@ -49,7 +49,7 @@ pub struct Submission {
     pub receipt: String,
     /// A text that is the same for all retries of one call; `None` if the call has no idempotency key.
     pub retry_of: Option<String>,
-    /// Who is told of its end; `None` for nobody.
+    /// The receiver of its end; `None` if there is none.
     pub webhook: Option<Target>,
 }
 

@@ -1,7 +1,7 @@
 //! Webhooks: an operation that ends is announced to the caller's own server, as the Standard Webhooks specification 1.0 says
 //! (<https://github.com/standard-webhooks/standard-webhooks>).
 //!
-//! # Who does what
+//! # Division of work
 //!
 //! The operations component stores the wish for an announcement together with the call ([`target`]). The host sends it after
 //! the end of the operation, because components cannot open connections. All decisions are here: which URLs and addresses are

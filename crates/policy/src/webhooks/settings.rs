@@ -9,7 +9,7 @@ const MAX_TENANTS: usize = 1_000;
 /// The most hosts that an operator may allow.
 const MAX_ALLOWED: usize = 100;
 
-/// Who is told of operations that end.
+/// The receivers of the ends of operations.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WebhooksSettings {
