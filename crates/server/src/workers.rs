@@ -80,15 +80,21 @@ impl Server {
     async fn run_worker(self: Arc<Self>, work: Arc<Work>) {
         let mut stop = work.stop.subscribe();
         loop {
+            let next = async {
+                // Operations need the models. A job that is taken and put back would lose its place.
+                while self.not_ready().is_some() {
+                    tokio::time::sleep(READY_PAUSE).await;
+                }
+                work.next().await
+            };
             let (job, interrupt) = tokio::select! {
                 biased;
                 () = stopped(&mut stop) => return,
-                next = work.next() => next,
+                next = next => next,
             };
             let id = job.id.clone();
-            // Operations need the models.
-            let is_ready = self.not_ready().is_none();
-            let again_ms = match is_ready {
+            // The server may have lost its models while the worker waited for a job.
+            let again_ms = match self.not_ready().is_none() {
                 true => self.run(&work, &id, &interrupt, &mut stop).await,
                 false => Some(unix_ms()),
             };
@@ -96,9 +102,6 @@ impl Server {
             match again_ms {
                 Some(again_ms) => work.push(job, again_ms),
                 None => work.ended(&id),
-            }
-            if !is_ready {
-                tokio::time::sleep(READY_PAUSE).await;
             }
         }
     }
@@ -184,15 +187,12 @@ impl Server {
 
     /// Asks the components about an operation, and returns their note; `None` if they failed.
     async fn order_now(&self, id: &OperationId, order: &Order) -> Option<Note> {
-        let deadline = Instant::now() + ORDER_TIME;
-        let answered = timeout_at(deadline, self.order(id, order, deadline)).await;
-        let why = match answered {
-            Ok(Ok(answered)) => match note_of(&answered) {
+        let why = match self.answer_to(id, order).await {
+            Ok(answered) => match note_of(&answered) {
                 Some(note) => return Some(note),
                 None => format!("status {}", answered.status()),
             },
-            Ok(Err(error)) => penstock_app::one_line(&error).to_string(),
-            Err(_) => format!("no answer within {} s", ORDER_TIME.as_secs()),
+            Err(why) => why,
         };
         tracing::warn!("operation {id}: {order:?} failed: {why}");
         None
@@ -200,30 +200,33 @@ impl Server {
 
     /// The event of an operation, as its receiver gets it.
     pub async fn event_of(&self, id: &OperationId) -> EventOf {
-        let deadline = Instant::now() + ORDER_TIME;
-        let order = self.order(id, &Order::Announce, deadline);
-        let answered = match timeout_at(deadline, order).await {
-            Ok(Ok(answered)) => answered,
-            Ok(Err(error)) => {
-                let error = penstock_app::one_line(&error);
-                tracing::warn!("operation {id}: its end cannot be announced yet: {error}");
-                return EventOf::Unknown;
-            }
-            Err(_) => {
-                tracing::warn!("operation {id}: its end cannot be announced yet: no answer");
-                return EventOf::Unknown;
-            }
-        };
-        match (note_of(&answered), answered.status()) {
-            (Some(note), _) => match note.event {
-                Some(kind) => EventOf::Ended {
-                    kind,
-                    payload: answered.into_body().into(),
-                },
-                None => EventOf::Unfinished,
+        let why = match self.answer_to(id, &Order::Announce).await {
+            Ok(answered) => match (note_of(&answered), answered.status()) {
+                (Some(note), _) => {
+                    return match note.event {
+                        Some(kind) => EventOf::Ended {
+                            kind,
+                            payload: answered.into_body().into(),
+                        },
+                        None => EventOf::Unfinished,
+                    };
+                }
+                (None, StatusCode::NOT_FOUND) => return EventOf::Gone,
+                (None, status) => format!("status {status}"),
             },
-            (None, StatusCode::NOT_FOUND) => EventOf::Gone,
-            (None, _) => EventOf::Unknown,
+            Err(why) => why,
+        };
+        tracing::warn!("operation {id}: its end cannot be announced yet: {why}");
+        EventOf::Unknown
+    }
+
+    /// Asks the components about an operation, for a short time. The error is a reason for the log.
+    async fn answer_to(&self, id: &OperationId, order: &Order) -> Result<Response<Bytes>, String> {
+        let deadline = Instant::now() + ORDER_TIME;
+        match timeout_at(deadline, self.order(id, order, deadline)).await {
+            Ok(Ok(answered)) => Ok(answered),
+            Ok(Err(error)) => Err(penstock_app::one_line(&error).to_string()),
+            Err(_) => Err(format!("no answer within {} s", ORDER_TIME.as_secs())),
         }
     }
 
@@ -323,10 +326,8 @@ impl Server {
             () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {}
         }
         drop(waiting);
-        let deadline = Instant::now() + ORDER_TIME;
-        let later = timeout_at(deadline, self.order(&id, &then, deadline)).await;
-        match later {
-            Ok(Ok(mut later)) if later.status().as_u16() != 404 => {
+        match self.answer_to(&id, &then).await {
+            Ok(mut later) if later.status().as_u16() != 404 => {
                 keep_headers(&answered, &mut later);
                 later
             }

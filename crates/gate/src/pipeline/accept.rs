@@ -30,6 +30,8 @@ const KEPT_HEADERS: [&str; 6] = [
 pub(super) struct Accepting<'a, P: Ports> {
     pub call: &'a ModelCall<'a, P>,
     pub admission: &'a Admission<P>,
+    /// The limits that charged the items; `None` if no limit counts items.
+    pub charged: Option<&'a limits::Admission<P>>,
     pub model: &'a str,
     pub serving: &'a Serving,
     pub items: u64,
@@ -46,6 +48,7 @@ pub(super) fn accept<P: Ports>(
     let Accepting {
         call,
         admission,
+        charged,
         model,
         serving,
         items,
@@ -85,7 +88,7 @@ pub(super) fn accept<P: Ports>(
         .accept(submission, now_ms, call.context.random)
         .map_err(Refusal::problem)?;
     if !is_new {
-        limits::refund_items(admission.limits.as_ref(), exchange);
+        limits::refund_items(charged, exchange);
     }
     let preferences = call.deferral.preferences;
     if preferences.respond_async {

@@ -124,6 +124,7 @@ fn steps<P: Ports>(
         let accepting = Accepting {
             call,
             admission,
+            charged,
             model: name.as_str(),
             serving: &serving,
             items: work.items(),

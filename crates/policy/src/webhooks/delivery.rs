@@ -107,19 +107,6 @@ impl DeliveryState {
         }
     }
 
-    /// The state that a word names.
-    pub fn parse(word: &str) -> Option<Self> {
-        [
-            Self::Pending,
-            Self::Delivered,
-            Self::Failed,
-            Self::Disabled,
-            Self::Skipped,
-        ]
-        .into_iter()
-        .find(|state| state.as_str() == word)
-    }
-
     /// Whether no attempt follows.
     pub const fn is_over(self) -> bool {
         !matches!(self, Self::Pending)
