@@ -172,9 +172,9 @@ mod component {
         let Delivery {
             state,
             attempts,
-            earlier,
             next_ms,
             note,
+            earlier: _,
             generation: _,
         } = webhook.delivery;
         let attempts = attempts.into_iter().map(|attempt| wit::DeliveryAttempt {
@@ -193,7 +193,6 @@ mod component {
                 DeliveryState::Skipped => wit::DeliveryState::Skipped,
             },
             attempts: attempts.collect(),
-            earlier,
             next_ms,
             note,
         }
@@ -477,11 +476,10 @@ mod gate {
                     wit::DeliveryState::Skipped => DeliveryState::Skipped,
                 },
                 attempts: attempts.collect(),
-                earlier: webhook.earlier,
                 next_ms: webhook.next_ms,
                 note: webhook.note,
-                // Answers do not show it.
-                generation: 0,
+                // Answers do not show the numbers.
+                ..Delivery::default()
             },
         }
     }

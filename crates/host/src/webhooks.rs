@@ -134,6 +134,7 @@ impl Webhooks {
             queue: queue.clone(),
             told: told.clone(),
         };
+        let (stop, stopped) = watch::channel(false);
         let deliverer = Arc::new(Deliverer::new(Parts {
             settings: self.settings,
             folder: self.folder,
@@ -143,8 +144,8 @@ impl Webhooks {
             sender,
             told,
             instances: self.instances,
+            stop: stopped.clone(),
         }));
-        let (stop, stopped) = watch::channel(false);
         let receiver = self.receiver;
         let task = tokio::spawn(async move {
             tokio::select! {
@@ -204,7 +205,6 @@ async fn run<E: Events>(
             () = queue.ready(unix_ms()), if has_room => {}
         }
     }
-    deliverer.stop();
     while running.join_next().await.is_some() {}
 }
 
@@ -293,21 +293,29 @@ mod tests {
         (webhooks, names)
     }
 
+    /// Waits until a condition holds.
+    async fn until(mut holds: impl AsyncFnMut() -> bool) {
+        let waited = async {
+            while !holds().await {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(Duration::from_secs(30), waited).await;
+        assert!(in_time.is_ok(), "not in time");
+    }
+
     #[tokio::test]
-    async fn a_start_sends_what_the_store_has_and_an_end_waits_for_it() {
+    async fn a_start_sends_the_unfinished_deliveries_of_the_store() {
         let receiver = Receiver::start(&["HTTP/1.1 204 No Content\r\n\r\n"]).await;
         let folder = tempfile::tempdir().unwrap();
         let (webhooks, names) = webhooks(&receiver, folder.path(), 20).await;
-        let (store, ends) = (webhooks.store.clone(), webhooks.ends());
+        let store = webhooks.store.clone();
         let running = webhooks.start(Arc::new(Cancelled));
         for of in &names {
-            while !store.exists(&of.over(0)).await.unwrap() {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
+            until(async || store.exists(&of.over(0)).await.unwrap()).await;
         }
         assert_eq!(receiver.requests().len(), names.len());
         running.end(Duration::from_secs(20)).await;
-        drop(ends);
     }
 
     #[tokio::test]
@@ -317,9 +325,7 @@ mod tests {
         let (webhooks, names) = webhooks(&receiver, folder.path(), 20).await;
         let store = webhooks.store.clone();
         let running = webhooks.start(Arc::new(Cancelled));
-        while receiver.requests().len() < MAX_SENDING_PER_TENANT {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        until(async || receiver.requests().len() >= MAX_SENDING_PER_TENANT).await;
         let began = std::time::Instant::now();
         running.end(Duration::from_millis(50)).await;
         assert!(began.elapsed() < Duration::from_secs(10));

@@ -41,13 +41,7 @@ pub fn auth(text: &str) -> Result<AuthSettings, String> {
         auth: AuthSettings,
     }
     let Document { auth } = read(text)?;
-    match auth.faults() {
-        faults if faults.is_empty() => Ok(auth),
-        faults => {
-            let named = |(setting, message)| (format!("auth.{setting}"), message);
-            Err(sentence(faults.into_iter().map(named).collect()))
-        }
-    }
+    checked("auth", auth.faults(), auth)
 }
 
 /// The key sets that `[[auth.issuers]]` names as files: the issuer's name, and the file.
@@ -122,12 +116,7 @@ pub fn webhooks(text: &str) -> Result<WebhooksSettings, String> {
         webhooks: WebhooksSettings,
     }
     let Document { webhooks } = read(text)?;
-    let faults = webhooks.faults();
-    if faults.is_empty() {
-        return Ok(webhooks);
-    }
-    let named = |(setting, message)| (format!("webhooks.{setting}"), message);
-    Err(sentence(faults.into_iter().map(named).collect()))
+    checked("webhooks", webhooks.faults(), webhooks)
 }
 
 /// Reads `[validation]`; the error is a sentence for the operator.
@@ -261,15 +250,15 @@ fn read<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, String> {
     })
 }
 
-fn checked<T>(
+fn checked<T, N: std::fmt::Display>(
     section: &str,
-    faults: Vec<(&'static str, String)>,
+    faults: Vec<(N, String)>,
     settings: T,
 ) -> Result<T, String> {
     if faults.is_empty() {
         return Ok(settings);
     }
-    let named = |(setting, message)| (format!("{section}.{setting}"), message);
+    let named = |(setting, message): (N, String)| (format!("{section}.{setting}"), message);
     Err(sentence(faults.into_iter().map(named).collect()))
 }
 

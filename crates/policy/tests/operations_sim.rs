@@ -12,10 +12,9 @@ use penstock_policy::operations::words::{
 };
 use penstock_policy::operations::{Acceptance, Candidates, Operations, OperationsSettings};
 use penstock_testkit::sim::Entry;
-use penstock_testkit::{Faults, Random, Sim};
+use penstock_testkit::{Faults, Random, Sim, for_seeds};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
 /// Schedules of a plain run: seconds without optimization.
@@ -616,22 +615,9 @@ fn owner(tenant: &str) -> String {
 
 #[test]
 fn an_operation_ends_exactly_once_whatever_fails() {
-    let number = |name| {
-        std::env::var(name)
-            .ok()
-            .map(|value: String| value.parse::<u64>().expect("a number"))
-    };
     let mut totals = Totals::default();
-    if let Some(seed) = number("OPERATIONS_SEED") {
-        return schedule(seed, &mut totals);
-    }
-    let first = number("OPERATIONS_FIRST").unwrap_or(0);
-    for seed in first..first + number("OPERATIONS_SCHEDULES").unwrap_or(SCHEDULES) {
-        let ran = catch_unwind(AssertUnwindSafe(|| schedule(seed, &mut totals)));
-        if let Err(panic) = ran {
-            eprintln!("the schedule that failed: OPERATIONS_SEED={seed}");
-            resume_unwind(panic);
-        }
+    if !for_seeds("OPERATIONS", SCHEDULES, |seed| schedule(seed, &mut totals)) {
+        return;
     }
     println!("{totals:?}");
     assert!(

@@ -10,10 +10,9 @@ use penstock_policy::quota::limits::{Algorithm, Unit};
 use penstock_policy::quota::swap::SwapCheck;
 use penstock_policy::quota::{Cost, Limit, Quota, QuotaDocument, RefusalKind, StoreAccess};
 use penstock_testkit::sim::Entry;
-use penstock_testkit::{Faults, Random, Sim};
+use penstock_testkit::{Faults, Random, Sim, for_seeds};
 use quota_common::*;
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Instant;
 
 /// Schedules of a plain run: seconds in release.
@@ -460,30 +459,12 @@ fn schedule(seed: u64, totals: &mut Totals) {
     assert!(*done.borrow());
 }
 
-/// Runs a schedule for each seed, and names the seed that fails.
-fn for_seeds(count: u64, mut run: impl FnMut(u64)) {
-    let number = |name| {
-        std::env::var(name)
-            .ok()
-            .map(|v: String| v.parse::<u64>().unwrap())
-    };
-    if let Some(seed) = number("QUOTA_SEED") {
-        return run(seed);
-    }
-    for seed in 0..number("QUOTA_SCHEDULES").unwrap_or(count) {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(seed))) {
-            eprintln!("the schedule that failed: QUOTA_SEED={seed}");
-            resume_unwind(panic);
-        }
-    }
-}
-
 #[test]
 fn what_is_promised_holds_whatever_fails() {
     let began = Instant::now();
     let mut totals = Totals::default();
     let mut schedules = 0;
-    for_seeds(SCHEDULES, |seed| {
+    for_seeds("QUOTA", SCHEDULES, |seed| {
         schedule(seed, &mut totals);
         schedules += 1;
     });
@@ -503,7 +484,7 @@ fn what_is_promised_holds_whatever_fails() {
 fn a_lying_store_is_never_trusted() {
     let text = "[[limits]]\nname = \"t\"\nalgorithm = \"token-bucket\"\nlimit = 5\nwindow_s = 60";
     let mut trusted = 0;
-    for_seeds(2_000, |seed| {
+    for_seeds("QUOTA", 2_000, |seed| {
         let faults = Faults {
             lost_request: 20,
             lost_reply: 20,

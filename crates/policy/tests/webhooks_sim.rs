@@ -13,10 +13,9 @@ use penstock_policy::webhooks::entries::{self, Candidates, Names};
 use penstock_policy::webhooks::step::{Claim, EventOf, Facts, Step, Taken, decide, lose};
 use penstock_policy::webhooks::target::Target;
 use penstock_policy::webhooks::{TenantWebhooks, WebhooksSettings};
-use penstock_testkit::{Faults, Random, Sim};
+use penstock_testkit::{Faults, Random, Sim, for_seeds};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
 /// Schedules of a plain run: seconds without optimization.
@@ -401,12 +400,9 @@ impl Party {
         if counts {
             let mut marks = Vec::new();
             marks.extend(mark.map(|mark| (mark, b"1".to_vec())));
-            let is_over = record.state.is_over();
-            if is_over {
-                marks.push((names.over(record.generation), b"1".to_vec()));
-            }
-            if is_over {
+            if record.state.is_over() {
                 kv.delete(&names.payload()).await?;
+                marks.push((names.over(record.generation), b"1".to_vec()));
             }
             kv.set_many(&marks).await?;
         }
@@ -493,15 +489,11 @@ impl Party {
             }
             DeliveryState::Skipped => {
                 assert!(!self.plan.webhooks.tenants[0].events.is_empty());
-                assert!(seen_nothing(&record), "{record:?}");
+                assert!(record.attempts.is_empty(), "{record:?}");
                 totals.skipped += 1;
             }
         }
     }
-}
-
-fn seen_nothing(record: &Delivery) -> bool {
-    record.attempts.is_empty()
 }
 
 fn schedule(seed: u64, totals: &mut Totals) {
@@ -553,22 +545,9 @@ fn schedule(seed: u64, totals: &mut Totals) {
 
 #[test]
 fn every_end_is_announced_at_least_once_or_its_record_says_why_not() {
-    let number = |name| {
-        std::env::var(name)
-            .ok()
-            .map(|value: String| value.parse::<u64>().expect("a number"))
-    };
     let mut totals = Totals::default();
-    if let Some(seed) = number("WEBHOOKS_SEED") {
-        return schedule(seed, &mut totals);
-    }
-    let first = number("WEBHOOKS_FIRST").unwrap_or(0);
-    for seed in first..first + number("WEBHOOKS_SCHEDULES").unwrap_or(SCHEDULES) {
-        let ran = catch_unwind(AssertUnwindSafe(|| schedule(seed, &mut totals)));
-        if let Err(panic) = ran {
-            eprintln!("the schedule that failed: WEBHOOKS_SEED={seed}");
-            resume_unwind(panic);
-        }
+    if !for_seeds("WEBHOOKS", SCHEDULES, |seed| schedule(seed, &mut totals)) {
+        return;
     }
     println!("{totals:?}");
     let Totals {

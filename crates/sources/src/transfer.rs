@@ -1,6 +1,5 @@
 //! The request for one file, and the meaning of a response for the part of it that is there.
 
-use crate::retry::LONGEST_ASKED;
 use std::time::{Duration, SystemTime};
 
 /// The part of a file that was downloaded before.
@@ -123,10 +122,7 @@ fn content_range(text: &str) -> Option<(u64, Option<u64>)> {
 /// The wait that Retry-After asks for: seconds, or the time until a date.
 pub fn wait(text: &str, now: SystemTime) -> Option<Duration> {
     if let Ok(seconds) = text.trim().parse::<u64>() {
-        // Beyond the longest wait, the number no longer matters, and adding to it must not overflow.
-        return Some(Duration::from_secs(
-            seconds.min(LONGEST_ASKED.as_secs() + 1),
-        ));
+        return Some(Duration::from_secs(seconds));
     }
     let at = httpdate::parse_http_date(text.trim()).ok()?;
     Some(at.duration_since(now).unwrap_or_default())
@@ -217,9 +213,11 @@ mod tests {
         }
         for (text, after) in [
             ("7", secs(7)),
-            ("99999999999999", secs(121)),
+            ("99999999999999", secs(99_999_999_999_999)),
             ("Thu, 01 Jan 1970 00:00:09 GMT", secs(9)),
             ("soon", None),
+            ("-1", None),
+            ("", None),
         ] {
             assert_eq!(wait(text, SystemTime::UNIX_EPOCH), after, "{text}");
         }

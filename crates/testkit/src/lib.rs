@@ -37,4 +37,4 @@ pub use faulty_kv::FaultyStore;
 pub use kv::MemoryKv;
 pub use ports::{InMemory, LIMITS};
 pub use redis_server::RedisServer;
-pub use sim::{Faults, Random, Sim, SimKv};
+pub use sim::{Faults, Random, Sim, SimKv, for_seeds};

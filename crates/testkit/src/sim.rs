@@ -10,6 +10,7 @@ use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -42,6 +43,28 @@ impl Random {
     pub fn permille(&mut self, chance: u64) -> bool {
         self.below(1000) < chance
     }
+}
+
+/// Runs a schedule for each seed, and names the seed that fails. The environment decides the seeds: `<prefix>_SEED` is the only
+/// one; `<prefix>_FIRST` is the first one, and `<prefix>_SCHEDULES` is their number in place of `count`. Returns whether they
+/// were several, so that they should have seen everything.
+pub fn for_seeds(prefix: &str, count: u64, mut run: impl FnMut(u64)) -> bool {
+    let number = |name: &str| {
+        let value = std::env::var(format!("{prefix}_{name}")).ok()?;
+        Some(value.parse::<u64>().expect("a number"))
+    };
+    if let Some(seed) = number("SEED") {
+        run(seed);
+        return false;
+    }
+    let first = number("FIRST").unwrap_or(0);
+    for seed in first..first + number("SCHEDULES").unwrap_or(count) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(seed))) {
+            eprintln!("the schedule that failed: {prefix}_SEED={seed}");
+            resume_unwind(panic);
+        }
+    }
+    true
 }
 
 /// Rates of faults, each in thousandths of the operations.

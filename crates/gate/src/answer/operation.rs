@@ -105,7 +105,7 @@ pub(crate) struct OperationWebhookAttempt<'a> {
     /// The status of the receiver's answer, if there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<u16>,
-    /// What went wrong, if it did.
+    /// The error, if the attempt failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
 }

@@ -208,7 +208,7 @@ impl<P: Ports> Asked<'_, P> {
         exchange: &mut Exchange<'_>,
         target: &OperationTarget,
     ) -> Result<Response, Problem> {
-        let found = self.find(target, false)?;
+        let mut found = self.find(target, true)?;
         if self.policies.webhook_key.is_none() {
             return Err(Problem::new(
                 Code::FailedPrecondition,
@@ -218,16 +218,12 @@ impl<P: Ports> Asked<'_, P> {
         let announced = (self.service()?)
             .announce_again(&found.id, &self.caller.tenant, self.now_ms)
             .map_err(Refusal::problem)?;
-        let operation = announced.ok_or_else(|| unknown(&target.id))?;
+        found.webhook = announced.ok_or_else(|| unknown(&target.id))?.webhook;
         exchange.headers.host_note = Some(Note {
             announce: true,
-            ..Note::about(&operation.id)
+            ..Note::about(&found.id)
         });
-        let operation = match operation.state {
-            OperationState::Succeeded => self.find(target, true)?,
-            _ => operation,
-        };
-        Ok(described(&operation, None, &target.form))
+        Ok(described(&found, None, &target.form))
     }
 
     fn delete(&self, target: &OperationTarget) -> Result<Response, Problem> {

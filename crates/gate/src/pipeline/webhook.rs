@@ -12,19 +12,17 @@ pub(super) fn decide<P: Ports>(
 ) -> Result<Option<Target>, Problem> {
     let policies = call.policies;
     let asked = asked(call)?;
-    if asked.is_none() && (!deferred || !policies.webhooks.is_on()) {
+    // Without a host that sends webhooks, the wish for one would be stored in vain.
+    let is_sent = policies.webhook_key.is_some();
+    if asked.is_none() && !(deferred && is_sent) {
         return Ok(None);
     }
     let refused = |message: String| Problem::new(Code::WebhookRefused, message);
-    if policies.webhook_key.is_none() {
-        // Without a host that sends them, the wish for one would be stored in vain.
-        return match asked {
-            None => Ok(None),
-            Some(_) => Err(refused(format!(
-                "this server sends no webhooks; leave the header `{HEADER}` out and read the operation instead, or ask the \
-                 operator ([[webhooks.tenants]])"
-            ))),
-        };
+    if !is_sent {
+        return Err(refused(format!(
+            "this server sends no webhooks; leave the header `{HEADER}` out and read the operation instead, or ask the operator \
+             ([[webhooks.tenants]])"
+        )));
     }
     if !deferred {
         return Err(refused(format!(

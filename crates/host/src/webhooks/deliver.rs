@@ -15,10 +15,9 @@ use penstock_policy::webhooks::target::Target;
 use penstock_server::{Server, unix_ms};
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 /// Time before another look at a delivery after the store failed, in milliseconds.
 const RETRY_MS: u64 = 5_000;
@@ -55,7 +54,7 @@ struct Writes {
     record: (String, Option<Vec<u8>>, Vec<u8>),
     /// The marks that follow.
     entries: Vec<(String, Vec<u8>)>,
-    /// Entries that are removed before.
+    /// An entry that is removed before the record is written.
     removed: Option<String>,
     /// When the delivery is looked at again; `None` if it is over.
     due_ms: Option<u64>,
@@ -73,6 +72,8 @@ pub(super) struct Parts<E> {
     pub told: Arc<Told>,
     /// The number of instances of the components.
     pub instances: u32,
+    /// Whether the host stops.
+    pub stop: watch::Receiver<bool>,
 }
 
 /// Makes deliveries.
@@ -84,7 +85,6 @@ pub(super) struct Deliverer<E> {
     /// The writes that the store has not taken.
     unwritten: Mutex<HashMap<OperationId, Writes>>,
     lost_after_ms: u64,
-    stopping: AtomicBool,
 }
 
 impl<E: Events> Deliverer<E> {
@@ -97,18 +97,12 @@ impl<E: Events> Deliverer<E> {
         };
         let asking = (parts.instances / ASKING_SHARE).clamp(1, MAX_ASKING);
         Self {
-            stopping: AtomicBool::new(false),
             parts,
             asking: Semaphore::new(asking as usize),
             taken: Mutex::default(),
             unwritten: Mutex::default(),
             lost_after_ms,
         }
-    }
-
-    /// Claims no further attempt from now on.
-    pub(super) fn stop(&self) {
-        self.stopping.store(true, Ordering::Relaxed);
     }
 
     /// Looks at a delivery, and makes an attempt if one is due. Returns when to look at it again; `None` for never.
@@ -130,7 +124,7 @@ impl<E: Events> Deliverer<E> {
     }
 
     async fn advance(&self, id: &OperationId) -> Result<Option<u64>, StoreError> {
-        let unwritten = lock(&self.unwritten).get(id).cloned();
+        let unwritten = lock(&self.unwritten).remove(id);
         if let Some(writes) = unwritten {
             return self.write(id, writes).await;
         }
@@ -168,7 +162,7 @@ impl<E: Events> Deliverer<E> {
                     facts.payload = Some(self.keep(&names, payload).await?);
                 }
                 // Stopped attempts would be lost.
-                Step::Claim(_) if self.stopping.load(Ordering::Relaxed) => {
+                Step::Claim(_) if *self.parts.stop.borrow() => {
                     return Ok(Some(facts.now_ms));
                 }
                 Step::Claim(attempt) => facts.claim = self.claim(id, &names, attempt).await?,
@@ -342,8 +336,8 @@ impl<E: Events> Deliverer<E> {
             Swap::Differs(found) => found.as_deref() == Some(record),
         };
         if counts && writes.due_ms.is_none() {
-            // It contains the result. A caller that asks for the message again has it written anew. The mark comes last: with
-            // it, nobody looks again.
+            // The payload contains the result, so it does not stay. If a caller asks for the message again, it is written anew.
+            // The mark comes last: no host looks at a marked delivery again.
             self.parts.store.delete(&Names::of(id).payload()).await?;
         }
         if counts {
@@ -471,6 +465,7 @@ mod tests {
                 sender,
                 told,
                 instances: 64,
+                stop: watch::channel(false).1,
             });
             Self {
                 receiver,

@@ -48,7 +48,6 @@ impl Intake {
 
     /// Takes the ends as they come, until the store must be listed again.
     async fn follow(&self, ends: &mut EndsReceiver, pause: &mut Duration) {
-        let mut has_missed = false;
         let mut look = Instant::now() + *pause;
         loop {
             tokio::select! {
@@ -58,8 +57,8 @@ impl Intake {
                     None => std::future::pending().await,
                 },
                 () = sleep_until(look) => {
-                    let has_refused = self.queue.lock().take_refused();
-                    if has_missed || has_refused {
+                    // Both marks are cleared.
+                    if ends.missed() | self.queue.lock().take_refused() {
                         *pause = (*pause * 2).min(LONGEST_PAUSE);
                         return;
                     }
@@ -67,7 +66,6 @@ impl Intake {
                     look = Instant::now() + *pause;
                 }
             }
-            has_missed |= ends.missed();
         }
     }
 

@@ -82,7 +82,7 @@ impl Queue {
         if self.places.contains_key(id) {
             return;
         }
-        if !self.has_room(tenant, due_ms) {
+        if !self.make_room(tenant, due_ms) {
             self.has_refused = true;
             return;
         }
@@ -154,8 +154,9 @@ impl Queue {
         std::mem::take(&mut self.has_refused)
     }
 
-    /// Whether there is room for a delivery. A delivery of the same tenant that is due later may make room.
-    fn has_room(&mut self, tenant: &str, due_ms: u64) -> bool {
+    /// Makes room for a delivery, if necessary by removing the tenant's delivery that is due last, and later than this one. Returns
+    /// whether there is room.
+    fn make_room(&mut self, tenant: &str, due_ms: u64) -> bool {
         let free = self.capacity.saturating_sub(self.places.len());
         let Some(tenant) = self.tenants.get(tenant) else {
             return free > 0;

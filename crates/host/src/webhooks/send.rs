@@ -10,6 +10,7 @@ use http_body_util::{BodyExt, Full};
 use penstock_policy::webhooks::address::is_public;
 use penstock_policy::webhooks::delivery::{MAX_ANSWER_BYTES, Outcome};
 use penstock_policy::webhooks::target::Url;
+use penstock_sources::transfer;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -90,7 +91,9 @@ impl Sender {
         let status = answer.response.status().as_u16();
         let asked = answer.response.headers().get(RETRY_AFTER);
         let asked = asked.and_then(|value| value.to_str().ok());
-        let retry_after_ms = asked.and_then(|asked| wait_ms(asked, SystemTime::now()));
+        let asked = asked.and_then(|asked| transfer::wait(asked, SystemTime::now()));
+        let retry_after_ms =
+            asked.map(|asked| u64::try_from(asked.as_millis()).unwrap_or(u64::MAX));
         // The status decides. The rest is read only because some servers take a reset for a failure of their own.
         let until = deadline.min(Instant::now() + COURTESY);
         let _ = timeout_at(until, ignore_body(answer)).await;
@@ -175,15 +178,14 @@ async fn addresses(url: &Url) -> Result<Vec<SocketAddr>, String> {
     let (mut usable, refused): (Vec<SocketAddr>, Vec<SocketAddr>) =
         found.partition(|address| url.allowed || is_public(address.ip()));
     usable.truncate(MAX_ADDRESSES);
-    match (usable.is_empty(), refused.first()) {
-        (false, _) => Ok(usable),
-        (true, Some(address)) => {
-            // The caller reads the reason, and the addresses of internal names are none of its business.
-            tracing::debug!("webhooks: {} leads to {}", url.host, address.ip());
-            Err(NOT_PUBLIC.to_owned())
-        }
-        (true, None) => Err("its host has no address".to_owned()),
+    if usable.is_empty()
+        && let Some(address) = refused.first()
+    {
+        // The caller reads the reason, and the addresses of internal names are none of its business.
+        tracing::debug!("webhooks: {} leads to {}", url.host, address.ip());
+        return Err(NOT_PUBLIC.to_owned());
     }
+    Ok(usable)
 }
 
 /// Connects to the first address that answers.
@@ -200,17 +202,6 @@ async fn connect(addresses: &[SocketAddr], deadline: Instant) -> Result<TcpStrea
         };
     }
     Err(reason)
-}
-
-/// The wait that `Retry-After` asks for, in milliseconds: seconds, or the time until a date.
-fn wait_ms(asked: &str, now: SystemTime) -> Option<u64> {
-    let asked = asked.trim();
-    if let Ok(seconds) = asked.parse::<u64>() {
-        return Some(seconds.saturating_mul(1_000));
-    }
-    let at = httpdate::parse_http_date(asked).ok()?;
-    let wait = at.duration_since(now).unwrap_or_default();
-    Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Reads the body of an answer, up to a bound.
@@ -391,22 +382,5 @@ mod tests {
         let without = sender(&allow, Some(ca_file), PATIENCE);
         let outcome = post(&without, &format!("https://localhost:{port}/")).await;
         refused(outcome, "cannot read its certificate authorities");
-    }
-
-    #[test]
-    fn a_receiver_asks_for_a_wait_by_seconds_or_by_a_date() {
-        let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
-        for (asked, expected) in [
-            ("120", Some(120_000)),
-            (" 5 ", Some(5_000)),
-            ("18446744073709551615", Some(u64::MAX)),
-            ("Sun, 06 Nov 1994 08:50:37 GMT", Some(60_000)),
-            ("Sun, 06 Nov 1994 08:00:00 GMT", Some(0)),
-            ("soon", None),
-            ("-1", None),
-            ("", None),
-        ] {
-            assert_eq!(wait_ms(asked, now), expected, "{asked}");
-        }
     }
 }

@@ -330,37 +330,23 @@ impl Core {
 
 #[cfg(test)]
 mod tests {
-    use super::super::plan::{Action, Usage};
+    use super::super::perform::example::{self, CONTRACT};
     use super::*;
-    use crate::backend::Backends;
 
     #[tokio::test]
     async fn a_contract_is_corrected_once_and_only_if_it_is_still_the_one_of_the_load() {
-        const CONTRACT: &str = "description = \"For a test\"\n[[inputs]]\nname = \"a\"\ndatatype = \"FP32\"\nshape = [\"N\"]\n\
-                                [[outputs]]\nname = \"b\"\ndatatype = \"FP32\"\nshape = [\"N\"]\n";
-        let folder = tempfile::tempdir().unwrap();
-        let model = folder.path().join("m");
-        std::fs::create_dir_all(model.join("1")).unwrap();
-        std::fs::write(model.join(layout::CONTRACT_FILE), CONTRACT).unwrap();
-        std::fs::write(model.join("1/model.onnx"), b"not a graph").unwrap();
-        let root = folder.path().to_owned();
-        let core = Core::open(root, Backends::builtin(), Settings::default()).expect("opens");
-        let plan = core.lock().book.plan(0, |_, _| Usage::default());
-        let job = plan.actions.iter().find_map(|action| match action {
-            Action::Start { job, .. } => Some(*job),
-            Action::Evict { .. } => None,
-        });
+        let (folder, core, job) = example::opened();
         let start = Start {
             name: "m".into(),
             version: 1,
-            job: job.expect("its load is to begin"),
+            job,
             contract: None,
             derived_from: Some(1),
         };
         let text = CONTRACT.replace("[\"N\"]", "[\"N\", 3]");
         let other = Contract::parse(&text).unwrap();
         // The files are not read for a correction.
-        std::fs::remove_dir_all(&model).unwrap();
+        std::fs::remove_dir_all(folder.path().join("m")).unwrap();
         assert!(core.correct(&start, other.clone(), text.as_str().into()));
         let in_force = || core.lock().contract("m");
         assert_eq!(in_force().as_deref(), Some(&other));

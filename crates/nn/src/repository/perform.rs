@@ -847,34 +847,42 @@ impl Inner {
 /// The reason of an eviction.
 pub(super) const OVER_BUDGET: &str = "over the memory budget; the next call loads it again";
 
+/// A repository for tests.
 #[cfg(test)]
-mod tests {
+pub(super) mod example {
     use super::super::plan::Usage;
     use super::*;
     use crate::layout;
 
-    /// A waiting caller may read the book between the end of a load and the next round.
-    #[tokio::test]
-    async fn what_came_of_a_load_is_shown_as_soon_as_it_is_in_the_book() {
-        const CONTRACT: &str = "description = \"For a test\"\n[[inputs]]\nname = \"a\"\ndatatype = \"FP32\"\nshape = [\"N\"]\n\
+    pub const CONTRACT: &str = "description = \"For a test\"\n[[inputs]]\nname = \"a\"\ndatatype = \"FP32\"\nshape = [\"N\"]\n\
                                 [[outputs]]\nname = \"b\"\ndatatype = \"FP32\"\nshape = [\"N\"]\n";
+
+    /// Opens a folder with the model `m`. The load of its version 1 is to begin.
+    pub fn opened() -> (tempfile::TempDir, Arc<Core>, Job) {
         let folder = tempfile::tempdir().unwrap();
         let model = folder.path().join("m");
         std::fs::create_dir_all(model.join("1")).unwrap();
         std::fs::write(model.join(layout::CONTRACT_FILE), CONTRACT).unwrap();
         std::fs::write(model.join("1/model.onnx"), b"not a graph").unwrap();
-        let core = Core::open(
-            folder.path().to_owned(),
-            Backends::builtin(),
-            Settings::default(),
-        )
-        .expect("opens");
+        let root = folder.path().to_owned();
+        let core = Core::open(root, Backends::builtin(), Settings::default()).expect("opens");
         let plan = core.lock().book.plan(0, |_, _| Usage::default());
         let job = plan.actions.iter().find_map(|action| match action {
             Action::Start { job, .. } => Some(*job),
             Action::Evict { .. } => None,
         });
-        let job = job.expect("its load is to begin");
+        (folder, core, job.expect("its load is to begin"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A waiting caller may read the book between the end of a load and the next round.
+    #[tokio::test]
+    async fn what_came_of_a_load_is_shown_as_soon_as_it_is_in_the_book() {
+        let (_folder, core, job) = example::opened();
         let now = || core.lock().cell("m", 1).expect("it is known").now();
         assert!(matches!(now(), Now::Waiting));
         core.finish(core.lock(), "m", 1, job, Err("no graph".into()));

@@ -32,7 +32,7 @@ impl Operations {
         };
         if operation.webhook.is_none() {
             return Ok(Some(Announced::NotNow(
-                "nobody is told of the end of this operation: neither its call nor the operator named a webhook",
+                "this operation has no webhook: neither its call nor the operator named a webhook",
             )));
         }
         if !operation.state.is_final() {
@@ -56,8 +56,8 @@ impl Operations {
                 )));
             }
             let again = delivery.again(now_ms);
-            // By this mark, a host that starts finds the delivery, whatever marks earlier generations have. It comes first, so
-            // that an instance that dies here leaves no record that nobody finds.
+            // By this mark, a host that starts finds the delivery, whatever marks earlier generations have. The mark comes first. An
+            // instance that dies here then leaves no record that hosts cannot find.
             kv.set(&names.again(again.generation), b"1").await?;
             if kv.swap(handle, &again.encode()).await? {
                 if let Some(webhook) = &mut operation.webhook {

@@ -9,10 +9,10 @@ pub const NAMES: &str = "o/";
 pub const HEAD_SUFFIX: &str = "/h";
 
 /// Width of a period in milliseconds: an hour, whatever the time to live, so that a change of that setting changes no names.
-pub(super) const PERIOD_MS: u64 = 3_600_000;
+pub(crate) const PERIOD_MS: u64 = 3_600_000;
 
 /// The period of a time.
-pub(super) fn period(unix_ms: u64) -> u64 {
+pub(crate) fn period(unix_ms: u64) -> u64 {
     unix_ms / PERIOD_MS
 }
 

@@ -56,6 +56,7 @@ pub mod words;
 
 pub use announce_again::Announced;
 pub use entries::{Candidates, HEAD_SUFFIX, NAMES, head_name};
+pub(crate) use entries::{PERIOD_MS, period};
 pub use record::Accepted;
 pub use settings::OperationsSettings;
 pub use store::{Acceptance, Cancelled, Operations};

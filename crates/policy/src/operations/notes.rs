@@ -29,8 +29,8 @@ pub struct Note {
     /// The host's order after the wait.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub then: Option<Order>,
-    /// When to look at it again, in milliseconds since the Unix epoch. The answer to an order without it says that the operation
-    /// has ended.
+    /// When to look at it again, in milliseconds since the Unix epoch. Without it, the answer to
+    /// [`Order::Run`] or [`Order::Abandon`] says that the operation has ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub again_ms: Option<u64>,
     /// Whether a worker goes on with its run.

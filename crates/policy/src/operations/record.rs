@@ -49,7 +49,7 @@ pub struct Accepted {
     pub created_ms: u64,
     /// Its number among those of its owner and hour.
     pub number: u64,
-    /// Whether somebody is told of its end.
+    /// Whether its end is announced.
     #[serde(default)]
     pub webhook: bool,
 }

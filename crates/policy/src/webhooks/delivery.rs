@@ -123,7 +123,7 @@ pub struct Attempt {
     /// The status of the answer, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// What went wrong, if it did.
+    /// The error, if the attempt failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
@@ -167,15 +167,6 @@ impl Delivery {
     pub fn due(now_ms: u64) -> Self {
         Self {
             next_ms: now_ms,
-            ..Self::default()
-        }
-    }
-
-    /// A delivery that is over without an attempt.
-    pub fn over(state: DeliveryState, note: impl Into<String>) -> Self {
-        Self {
-            state,
-            note: Some(note.into()),
             ..Self::default()
         }
     }

@@ -1,13 +1,11 @@
 //! The names of the entries of deliveries, and the search for unfinished ones in a listing of names.
 
+use crate::operations::period;
 use penstock_core::OperationId;
 use std::collections::HashMap;
 
 /// The beginning of all names of deliveries.
 pub const NAMES: &str = "w/";
-
-/// Width of a period in milliseconds: an hour, as for operations.
-pub(crate) const PERIOD_MS: u64 = 3_600_000;
 
 /// The names of the entries of one delivery.
 #[derive(Clone, Debug)]
@@ -16,7 +14,7 @@ pub struct Names(String);
 impl Names {
     /// The names for an operation.
     pub fn of(id: &OperationId) -> Self {
-        let period = id.unix_ms() / PERIOD_MS;
+        let period = period(id.unix_ms());
         Self(format!("{NAMES}{period}/{}/", id.short()))
     }
 
@@ -40,7 +38,7 @@ impl Names {
         format!("{}z{generation}", self.0)
     }
 
-    /// The mark that the message was asked for again, for the so many-th time.
+    /// The mark of the request with this number to send the message again.
     pub fn again(&self, generation: u32) -> String {
         format!("{}g{generation}", self.0)
     }

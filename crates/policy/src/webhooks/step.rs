@@ -5,13 +5,14 @@ use super::delivery::{Delivery, DeliveryState, EventKind, Outcome};
 use super::entries;
 use super::target::Target;
 use super::{TenantWebhooks, WebhooksSettings};
+use crate::operations::PERIOD_MS;
 
 /// Time after which the components are asked again for an event that they could not give, in milliseconds.
 const ASK_AGAIN_MS: u64 = 30_000;
 
 /// Time after the one in its id after which the call of an operation is stored, or never will be: ids of keyed calls carry the
 /// beginning of an hour, and are used until its end.
-const STORED_MS: u64 = 2 * 3_600_000;
+const STORED_MS: u64 = 2 * PERIOD_MS;
 
 /// Time before another look at an operation that may be about to be stored, in milliseconds. It doubles.
 const LOOK_AGAIN_MS: u64 = 60_000;
