@@ -152,7 +152,7 @@ impl<'a, P: Ports> Runner<'a, P> {
             timeout_us: options.timeout_us,
         };
         let cache = (self.call.ports, &self.call.policies.results);
-        let keep = match self.cache.look(cache, &question)? {
+        let keep = match self.cache.look_up(cache, &question)? {
             CacheOutcome::Found(outputs) => {
                 return Ok(Computed {
                     outputs,

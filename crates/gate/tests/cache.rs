@@ -207,7 +207,7 @@ fn tenants_share_no_results_unless_the_operator_says_so() {
                 lease_ms: 2_000,
             };
             matches!(
-                ports.open_cache().look(&at, 0, None, ports.unix_ms()),
+                ports.open_cache().look_up(&at, 0, None, ports.unix_ms()),
                 Ok(Lookup::Hit(..))
             )
         };
@@ -400,7 +400,7 @@ fn another_runs(ports: &InMemory) -> impl Fn(&InMemory, &[Tensor]) + 'static {
     }
     let looked = ports
         .open_cache()
-        .look(&at(&digest), 0, None, ports.unix_ms());
+        .look_up(&at(&digest), 0, None, ports.unix_ms());
     let Ok(Lookup::Run(ticket)) = looked else {
         panic!("{looked:?}")
     };

@@ -72,12 +72,12 @@ mod component {
     }
 
     impl wit::GuestPolicy for KvAuth<WitKv> {
-        fn open(text: String, surroundings: wit::Surroundings) -> Result<wit::Policy, String> {
-            let surroundings = Environment {
-                key_sets: surroundings.key_sets,
-                public: surroundings.public,
+        fn open(text: String, environment: wit::Environment) -> Result<wit::Policy, String> {
+            let environment = Environment {
+                key_sets: environment.key_sets,
+                public: environment.public,
             };
-            Self::open(&text, surroundings, WitKv::new(&[DEFAULT]), variable).map(wit::Policy::new)
+            Self::open(&text, environment, WitKv::new(&[DEFAULT]), variable).map(wit::Policy::new)
         }
 
         fn admit(

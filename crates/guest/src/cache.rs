@@ -50,22 +50,22 @@ mod component {
     }
 
     impl wit::Guest for Component {
-        fn look(
+        fn look_up(
             at: wit::Address,
             since_ms: u64,
             waiting_since_ms: Option<u64>,
             now_ms: u64,
-        ) -> Result<wit::Looked, String> {
-            let looked =
-                CACHE.with(|cache| cache.look(&address(&at), since_ms, waiting_since_ms, now_ms));
+        ) -> Result<wit::Lookup, String> {
+            let looked = CACHE
+                .with(|cache| cache.look_up(&address(&at), since_ms, waiting_since_ms, now_ms));
             Ok(match looked? {
-                Lookup::Hit(kept) => wit::Looked::Hit(wit::Kept {
+                Lookup::Hit(kept) => wit::Lookup::Hit(wit::Kept {
                     value: bulk_to_wit(&kept.value),
                     kept_ms: kept.kept_ms,
                 }),
-                Lookup::Run(ticket) => wit::Looked::Run(ticket),
-                Lookup::Wait => wit::Looked::Wait,
-                Lookup::Bypass => wit::Looked::Bypass,
+                Lookup::Run(ticket) => wit::Lookup::Run(ticket),
+                Lookup::Wait => wit::Lookup::Wait,
+                Lookup::Bypass => wit::Lookup::Bypass,
             })
         }
 
@@ -105,22 +105,22 @@ mod gate {
     }
 
     impl CacheService for WitCache {
-        fn look(
+        fn look_up(
             &self,
             at: &CacheAddress<'_>,
             since_ms: u64,
             waiting_since_ms: Option<u64>,
             now_ms: u64,
         ) -> Result<Lookup, String> {
-            let looked = wit::look(&address(at), since_ms, waiting_since_ms, now_ms)?;
+            let looked = wit::look_up(&address(at), since_ms, waiting_since_ms, now_ms)?;
             Ok(match looked {
-                wit::Looked::Hit(kept) => Lookup::Hit(StoredResult {
+                wit::Lookup::Hit(kept) => Lookup::Hit(StoredResult {
                     value: bulk_bytes(&kept.value).to_vec(),
                     kept_ms: kept.kept_ms,
                 }),
-                wit::Looked::Run(ticket) => Lookup::Run(ticket),
-                wit::Looked::Wait => Lookup::Wait,
-                wit::Looked::Bypass => Lookup::Bypass,
+                wit::Lookup::Run(ticket) => Lookup::Run(ticket),
+                wit::Lookup::Wait => Lookup::Wait,
+                wit::Lookup::Bypass => Lookup::Bypass,
             })
         }
 

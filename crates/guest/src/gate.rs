@@ -97,7 +97,7 @@ impl Services for WitPorts {
     type Rollouts = crate::models::WitRollouts;
 
     fn open_auth(&self, policy: &str, environment: Environment) -> Result<Self::Auth, String> {
-        let environment = wit_auth::Surroundings {
+        let environment = wit_auth::Environment {
             key_sets: environment.key_sets,
             public: environment.public,
         };
@@ -249,7 +249,7 @@ impl Ports for WitPorts {
         options: InferOptions,
     ) -> Result<Vec<Tensor>, Failure> {
         let inputs = tensors_to_wit(inputs);
-        let options = wit_inference::Terms {
+        let options = wit_inference::RunOptions {
             priority: options.priority,
             timeout_ms: options.timeout_ms,
             joined: options.is_joined,

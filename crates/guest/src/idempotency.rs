@@ -92,7 +92,7 @@ mod component {
             }
         }
 
-        fn look(&self, call: wit::Call, now_ms: u64) -> Result<wit::Looked, wit::Refusal> {
+        fn look_up(&self, call: wit::Call, now_ms: u64) -> Result<wit::Lookup, wit::Refusal> {
             let call = Call {
                 tenant: &call.tenant,
                 method: &call.method,
@@ -100,11 +100,11 @@ mod component {
                 idempotency_keys: call.idempotency_keys.iter().map(Vec::as_slice).collect(),
                 fingerprint: &call.fingerprint,
             };
-            let looked = IdempotencyService::look(self, &call, now_ms).map_err(refusal)?;
+            let looked = IdempotencyService::look_up(self, &call, now_ms).map_err(refusal)?;
             Ok(match looked {
-                Lookup::Free(attempt) => wit::Looked::Free(wit::Attempt::new(attempt)),
-                Lookup::Done(kept) => wit::Looked::Done(answer(kept)),
-                Lookup::Unprotected => wit::Looked::Unprotected,
+                Lookup::Free(attempt) => wit::Lookup::Free(wit::Attempt::new(attempt)),
+                Lookup::Done(kept) => wit::Lookup::Done(answer(kept)),
+                Lookup::Unprotected => wit::Lookup::Unprotected,
             })
         }
     }
@@ -184,7 +184,7 @@ mod gate {
             }
         }
 
-        fn look(
+        fn look_up(
             &self,
             call: &idempotency::Call<'_>,
             now_ms: u64,
@@ -196,10 +196,10 @@ mod gate {
                 idempotency_keys: call.idempotency_keys.iter().map(|k| k.to_vec()).collect(),
                 fingerprint: call.fingerprint.to_owned(),
             };
-            match self.look(&call, now_ms).map_err(idempotency_refusal)? {
-                wit::Looked::Free(attempt) => Ok(idempotency::Lookup::Free(attempt)),
-                wit::Looked::Done(answer) => Ok(idempotency::Lookup::Done(kept(answer))),
-                wit::Looked::Unprotected => Ok(idempotency::Lookup::Unprotected),
+            match self.look_up(&call, now_ms).map_err(idempotency_refusal)? {
+                wit::Lookup::Free(attempt) => Ok(idempotency::Lookup::Free(attempt)),
+                wit::Lookup::Done(answer) => Ok(idempotency::Lookup::Done(kept(answer))),
+                wit::Lookup::Unprotected => Ok(idempotency::Lookup::Unprotected),
             }
         }
     }

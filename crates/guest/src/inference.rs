@@ -59,7 +59,7 @@ mod component {
             version: u64,
             inputs: Vec<tensors::Tensor>,
             outputs: Vec<String>,
-            options: wit::Terms,
+            options: wit::RunOptions,
         ) -> Result<Vec<tensors::Tensor>, wit::Failure> {
             let named = inputs
                 .into_iter()

@@ -85,11 +85,11 @@ mod component {
             rollouts(|rollouts| rollouts.counts(&model, canary, counters))
         }
 
-        fn trip(model: String, canary: u64, why: String) -> Result<bool, wit::Failure> {
+        fn roll_back(model: String, canary: u64, why: String) -> Result<bool, wit::Failure> {
             rollouts(|rollouts| rollouts.roll_back(&model, canary, &why))
         }
 
-        fn tripped(model: String, canary: u64) -> Result<Option<String>, wit::Failure> {
+        fn rolled_back(model: String, canary: u64) -> Result<Option<String>, wit::Failure> {
             rollouts(|rollouts| rollouts.rolled_back(&model, canary))
         }
 
@@ -235,11 +235,11 @@ mod gate {
         }
 
         fn roll_back(&self, model: &str, run: u64, why: &str) -> Result<bool, RolloutFailure> {
-            wit::trip(model, run, why).map_err(rollout_failure)
+            wit::roll_back(model, run, why).map_err(rollout_failure)
         }
 
         fn rolled_back(&self, model: &str, run: u64) -> Result<Option<String>, RolloutFailure> {
-            wit::tripped(model, run).map_err(rollout_failure)
+            wit::rolled_back(model, run).map_err(rollout_failure)
         }
     }
 }

@@ -87,7 +87,8 @@ async fn caller(number: u64, store: Arc<EmbeddedStore>, completed: bool, end: In
         };
         let key = IdempotencyKey::parse(key.as_bytes()).expect("a key");
         let (scope, print) = (Scope::of(&call, &key), Fingerprint::of(&call));
-        let Ok(RecordState::Free(slot)) = policy.look(&kv, &scope, &print, unix_ms()).await else {
+        let Ok(RecordState::Free(slot)) = policy.look_up(&kv, &scope, &print, unix_ms()).await
+        else {
             panic!("a new key is free");
         };
         let random = number

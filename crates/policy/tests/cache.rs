@@ -24,7 +24,7 @@ fn address(places: u32, of: u8) -> Address {
 }
 
 fn look(kv: &MemoryKv, at: &Address, now_ms: u64) -> Lookup {
-    run_ready(at.look(kv, now_ms - TTL_MS, None, now_ms)).expect("the store answers")
+    run_ready(at.look_up(kv, now_ms - TTL_MS, None, now_ms)).expect("the store answers")
 }
 
 fn begin(kv: &MemoryKv, at: &Address, now_ms: u64) -> u64 {
@@ -52,7 +52,7 @@ fn a_result_is_found_until_it_is_too_old_for_who_asks() {
     }
     // Younger than it is: the next flight, of which there is one.
     let later = kept_ms + 10_000;
-    let younger = |waiting| run_ready(at.look(&kv, later - 9_999, waiting, later));
+    let younger = |waiting| run_ready(at.look_up(&kv, later - 9_999, waiting, later));
     assert!(matches!(younger(None), Ok(Lookup::Run(_))));
     assert_eq!(younger(None), Ok(Lookup::Wait));
     // A caller that accepts its age gets it meanwhile.
@@ -104,7 +104,7 @@ fn nobody_waits_for_ever() {
     begin(&kv, &at, NOON_MS);
     let lease_ms = u64::from(LEASE_MS);
     let again =
-        |now_ms| run_ready(at.look(&kv, 0, Some(NOON_MS), now_ms)).expect("the store answers");
+        |now_ms| run_ready(at.look_up(&kv, 0, Some(NOON_MS), now_ms)).expect("the store answers");
     assert_eq!(again(NOON_MS + lease_ms - 1), Lookup::Wait);
     assert!(matches!(again(NOON_MS + lease_ms), Lookup::Run(_)));
     assert_eq!(again(NOON_MS + 2 * lease_ms - 1), Lookup::Wait);
@@ -169,7 +169,7 @@ fn a_store_that_fails_is_said_to_and_a_result_too_large_is_not_kept() {
     assert!(run_ready(at.keep(&kv, NO_TICKET, &large, NOON_MS)).is_err());
     assert_eq!(kv.names(), [] as [&str; 0]);
     kv.set_failing(true);
-    assert!(run_ready(at.look(&kv, 0, None, NOON_MS)).is_err());
+    assert!(run_ready(at.look_up(&kv, 0, None, NOON_MS)).is_err());
     assert!(run_ready(at.keep(&kv, 1, b"x", NOON_MS)).is_err());
     assert!(run_ready(at.release(&kv, 1)).is_err());
 }
@@ -265,7 +265,7 @@ async fn one_call(
     let mut waiting = None;
     loop {
         let now_ms = clock();
-        let looked = at.look(kv, now_ms - TTL_MS, waiting, now_ms).await;
+        let looked = at.look_up(kv, now_ms - TTL_MS, waiting, now_ms).await;
         let waited_ms = sim.now_ms() - began_ms;
         match looked {
             Ok(Lookup::Wait) => {

@@ -151,7 +151,7 @@ fn grant_alone(
     print: &Fingerprint,
     now_ms: u64,
 ) -> Lease {
-    let Ok(RecordState::Free(slot)) = run_ready(policy.look(kv, scope, print, now_ms)) else {
+    let Ok(RecordState::Free(slot)) = run_ready(policy.look_up(kv, scope, print, now_ms)) else {
         panic!("the key is free");
     };
     match run_ready(policy.claim(kv, scope, print, &slot, now_ms, 3)) {
@@ -170,7 +170,7 @@ fn a_new_key_costs_seven_operations_a_replay_two_and_a_key_in_flight_three() {
         let before = kv.operations();
         let lease = grant_alone(&mut policy, &kv, &scope, &print, NOON_MS);
         let granted = kv.operations();
-        let looked = run_ready(policy.look(&kv, &scope, &print, NOON_MS));
+        let looked = run_ready(policy.look_up(&kv, &scope, &print, NOON_MS));
         assert!(matches!(looked, Ok(RecordState::InFlight { .. })));
         assert_eq!(kv.operations() - granted, 3);
         let completing = kv.operations();
@@ -186,7 +186,7 @@ fn a_new_key_costs_seven_operations_a_replay_two_and_a_key_in_flight_three() {
         };
         assert_eq!(cost, 7 + places, "call {n}");
         let completed = kv.operations();
-        let looked = run_ready(policy.look(&kv, &scope, &print, NOON_MS));
+        let looked = run_ready(policy.look_up(&kv, &scope, &print, NOON_MS));
         assert_eq!(looked, Ok(RecordState::Done(kept)));
         assert_eq!(kv.operations() - completed, 2);
     }
@@ -211,7 +211,7 @@ fn an_owner_that_completes_between_the_reads_of_a_look_is_believed() {
             after: Cell::new(after),
             act: &complete,
         };
-        let looked = run_ready(policy.look(&interrupted, &scope, &print, NOON_MS));
+        let looked = run_ready(policy.look_up(&interrupted, &scope, &print, NOON_MS));
         assert_eq!(looked, Ok(RecordState::Done(kept.clone())), "{after}");
     }
 }
@@ -221,7 +221,7 @@ fn a_claim_made_within_another_callers_lookup_wins_and_the_other_does_not_run() 
     let kv = MemoryKv::default();
     let mut policy = Idempotency::new(settings());
     let (scope, print) = (scope("k"), Fingerprint::of(&call(b"1")));
-    let look = run_ready(policy.look(&kv, &scope, &print, NOON_MS));
+    let look = run_ready(policy.look_up(&kv, &scope, &print, NOON_MS));
     let Ok(RecordState::Free(slot)) = look else {
         panic!("a new key is free")
     };
@@ -246,7 +246,7 @@ fn of_two_callers_on_both_sides_of_midnight_only_the_first_to_claim_runs_the_cal
         let (scope, print) = (scope("k"), Fingerprint::of(&call(b"1")));
         let mut callers = times.map(|now_ms| {
             let policy = Idempotency::new(settings());
-            let looked = run_ready(policy.look(&kv, &scope, &print, now_ms));
+            let looked = run_ready(policy.look_up(&kv, &scope, &print, now_ms));
             let Ok(RecordState::Free(slot)) = looked else {
                 panic!("both find it free")
             };
@@ -271,7 +271,11 @@ async fn grant(
     scope: &Scope,
     print: &Fingerprint,
 ) -> Lease {
-    let RecordState::Free(slot) = policy.look(kv, scope, print, sim.now_ms()).await.unwrap() else {
+    let RecordState::Free(slot) = policy
+        .look_up(kv, scope, print, sim.now_ms())
+        .await
+        .unwrap()
+    else {
         panic!("not free");
     };
     match policy
@@ -300,19 +304,19 @@ fn a_finished_call_is_replayed_until_its_time_is_over_and_then_runs_again() {
         for hours in [0, 1, 12, 23] {
             let at = kept.completed_ms + hours * 3_600_000;
             assert_eq!(
-                policy.look(&kv, &scope, &print, at).await,
+                policy.look_up(&kv, &scope, &print, at).await,
                 Ok(RecordState::Done(kept.clone())),
                 "{hours} h"
             );
             assert_eq!(
                 policy
-                    .look(&kv, &scope, &Fingerprint::of(&call(b"2")), at)
+                    .look_up(&kv, &scope, &Fingerprint::of(&call(b"2")), at)
                     .await,
                 Ok(RecordState::Mismatch)
             );
         }
         let later = kept.completed_ms + 86_400_000;
-        let looked = policy.look(&kv, &scope, &print, later).await.unwrap();
+        let looked = policy.look_up(&kv, &scope, &print, later).await.unwrap();
         let RecordState::Free(slot) = looked else {
             panic!("{looked:?}")
         };
@@ -330,12 +334,12 @@ fn a_call_in_flight_is_refused_and_another_call_with_its_key_too() {
         let (scope, print) = (scope("k"), Fingerprint::of(&call(b"1")));
         grant(&mut policy, &sim, &kv, &scope, &print).await;
         assert_eq!(
-            policy.look(&kv, &scope, &print, sim.now_ms()).await,
+            policy.look_up(&kv, &scope, &print, sim.now_ms()).await,
             Ok(RecordState::InFlight { retry_after_s: 1 })
         );
         let other = Fingerprint::of(&call(b"2"));
         assert_eq!(
-            policy.look(&kv, &scope, &other, sim.now_ms()).await,
+            policy.look_up(&kv, &scope, &other, sim.now_ms()).await,
             Ok(RecordState::Mismatch)
         );
     });
@@ -357,7 +361,7 @@ fn a_released_call_can_be_claimed_at_once_up_to_the_last_epoch() {
             );
         }
         assert_eq!(
-            policy.look(&kv, &scope, &print, sim.now_ms()).await,
+            policy.look_up(&kv, &scope, &print, sim.now_ms()).await,
             Ok(RecordState::Exhausted)
         );
     });
@@ -371,7 +375,7 @@ fn a_dead_owners_call_is_free_after_its_lease_and_its_late_outcome_does_not_coun
         let dead = grant(&mut policy, &sim, &kv, &scope, &print).await;
         sim.sleep(29_000).await;
         assert!(matches!(
-            policy.look(&kv, &scope, &print, sim.now_ms()).await,
+            policy.look_up(&kv, &scope, &print, sim.now_ms()).await,
             Ok(RecordState::InFlight { .. })
         ));
         sim.sleep(1_001).await;
@@ -409,7 +413,7 @@ fn an_owner_that_finished_just_before_it_was_replaced_is_believed() {
         let (scope, print) = (scope("k"), Fingerprint::of(&call(b"1")));
         let slow = grant(&mut policy, &sim, &kv, &scope, &print).await;
         sim.sleep(31_000).await;
-        let Ok(RecordState::Free(slot)) = policy.look(&kv, &scope, &print, sim.now_ms()).await
+        let Ok(RecordState::Free(slot)) = policy.look_up(&kv, &scope, &print, sim.now_ms()).await
         else {
             panic!("the lease is over")
         };
@@ -427,7 +431,7 @@ fn an_owner_that_finished_just_before_it_was_replaced_is_believed() {
             Ok(ClaimResult::Done(kept.clone()))
         );
         assert_eq!(
-            policy.look(&kv, &scope, &print, sim.now_ms()).await,
+            policy.look_up(&kv, &scope, &print, sim.now_ms()).await,
             Ok(RecordState::Done(kept))
         );
     });
@@ -456,17 +460,17 @@ fn a_result_is_replayed_for_its_whole_time_also_when_the_time_to_live_was_change
             assert_eq!(done, Ok(CompleteResult::Published));
             let last = kept.completed_ms + ttl_s * 1_000;
             for at in [kept.completed_ms, last - 1_000, last - 1] {
-                let looked = policy.look(&kv, &scope, &print, at).await;
+                let looked = policy.look_up(&kv, &scope, &print, at).await;
                 assert_eq!(looked, Ok(RecordState::Done(kept.clone())), "ttl {ttl_s}");
             }
-            let looked = policy.look(&kv, &scope, &print, last).await;
+            let looked = policy.look_up(&kv, &scope, &print, last).await;
             assert!(
                 matches!(looked, Ok(RecordState::Free(_))),
                 "ttl {ttl_s}: {looked:?}"
             );
             for other in [ttl_s + 3_600, 2 * ttl_s] {
                 let looked = with(other)
-                    .look(&kv, &scope, &print, kept.completed_ms + 1)
+                    .look_up(&kv, &scope, &print, kept.completed_ms + 1)
                     .await;
                 assert_eq!(
                     looked,
@@ -484,7 +488,7 @@ fn a_store_that_is_full_is_swept_nevertheless() {
     let mut policy = Idempotency::new(settings());
     for n in 0..400 {
         let (scope, print) = (scope(&format!("{n}")), Fingerprint::of(&call(b"1")));
-        let Ok(RecordState::Free(slot)) = run_ready(policy.look(&kv, &scope, &print, NOON_MS))
+        let Ok(RecordState::Free(slot)) = run_ready(policy.look_up(&kv, &scope, &print, NOON_MS))
         else {
             panic!("a new key is free")
         };
@@ -508,7 +512,7 @@ fn an_owner_whose_store_fails_leaves_the_key_free() {
     alone(NOON_MS, |sim, kv| async move {
         let mut policy = Idempotency::new(settings());
         let (scope, print) = (scope("k"), Fingerprint::of(&call(b"1")));
-        let Ok(RecordState::Free(slot)) = policy.look(&kv, &scope, &print, sim.now_ms()).await
+        let Ok(RecordState::Free(slot)) = policy.look_up(&kv, &scope, &print, sim.now_ms()).await
         else {
             panic!("a new key is free")
         };
@@ -603,7 +607,7 @@ async fn one_call(
 ) -> Ended {
     let (scope, print) = (scope(&format!("key-{key}")), Fingerprint::of(&call(b"1")));
     let clock = || sim.now_ms().saturating_add_signed(skew);
-    let slot = match policy.look(kv, &scope, &print, clock()).await {
+    let slot = match policy.look_up(kv, &scope, &print, clock()).await {
         Ok(RecordState::Free(slot)) => slot,
         Ok(RecordState::Done(outcome)) => return Ended::Told(text(&outcome)),
         Ok(RecordState::InFlight { .. }) | Err(_) => return Ended::Retry,
@@ -837,7 +841,7 @@ fn sixty_four_racers_run_a_call_once() {
             sim.spawn(NOON_MS, async move {
                 let mut policy = Idempotency::new(settings());
                 let (scope, print) = (scope("k"), Fingerprint::of(&call(b"1")));
-                let looked = policy.look(&kv, &scope, &print, sim_.now_ms()).await;
+                let looked = policy.look_up(&kv, &scope, &print, sim_.now_ms()).await;
                 if let Ok(RecordState::Free(slot)) = looked {
                     let claimed = policy
                         .claim(&kv, &scope, &print, &slot, sim_.now_ms(), sim_.below(99))

@@ -151,12 +151,12 @@ impl<T: IdempotencyService> IdempotencyService for Counted<T> {
         self.call().rules()
     }
 
-    fn look(
+    fn look_up(
         &self,
         call: &idempotency::Call<'_>,
         now_ms: u64,
     ) -> Result<idempotency::Lookup<Self::Attempt>, idempotency::Refusal> {
-        Ok(match self.call().look(call, now_ms)? {
+        Ok(match self.call().look_up(call, now_ms)? {
             idempotency::Lookup::Free(attempt) => {
                 idempotency::Lookup::Free(self.counter.of(attempt))
             }
@@ -242,14 +242,14 @@ impl<T: CustomAdmission> CustomAdmission for Counted<T> {
 }
 
 impl<T: CacheService> CacheService for Counted<T> {
-    fn look(
+    fn look_up(
         &self,
         at: &cache::CacheAddress<'_>,
         since_ms: u64,
         waiting_since_ms: Option<u64>,
         now_ms: u64,
     ) -> Result<cache::Lookup, String> {
-        self.call().look(at, since_ms, waiting_since_ms, now_ms)
+        self.call().look_up(at, since_ms, waiting_since_ms, now_ms)
     }
 
     fn keep(

@@ -80,7 +80,7 @@ fn steps<P: Ports>(
     check_size(request, &opened.contract)?;
 
     let mut retry_of = None;
-    let attempt = match idempotency::look(call, (name.as_str(), target), coding)? {
+    let attempt = match idempotency::look_up(call, (name.as_str(), target), coding)? {
         Earlier::Unkeyed => None,
         Earlier::Free(attempt, key) => {
             retry_of = Some(key);

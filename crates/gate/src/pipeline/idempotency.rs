@@ -48,7 +48,7 @@ pub(super) fn claim<P: Ports>(
 
 /// Looks up an earlier call with the same idempotency key. `model` and `target` are the router's result. Different
 /// spellings of a path therefore count as the same call.
-pub(super) fn look<P: Ports>(
+pub(super) fn look_up<P: Ports>(
     call: &ModelCall<'_, P>,
     (model, target): (&str, &Target),
     coding: Option<Coding>,
@@ -117,7 +117,7 @@ pub(super) fn look<P: Ports>(
         content_type: &described,
         body: &request.body,
     });
-    let looked = policies.idempotency.look(
+    let looked = policies.idempotency.look_up(
         &words::Call {
             tenant: &call.caller.tenant,
             method: &request.method,

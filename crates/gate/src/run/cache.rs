@@ -120,7 +120,7 @@ impl<'a> Caching<'a> {
     }
 
     /// Looks up the outputs of a run.
-    pub fn look<P: Ports>(
+    pub fn look_up<P: Ports>(
         &mut self,
         (ports, results): (&P, &P::Cache),
         question: &Question<'_>,
@@ -236,7 +236,7 @@ fn wait<P: Ports>(
     let mut pause_ms = FIRST_PAUSE_MS;
     loop {
         let now_ms = ports.unix_ms();
-        let looked = results.look(at, since_ms, waiting_since_ms, now_ms);
+        let looked = results.look_up(at, since_ms, waiting_since_ms, now_ms);
         let found = match looked {
             Ok(cache::Lookup::Hit(kept)) if kept.value.is_empty() => Found::Bypass(Why::TooLarge),
             Ok(cache::Lookup::Hit(kept)) => match result::decode(&kept.value) {

@@ -216,9 +216,9 @@ impl Address {
         }
     }
 
-    /// Looks for a result from `since_ms` or later. A caller that waits for another run passes since when,
+    /// Looks up a result from `since_ms` or later. A caller that waits for another run passes since when,
     /// `waiting_since_ms`, so that it does not wait for ever.
-    pub async fn look<K: Kv>(
+    pub async fn look_up<K: Kv>(
         &self,
         kv: &K,
         since_ms: u64,

@@ -7,9 +7,9 @@ use penstock_core::kv::run_ready;
 
 /// The cache of results. Its errors are messages of the store; no call fails because of them.
 pub trait CacheService {
-    /// Looks for a result from `since_ms` or later. A caller that waits for another run passes since when,
+    /// Looks up a result from `since_ms` or later. A caller that waits for another run passes since when,
     /// `waiting_since_ms`, so that it does not wait for ever.
-    fn look(
+    fn look_up(
         &self,
         at: &CacheAddress<'_>,
         since_ms: u64,
@@ -44,7 +44,7 @@ fn address(at: &CacheAddress<'_>) -> Result<Address, String> {
 }
 
 impl<K: Kv> CacheService for KvCache<K> {
-    fn look(
+    fn look_up(
         &self,
         at: &CacheAddress<'_>,
         since_ms: u64,
@@ -52,7 +52,7 @@ impl<K: Kv> CacheService for KvCache<K> {
         now_ms: u64,
     ) -> Result<Lookup, String> {
         let at = address(at)?;
-        run_ready(at.look(&self.0, since_ms, waiting_since_ms, now_ms)).map_err(|e| e.message)
+        run_ready(at.look_up(&self.0, since_ms, waiting_since_ms, now_ms)).map_err(|e| e.message)
     }
 
     fn keep(

@@ -229,7 +229,7 @@ impl Idempotency {
     }
 
     /// Looks a call up, without any write.
-    pub async fn look<K: Kv>(
+    pub async fn look_up<K: Kv>(
         &self,
         kv: &K,
         scope: &Scope,
@@ -390,7 +390,7 @@ impl Idempotency {
         Ok(State::Over { newest: epoch })
     }
 
-    /// Claims a call that [`Idempotency::look`] found free.
+    /// Claims a call that [`Idempotency::look_up`] found free.
     pub async fn claim<K: Kv>(
         &mut self,
         kv: &K,
@@ -508,7 +508,9 @@ impl Idempotency {
         if self.commit(kv, scope, lease, outcome).await? {
             return Ok(CompleteResult::Published);
         }
-        let looked = self.look(kv, scope, &outcome.fingerprint, unix_ms).await?;
+        let looked = self
+            .look_up(kv, scope, &outcome.fingerprint, unix_ms)
+            .await?;
         Ok(CompleteResult::Superseded(looked))
     }
 

@@ -25,7 +25,7 @@ pub trait IdempotencyService {
     /// The settings that the gate needs.
     fn rules(&self) -> Rules;
     /// Looks a call up.
-    fn look(&self, call: &Call<'_>, now_ms: u64) -> Result<Lookup<Self::Attempt>, Refusal>;
+    fn look_up(&self, call: &Call<'_>, now_ms: u64) -> Result<Lookup<Self::Attempt>, Refusal>;
 }
 
 /// A call that may be claimed, or was.
@@ -55,13 +55,13 @@ pub trait AttemptService {
 /// };
 /// let now_ms = 1_700_000_000_000;
 ///
-/// let Lookup::Free(attempt) = idempotency.look(&call, now_ms).unwrap() else { panic!() };
+/// let Lookup::Free(attempt) = idempotency.look_up(&call, now_ms).unwrap() else { panic!() };
 /// assert_eq!(attempt.claim(now_ms, 1).unwrap(), ClaimOutcome::Granted);
 /// let answer = StoredAnswer { status: 200, headers: Vec::new(), body: Ok(b"{}".to_vec()) };
 /// attempt.complete(answer.clone(), now_ms).unwrap();
 ///
 /// // The second call gets the answer of the first.
-/// let Lookup::Done(kept) = idempotency.look(&call, now_ms).unwrap() else { panic!() };
+/// let Lookup::Done(kept) = idempotency.look_up(&call, now_ms).unwrap() else { panic!() };
 /// assert_eq!(kept, answer);
 /// ```
 #[derive(Debug)]
@@ -112,7 +112,7 @@ impl<K: Kv> IdempotencyService for KvIdempotency<K> {
         }
     }
 
-    fn look(&self, call: &Call<'_>, now_ms: u64) -> Result<Lookup<KvAttempt<K>>, Refusal> {
+    fn look_up(&self, call: &Call<'_>, now_ms: u64) -> Result<Lookup<KvAttempt<K>>, Refusal> {
         let invalid = |message: String| Refusal::new(RefusalKind::Invalid, message);
         let key = IdempotencyKey::from_headers(call.idempotency_keys.iter().copied())
             .map_err(|fault| invalid(fault.to_string()))?
@@ -130,7 +130,7 @@ impl<K: Kv> IdempotencyService for KvIdempotency<K> {
         let scope = Scope::of(&parts, &key);
         let shared = &self.0;
         let policy = shared.policy.borrow();
-        let looked = run_ready(policy.look(&shared.kv, &scope, &fingerprint, now_ms));
+        let looked = run_ready(policy.look_up(&shared.kv, &scope, &fingerprint, now_ms));
         drop(policy);
         match looked {
             Ok(RecordState::Free(slot)) => Ok(Lookup::Free(KvAttempt {

@@ -17,7 +17,7 @@ impl wit::Guest for Open {
 }
 
 impl wit::GuestPolicy for Policy {
-    fn open(_text: String, _surroundings: wit::Surroundings) -> Result<wit::Policy, String> {
+    fn open(_text: String, _environment: wit::Environment) -> Result<wit::Policy, String> {
         Ok(wit::Policy::new(Self))
     }
 
