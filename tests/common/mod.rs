@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+pub mod grpc_client;
 pub mod heavy_model;
 pub mod hyper_client;
 

@@ -1,6 +1,8 @@
 //! Tests webhooks through the gate: which calls may name one, the message for the host to send, and how a client has it sent again.
 
-use super::operations::{ASYNC, BODY, PREDICT, accept, get, hosted, order, ports, post, run, send};
+use crate::operations_common::{
+    ASYNC, BODY, PREDICT, accept, get, hosted, order, ports, post, run, send,
+};
 use penstock_core::kv::run_ready;
 use penstock_core::{Kv, OperationId};
 use penstock_policy::webhooks::delivery::{Delivery, DeliveryState, MAX_PAYLOAD_BYTES, Outcome};

@@ -1,9 +1,12 @@
 //! The tests of this crate, as one binary; Cargo.toml names those that are alone in theirs.
 
+mod every_backend_common;
+mod repository_common;
 mod support;
 
 mod batches;
 mod every_backend;
+mod every_backend_faults;
 mod exact;
 mod first_run;
 mod golden;
@@ -12,6 +15,7 @@ mod on_demand;
 mod openvino;
 mod providers;
 mod repository;
+mod repository_changes;
 mod rows;
 mod schedule;
 mod scheduling;

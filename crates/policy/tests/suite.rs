@@ -1,5 +1,6 @@
 //! The tests of this crate, as one binary.
 
+mod auth_tokens_common;
 mod operations_common;
 mod quota_common;
 
@@ -7,12 +8,14 @@ mod auth;
 mod auth_registry;
 mod auth_signatures;
 mod auth_tokens;
+mod auth_tokens_attacks;
 mod batched_reads;
 mod cache;
 mod idempotency;
 mod operations;
 mod operations_queue;
 mod operations_sim;
+mod operations_store;
 mod properties;
 mod quota_announced;
 mod quota_behaviour;

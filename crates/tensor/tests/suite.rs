@@ -1,7 +1,10 @@
 //! The tests of this crate, as one binary.
 
+mod binary_common;
+
 mod agreement;
 mod binary;
+mod binary_outputs;
 mod contracts;
 mod docs;
 mod explaining;
