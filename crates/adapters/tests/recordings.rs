@@ -281,145 +281,47 @@ fn chunks_before_the_data_may_be_odd_with_and_without_a_filling() {
     );
 }
 
+/// The usual recording with another header.
+fn changed(change: impl FnOnce(&mut Wav)) -> Wav {
+    let mut wav = mono();
+    change(&mut wav);
+    wav
+}
+
 #[test]
 fn every_field_of_the_format_that_contradicts_another_is_refused() {
-    let good = mono();
     for (wav, word) in [
+        (changed(|wav| wav.channels = 2), "contradicts"),
+        (changed(|wav| wav.channels = 0), "0 channels"),
+        (changed(|wav| wav.channels = 6), "6 channels"),
+        (changed(|wav| wav.block = 4), "contradicts"),
+        (changed(|wav| wav.block = 0), "contradicts"),
+        (changed(|wav| wav.bits = 8), "contradicts"),
+        (changed(|wav| wav.bits = 12), "12 bits"),
+        (changed(|wav| wav.bits = 64), "64 bits"),
+        (changed(|wav| wav.rate_hz = 8_000), "8000 samples a second"),
+        (changed(|wav| wav.rate_hz = 32_000), "contradicts"),
+        (changed(|wav| wav.rate_hz = 0), "0 samples a second"),
+        (changed(|wav| wav.bytes_per_second = 16_000), "16000"),
+        (changed(|wav| wav.bytes_per_second = u32::MAX), "4294967295"),
+        (changed(|wav| wav.tag = 0), "format 0"),
+        (changed(|wav| wav.tag = 2), "format 2"),
+        (changed(|wav| wav.tag = 3), "format 3 with 16 bits"),
         (
-            Wav {
-                channels: 2,
-                ..good.clone()
-            },
-            "contradicts",
-        ),
-        (
-            Wav {
-                channels: 0,
-                ..good.clone()
-            },
-            "0 channels",
-        ),
-        (
-            Wav {
-                channels: 6,
-                ..good.clone()
-            },
-            "6 channels",
-        ),
-        (
-            Wav {
-                block: 4,
-                ..good.clone()
-            },
-            "contradicts",
-        ),
-        (
-            Wav {
-                block: 0,
-                ..good.clone()
-            },
-            "contradicts",
-        ),
-        (
-            Wav {
-                bits: 8,
-                ..good.clone()
-            },
-            "contradicts",
-        ),
-        (
-            Wav {
-                bits: 12,
-                ..good.clone()
-            },
-            "12 bits",
-        ),
-        (
-            Wav {
-                bits: 64,
-                ..good.clone()
-            },
-            "64 bits",
-        ),
-        (
-            Wav {
-                rate_hz: 8_000,
-                ..good.clone()
-            },
-            "8000 samples a second",
-        ),
-        (
-            Wav {
-                rate_hz: 32_000,
-                ..good.clone()
-            },
-            "contradicts",
-        ),
-        (
-            Wav {
-                rate_hz: 0,
-                ..good.clone()
-            },
-            "0 samples a second",
-        ),
-        (
-            Wav {
-                bytes_per_second: 16_000,
-                ..good.clone()
-            },
-            "16000",
-        ),
-        (
-            Wav {
-                bytes_per_second: u32::MAX,
-                ..good.clone()
-            },
-            "4294967295",
-        ),
-        (
-            Wav {
-                tag: 0,
-                ..good.clone()
-            },
-            "format 0",
-        ),
-        (
-            Wav {
-                tag: 2,
-                ..good.clone()
-            },
-            "format 2",
-        ),
-        (
-            Wav {
-                tag: 3,
-                ..good.clone()
-            },
-            "format 3 with 16 bits",
-        ),
-        (
-            Wav {
-                tag: 6,
-                bits: 8,
-                ..good.clone()
-            },
+            changed(|wav| {
+                wav.tag = 6;
+                wav.bits = 8;
+            }),
             "format 6",
         ),
         (
-            Wav {
-                tag: 7,
-                bits: 8,
-                ..good.clone()
-            },
+            changed(|wav| {
+                wav.tag = 7;
+                wav.bits = 8;
+            }),
             "format 7",
         ),
-        (
-            Wav {
-                tag: 0x55,
-                ..good.clone()
-            },
-            "format 85",
-        ),
+        (changed(|wav| wav.tag = 0x55), "format 85"),
     ] {
         let text = said(&wav);
         assert!(text.contains(word), "{word}: {text}");
@@ -427,7 +329,7 @@ fn every_field_of_the_format_that_contradicts_another_is_refused() {
     assert_eq!(
         frames(&Wav {
             bytes_per_second: 0,
-            ..good
+            ..mono()
         }),
         FRAMES,
         "not stated"

@@ -318,158 +318,192 @@ fn numbers_are_read_packed_and_one_by_one_and_in_parts() {
     assert_eq!(found.inputs[0].data, [7, 0, 8, 0, 44, 1]);
 }
 
-#[test]
-fn wrong_inputs_are_refused_with_everything_that_is_wrong() {
-    let fp32 = |values: &[f32]| {
-        Some(pb::InferTensorContents {
-            fp32_contents: values.to_vec(),
-            ..Default::default()
-        })
-    };
-    let ints = |values: &[i32]| {
-        Some(pb::InferTensorContents {
-            int_contents: values.to_vec(),
-            ..Default::default()
-        })
-    };
-    let with = |mut input: InferInputTensor, contents| {
-        input.contents = contents;
-        input
-    };
-    let a = || with(input("a", "FP32", &[2]), fp32(&[1.0, 2.0]));
-    let b = || with(input("b", "INT8", &[3]), ints(&[1, 2, 3]));
-    let contract = two_inputs();
-    let bad = Code::InvalidInputs;
-    let form = Code::InvalidBody;
-    for (what, inputs, raw, code, rules) in [
+fn fp32(values: &[f32]) -> Option<pb::InferTensorContents> {
+    Some(pb::InferTensorContents {
+        fp32_contents: values.to_vec(),
+        ..Default::default()
+    })
+}
+
+fn ints(values: &[i32]) -> Option<pb::InferTensorContents> {
+    Some(pb::InferTensorContents {
+        int_contents: values.to_vec(),
+        ..Default::default()
+    })
+}
+
+fn with(
+    mut input: InferInputTensor,
+    contents: Option<pb::InferTensorContents>,
+) -> InferInputTensor {
+    input.contents = contents;
+    input
+}
+
+fn good_a() -> InferInputTensor {
+    with(input("a", "FP32", &[2]), fp32(&[1.0, 2.0]))
+}
+
+fn good_b() -> InferInputTensor {
+    with(input("b", "INT8", &[3]), ints(&[1, 2, 3]))
+}
+
+/// A name, inputs, raw contents, and the code and the rules of their refusal.
+type WrongInputs = (
+    &'static str,
+    Vec<InferInputTensor>,
+    &'static [&'static [u8]],
+    Code,
+    &'static [&'static str],
+);
+
+fn wrong_inputs() -> [WrongInputs; 15] {
+    [
         (
             "none",
             vec![],
-            &[][..],
-            bad,
-            &["missing_input", "missing_input"][..],
+            &[],
+            Code::InvalidInputs,
+            &["missing_input", "missing_input"],
         ),
-        ("one", vec![a()], &[], bad, &["missing_input"]),
+        (
+            "one",
+            vec![good_a()],
+            &[],
+            Code::InvalidInputs,
+            &["missing_input"],
+        ),
         (
             "unknown",
-            vec![a(), b(), input("c", "FP32", &[0])],
+            vec![good_a(), good_b(), input("c", "FP32", &[0])],
             &[],
-            bad,
+            Code::InvalidInputs,
             &["unknown_input"],
         ),
         (
             "twice",
-            vec![a(), b(), a()],
+            vec![good_a(), good_b(), good_a()],
             &[],
-            bad,
+            Code::InvalidInputs,
             &["duplicate_tensor"],
         ),
         (
             "datatype",
-            vec![a(), with(input("b", "INT16", &[3]), ints(&[1, 2, 3]))],
+            vec![good_a(), with(input("b", "INT16", &[3]), ints(&[1, 2, 3]))],
             &[],
-            bad,
+            Code::InvalidInputs,
             &["wrong_datatype"],
         ),
         (
             "no datatype",
-            vec![a(), with(input("b", "int8", &[3]), ints(&[1, 2, 3]))],
+            vec![good_a(), with(input("b", "int8", &[3]), ints(&[1, 2, 3]))],
             &[],
-            bad,
+            Code::InvalidInputs,
             &["wrong_datatype"],
         ),
         (
             "field",
-            vec![a(), with(input("b", "INT8", &[3]), fp32(&[1.0]))],
+            vec![good_a(), with(input("b", "INT8", &[3]), fp32(&[1.0]))],
             &[],
-            bad,
+            Code::InvalidInputs,
             &["wrong_contents"],
         ),
         (
             "count",
-            vec![a(), with(input("b", "INT8", &[3]), ints(&[1]))],
+            vec![good_a(), with(input("b", "INT8", &[3]), ints(&[1]))],
             &[],
-            bad,
+            Code::InvalidInputs,
             &["wrong_count"],
         ),
         (
             "no contents",
-            vec![a(), input("b", "INT8", &[3])],
+            vec![good_a(), input("b", "INT8", &[3])],
             &[],
-            bad,
+            Code::InvalidInputs,
             &["wrong_count"],
         ),
         (
             "values",
-            vec![a(), with(input("b", "INT8", &[3]), ints(&[128, -129, 3]))],
+            vec![
+                good_a(),
+                with(input("b", "INT8", &[3]), ints(&[128, -129, 3])),
+            ],
             &[],
-            bad,
+            Code::InvalidInputs,
             &["out_of_range", "out_of_range"],
         ),
         (
             "range",
-            vec![a(), with(input("b", "INT8", &[3]), ints(&[1, -1, 3]))],
+            vec![good_a(), with(input("b", "INT8", &[3]), ints(&[1, -1, 3]))],
             &[],
-            bad,
+            Code::InvalidInputs,
             &["out_of_range"],
         ),
         (
             "shape",
-            vec![a(), with(input("b", "INT8", &[1, 3]), ints(&[1, 2, 3]))],
+            vec![
+                good_a(),
+                with(input("b", "INT8", &[1, 3]), ints(&[1, 2, 3])),
+            ],
             &[],
-            bad,
+            Code::InvalidInputs,
             &["wrong_shape"],
         ),
         (
             "negative",
-            vec![a(), with(input("b", "INT8", &[-3]), ints(&[1, 2, 3]))],
+            vec![good_a(), with(input("b", "INT8", &[-3]), ints(&[1, 2, 3]))],
             &[],
-            bad,
+            Code::InvalidInputs,
             &["wrong_shape"],
         ),
         (
             "overflow",
             vec![
-                a(),
+                good_a(),
                 with(input("b", "INT8", &[i64::MAX, i64::MAX]), ints(&[1])),
             ],
             &[],
-            bad,
+            Code::InvalidInputs,
             &["wrong_count"],
         ),
         (
             "rank",
-            vec![a(), with(input("b", "INT8", &[1; 40]), ints(&[1]))],
+            vec![good_a(), with(input("b", "INT8", &[1; 40]), ints(&[1]))],
             &[],
-            bad,
+            Code::InvalidInputs,
             &["wrong_shape"],
         ),
+    ]
+}
+
+fn wrong_inputs_with_raw_contents() -> [WrongInputs; 5] {
+    [
         (
             "both",
-            vec![a(), b()],
-            &[&[0; 8][..], &[1; 3]],
-            form,
+            vec![good_a(), good_b()],
+            &[&[0; 8], &[1; 3]],
+            Code::InvalidBody,
             &["contents_given_twice", "contents_given_twice"],
         ),
         (
             "few raw",
             vec![input("a", "FP32", &[2]), input("b", "INT8", &[3])],
             &[&[0; 8]],
-            form,
+            Code::InvalidBody,
             &["wrong_count"],
         ),
         (
             "many raw",
             vec![input("a", "FP32", &[2])],
             &[&[0; 8], &[1; 3]],
-            form,
+            Code::InvalidBody,
             &["wrong_count", "missing_input"],
         ),
         (
             "raw size",
             vec![input("a", "FP32", &[2]), input("b", "INT8", &[3])],
             &[&[0; 7], &[1; 4]],
-            bad,
+            Code::InvalidInputs,
             &["wrong_count", "wrong_count"],
         ),
         (
@@ -479,10 +513,17 @@ fn wrong_inputs_are_refused_with_everything_that_is_wrong() {
                 with(input("b", "INT8", &[3]), ints(&[1, 2, -3])),
             ],
             &[],
-            bad,
+            Code::InvalidInputs,
             &["wrong_datatype", "out_of_range"],
         ),
-    ] {
+    ]
+}
+
+#[test]
+fn wrong_inputs_are_refused_with_everything_that_is_wrong() {
+    let contract = two_inputs();
+    let wrong = wrong_inputs().into_iter();
+    for (what, inputs, raw, code, rules) in wrong.chain(wrong_inputs_with_raw_contents()) {
         let (found, found_rules) = refusal(&request(inputs, raw), &contract);
         assert_eq!(
             (found, found_rules.as_slice()),
@@ -496,7 +537,10 @@ fn wrong_inputs_are_refused_with_everything_that_is_wrong() {
     for datatype in [Datatype::Fp16, Datatype::Bf16] {
         let x = with(input("x", datatype.as_str(), &[1]), fp32(&[1.0]));
         let found = refusal(&request(vec![x], &[]), &self::contract(datatype));
-        assert_eq!(found, (bad, vec!["wrong_contents".to_owned()]));
+        assert_eq!(
+            found,
+            (Code::InvalidInputs, vec!["wrong_contents".to_owned()])
+        );
     }
 }
 

@@ -250,9 +250,11 @@ fn scores_are_of_one_text_with_others_or_of_as_many_with_as_many() {
     }
 }
 
-#[test]
-fn what_cannot_be_answered_is_refused_with_its_place() {
-    for (path, body, status, pointer) in [
+/// A path, a body, and the status and the place of its refusal.
+type Refused = (&'static str, Value, u16, &'static str);
+
+fn wrong_classifications_and_moderations() -> Vec<Refused> {
+    vec![
         ("/v1/classify", json!({ "input": "a" }), 400, "/model"),
         ("/v1/classify", json!({ "model": "classes" }), 400, "/input"),
         (
@@ -352,6 +354,11 @@ fn what_cannot_be_answered_is_refused_with_its_place() {
             400,
             "/input/0/type",
         ),
+    ]
+}
+
+fn wrong_rankings_and_scores() -> Vec<Refused> {
+    vec![
         (
             "/v1/rerank",
             json!({ "model": "pairs", "documents": ["a"] }),
@@ -424,7 +431,13 @@ fn what_cannot_be_answered_is_refused_with_its_place() {
             400,
             "/text_2/1",
         ),
-    ] {
+    ]
+}
+
+#[test]
+fn what_cannot_be_answered_is_refused_with_its_place() {
+    let refused = wrong_classifications_and_moderations().into_iter();
+    for (path, body, status, pointer) in refused.chain(wrong_rankings_and_scores()) {
         let (got, value) = call(path, &body);
         let told = value["error"]["details"][0].clone();
         let short: String = body.to_string().chars().take(120).collect();

@@ -84,6 +84,195 @@ impl Making {
     }
 }
 
+/// Adds an operator of kind 0 to 10, which computes with a value along an axis.
+fn compute(
+    made: &mut Making,
+    random: &mut Numbers,
+    (x, shape): (&str, Vec<L>),
+    axis: usize,
+    kind: usize,
+) {
+    use L::K;
+    let (rank, signed) = (shape.len(), axis as i64);
+    let last = shape[rank - 1];
+    match kind {
+        0 => made.add(
+            ["Relu", "Tanh", "Abs", "Sigmoid"][random.below(4)],
+            &[x],
+            shape,
+            &[],
+        ),
+        1 => {
+            let w = made.weight(random, &[4]);
+            if last == K(4) {
+                made.add(["Add", "Mul"][random.below(2)], &[x, &w], shape, &[]);
+            }
+        }
+        2 | 3 if last == K(4) && rank >= 2 => {
+            let w = made.weight(random, &[4, 4]);
+            made.add("MatMul", &[x, &w], shape, &[]);
+        }
+        4 => {
+            let (other, own) = made.values[random.below(made.values.len())].clone();
+            if own == shape {
+                made.add(
+                    ["Add", "Mul", "Sub", "Max"][random.below(4)],
+                    &[x, &other],
+                    shape,
+                    &[],
+                );
+            }
+        }
+        5 | 6 => {
+            // Keeps the axis, so that the next operator divides by it.
+            let mut kept = shape.clone();
+            kept[axis] = K(1);
+            let op = ["ReduceMax", "ReduceMean", "ReduceMin", "ReduceL2"][random.below(4)];
+            made.add(op, &[x], kept, &[ints("axes", &[signed])]);
+            let scale = made.values[made.values.len() - 1].0.clone();
+            made.add("Sub", &[x, &scale], shape, &[]);
+        }
+        7 if rank > 1 => {
+            let mut without = shape;
+            without.remove(axis);
+            made.add(
+                "ReduceMax",
+                &[x],
+                without,
+                &[ints("axes", &[signed]), int("keepdims", 0)],
+            );
+        }
+        8 => made.add("Softmax", &[x], shape, &[int("axis", axis as u64)]),
+        9 => {
+            let at = made.constant(&[signed]);
+            made.add("CumSum", &[x, &at], shape, &[]);
+        }
+        10 if rank > 1 => {
+            let mut order: Vec<i64> = (0..rank as i64).collect();
+            order.swap(axis, random.below(rank));
+            let turned = order.iter().map(|axis| shape[*axis as usize]).collect();
+            made.add("Transpose", &[x], turned, &[ints("perm", &order)]);
+        }
+        _ => {}
+    }
+}
+
+/// Adds an operator of kind 11 to 19, which reads the shape of a value, changes it, or takes parts of the value.
+fn rearrange(
+    made: &mut Making,
+    random: &mut Numbers,
+    (x, shape): (&str, Vec<L>),
+    axis: usize,
+    kind: usize,
+) {
+    use L::{K, N};
+    let (rank, signed) = (shape.len(), axis as i64);
+    let last = shape[rank - 1];
+    match kind {
+        11 | 12 => {
+            // Every shape of as many elements, whichever axis the items land on.
+            let target: &[(&[i64], &[L])] = &[
+                (&[-1, 4], &[N, K(4)]),
+                (&[4, -1], &[K(4), N]),
+                (&[-1, 2, 2], &[N, K(2), K(2)]),
+                (&[2, -1, 2], &[K(2), N, K(2)]),
+                (&[0, 4], &[N, K(4)]),
+            ];
+            let is_four = shape.iter().filter(|l| **l == N).count() == 1
+                && shape
+                    .iter()
+                    .map(|l| if let K(k) = l { *k } else { 1 })
+                    .product::<u64>()
+                    == 4;
+            let (to, as_shape) = target[random.below(target.len())];
+            if is_four && (to[0] != 0 || shape[0] == N) {
+                let to = made.constant(to);
+                made.add("Reshape", &[x, &to], as_shape.to_vec(), &[]);
+            }
+        }
+        13 => {
+            let one = made.constant(&[0, 0]);
+            if let K(_) = shape[axis] {
+                let mut taken = shape.clone();
+                taken[axis] = K(2);
+                made.add("Gather", &[x, &one], taken, &[int("axis", axis as u64)]);
+            } else {
+                // Any item's elements for every item.
+                let first = made.constant(&[0]);
+                let mut taken = shape.clone();
+                taken[axis] = K(1);
+                made.add("Gather", &[x, &first], taken, &[int("axis", axis as u64)]);
+                let first = made.values[made.values.len() - 1].0.clone();
+                made.add("Add", &[x, &first], shape, &[]);
+            }
+        }
+        14 => {
+            let (k, flag) = (made.constant(&[1]), random.below(2) as u64);
+            let mut kept = shape.clone();
+            kept[axis] = K(1);
+            let more = format!("i{}", made.nodes.len());
+            let attributes = [int("axis", axis as u64), int("largest", flag)];
+            made.add_with("TopK", &[x, &k], &[&more], kept, &attributes);
+            let top = made.values[made.values.len() - 1].0.clone();
+            made.add("Sub", &[x, &top], shape, &[]);
+        }
+        15 => {
+            let (scale, zero) = (
+                format!("s{}", made.nodes.len()),
+                format!("z{}", made.nodes.len()),
+            );
+            made.add_with(
+                "DynamicQuantizeLinear",
+                &[x],
+                &[&scale, &zero],
+                shape.clone(),
+                &[],
+            );
+            let (whole, _) = made.values.pop().expect("just made");
+            made.add("DequantizeLinear", &[&whole, &scale, &zero], shape, &[]);
+        }
+        16 if rank == 2 && last == K(4) => {
+            let (scale, bias) = (made.weight(random, &[4]), made.weight(random, &[4]));
+            made.add(
+                "LayerNormalization",
+                &[x, &scale, &bias],
+                shape,
+                &[int("axis", 1)],
+            );
+        }
+        17 => {
+            // The number of items as a number.
+            made.add("Shape", &[x], vec![K(rank as u64)], &[]);
+            let (dims, _) = made.values.pop().expect("just made");
+            let at = made.constant(&[signed]);
+            made.add("Gather", &[&dims, &at], vec![K(1)], &[]);
+            let (count, _) = made.values.pop().expect("just made");
+            made.add("Cast", &[&count], vec![K(1)], &[int("to", FLOAT)]);
+            let (count, _) = made.values.pop().expect("just made");
+            made.add("Mul", &[x, &count], shape, &[]);
+        }
+        18 => {
+            let (from, to, at) = (
+                made.constant(&[0]),
+                made.constant(&[1]),
+                made.constant(&[signed]),
+            );
+            if shape[axis] != N {
+                let mut taken = shape.clone();
+                taken[axis] = K(1);
+                made.add("Slice", &[x, &from, &to, &at], taken, &[]);
+            }
+        }
+        19 => {
+            // Through a shape of its own, as exporters write it.
+            made.add("Shape", &[x], vec![K(rank as u64)], &[]);
+            let (dims, _) = made.values.pop().expect("just made");
+            made.add("Reshape", &[x, &dims], shape, &[]);
+        }
+        _ => {}
+    }
+}
+
 /// A made-up graph over `x`, `[N,4]`, whose output `y` has two axes; with its operators, for the message of a failure.
 fn made_up(random: &mut Numbers) -> (Vec<u8>, String) {
     use L::{K, N};
@@ -102,172 +291,11 @@ fn made_up(random: &mut Numbers) -> (Vec<u8>, String) {
             random.below(count)
         };
         let (name, shape) = made.values[at].clone();
-        let x = name.as_str();
-        let rank = shape.len();
-        let axis = random.below(rank);
-        let (signed, without) = (axis as i64, {
-            let mut rest = shape.clone();
-            rest.remove(axis);
-            rest
-        });
-        let last = shape[rank - 1];
+        let axis = random.below(shape.len());
+        let operand = (name.as_str(), shape);
         match random.below(20) {
-            0 => made.add(
-                ["Relu", "Tanh", "Abs", "Sigmoid"][random.below(4)],
-                &[x],
-                shape,
-                &[],
-            ),
-            1 => {
-                let w = made.weight(random, &[4]);
-                if last == K(4) {
-                    made.add(["Add", "Mul"][random.below(2)], &[x, &w], shape, &[]);
-                }
-            }
-            2 | 3 if last == K(4) && rank >= 2 => {
-                let w = made.weight(random, &[4, 4]);
-                made.add("MatMul", &[x, &w], shape, &[]);
-            }
-            4 => {
-                let (other, own) = made.values[random.below(count)].clone();
-                if own == shape {
-                    made.add(
-                        ["Add", "Mul", "Sub", "Max"][random.below(4)],
-                        &[x, &other],
-                        shape,
-                        &[],
-                    );
-                }
-            }
-            5 | 6 => {
-                // Keeps the axis, so that the next operator divides by it.
-                let mut kept = shape.clone();
-                kept[axis] = K(1);
-                let op = ["ReduceMax", "ReduceMean", "ReduceMin", "ReduceL2"][random.below(4)];
-                made.add(op, &[x], kept, &[ints("axes", &[signed])]);
-                let scale = made.values[made.values.len() - 1].0.clone();
-                made.add("Sub", &[x, &scale], shape, &[]);
-            }
-            7 if rank > 1 => {
-                made.add(
-                    "ReduceMax",
-                    &[x],
-                    without,
-                    &[ints("axes", &[signed]), int("keepdims", 0)],
-                );
-            }
-            8 => made.add("Softmax", &[x], shape, &[int("axis", axis as u64)]),
-            9 => {
-                let at = made.constant(&[signed]);
-                made.add("CumSum", &[x, &at], shape, &[]);
-            }
-            10 if rank > 1 => {
-                let mut order: Vec<i64> = (0..rank as i64).collect();
-                order.swap(axis, random.below(rank));
-                let turned = order.iter().map(|axis| shape[*axis as usize]).collect();
-                made.add("Transpose", &[x], turned, &[ints("perm", &order)]);
-            }
-            11 | 12 => {
-                // Every shape of as many elements, whichever axis the items land on.
-                let target: &[(&[i64], &[L])] = &[
-                    (&[-1, 4], &[N, K(4)]),
-                    (&[4, -1], &[K(4), N]),
-                    (&[-1, 2, 2], &[N, K(2), K(2)]),
-                    (&[2, -1, 2], &[K(2), N, K(2)]),
-                    (&[0, 4], &[N, K(4)]),
-                ];
-                let is_four = shape.iter().filter(|l| **l == N).count() == 1
-                    && shape
-                        .iter()
-                        .map(|l| if let K(k) = l { *k } else { 1 })
-                        .product::<u64>()
-                        == 4;
-                let (to, as_shape) = target[random.below(target.len())];
-                if is_four && (to[0] != 0 || shape[0] == N) {
-                    let to = made.constant(to);
-                    made.add("Reshape", &[x, &to], as_shape.to_vec(), &[]);
-                }
-            }
-            13 => {
-                let one = made.constant(&[0, 0]);
-                if let K(_) = shape[axis] {
-                    let mut taken = shape.clone();
-                    taken[axis] = K(2);
-                    made.add("Gather", &[x, &one], taken, &[int("axis", axis as u64)]);
-                } else {
-                    // Any item's elements for every item.
-                    let first = made.constant(&[0]);
-                    let mut taken = shape.clone();
-                    taken[axis] = K(1);
-                    made.add("Gather", &[x, &first], taken, &[int("axis", axis as u64)]);
-                    let first = made.values[made.values.len() - 1].0.clone();
-                    made.add("Add", &[x, &first], shape, &[]);
-                }
-            }
-            14 => {
-                let (k, flag) = (made.constant(&[1]), random.below(2) as u64);
-                let mut kept = shape.clone();
-                kept[axis] = K(1);
-                let more = format!("i{}", made.nodes.len());
-                let attributes = [int("axis", axis as u64), int("largest", flag)];
-                made.add_with("TopK", &[x, &k], &[&more], kept, &attributes);
-                let top = made.values[made.values.len() - 1].0.clone();
-                made.add("Sub", &[x, &top], shape, &[]);
-            }
-            15 => {
-                let (scale, zero) = (
-                    format!("s{}", made.nodes.len()),
-                    format!("z{}", made.nodes.len()),
-                );
-                made.add_with(
-                    "DynamicQuantizeLinear",
-                    &[x],
-                    &[&scale, &zero],
-                    shape.clone(),
-                    &[],
-                );
-                let (whole, _) = made.values.pop().expect("just made");
-                made.add("DequantizeLinear", &[&whole, &scale, &zero], shape, &[]);
-            }
-            16 if rank == 2 && last == K(4) => {
-                let (scale, bias) = (made.weight(random, &[4]), made.weight(random, &[4]));
-                made.add(
-                    "LayerNormalization",
-                    &[x, &scale, &bias],
-                    shape,
-                    &[int("axis", 1)],
-                );
-            }
-            17 => {
-                // The number of items as a number.
-                made.add("Shape", &[x], vec![K(rank as u64)], &[]);
-                let (dims, _) = made.values.pop().expect("just made");
-                let at = made.constant(&[signed]);
-                made.add("Gather", &[&dims, &at], vec![K(1)], &[]);
-                let (count, _) = made.values.pop().expect("just made");
-                made.add("Cast", &[&count], vec![K(1)], &[int("to", FLOAT)]);
-                let (count, _) = made.values.pop().expect("just made");
-                made.add("Mul", &[x, &count], shape, &[]);
-            }
-            18 => {
-                let (from, to, at) = (
-                    made.constant(&[0]),
-                    made.constant(&[1]),
-                    made.constant(&[signed]),
-                );
-                if shape[axis] != N {
-                    let mut taken = shape.clone();
-                    taken[axis] = K(1);
-                    made.add("Slice", &[x, &from, &to, &at], taken, &[]);
-                }
-            }
-            19 => {
-                // Through a shape of its own, as exporters write it.
-                made.add("Shape", &[x], vec![K(rank as u64)], &[]);
-                let (dims, _) = made.values.pop().expect("just made");
-                made.add("Reshape", &[x, &dims], shape, &[]);
-            }
-            _ => {}
+            kind @ 0..=10 => compute(&mut made, random, operand, axis, kind),
+            kind => rearrange(&mut made, random, operand, axis, kind),
         }
     }
     // The newest value that can be an answer.

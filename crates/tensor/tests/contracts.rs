@@ -168,256 +168,264 @@ fn faults(from: &str, to: &str) -> Vec<(usize, String)> {
         .collect()
 }
 
-#[test]
-fn each_fault_is_found_on_its_line() {
-    for (from, to, line, message) in [
-        (
-            "description = \"what it does\"",
-            "",
-            1,
-            "model.toml has no description",
-        ),
-        (
-            "description = \"what it does\"",
-            "description = 1",
-            1,
-            "description is an integer",
-        ),
-        (
-            "description = \"what it does\"",
-            "description = \"\"\nlimit = 1",
-            2,
-            "model.toml has no member \"limit\"",
-        ),
-        (
-            "format = \"openvino\"",
-            "format = \"pt\"",
-            2,
-            "format is \"pt\"",
-        ),
-        ("name = \"bytes\"", "", 3, "an input has no name"),
-        ("name = \"bytes\"", "name = \"\"", 4, "name is \"\""),
-        (
-            "name = \"bytes\"",
-            "name = \"a\\nb\"",
-            4,
-            "name is \"a\\nb\"",
-        ),
-        (
-            "name = \"image\"",
-            "name = \"bytes\"",
-            11,
-            "input \"bytes\" is described twice",
-        ),
-        (
-            "datatype = \"INT32\"",
-            "datatype = \"int32\"",
-            5,
-            "datatype is \"int32\"",
-        ),
-        ("datatype = \"INT32\"", "", 3, "an input has no datatype"),
-        (
-            "datatype = \"INT32\"
+/// A piece of the whole contract, its replacement, and the line and the message of the fault.
+type Fault = (&'static str, &'static str, usize, &'static str);
+
+const FAULTS_OF_INPUTS: &[Fault] = &[
+    (
+        "description = \"what it does\"",
+        "",
+        1,
+        "model.toml has no description",
+    ),
+    (
+        "description = \"what it does\"",
+        "description = 1",
+        1,
+        "description is an integer",
+    ),
+    (
+        "description = \"what it does\"",
+        "description = \"\"\nlimit = 1",
+        2,
+        "model.toml has no member \"limit\"",
+    ),
+    (
+        "format = \"openvino\"",
+        "format = \"pt\"",
+        2,
+        "format is \"pt\"",
+    ),
+    ("name = \"bytes\"", "", 3, "an input has no name"),
+    ("name = \"bytes\"", "name = \"\"", 4, "name is \"\""),
+    (
+        "name = \"bytes\"",
+        "name = \"a\\nb\"",
+        4,
+        "name is \"a\\nb\"",
+    ),
+    (
+        "name = \"image\"",
+        "name = \"bytes\"",
+        11,
+        "input \"bytes\" is described twice",
+    ),
+    (
+        "datatype = \"INT32\"",
+        "datatype = \"int32\"",
+        5,
+        "datatype is \"int32\"",
+    ),
+    ("datatype = \"INT32\"", "", 3, "an input has no datatype"),
+    (
+        "datatype = \"INT32\"
 shape = [\"N\", 2048]
 minimum = 0
 maximum = 256",
-            "datatype = \"BYTES\"
+        "datatype = \"BYTES\"
 shape = [\"N\", 2048]
 minimum = 0",
-            7,
-            "minimum is given for BYTES",
-        ),
-        ("shape = [\"N\", 2048]", "", 3, "an input has no shape"),
-        (
-            "shape = [\"N\", 2048]",
-            "shape = \"N\"",
-            6,
-            "shape is a string",
-        ),
-        (
-            "shape = [\"N\", 2048]",
-            "shape = [\"N\", -1]",
-            6,
-            "the length of an axis is -1",
-        ),
-        (
-            "shape = [\"N\", 2048]",
-            "shape = [\"N\", 2.5]",
-            6,
-            "an axis is a float",
-        ),
-        (
-            "shape = [\"N\", 2048]",
-            "shape = [\"N\", \"a b\"]",
-            6,
-            "an axis is named \"a b\"",
-        ),
-        (
-            "shape = [\"N\", 2048]",
-            "shape = [1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]",
-            6,
-            "shape has 17 axes",
-        ),
-        (
-            "shape = [\"N\", 2048]",
-            "shape = [\"N\", 4611686018427387904, 2]",
-            6,
-            "a tensor of shape [N, 4611686018427387904, 2] has more bytes than 2^63",
-        ),
-        (
-            "minimum = 0",
-            "minimum = 300",
-            7,
-            "minimum 300 is greater than maximum 256",
-        ),
-        (
-            "minimum = 0",
-            "minimum = 0.5",
-            7,
-            "minimum for INT32 is a float",
-        ),
-        (
-            "maximum = 256",
-            "maximum = 2147483648",
-            8,
-            "maximum for INT32 is 2147483648",
-        ),
-        (
-            "maximum = 1\n",
-            "maximum = 1e39\n",
-            14,
-            "maximum is out of the range of FP32",
-        ),
-        (
-            "maximum = 1\n",
-            "maximum = nan\n",
-            14,
-            "maximum is out of the range of FP32",
-        ),
-        (
-            "maximum = 1\n",
-            "labels = [\"a\"]\n",
-            14,
-            "an input has no member \"labels\"",
-        ),
-        (
-            "name = \"target_label\"",
-            "name = \"confidence\"",
-            16,
-            "an output is named \"confidence\", a member that predictions of a model with labels already have",
-        ),
-        (
-            "labels = [\"a\", \"b\"]",
-            "labels = [\"a\"]",
-            19,
-            "1 labels for an axis of length 2",
-        ),
-        (
-            "labels = [\"a\", \"b\"]",
-            "labels = []",
-            19,
-            "labels is empty",
-        ),
-        (
-            "labels = [\"a\", \"b\"]",
-            "labels = [1, \"b\"]",
-            19,
-            "a label is an integer",
-        ),
-        (
-            "shape = [\"N\", 2]\n",
-            "shape = [\"N\", 3, 2]\n",
-            19,
-            "labels are given for shape [N, 3, 2]",
-        ),
-        (
-            "shape = [\"N\", 2]\n",
-            "shape = []\n",
-            19,
-            "labels are given for a scalar",
-        ),
-        (
-            "H = { min = 2,",
-            "W = { min = 2,",
-            21,
-            "no tensor has an axis \"W\"",
-        ),
-        (
-            "H = { min = 2,",
-            "H = { min = 961,",
-            21,
-            "min 961 is greater than max 960",
-        ),
-        (
-            "H = { min = 2,",
-            "H = { least = 2,",
-            21,
-            "an axis has no member \"least\"",
-        ),
-        ("name = \"magika\"", "", 22, "adapter has no name"),
-        (
-            "name = \"magika\"",
-            "name = \"../x\"",
-            23,
-            "the adapter's name is \"../x\"",
-        ),
-        (
-            "config = \"config.json\"",
-            "config = \"a/b\"",
-            24,
-            "the adapter's config file is \"a/b\"",
-        ),
-        (
-            "config = \"config.json\"",
-            "config = \"..\"",
-            24,
-            "the adapter's config file is \"..\"",
-        ),
-        (
-            "config = \"config.json\"",
-            "config = \".env\"",
-            24,
-            "the adapter's config file is \".env\"",
-        ),
-        (
-            "max_body_bytes = 1048576",
-            "max_body_bytes = 0",
-            26,
-            "max_body_bytes is 0",
-        ),
-        ("max_items = 64", "max_items = 0", 27, "max_items is 0"),
-        (
-            "max_items = 64",
-            "max_item = 64",
-            27,
-            "limits has no member \"max_item\"",
-        ),
-        (
-            "backend = \"tract\"",
-            "backend = \"cuda\"",
-            29,
-            "backend is \"cuda\"",
-        ),
-        ("lanes = 2", "lanes = 65536", 30, "lanes is 65536"),
-        (
-            "\"process\"",
-            "\"container\"",
-            32,
-            "isolation is \"container\"",
-        ),
-        (
-            "= 1073741824",
-            "= 1048576",
-            33,
-            "process_memory_bytes is 1048576",
-        ),
-        (
-            "[engine]",
-            "[engines]",
-            28,
-            "model.toml has no member \"engines\"",
-        ),
-    ] {
+        7,
+        "minimum is given for BYTES",
+    ),
+    ("shape = [\"N\", 2048]", "", 3, "an input has no shape"),
+    (
+        "shape = [\"N\", 2048]",
+        "shape = \"N\"",
+        6,
+        "shape is a string",
+    ),
+    (
+        "shape = [\"N\", 2048]",
+        "shape = [\"N\", -1]",
+        6,
+        "the length of an axis is -1",
+    ),
+    (
+        "shape = [\"N\", 2048]",
+        "shape = [\"N\", 2.5]",
+        6,
+        "an axis is a float",
+    ),
+    (
+        "shape = [\"N\", 2048]",
+        "shape = [\"N\", \"a b\"]",
+        6,
+        "an axis is named \"a b\"",
+    ),
+    (
+        "shape = [\"N\", 2048]",
+        "shape = [1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]",
+        6,
+        "shape has 17 axes",
+    ),
+    (
+        "shape = [\"N\", 2048]",
+        "shape = [\"N\", 4611686018427387904, 2]",
+        6,
+        "a tensor of shape [N, 4611686018427387904, 2] has more bytes than 2^63",
+    ),
+    (
+        "minimum = 0",
+        "minimum = 300",
+        7,
+        "minimum 300 is greater than maximum 256",
+    ),
+    (
+        "minimum = 0",
+        "minimum = 0.5",
+        7,
+        "minimum for INT32 is a float",
+    ),
+    (
+        "maximum = 256",
+        "maximum = 2147483648",
+        8,
+        "maximum for INT32 is 2147483648",
+    ),
+    (
+        "maximum = 1\n",
+        "maximum = 1e39\n",
+        14,
+        "maximum is out of the range of FP32",
+    ),
+    (
+        "maximum = 1\n",
+        "maximum = nan\n",
+        14,
+        "maximum is out of the range of FP32",
+    ),
+    (
+        "maximum = 1\n",
+        "labels = [\"a\"]\n",
+        14,
+        "an input has no member \"labels\"",
+    ),
+];
+
+const FAULTS_BELOW_INPUTS: &[Fault] = &[
+    (
+        "name = \"target_label\"",
+        "name = \"confidence\"",
+        16,
+        "an output is named \"confidence\", a member that predictions of a model with labels already have",
+    ),
+    (
+        "labels = [\"a\", \"b\"]",
+        "labels = [\"a\"]",
+        19,
+        "1 labels for an axis of length 2",
+    ),
+    (
+        "labels = [\"a\", \"b\"]",
+        "labels = []",
+        19,
+        "labels is empty",
+    ),
+    (
+        "labels = [\"a\", \"b\"]",
+        "labels = [1, \"b\"]",
+        19,
+        "a label is an integer",
+    ),
+    (
+        "shape = [\"N\", 2]\n",
+        "shape = [\"N\", 3, 2]\n",
+        19,
+        "labels are given for shape [N, 3, 2]",
+    ),
+    (
+        "shape = [\"N\", 2]\n",
+        "shape = []\n",
+        19,
+        "labels are given for a scalar",
+    ),
+    (
+        "H = { min = 2,",
+        "W = { min = 2,",
+        21,
+        "no tensor has an axis \"W\"",
+    ),
+    (
+        "H = { min = 2,",
+        "H = { min = 961,",
+        21,
+        "min 961 is greater than max 960",
+    ),
+    (
+        "H = { min = 2,",
+        "H = { least = 2,",
+        21,
+        "an axis has no member \"least\"",
+    ),
+    ("name = \"magika\"", "", 22, "adapter has no name"),
+    (
+        "name = \"magika\"",
+        "name = \"../x\"",
+        23,
+        "the adapter's name is \"../x\"",
+    ),
+    (
+        "config = \"config.json\"",
+        "config = \"a/b\"",
+        24,
+        "the adapter's config file is \"a/b\"",
+    ),
+    (
+        "config = \"config.json\"",
+        "config = \"..\"",
+        24,
+        "the adapter's config file is \"..\"",
+    ),
+    (
+        "config = \"config.json\"",
+        "config = \".env\"",
+        24,
+        "the adapter's config file is \".env\"",
+    ),
+    (
+        "max_body_bytes = 1048576",
+        "max_body_bytes = 0",
+        26,
+        "max_body_bytes is 0",
+    ),
+    ("max_items = 64", "max_items = 0", 27, "max_items is 0"),
+    (
+        "max_items = 64",
+        "max_item = 64",
+        27,
+        "limits has no member \"max_item\"",
+    ),
+    (
+        "backend = \"tract\"",
+        "backend = \"cuda\"",
+        29,
+        "backend is \"cuda\"",
+    ),
+    ("lanes = 2", "lanes = 65536", 30, "lanes is 65536"),
+    (
+        "\"process\"",
+        "\"container\"",
+        32,
+        "isolation is \"container\"",
+    ),
+    (
+        "= 1073741824",
+        "= 1048576",
+        33,
+        "process_memory_bytes is 1048576",
+    ),
+    (
+        "[engine]",
+        "[engines]",
+        28,
+        "model.toml has no member \"engines\"",
+    ),
+];
+
+#[test]
+fn each_fault_is_found_on_its_line() {
+    for (from, to, line, message) in [FAULTS_OF_INPUTS, FAULTS_BELOW_INPUTS].concat() {
         assert_eq!(
             faults(from, to),
             [(line, message.to_owned())],
