@@ -31,7 +31,7 @@ fuzz_target!(|text: &str| {
                 &contract,
                 Unknown::Ignore,
             );
-            let _ = raw(b"01234567", &contract);
+            let _ = raw(&b"01234567".into(), &contract);
             let _ = generate::parse(b"{\"x\":[[1,2],[3,4]]}", &contract, Unknown::Ignore);
             let _ = contract.batch_axis();
             serde_json::to_string(&contract).expect("a contract is serialisable");

@@ -112,7 +112,7 @@ impl Adapter for Magika {
                 waiting as u64,
                 (self.config.beg_size + self.config.end_size) as u64,
             ],
-            data,
+            data: data.into(),
         }]))
     }
 
@@ -420,7 +420,7 @@ mod tests {
             name: "o".into(),
             datatype: Datatype::Fp32,
             shape: vec![1, 1],
-            data: vec![0; 4],
+            data: vec![0; 4].into(),
         };
         assert!(magika.advance(vec![short]).is_err());
     }

@@ -147,7 +147,7 @@ mod tests {
         }
         assert!(floats(std::slice::from_ref(&good), None, &[1, 2]).is_ok());
         let mut short = good.clone();
-        short.data.pop();
+        short.data.to_mut().pop();
         assert!(floats(&[short], None, &[1, 2]).is_err());
         let mut other = good;
         other.datatype = Datatype::Int32;

@@ -173,9 +173,9 @@ impl Sentence {
             data,
         };
         Ok(Step::Tensors(vec![
-            input("input_ids", ids),
-            input("attention_mask", mask),
-            input("token_type_ids", vec![0; cells]),
+            input("input_ids", ids.into()),
+            input("attention_mask", mask.into()),
+            input("token_type_ids", vec![0; cells].into()),
         ]))
     }
 

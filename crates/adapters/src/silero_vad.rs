@@ -236,7 +236,7 @@ impl SileroVad {
                 name: "input".into(),
                 datatype: Datatype::Fp32,
                 shape: vec![rows as u64, (CONTEXT + CHUNK) as u64],
-                data: input,
+                data: input.into(),
             },
             tensor(
                 "state",
@@ -247,7 +247,7 @@ impl SileroVad {
                 name: "sr".into(),
                 datatype: Datatype::Int64,
                 shape: Vec::new(),
-                data: i64::from(RATE_HZ).to_le_bytes().to_vec(),
+                data: i64::from(RATE_HZ).to_le_bytes().to_vec().into(),
             },
         ];
         self.recordings.replace(Some(recordings));

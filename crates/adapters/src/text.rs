@@ -398,7 +398,7 @@ impl Text {
             name: name.clone(),
             datatype: Datatype::Int64,
             shape: shape.clone(),
-            data,
+            data: data.into(),
         });
         Ok(Step::Tensors(tensors.collect()))
     }

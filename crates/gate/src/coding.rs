@@ -9,6 +9,7 @@
 use crate::record::Request;
 use crate::route::shorten;
 use penstock_core::{Code, Problem};
+use penstock_tensor::Buffer;
 use std::borrow::Cow;
 use structured_zstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use structured_zstd::decoding::{BlockDecodingStrategy, ContentChecksum, FrameDecoder};
@@ -109,13 +110,13 @@ pub fn described(content_type: &str, coding: Option<Coding>) -> Cow<'_, str> {
 }
 
 /// Decodes a body to at most `limit` bytes. Returns it unchanged if it has no coding.
-pub fn body(body: &[u8], coding: Option<Coding>, limit: u64) -> Result<Cow<'_, [u8]>, Problem> {
+pub fn body(body: &Buffer, coding: Option<Coding>, limit: u64) -> Result<Cow<'_, Buffer>, Problem> {
     let Some(coding) = coding else {
         return Ok(Cow::Borrowed(body));
     };
     let mut decoded = Decoded::new(limit);
     match decode(coding, body, &mut decoded) {
-        Ok(()) => Ok(Cow::Owned(decoded.bytes)),
+        Ok(()) => Ok(Cow::Owned(decoded.bytes.into())),
         Err(DecodeError::TooLarge) => Err(Problem::new(
             Code::BodyTooLarge,
             format!(

@@ -168,7 +168,7 @@ mod tests {
             method: "GET".into(),
             target: "/".into(),
             headers: headers.iter().map(header).collect(),
-            body: Vec::new(),
+            body: Vec::new().into(),
         }
     }
 

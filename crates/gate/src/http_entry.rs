@@ -65,7 +65,7 @@ pub fn unframe(request: &mut Request) -> Result<(), Problem> {
                 "the body is not a single message; this host supports unary calls only",
             )
         })?;
-        request.body = message.bytes;
+        request.body = message.bytes.into();
         message.compressed
     };
     let encoding = request.header_text("grpc-encoding").map(str::to_owned);
@@ -92,10 +92,10 @@ pub fn frame(response: Response) -> (Response, bool) {
     let mut framed = Response {
         status: response.status,
         headers: response.headers,
-        body: head.to_vec(),
+        body: head.to_vec().into(),
     };
     framed.headers.retain(|h| h.name != grpc::STATUS);
-    framed.body.extend_from_slice(&response.body);
+    framed.body.to_mut().extend_from_slice(&response.body);
     (framed, true)
 }
 
@@ -112,7 +112,7 @@ mod tests {
             method: "POST".to_owned(),
             target: "/inference.GRPCInferenceService/ServerLive".to_owned(),
             headers: headers.collect(),
-            body: body.to_vec(),
+            body: body.to_vec().into(),
         }
     }
 
@@ -130,7 +130,7 @@ mod tests {
         let mut answer = Response {
             status: 200,
             headers: Vec::new(),
-            body: b"hi".to_vec(),
+            body: b"hi".to_vec().into(),
         };
         assert!(!frame(answer.clone()).1, "no status, so no success");
         answer.push(grpc::STATUS, "0");

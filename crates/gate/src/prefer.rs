@@ -121,7 +121,7 @@ mod tests {
             method: "POST".to_owned(),
             target: "/".to_owned(),
             headers: headers.collect(),
-            body: Vec::new(),
+            body: Vec::new().into(),
         });
         (read.respond_async, read.wait_s)
     }

@@ -1,6 +1,7 @@
 //! Represents a complete request and a complete answer, the same for both entry points.
 
 use penstock_core::{Code, Problem, json};
+use penstock_tensor::Buffer;
 use serde::Serialize;
 
 /// One header of a request or an answer.
@@ -21,8 +22,8 @@ pub struct Request {
     pub target: String,
     /// All headers, with names in lower case.
     pub headers: Vec<Header>,
-    /// The bytes of the body.
-    pub body: Vec<u8>,
+    /// The bytes of the body. A large one may lie in the host until it is needed.
+    pub body: Buffer,
 }
 
 impl Request {
@@ -106,17 +107,17 @@ pub struct Response {
     pub status: u16,
     /// The headers, with names in lower case.
     pub headers: Vec<Header>,
-    /// The bytes of the body.
-    pub body: Vec<u8>,
+    /// The bytes of the body. Large outputs of a model may lie in the host.
+    pub body: Buffer,
 }
 
 impl Response {
     /// Creates an answer with a body of the given content type.
-    pub fn new(status: u16, content_type: &str, body: Vec<u8>) -> Self {
+    pub fn new(status: u16, content_type: &str, body: impl Into<Buffer>) -> Self {
         let mut response = Self {
             status,
             headers: Vec::with_capacity(6),
-            body,
+            body: body.into(),
         };
         response.push("content-type", content_type);
         response
@@ -132,7 +133,7 @@ impl Response {
         Self {
             status,
             headers: Vec::with_capacity(8),
-            body: Vec::new(),
+            body: Buffer::default(),
         }
     }
 

@@ -40,7 +40,11 @@ fn send_raw(ports: &InMemory, target: &str, headers: &[(&str, &str)]) -> Respons
         method: if calls { "POST" } else { "GET" }.into(),
         target: target.into(),
         headers: headers.iter().map(header).collect(),
-        body: if calls { BODY.to_vec() } else { Vec::new() },
+        body: if calls {
+            BODY.to_vec().into()
+        } else {
+            Vec::new().into()
+        },
     };
     Gate::new(ports.clone()).handle(&request)
 }
@@ -488,10 +492,18 @@ fn the_description_tells_a_caller_of_no_model_it_may_not_know_of() {
     let acme = format!("Bearer {}", key(&ports, "acme", &["*"]));
     let other = format!("Bearer {}", key(&ports, "other", &["*"]));
     let (mine, _) = send(&ports, "/openapi.json", &[("authorization", &acme)]);
-    assert!(String::from_utf8(mine.body).unwrap().contains("acme-x"));
+    assert!(
+        String::from_utf8(mine.body.into_vec())
+            .unwrap()
+            .contains("acme-x")
+    );
     let (theirs, document) = send(&ports, "/openapi.json", &[("authorization", &other)]);
     assert_eq!(theirs.status, 200);
-    assert!(!String::from_utf8(theirs.body).unwrap().contains("acme-x"));
+    assert!(
+        !String::from_utf8(theirs.body.into_vec())
+            .unwrap()
+            .contains("acme-x")
+    );
     assert!(document["paths"]["/v1/models/m:predict"].is_object());
     let (hidden, hidden_body) = send(
         &ports,

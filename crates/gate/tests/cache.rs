@@ -71,7 +71,7 @@ fn send(ports: &InMemory, target: &str, headers: &[(&str, &str)], body: &[u8]) -
                 value: value.as_bytes().to_vec(),
             })
             .collect(),
-        body: body.to_vec(),
+        body: body.to_vec().into(),
     })
 }
 
@@ -295,7 +295,7 @@ fn a_hit_costs_its_request_and_no_items() {
         method: "GET".into(),
         target: "/v1/usage".into(),
         headers: vec![],
-        body: vec![],
+        body: vec![].into(),
     });
     let row = &json(&usage)["usage"][0];
     assert_eq!(

@@ -99,7 +99,7 @@ fn send(ports: &InMemory, path: &str, headers: &[(&str, &str)], body: &[u8]) -> 
                 value: (*value).into(),
             })
             .collect(),
-        body: body.to_vec(),
+        body: body.to_vec().into(),
     };
     let response = Gate::new(ports.clone()).handle(&request);
     let value = serde_json::from_slice(&response.body).expect("every body is JSON");

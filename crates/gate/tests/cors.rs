@@ -46,7 +46,7 @@ fn send(
         method: method.into(),
         target: target.into(),
         headers: headers.collect(),
-        body: body.to_vec(),
+        body: body.to_vec().into(),
     })
 }
 

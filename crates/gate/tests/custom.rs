@@ -28,8 +28,8 @@ fn send(ports: &InMemory, method: &str, target: &str, more: &[(&str, &str)]) -> 
             })
             .collect(),
         body: match method {
-            "POST" => BODY.to_vec(),
-            _ => Vec::new(),
+            "POST" => BODY.to_vec().into(),
+            _ => Vec::new().into(),
         },
     };
     let response = Gate::new(ports.clone()).handle(&request);
@@ -226,7 +226,7 @@ fn every_surface_asks_once_for_a_call() {
                 name: "content-type".into(),
                 value: b"application/json".to_vec(),
             }],
-            body: body.as_bytes().to_vec(),
+            body: body.as_bytes().to_vec().into(),
         });
         assert_eq!(response.header("x-custom"), Some("1"), "{target}");
         let log = log(&ports);

@@ -46,7 +46,7 @@ fn send(ports: &InMemory, target: &str, headers: &[(&str, &str)], body: &str) ->
         method: "POST".into(),
         target: target.into(),
         headers: headers.collect(),
-        body: body.as_bytes().to_vec(),
+        body: body.as_bytes().to_vec().into(),
     });
     serde_json::from_slice(&response.body).expect("every body is JSON")
 }

@@ -241,7 +241,7 @@ fn openais_clients_find_the_models() {
             method: "GET".into(),
             target: target.into(),
             headers: Vec::new(),
-            body: Vec::new(),
+            body: Vec::new().into(),
         });
         serde_json::from_slice::<Value>(&response.body).unwrap()
     };

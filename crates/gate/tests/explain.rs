@@ -84,7 +84,7 @@ fn send(ports: &InMemory, target: &str, content_type: &str, body: &[u8]) -> (Res
             name: "content-type".into(),
             value: content_type.into(),
         }],
-        body: body.to_vec(),
+        body: body.to_vec().into(),
     });
     let value = serde_json::from_slice(&response.body).expect("every body is JSON");
     (response, value)
@@ -264,7 +264,7 @@ fn a_models_description_says_how_it_is_explained() {
         method: "GET".into(),
         target: "/v1/models/m".into(),
         headers: vec![],
-        body: vec![],
+        body: vec![].into(),
     });
     let value: Value = serde_json::from_slice(&response.body).expect("JSON");
     assert_eq!(

@@ -450,6 +450,6 @@ fn tensor(name: &str, datatype: penstock_tensor::Datatype, shape: &[u64]) -> Ten
         name: name.into(),
         datatype,
         shape: shape.to_vec(),
-        data: vec![0; 4 * elements as usize],
+        data: vec![0; 4 * elements as usize].into(),
     }
 }

@@ -52,7 +52,7 @@ fn request(path: &str, headers: &[(&str, &str)], message: &[u8]) -> Request {
                 value: v.as_bytes().to_vec(),
             })
             .collect(),
-        body: message.to_vec(),
+        body: message.to_vec().into(),
     }
 }
 

@@ -135,7 +135,11 @@ fn tensors() -> impl Strategy<Value = Tensor> {
         let finite = !any_non_finite(datatype, &data);
         Tensor {
             name: "x".to_owned(),
-            data: if finite { data } else { vec![0; data.len()] },
+            data: if finite {
+                data.into()
+            } else {
+                vec![0; data.len()].into()
+            },
             datatype,
             shape: vec![words.len() as u64],
         }
@@ -168,7 +172,7 @@ fn nan_and_infinity_are_refused_typed_and_raw_unless_the_contract_lets_them_in()
             name: "x".to_owned(),
             datatype,
             shape: vec![3],
-            data,
+            data: data.into(),
         };
         if let Some(contents) = typed(&tensor) {
             let mut message = raw;

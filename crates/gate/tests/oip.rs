@@ -66,7 +66,7 @@ fn run(model: &str, _: ModelVersion, inputs: Vec<Tensor>) -> Result<Vec<Tensor>,
         name: "count".into(),
         datatype: Datatype::Int64,
         shape: vec![items],
-        data: items.to_le_bytes().repeat(items as usize),
+        data: items.to_le_bytes().repeat(items as usize).into(),
     };
     Ok(vec![scores, count])
 }
@@ -84,7 +84,7 @@ fn request(method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) ->
         method: method.into(),
         target: target.into(),
         headers: headers.collect(),
-        body: body.to_vec(),
+        body: body.to_vec().into(),
     }
 }
 
@@ -484,7 +484,7 @@ fn generate_takes_and_gives_one_object() {
             response.header("content-type"),
             Some("text/event-stream; charset=utf-8")
         );
-        let text = String::from_utf8(response.body.clone()).unwrap();
+        let text = String::from_utf8(response.body.to_vec()).unwrap();
         let event = text
             .strip_prefix("data: ")
             .and_then(|t| t.strip_suffix("\n\n"))

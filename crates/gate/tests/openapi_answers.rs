@@ -113,7 +113,7 @@ fn send_with(
                 value: value.as_bytes().to_vec(),
             })
             .collect(),
-        body: body.as_bytes().to_vec(),
+        body: body.as_bytes().to_vec().into(),
     });
     let answer: Value = serde_json::from_slice(&response.body).unwrap_or_default();
     (response.status, answer)

@@ -10,7 +10,7 @@ use penstock_gate::{Gate, Header, Request};
 use penstock_testkit::counting::Calls;
 use penstock_testkit::keys::{add_key, add_tenant};
 use penstock_testkit::models::{ECHO, echo};
-use penstock_testkit::{InMemory, LIMITS};
+use penstock_testkit::{HostBody, InMemory, LIMITS};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::fmt::Write;
@@ -74,6 +74,8 @@ struct Cost {
 const TOLERANCE: f64 = 0.03;
 
 const ROWS: usize = 160;
+/// Rows of a large body: 600 KB.
+const MANY_ROWS: usize = 75_000;
 const JSON: (&str, &str) = ("content-type", "application/json");
 
 fn json_body() -> Vec<u8> {
@@ -81,14 +83,14 @@ fn json_body() -> Vec<u8> {
     format!("{{\"inputs\":{{\"a\":[{}]}}}}", [row; ROWS].join(",")).into_bytes()
 }
 
-fn binary_body() -> (String, Vec<u8>) {
-    let bytes = ROWS * 2 * 4;
+fn binary_body(rows: usize) -> (String, Vec<u8>) {
+    let bytes = rows * 2 * 4;
     let head = format!(
-        "{{\"inputs\":[{{\"name\":\"a\",\"datatype\":\"FP32\",\"shape\":[{ROWS},2],\"parameters\":{{\"binary_data_size\":{bytes}}}}}],\
+        "{{\"inputs\":[{{\"name\":\"a\",\"datatype\":\"FP32\",\"shape\":[{rows},2],\"parameters\":{{\"binary_data_size\":{bytes}}}}}],\
          \"parameters\":{{\"binary_data_output\":true}}}}"
     );
     let length = head.len().to_string();
-    let numbers = (0..ROWS * 2).flat_map(|at| (at as f32).to_le_bytes());
+    let numbers = (0..rows * 2).flat_map(|at| (at as f32).to_le_bytes());
     let mut body = head.into_bytes();
     body.extend(numbers);
     (length, body)
@@ -104,7 +106,7 @@ fn request(method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) ->
         method: method.into(),
         target: target.into(),
         headers: headers.iter().chain([&address]).map(header).collect(),
-        body: body.to_vec(),
+        body: body.to_vec().into(),
     }
 }
 
@@ -156,12 +158,14 @@ fn typical() -> Vec<(&'static str, Cost)> {
     };
     let plain = predict(&[]);
     let keyed = |key: &str| predict(&[("idempotency-key", key)]);
-    let (head_bytes, binary) = binary_body();
-    let headers = [
-        ("content-type", "application/octet-stream"),
-        ("inference-header-content-length", head_bytes.as_str()),
-    ];
-    let binary = request("POST", "/v2/models/m/infer", &headers, &binary);
+    let infer = |(head_bytes, body): &(String, Vec<u8>)| {
+        let headers = [
+            ("content-type", "application/octet-stream"),
+            ("inference-header-content-length", head_bytes.as_str()),
+        ];
+        request("POST", "/v2/models/m/infer", &headers, body)
+    };
+    let binary = infer(&binary_body(ROWS));
     let with_key = {
         let ports = ports("[auth.tiers.free]\n");
         add_tenant(&ports, "acme");
@@ -178,6 +182,20 @@ fn typical() -> Vec<(&'static str, Cost)> {
             .expect("the path of the operation");
         let poll = request("GET", path, &[], &[]);
         cost(ports, &[poll.clone(), poll])
+    };
+    let in_host = {
+        let many = format!("{ECHO}[limits]\nmax_items = {MANY_ROWS}\n");
+        let ports = InMemory::new(&[("m", &many, &["1"])], echo);
+        let (head_bytes, body) = binary_body(MANY_ROWS);
+        let host = HostBody::new(body.clone());
+        let mut call = infer(&(head_bytes, Vec::new()));
+        call.body = host.buffer();
+        let mut cost = cost(ports, &[call.clone(), call]);
+        let asked = host.take();
+        // Only the JSON before the tensors comes to the gate, and the host checks them where they are.
+        assert!(asked.copied.iter().all(|part| part.end < 300), "{asked:?}");
+        cost.calls.host += (asked.copied.len() + asked.checked.len()) as u64 / 2;
+        cost
     };
     let twice = [plain.clone(), plain.clone()];
     vec![
@@ -213,6 +231,7 @@ fn typical() -> Vec<(&'static str, Cost)> {
             "infer, binary tensors",
             cost(ports(""), &[binary.clone(), binary]),
         ),
+        ("infer, 600 KB of binary tensors in the host", in_host),
         (
             "a model's description",
             cost(

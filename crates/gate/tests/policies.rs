@@ -57,7 +57,7 @@ fn send_with(
                 value: value.into(),
             })
             .collect(),
-        body: body.to_vec(),
+        body: body.to_vec().into(),
     };
     let response = Gate::new(ports.clone()).handle(&request);
     let value = serde_json::from_slice(&response.body).expect("every body is JSON");

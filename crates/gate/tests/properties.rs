@@ -148,7 +148,7 @@ proptest! {
         let ports = InMemory::new(&[("plain", CONTRACT, &["1", "2"]), ("adapted", &adapted, &["1"])], echo);
         *ports.policy.borrow_mut() =
             "[cors]\nallowed_origins = [\"https://app.example\"]\n[[disclosure]]\nround_decimals = 2\ntop = 1\n".into();
-        let request = Request { method: method.into(), target, headers, body };
+        let request = Request { method: method.into(), target, headers, body: body.into() };
         // The test adapter fails on this word by design.
         prop_assume!(request.body != b"broken");
         let response = Gate::new(ports).handle(&request);

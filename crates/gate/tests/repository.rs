@@ -46,7 +46,7 @@ fn ask(
         method: method.to_owned(),
         target: target.to_owned(),
         headers: headers.collect(),
-        body: body.to_vec(),
+        body: body.to_vec().into(),
     };
     Gate::new(ports.clone()).handle(&request)
 }

@@ -81,9 +81,9 @@ impl Setup {
                 })
                 .collect(),
             body: if get {
-                Vec::new()
+                Vec::new().into()
             } else {
-                br#"{"inputs":{"a":[[1]]}}"#.to_vec()
+                br#"{"inputs":{"a":[[1]]}}"#.to_vec().into()
             },
         })
     }

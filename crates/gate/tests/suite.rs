@@ -18,6 +18,7 @@ mod gate;
 mod gate_http;
 mod gate_readiness;
 mod grpc;
+mod grpc_held;
 mod grpc_messages;
 mod oip;
 mod openapi;

@@ -88,7 +88,7 @@ fn call_at(ports: &InMemory, target: &str, body: &[u8]) -> Response {
             name: "content-type".into(),
             value: b"application/json".to_vec(),
         }],
-        body: body.to_vec(),
+        body: body.to_vec().into(),
     })
 }
 

@@ -118,7 +118,7 @@ fn a_webhook_that_cannot_be_is_refused_before_anything_is_charged_or_stored() {
     let per_call = format!("{SECRET}url = \"{URL}\"\nper_call = false\n");
     refused(&announcing(&per_call), &[ASYNC, hook], "`per_call`");
     // A host that sends none.
-    let silent = super::operations::ports();
+    let silent = super::operations_common::ports();
     silent.set_policy(SECRET);
     refused(&silent, &[ASYNC, hook], "sends no webhooks");
 }
@@ -229,6 +229,6 @@ fn the_public_key_is_shown_without_credentials_where_webhooks_are_sent() {
         keys.body,
         json!({ "keys": [{ "algorithm": "ed25519", "public_key": "whpk_1" }] })
     );
-    let none = get(&super::operations::ports(), path);
+    let none = get(&super::operations_common::ports(), path);
     assert_eq!((none.status(), none.code()), (404, "unknown_path"));
 }

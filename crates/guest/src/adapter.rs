@@ -18,7 +18,7 @@ mod component {
         wit_bindgen::generate!({
             world: "penstock:adapter/component",
             path: ["../../wit/types", "../../wit/adapter"],
-            with: { "penstock:types/tensors@0.1.0": crate::types::tensors },
+            with: { "penstock:types/held@0.1.0": crate::types::held, "penstock:types/tensors@0.1.0": crate::types::tensors },
             pub_export_macro: true,
             default_bindings_module: "penstock_guest::adapter::bindings",
         });

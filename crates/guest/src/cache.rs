@@ -21,7 +21,7 @@ mod component {
             world: "penstock:cache/component",
             path: ["../../wit/types", "../../wit/deps/keyvalue", "../../wit/cache"],
             with: {
-                "penstock:types/tensors@0.1.0": crate::types::tensors,
+                "penstock:types/held@0.1.0": crate::types::held, "penstock:types/tensors@0.1.0": crate::types::tensors,
                 "wasi:keyvalue/store@0.2.0-draft2": crate::kv::store,
                 "wasi:keyvalue/atomics@0.2.0-draft2": crate::kv::atomics,
             },

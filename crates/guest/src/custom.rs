@@ -14,7 +14,7 @@ mod component {
             path: ["../../wit/types", "../../wit/deps/keyvalue", "../../wit/policy"],
             with: {
                 "penstock:types/callers@0.1.0": crate::types::callers,
-                "penstock:types/http@0.1.0": crate::types::http,
+                "penstock:types/held@0.1.0": crate::types::held, "penstock:types/http@0.1.0": crate::types::http,
             },
             generate_all,
             pub_export_macro: true,

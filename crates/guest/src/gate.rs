@@ -4,15 +4,19 @@
 //! The HTTP entry point is in `http`, with the feature `gate-http`. Both end in the same call, [`answer`], so a request
 //! gets the same answer through either.
 
-use crate::types::{http as wit_http, tensors_from_wit, tensors_to_wit};
+#[cfg(not(feature = "gate-held"))]
+use crate::types::tensors_from_wit;
+use crate::types::{http as wit_http, place_to_wit, tensor_to_inference};
 use crate::{inference::failure, models::control_failure};
 use penstock_core::ModelVersion;
 use penstock_gate::ports::{ControlFailure, Failure, InferOptions, Ports, Services};
 use penstock_gate::{Gate, Header, Request, Response};
 use penstock_policy::auth::words::Environment;
-use penstock_tensor::Tensor;
+use penstock_tensor::{Buffer, Tensor};
 use std::cell::RefCell;
 
+#[cfg(feature = "gate-held")]
+mod held;
 #[cfg(feature = "gate-http")]
 mod http;
 
@@ -55,6 +59,10 @@ pub struct Door;
 
 impl bindings::exports::penstock::gate::door::Guest for Door {
     fn handle(request: wit_http::Request) -> wit_http::Response {
+        #[cfg(feature = "gate-held")]
+        let body = held::begin(&request).unwrap_or_else(|| request.body.into());
+        #[cfg(not(feature = "gate-held"))]
+        let body = request.body.into();
         let response = answer(&Request {
             method: request.method,
             target: request.target,
@@ -66,8 +74,17 @@ impl bindings::exports::penstock::gate::door::Guest for Door {
                     value: h.value,
                 })
                 .collect(),
-            body: request.body,
+            body,
         });
+        let mut parts = response.body.into_parts().into_iter();
+        let first = parts.next().unwrap_or_default();
+        let (body, rest) = match first.place() {
+            None => (first.into_vec(), parts.map(part_to_wit).collect()),
+            Some(_) => {
+                let rest = std::iter::once(first).chain(parts).map(part_to_wit);
+                (Vec::new(), rest.collect())
+            }
+        };
         wit_http::Response {
             status: response.status,
             headers: response
@@ -78,7 +95,27 @@ impl bindings::exports::penstock::gate::door::Guest for Door {
                     value: h.value,
                 })
                 .collect(),
-            body: response.body,
+            body,
+            rest,
+        }
+    }
+}
+
+/// The buffers of tensors that the host holds. It holds them while these live.
+fn kept(tensors: &[Tensor]) -> Vec<Buffer> {
+    let held = tensors
+        .iter()
+        .filter(|tensor| tensor.data.place().is_some());
+    held.map(|tensor| tensor.data.clone()).collect()
+}
+
+/// Converts a part of a body. The host takes a part that it holds from there.
+fn part_to_wit(part: Buffer) -> wit_http::BodyPart {
+    match part.place() {
+        None => wit_http::BodyPart::Bytes(part.into_vec()),
+        Some(place) => {
+            part.hand_over();
+            wit_http::BodyPart::Held(place_to_wit(place))
         }
     }
 }
@@ -248,17 +285,23 @@ impl Ports for WitPorts {
         outputs: &[String],
         options: InferOptions,
     ) -> Result<Vec<Tensor>, Failure> {
-        let inputs = tensors_to_wit(inputs);
+        #[cfg(feature = "gate-held")]
+        let (held_from_bytes, from_wit) = (held::from_bytes(), held::tensors_from_wit);
+        #[cfg(not(feature = "gate-held"))]
+        let (held_from_bytes, from_wit) = (None, tensors_from_wit);
+        let held = kept(&inputs);
+        let inputs: Vec<_> = inputs.into_iter().map(tensor_to_inference).collect();
         let options = wit_inference::RunOptions {
             priority: options.priority,
             timeout_ms: options.timeout_ms,
             joined: options.is_joined,
+            held_from_bytes,
         };
         let answered = wit_inference::infer(model, version.get(), &inputs, outputs, options);
         // Free the inputs' memory before converting the outputs. In the worst case the outputs are as large, and
         // exist twice.
-        drop(inputs);
-        answered.map(tensors_from_wit).map_err(failure)
+        drop((inputs, held));
+        answered.map(from_wit).map_err(failure)
     }
 
     fn shadow(
@@ -268,7 +311,11 @@ impl Ports for WitPorts {
         inputs: Vec<Tensor>,
         expected: Vec<Tensor>,
     ) -> Result<(), Failure> {
-        let (inputs, expected) = (tensors_to_wit(inputs), tensors_to_wit(expected));
+        let _held = [kept(&inputs), kept(&expected)];
+        let [inputs, expected] = [inputs, expected].map(|tensors| {
+            let tensors = tensors.into_iter().map(tensor_to_inference);
+            tensors.collect::<Vec<_>>()
+        });
         wit_inference::shadow(model, version.get(), &inputs, &expected).map_err(failure)
     }
 

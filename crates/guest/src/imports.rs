@@ -11,6 +11,7 @@ pub mod bindings {
         ],
         with: {
             "penstock:types/callers@0.1.0": crate::types::callers,
+            "penstock:types/held@0.1.0": crate::types::held,
             "penstock:types/http@0.1.0": crate::types::http,
             "penstock:types/tensors@0.1.0": crate::types::tensors,
         },

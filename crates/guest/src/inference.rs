@@ -13,9 +13,12 @@ pub(crate) use gate::failure;
 /// The component's side: its exports.
 #[cfg(feature = "inference")]
 mod component {
-    use crate::types::{bulk_bytes, datatype_from_wit, tensor_to_wit, tensors};
+    use crate::types::{
+        bulk_bytes, bulk_to_wit, datatype_from_wit, datatype_to_wit, placed, tensors,
+    };
     use penstock_core::{GraphName, GraphOptions, NnData, NnWord, ShadowTensor};
-    use penstock_tensor::{Datatype, Tensor};
+    use penstock_tensor::Datatype;
+    use penstock_tensor::tensor::elements;
     use std::cell::RefCell;
     use std::collections::BTreeMap;
 
@@ -25,7 +28,10 @@ mod component {
         wit_bindgen::generate!({
             world: "penstock:inference/component",
             path: ["../../wit/types", "../../wit/deps/nn", "../../wit/nn", "../../wit/inference"],
-            with: { "penstock:types/tensors@0.1.0": crate::types::tensors },
+            with: {
+                "penstock:types/held@0.1.0": crate::types::held,
+                "penstock:types/tensors@0.1.0": crate::types::tensors,
+            },
             generate_all,
             pub_export_macro: true,
             default_bindings_module: "penstock_guest::inference::bindings",
@@ -33,6 +39,7 @@ mod component {
     }
 
     use bindings::exports::penstock::inference::inference as wit;
+    use bindings::penstock::nn::held;
     use bindings::penstock::nn::tensors::{self as nn, ElementType};
     use bindings::wasi::nn::errors::{Error, ErrorCode};
     use bindings::wasi::nn::graph::load_by_name;
@@ -65,6 +72,7 @@ mod component {
                 .into_iter()
                 .map(to_nn)
                 .collect::<Result<Vec<_>, _>>()?;
+            let held_from = options.held_from_bytes;
             let options = GraphOptions {
                 priority: options.priority,
                 timeout_ms: options.timeout_ms,
@@ -74,7 +82,7 @@ mod component {
             compute(model, version, options, named)?
                 .into_iter()
                 .filter(|(name, _)| outputs.is_empty() || outputs.contains(name))
-                .map(from_nn)
+                .map(|output| from_nn(output, held_from))
                 .collect()
         }
 
@@ -232,19 +240,40 @@ mod component {
             .collect::<Result<Vec<u32>, _>>()
             .map_err(|_| refused(format!("input `{name}` has an axis longer than 4294967295")))?;
         let ty = element_type(datatype_from_wit(datatype));
-        Ok((name, nn::create(&dimensions, ty, bulk_bytes(&data))))
+        let tensor = match data.held {
+            Some(place) => held::create(&dimensions, ty, place),
+            None => nn::create(&dimensions, ty, bulk_bytes(&data)),
+        };
+        Ok((name, tensor))
     }
 
-    fn from_nn((name, tensor): (String, NnTensor)) -> Result<tensors::Tensor, wit::Failure> {
+    fn from_nn(
+        (name, tensor): (String, NnTensor),
+        held_from: Option<u64>,
+    ) -> Result<tensors::Tensor, wit::Failure> {
         let datatype = datatype(nn::type_of(&tensor));
-        let shape = tensor.dimensions().into_iter().map(u64::from).collect();
-        let data = tensor.data();
-        Ok(tensor_to_wit(Tensor {
+        let shape: Vec<u64> = tensor.dimensions().into_iter().map(u64::from).collect();
+        let is_large = |from| bytes_of(datatype, &shape).is_some_and(|bytes| bytes >= from);
+        let place = match held_from {
+            Some(from) if is_large(from) => held::keep(&tensor),
+            _ => None,
+        };
+        let data = match place {
+            Some(place) => placed(place),
+            None => bulk_to_wit(&tensor.data()),
+        };
+        Ok(tensors::Tensor {
             name,
-            datatype,
+            datatype: datatype_to_wit(datatype),
             shape,
             data,
-        }))
+        })
+    }
+
+    /// The length of a tensor's data. `None` for byte strings, whose shape does not tell it.
+    fn bytes_of(datatype: Datatype, shape: &[u64]) -> Option<u64> {
+        let size = datatype.size_bytes()? as u64;
+        elements(shape)?.checked_mul(size)
     }
 
     fn failure(error: Error) -> wit::Failure {

@@ -21,15 +21,16 @@ use std::rc::Rc;
 pub mod bindings {
     wit_bindgen::generate!({
         world: "penstock:nn/component",
-        path: ["../../wit/deps/nn", "../../wit/nn"],
+        path: ["../../wit/types", "../../wit/deps/nn", "../../wit/nn"],
         generate_all,
         pub_export_macro: true,
         default_bindings_module: "penstock_guest::nn::bindings",
     });
 }
 
-use bindings::exports::penstock::nn::tensors;
+use bindings::exports::penstock::nn::{held, tensors};
 use bindings::exports::wasi::nn::{errors, graph, inference, tensor};
+use bindings::penstock::types::held::HeldBytes;
 
 /// The path at which the manifest mounts the models.
 const MODELS: &str = "/models";
@@ -123,6 +124,32 @@ impl inference::Guest for Nn {
 
 impl errors::Guest for Nn {
     type Error = Error;
+}
+
+/// This host holds nothing, and the gate asks for nothing: `may-hold` of its requests is false. A tensor of a place has no data, so
+/// that `compute` refuses it.
+impl held::Guest for Nn {
+    fn read(_place: HeldBytes) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn suits(_place: HeldBytes, _rule: held::Rule) -> bool {
+        false
+    }
+
+    fn create(
+        dims: tensor::TensorDimensions,
+        ty: tensors::ElementType,
+        _place: HeldBytes,
+    ) -> tensor::Tensor {
+        tensor::Tensor::new(Tensor::made(dims, from_element(ty), Vec::new()))
+    }
+
+    fn keep(_value: tensor::TensorBorrow<'_>) -> Option<HeldBytes> {
+        None
+    }
+
+    fn release(_item: u32) {}
 }
 
 impl tensors::Guest for Nn {

@@ -2,7 +2,7 @@
 //! into the blocks in which it is passed, and once out of them.
 
 use penstock_core::{Caller, Code, Violation};
-use penstock_tensor::{Datatype, Rejection, Tensor};
+use penstock_tensor::{Datatype, Place, Rejection, Tensor};
 
 #[allow(missing_docs)]
 mod bindings {
@@ -14,7 +14,7 @@ mod bindings {
     });
 }
 
-pub use bindings::penstock::types::{callers, http, tensors};
+pub use bindings::penstock::types::{callers, held, http, tensors};
 
 /// Converts a caller to its WIT record.
 pub fn caller_to_wit(caller: &Caller) -> callers::Caller {
@@ -93,6 +93,38 @@ pub fn bulk_to_wit(bytes: &[u8]) -> tensors::Bulk {
     tensors::Bulk {
         blocks,
         byte_length: bytes.len() as u64,
+        held: None,
+    }
+}
+
+/// Converts the place of bytes that the host holds.
+pub fn place_to_wit(place: Place) -> held::HeldBytes {
+    held::HeldBytes {
+        item: place.item,
+        offset: place.offset,
+        length: place.length,
+    }
+}
+
+/// Passes bytes that the host holds by their place.
+pub fn placed(place: held::HeldBytes) -> tensors::Bulk {
+    tensors::Bulk {
+        blocks: Vec::new(),
+        byte_length: place.length,
+        held: Some(place),
+    }
+}
+
+/// Converts a tensor for inference. Bytes that the host holds are passed by their place; no other component can use that.
+pub fn tensor_to_inference(tensor: Tensor) -> tensors::Tensor {
+    match tensor.data.place() {
+        None => tensor_to_wit(tensor),
+        Some(place) => tensors::Tensor {
+            name: tensor.name,
+            datatype: datatype_to_wit(tensor.datatype),
+            shape: tensor.shape,
+            data: placed(place_to_wit(place)),
+        },
     }
 }
 
@@ -123,7 +155,7 @@ pub fn tensor_from_wit(tensor: tensors::Tensor) -> Tensor {
         name: tensor.name,
         datatype: datatype_from_wit(tensor.datatype),
         shape: tensor.shape,
-        data: bulk_bytes(&tensor.data).to_vec(),
+        data: bulk_bytes(&tensor.data).into(),
     }
 }
 

@@ -15,7 +15,7 @@ mod component {
         wit_bindgen::generate!({
             world: "penstock:validation/component",
             path: ["../../wit/types", "../../wit/validation"],
-            with: { "penstock:types/tensors@0.1.0": crate::types::tensors },
+            with: { "penstock:types/held@0.1.0": crate::types::held, "penstock:types/tensors@0.1.0": crate::types::tensors },
             pub_export_macro: true,
             default_bindings_module: "penstock_guest::validation::bindings",
         });

@@ -251,6 +251,7 @@ pub(crate) fn provided(import: &str) -> bool {
         "wasi:io/",
         "wasi:nn/",
         "penstock:nn/tensors@0.1.0",
+        "penstock:nn/held@0.1.0",
         "wasi:random/",
         "wasi:sockets/",
     ];

@@ -613,7 +613,7 @@ pub(crate) fn tensors(sample: &[Tensor]) -> Result<Inputs, NnError> {
                 .collect::<Result<Vec<u32>, _>>()?;
             Ok((
                 tensor.name.clone(),
-                NnTensor::new(ty, dims, tensor.data.clone())?,
+                NnTensor::new(ty, dims, tensor.data.to_vec())?,
             ))
         })
         .collect()

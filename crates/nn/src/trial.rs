@@ -118,7 +118,7 @@ fn tensor_of<'c>(
     Some(Tensor {
         datatype: specs.find(|spec| spec.name == name)?.datatype,
         shape: tensor.dims.iter().map(|dim| u64::from(*dim)).collect(),
-        data: tensor.data.to_vec(),
+        data: tensor.data.to_vec().into(),
         name,
     })
 }

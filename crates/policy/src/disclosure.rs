@@ -637,7 +637,7 @@ mod tests {
             name: "p".into(),
             datatype,
             shape: vec![2],
-            data,
+            data: data.into(),
         };
         let half = |v: f32| half::f16::from_f32(v).to_le_bytes();
         let brain = |v: f32| half::bf16::from_f32(v).to_le_bytes();

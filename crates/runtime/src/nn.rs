@@ -19,6 +19,7 @@
 use crate::held::{HeldBytes, OverLimit};
 use crate::request::RequestContext;
 use bytes::Bytes;
+use held::HeldItems;
 use penstock_core::nn_data::MAX_RETRY_AFTER_MS;
 use penstock_core::{GraphName, GraphOptions, NnData, NnWord, ShadowTensor};
 use penstock_nn::{
@@ -36,7 +37,7 @@ use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 mod bindings {
     wasmtime::component::bindgen!({
         world: "penstock:nn/host",
-        path: ["../../wit/deps/nn", "../../wit/nn"],
+        path: ["../../wit/types", "../../wit/deps/nn", "../../wit/nn"],
         with: {
             "wasi:nn/graph.graph": super::Graph,
             "wasi:nn/tensor.tensor": super::Tensor,
@@ -51,8 +52,15 @@ mod bindings {
     });
 }
 
+mod held;
+
 use bindings::penstock::nn::tensors;
 use bindings::wasi::nn::{errors, graph, inference, tensor};
+
+/// The interface by which bytes of a request stay in the host.
+pub const HELD: &str = "penstock:nn/held@0.1.0";
+/// The interface by which a component opens models of the host.
+pub const GRAPHS: &str = "wasi:nn/graph@0.2.0-rc-2024-10-28";
 
 /// A run's outputs, in the guest's table.
 type Given = Vec<(String, Resource<Tensor>)>;
@@ -84,6 +92,8 @@ pub struct NnCtx {
     snapshot: Option<Arc<Snapshot>>,
     /// The current request. `None` before the first.
     request: Option<RequestContext>,
+    /// The bytes that the host holds for the current request.
+    items: HeldItems,
 }
 
 impl NnCtx {
@@ -94,12 +104,14 @@ impl NnCtx {
             repository,
             snapshot,
             request: None,
+            items: HeldItems::default(),
         }
     }
 
-    /// Begins the next request.
-    pub fn begin_request(&mut self, request: RequestContext) {
+    /// Begins the next request. `body` is its body, if the host holds it.
+    pub fn begin_request(&mut self, request: RequestContext, body: Option<Bytes>) {
         self.request = Some(request);
+        self.items.begin(body);
     }
 
     /// The generation of the catalogue that the instance sees, if it sees one.
@@ -147,6 +159,16 @@ pub fn add_to_linker<T: Send + 'static>(
                 Ok((view(store.data_mut()).table.get(&tensor)?.0.data.clone(),))
             },
         )?;
+    linker.allow_shadowing(false);
+    bindings::penstock::nn::held::add_to_linker::<_, HasNn>(linker, view)?;
+    linker.allow_shadowing(true);
+    linker.instance(HELD)?.func_wrap(
+        "read",
+        move |mut store: StoreContextMut<'_, T>,
+              (place,): (bindings::penstock::types::held::HeldBytes,)| {
+            Ok((view(store.data_mut()).read_held(place)?,))
+        },
+    )?;
     linker.allow_shadowing(false);
     graph::add_to_linker::<_, HasNn>(linker, view)?;
     inference::add_to_linker::<_, HasNn>(linker, view)?;

@@ -146,9 +146,10 @@ impl InstanceState {
         Ok(store)
     }
 
-    /// Gives the next request its own computing time and its context.
-    pub fn begin_request(&mut self, request: RequestContext) {
-        self.nn.begin_request(request);
+    /// Gives the next request its own computing time and its context. `body` is its body, if the host holds it.
+    pub fn begin_request(&mut self, request: RequestContext, body: Option<bytes::Bytes>) {
+        self.nn().forget_held();
+        self.nn.begin_request(request, body);
         if self.leaks() {
             self.leaking.store(true, Ordering::Relaxed);
         }

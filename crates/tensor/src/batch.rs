@@ -26,7 +26,7 @@ pub fn join(requests: &[&[Tensor]]) -> Vec<Tensor> {
                 name: first[index].name.clone(),
                 datatype: first[index].datatype,
                 shape,
-                data,
+                data: data.into(),
             }
         })
         .collect()
@@ -56,7 +56,7 @@ pub fn split(outputs: Vec<Tensor>, sizes: &[u64]) -> Option<Vec<Vec<Tensor>>> {
                 name: output.name.clone(),
                 datatype: output.datatype,
                 shape,
-                data: output.data.get(at..at + bytes)?.to_vec(),
+                data: output.data.get(at..at + bytes)?.to_vec().into(),
             });
             at += bytes;
         }
@@ -115,7 +115,7 @@ mod tests {
             name: "s".into(),
             datatype: Datatype::Bytes,
             shape: vec![rows, 2],
-            data,
+            data: data.into(),
         }
     }
 
@@ -137,12 +137,12 @@ mod tests {
         assert_eq!(split(vec![numbers(3, 0)], &[1, 1]), None);
         let scalar = Tensor {
             shape: vec![],
-            data: vec![1],
+            data: vec![1].into(),
             ..numbers(1, 0)
         };
         assert_eq!(split(vec![scalar], &[1]), None);
         let cut = Tensor {
-            data: vec![1],
+            data: vec![1].into(),
             ..numbers(2, 0)
         };
         assert_eq!(split(vec![cut], &[1, 1]), None);

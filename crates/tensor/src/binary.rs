@@ -6,6 +6,7 @@
 //! byte strings, the contract's range, and that numbers are finite. The last check is skipped if the contract has
 //! `allow_non_finite = true` for the input.
 
+use crate::buffer::Buffer;
 use crate::check::{self, Role};
 use crate::contract::{Contract, Dim, TensorSpec};
 use crate::datatype::Datatype;
@@ -20,25 +21,22 @@ pub const HEADER: &str = "inference-header-content-length";
 
 /// The parts of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Framed<'b> {
+pub enum Framed {
     /// A request as JSON, and the bytes of its binary inputs.
     Json {
-        /// The JSON.
-        json: &'b [u8],
-        /// The bytes after it.
-        tail: &'b [u8],
+        /// The length of the JSON. The rest are the bytes.
+        json_bytes: usize,
     },
     /// The bytes of the only input, without JSON.
-    Raw(&'b [u8]),
+    Raw,
 }
 
-/// Splits a body at the length in `Inference-Header-Content-Length`. Without the header the whole body is JSON. Errors with
-/// `MalformedRequest`.
-pub fn frame<'b>(length: Option<&str>, body: &'b [u8]) -> Result<Framed<'b>, Rejection> {
+/// Splits a body of so many bytes at the length in `Inference-Header-Content-Length`. Without the header the whole body is
+/// JSON. Errors with `MalformedRequest`.
+pub fn frame(length: Option<&str>, body_bytes: usize) -> Result<Framed, Rejection> {
     let Some(text) = length.map(str::trim) else {
         return Ok(Framed::Json {
-            json: body,
-            tail: &[],
+            json_bytes: body_bytes,
         });
     };
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -53,16 +51,15 @@ pub fn frame<'b>(length: Option<&str>, body: &'b [u8]) -> Result<Framed<'b>, Rej
     }
     // A number with too many digits exceeds the length of any body.
     let length = text.parse::<usize>().ok();
-    match length.and_then(|length| Some((length, body.split_at_checked(length)?))) {
-        Some((0, _)) => Ok(Framed::Raw(body)),
-        Some((_, (json, tail))) => Ok(Framed::Json { json, tail }),
+    match length.filter(|length| *length <= body_bytes) {
+        Some(0) => Ok(Framed::Raw),
+        Some(json_bytes) => Ok(Framed::Json { json_bytes }),
         None => Err(misframed(
-            format!("at most {}", body.len()),
+            format!("at most {body_bytes}"),
             format!(
-                "Inference-Header-Content-Length is {}, and the body has {} bytes; send the length of the JSON \
-                 alone, before compression",
-                excerpt(text),
-                body.len()
+                "Inference-Header-Content-Length is {}, and the body has {body_bytes} bytes; send the length of the \
+                 JSON alone, before compression",
+                excerpt(text)
             ),
         )),
     }
@@ -77,24 +74,27 @@ fn misframed(expected: impl Into<String>, message: String) -> Rejection {
     }
 }
 
-/// Fills the inputs of a request: `binary` is [`InferRequest::binary`], and `tail` the bytes after the JSON. Checks the
-/// filled inputs against the contract; the others were checked while they were parsed.
+/// Fills the inputs of a request: `binary` is [`InferRequest::binary`], and `body` the whole body, with so many bytes of JSON
+/// before those of the inputs. Checks the filled inputs against the contract; the others were checked while they were parsed.
+/// Bytes that the host holds stay there.
 pub fn fill(
     inputs: &mut [Tensor],
     binary: &[BinaryInput],
-    mut tail: &[u8],
+    (body, json_bytes): (&Buffer, usize),
     contract: &Contract,
 ) -> Result<(), Rejection> {
     let mut sink = Violations::default();
+    let mut at = json_bytes;
     for one in binary {
-        let cut = usize::try_from(one.bytes)
+        let end = usize::try_from(one.bytes)
             .ok()
-            .and_then(|bytes| tail.split_at_checked(bytes));
-        let (Some(tensor), Some((data, rest))) = (inputs.get_mut(one.input), cut) else {
-            return Err(misplaced(tail.len()));
+            .and_then(|bytes| at.checked_add(bytes));
+        let data = end.and_then(|end| Some((body.slice(at..end)?, end)));
+        let (Some(tensor), Some((data, end))) = (inputs.get_mut(one.input), data) else {
+            return Err(misplaced(body.len().saturating_sub(at)));
         };
-        tensor.data = data.to_vec();
-        tail = rest;
+        tensor.data = data;
+        at = end;
         let Some(spec) = contract.input(&tensor.name) else {
             continue;
         };
@@ -103,8 +103,8 @@ pub fn fill(
             check::elements(spec, tensor, Role::Input, &mut sink, true, at);
         }
     }
-    if !tail.is_empty() {
-        return Err(misplaced(tail.len()));
+    if at != body.len() {
+        return Err(misplaced(body.len().saturating_sub(at)));
     }
     sink.finish()
 }
@@ -133,7 +133,7 @@ fn misplaced(left: usize) -> Rejection {
 /// is the only element, without a length before it. The outputs are returned as bytes.
 ///
 /// Errors with `InvalidInputs`.
-pub fn raw(body: &[u8], contract: &Contract) -> Result<InferRequest, Rejection> {
+pub fn raw(body: &Buffer, contract: &Contract) -> Result<InferRequest, Rejection> {
     let [spec] = contract.inputs.as_slice() else {
         let names: Vec<&str> = contract.inputs.iter().map(|s| s.name.as_str()).collect();
         return Err(not_raw(
@@ -166,13 +166,13 @@ pub fn raw(body: &[u8], contract: &Contract) -> Result<InferRequest, Rejection> 
         let rule = "wrong_count";
         not_raw(rule, &expected, message)
     })?;
-    let mut data = Vec::new();
-    if spec.datatype == Datatype::Bytes {
-        data.reserve_exact(body.len() + crate::tensor::BYTES_PREFIX_BYTES);
+    let data = if spec.datatype == Datatype::Bytes {
+        let mut data = Vec::with_capacity(body.len() + crate::tensor::BYTES_PREFIX_BYTES);
         push_byte_string(&mut data, body);
+        data.into()
     } else {
-        data.extend_from_slice(body);
-    }
+        body.clone()
+    };
     let inputs = vec![Tensor {
         name: spec.name.clone(),
         datatype: spec.datatype,

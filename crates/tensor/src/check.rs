@@ -185,8 +185,25 @@ pub(crate) fn elements(
             }
         }
     };
-    if tensor.datatype == Datatype::Bool
-        && let Some(index) = tensor.data.iter().position(|byte| *byte > 1)
+    if role == Role::Input
+        && let Some(rule) = ValueRule::of(spec)
+        && tensor.data.host_suits(&rule) == Some(true)
+    {
+        return;
+    }
+    values(spec, &tensor.data, role, sink, at);
+}
+
+/// Checks the values of elements.
+fn values(
+    spec: &TensorSpec,
+    data: &[u8],
+    role: Role,
+    sink: &mut Violations,
+    at: impl Fn(u64) -> At,
+) {
+    if spec.datatype == Datatype::Bool
+        && let Some(index) = data.iter().position(|byte| *byte > 1)
     {
         sink.contract(|| {
             let At { pointer, element } = at(index as u64);
@@ -194,22 +211,22 @@ pub(crate) fn elements(
                 "{} {:?} holds the byte {}{element} as a BOOL; write 0 or 1",
                 role.word(),
                 spec.name,
-                tensor.data.get(index).copied().unwrap_or_default()
+                data.get(index).copied().unwrap_or_default()
             );
             Violation::new(pointer, "out_of_range", "0 or 1", message)
         });
     }
-    if let Some((least, greatest)) = tensor.datatype.narrow_range() {
+    if let Some((least, greatest)) = spec.datatype.narrow_range() {
         let outside = |byte: &u8| !(least..=greatest).contains(&byte.cast_signed());
-        if let Some(index) = tensor.data.iter().position(outside) {
+        if let Some(index) = data.iter().position(outside) {
             sink.contract(|| {
                 let At { pointer, element } = at(index as u64);
                 let message = format!(
                     "{} {:?} holds {}{element} as {}; write an integer from {least} to {greatest} in a byte of its own",
                     role.word(),
                     spec.name,
-                    tensor.data.get(index).copied().unwrap_or_default().cast_signed(),
-                    tensor.datatype,
+                    data.get(index).copied().unwrap_or_default().cast_signed(),
+                    spec.datatype,
                 );
                 let expected = format!("an integer from {least} to {greatest}");
                 Violation::new(pointer, "out_of_range", expected, message)
@@ -217,9 +234,70 @@ pub(crate) fn elements(
         }
     }
     if role == Role::Input && !spec.allow_non_finite {
-        finite(spec, &tensor.data, sink, &at);
+        finite(spec, data, sink, &at);
     }
-    range(spec, &tensor.data, role, sink, at);
+    range(spec, data, role, sink, at);
+}
+
+/// What the elements of an input must be, apart from its contract, so that a host can check them where they are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ValueRule {
+    /// The type of the elements.
+    pub datatype: Datatype,
+    /// Whether NaN and infinity are refused.
+    pub finite: bool,
+    /// The least value that is allowed.
+    pub minimum: Option<f64>,
+    /// The greatest value that is allowed.
+    pub maximum: Option<f64>,
+}
+
+/// The elements that are checked against a rule before the result is looked at.
+const RULE_STEP_ELEMENTS: usize = 16 << 10;
+
+impl ValueRule {
+    /// The rule of an input. `None` if a bound of it is no `f64`.
+    fn of(spec: &TensorSpec) -> Option<Self> {
+        let exact = |bound: Option<Bound>| match bound {
+            None => Some(None),
+            Some(Bound::Real(bound)) => Some(Some(bound)),
+            Some(Bound::Integer(bound)) => {
+                let real = bound as f64;
+                (real as i128 == i128::from(bound)).then_some(Some(real))
+            }
+        };
+        Some(Self {
+            datatype: spec.datatype,
+            finite: !spec.allow_non_finite,
+            minimum: exact(spec.minimum)?,
+            maximum: exact(spec.maximum)?,
+        })
+    }
+
+    /// Whether each element meets the rule. It is the same check as of bytes that lie here.
+    pub fn suits(&self, data: &[u8]) -> bool {
+        let bound = |bound: Option<f64>| bound.map(Bound::Real);
+        let spec = TensorSpec {
+            name: String::new(),
+            datatype: self.datatype,
+            shape: Vec::new(),
+            minimum: bound(self.minimum),
+            maximum: bound(self.maximum),
+            allow_non_finite: !self.finite,
+            description: None,
+            optional: false,
+            may_be_empty: true,
+            labels: None,
+        };
+        // In steps, so that a fault at the start ends it.
+        let step = self.datatype.size_bytes().unwrap_or(1) * RULE_STEP_ELEMENTS;
+        data.chunks(step).all(|data| {
+            let mut sink = Violations::default();
+            let at = |_| String::new().into();
+            values(&spec, data, Role::Input, &mut sink, at);
+            sink.finish().is_ok()
+        })
+    }
 }
 
 /// Reports each element that is NaN or infinite.

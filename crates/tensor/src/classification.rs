@@ -82,7 +82,7 @@ pub fn classify(tensor: Tensor, contract: &Contract, classes: u32) -> Result<Ten
         } else {
             vec![kept]
         },
-        data,
+        data: data.into(),
     })
 }
 

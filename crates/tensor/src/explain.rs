@@ -218,7 +218,7 @@ impl<'a> Plan<'a> {
                 name: tensor.name.clone(),
                 datatype: tensor.datatype,
                 shape,
-                data,
+                data: data.into(),
             }
         };
         self.inputs.iter().enumerate().map(one).collect()

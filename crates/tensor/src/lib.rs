@@ -6,6 +6,7 @@
 //! * [`contract`]: `models/<name>/model.toml`, parsed strictly and checked;
 //! * [`json`]: a strict pull scanner for untrusted bytes, and [`number`]: correctly rounded decimals;
 //! * [`predict`], [`infer`]: the two request forms, parsed in one pass into tensors;
+//! * [`buffer`]: bytes that lie here, or that the host holds;
 //! * [`batch`]: joins the tensors of requests, and splits outputs;
 //! * [`check`]: the contract checks on finished tensors, which come from an adapter or a model;
 //! * [`finite`]: whether numbers are finite; [`outputs`]: whether a run's outputs meet the contract;
@@ -19,8 +20,10 @@
 
 #![forbid(unsafe_code)]
 
+mod append;
 pub mod batch;
 pub mod binary;
+pub mod buffer;
 pub mod check;
 pub mod classification;
 pub mod content;
@@ -44,7 +47,8 @@ mod values;
 
 pub use penstock_core::{ModelName, ModelVersion};
 
-pub use check::{check_outputs, check_tensors, check_tensors_at};
+pub use buffer::{Buffer, HostBytes, Place};
+pub use check::{ValueRule, check_outputs, check_tensors, check_tensors_at};
 pub use contract::{Contract, ContractFault, TensorSpec};
 pub use datatype::Datatype;
 pub use infer::{BinaryInput, InferRequest, OutputRequest, parse_infer};

@@ -183,7 +183,7 @@ pub(crate) fn assemble(
             name: spec.name.clone(),
             datatype: spec.datatype,
             shape: values.shape.unwrap_or_default(),
-            data: values.data,
+            data: values.data.into(),
         });
     }
     tensors

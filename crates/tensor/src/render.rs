@@ -1,6 +1,8 @@
 //! Writes tensors as JSON. Numbers have the shortest form that parses to the same bits. NaN and infinities become `null`, and
 //! their number is returned, so that an answer can report it.
 
+use crate::append::{MAX_SHORT_BYTES, push_short};
+use crate::buffer::Buffer;
 use crate::contract::{Contract, TensorSpec, wire_shape};
 use crate::datatype::Datatype;
 use crate::fp8::Fp8;
@@ -192,7 +194,7 @@ impl<'t> Elements<'t> {
                 let mut buffer = itoa::Buffer::new();
                 each!($size, |out: &mut Vec<u8>, bytes| {
                     let text = buffer.format(<$type>::from_le_bytes(bytes));
-                    out.extend_from_slice(text.as_bytes());
+                    push_short(out, text.as_bytes());
                 })
             }};
         }
@@ -203,7 +205,7 @@ impl<'t> Elements<'t> {
                 each!($size, |out: &mut Vec<u8>, bytes| {
                     let value = $read(bytes);
                     if value.is_finite() {
-                        out.extend_from_slice(buffer.format_finite(value).as_bytes());
+                        push_short(out, buffer.format_finite(value).as_bytes());
                     } else {
                         out.extend_from_slice(b"null");
                         replaced += 1;
@@ -287,7 +289,10 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
         out.extend_from_slice(escape);
         written = at + 1;
     }
-    out.extend_from_slice(bytes.get(written..).unwrap_or_default());
+    match bytes.get(written..).unwrap_or_default() {
+        short if short.len() <= MAX_SHORT_BYTES => push_short(out, short),
+        long => out.extend_from_slice(long),
+    }
     out.push(b'"');
 }
 
@@ -431,38 +436,40 @@ pub fn capacity(outputs: &[Tensor], form: Form<'_>, copies: usize) -> Result<usi
         Form::Flat(binary) => binary,
         Form::Items(_) => &[],
     };
+    // The number of bytes to write, and that of bytes to copy from the host before they are written.
     let total = |each: fn(&Tensor) -> usize| {
-        let bytes = outputs
-            .iter()
-            .enumerate()
-            .map(|(index, tensor)| match binary.get(index) {
-                Some(true) => tensor.data.len(),
-                _ => each(tensor),
-            });
-        bytes.fold(beside, usize::saturating_add)
+        let placed = outputs.iter().enumerate();
+        placed.fold((beside, 0usize), |(bytes, copied), (index, tensor)| {
+            let (more, copy) = match binary.get(index) {
+                // Its bytes stay in the host.
+                Some(true) if tensor.data.place().is_some() => (0, 0),
+                Some(true) => (tensor.data.len(), 0),
+                _ => (each(tensor), tensor.data.bytes_elsewhere()),
+            };
+            (bytes.saturating_add(more), copied.saturating_add(copy))
+        })
     };
-    let has_room = |bytes: usize| {
+    let has_room = |(bytes, copied): (usize, usize)| {
         let mut probe = Vec::<u8>::new();
-        probe
-            .try_reserve_exact(bytes.saturating_mul(copies))
-            .is_ok()
+        let bytes = bytes.saturating_mul(copies).saturating_add(copied);
+        probe.try_reserve_exact(bytes).is_ok()
     };
     let most = total(most_bytes);
     if has_room(most) {
-        return Ok(most);
+        return Ok(most.0);
     }
     let counted = total(counted_bytes);
     if has_room(counted) {
-        return Ok(counted);
+        return Ok(counted.0);
     }
-    Err(counted)
+    Err(counted.0)
 }
 
 /// An answer to an inference request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InferResponse {
-    /// The JSON, followed by the bytes of binary outputs.
-    pub body: Vec<u8>,
+    /// The JSON, followed by the bytes of binary outputs. Those that the host holds stay there.
+    pub body: Buffer,
     /// The length of the JSON if outputs follow it: the value of `Inference-Header-Content-Length`.
     pub header_bytes: Option<usize>,
 }
@@ -502,7 +509,7 @@ pub fn write_infer_response(
     write_name(&mut out, "outputs");
     out.push(b'[');
     let mut buffer = itoa::Buffer::new();
-    let mut tail: Vec<&[u8]> = Vec::new();
+    let mut tail: Vec<&Buffer> = Vec::new();
     for (index, tensor) in outputs.iter().enumerate() {
         if index > 0 {
             out.push(b',');
@@ -537,11 +544,19 @@ pub fn write_infer_response(
     }
     out.extend_from_slice(b"]}");
     let header_bytes = (!tail.is_empty()).then_some(out.len());
+    if tail.iter().any(|data| data.place().is_some()) {
+        let mut parts = vec![Buffer::from(out)];
+        parts.extend(tail.into_iter().cloned());
+        return InferResponse {
+            body: Buffer::joined(parts),
+            header_bytes,
+        };
+    }
     for data in tail {
         out.extend_from_slice(data);
     }
     InferResponse {
-        body: out,
+        body: out.into(),
         header_bytes,
     }
 }
@@ -680,7 +695,7 @@ fn write_classes(
             name: String::new(),
             datatype: spec.datatype,
             shape: Vec::new(),
-            data: element.to_vec(),
+            data: element.to_vec().into(),
         };
         write_nested(out, &value);
     };
@@ -823,7 +838,7 @@ mod tests {
                     name: "out\n".into(),
                     datatype,
                     shape: shape.to_vec(),
-                    data,
+                    data: data.into(),
                 }
             })
             .collect()
@@ -859,7 +874,7 @@ mod tests {
             name: "b".into(),
             datatype: Datatype::Fp32,
             shape: vec![1],
-            data: vec![0; 4],
+            data: vec![0; 4].into(),
         };
         let outputs = [output];
         for form in [Form::Flat(&[]), Form::Flat(&[true]), Form::Items(&contract)] {
@@ -870,7 +885,7 @@ mod tests {
                 Form::Flat(binary) => {
                     write_infer_response("m", "1", None, (&outputs, binary), &[], reserved).body
                 }
-                Form::Items(contract) => predictions(&outputs, contract, reserved),
+                Form::Items(contract) => predictions(&outputs, contract, reserved).into(),
             };
             // What does not depend on the tensors, the answer's own names, is reserved by the writer.
             assert!(written.len() <= reserved + 256);

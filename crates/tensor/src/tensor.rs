@@ -1,6 +1,7 @@
 //! The representation of a tensor: little-endian, row-major bytes, as in the binary extension of the Open Inference
 //! Protocol. So nothing is converted between the wire and a runtime.
 
+use crate::buffer::Buffer;
 use crate::datatype::Datatype;
 
 /// Bytes of the length that precedes each element of a `BYTES` tensor.
@@ -30,7 +31,7 @@ pub struct Tensor {
     pub shape: Vec<u64>,
     /// Elements in row-major order, little-endian. `BOOL` is one byte, 0 or 1. A `BYTES` element is a
     /// little-endian `u32` length in bytes, then that many bytes.
-    pub data: Vec<u8>,
+    pub data: Buffer,
 }
 
 impl Tensor {
@@ -140,7 +141,7 @@ mod tests {
             name: "x".into(),
             datatype,
             shape: shape.to_vec(),
-            data: data.to_vec(),
+            data: data.into(),
         };
         assert!(tensor(Datatype::Fp32, &[], &[0; 4]).is_consistent());
         assert!(tensor(Datatype::Fp32, &[0, 7], &[]).is_consistent());

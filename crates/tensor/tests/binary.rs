@@ -1,7 +1,8 @@
 //! Bodies of JSON and bytes: how they are cut, filled and refused.
 
 use crate::binary_common::{
-    TWO, asked, binary_input, contract, faults, floats, one, parse_infer, read, request, strings,
+    TWO, asked, binary_input, contract, copied, faults, floats, one, parse_infer, read, request,
+    strings,
 };
 use penstock_core::Code;
 use penstock_tensor::binary::{Framed, fill, frame, raw};
@@ -38,9 +39,9 @@ fn inputs_behind_the_json_are_cut_in_the_order_sent() {
     let names: Vec<_> = read
         .inputs
         .iter()
-        .map(|t| (t.name.as_str(), &t.data))
+        .map(|t| (t.name.as_str(), &t.data[..]))
         .collect();
-    assert_eq!(names, [("s", &s), ("x", &x)]);
+    assert_eq!(names, [("s", &s[..]), ("x", &x)]);
 }
 
 #[test]
@@ -78,7 +79,7 @@ fn a_header_that_does_not_cut_the_body_is_refused() {
         "18446744073709551616",
         "99999999999999999999999999999999999999",
     ] {
-        let rejection = frame(Some(length), body).unwrap_err();
+        let rejection = frame(Some(length), body.len()).unwrap_err();
         assert_eq!(
             (rejection.code, faults(&rejection)),
             (Code::MalformedRequest, vec![("", "wrong_header_length")]),
@@ -90,12 +91,27 @@ fn a_header_that_does_not_cut_the_body_is_refused() {
                 .contains("Inference-Header-Content-Length")
         );
     }
-    let json = |json: &'static [u8], tail: &'static [u8]| Framed::Json { json, tail };
-    assert_eq!(frame(None, body), Ok(json(body, b"")));
-    assert_eq!(frame(Some("13"), body), Ok(json(body, b"")));
-    assert_eq!(frame(Some("012"), body), Ok(json(b"{\"inputs\":[]", b"}")));
-    assert_eq!(frame(Some("00"), body), Ok(Framed::Raw(body)));
-    assert_eq!(frame(Some("0"), b""), Ok(Framed::Raw(b"")));
+    let json = |json_bytes| Ok(Framed::Json { json_bytes });
+    assert_eq!(frame(None, 13), json(13));
+    assert_eq!(frame(Some("13"), 13), json(13));
+    assert_eq!(frame(Some("012"), 13), json(12));
+    assert_eq!(frame(Some("00"), 13), Ok(Framed::Raw));
+    assert_eq!(frame(Some("0"), 0), Ok(Framed::Raw));
+}
+
+#[test]
+fn of_a_body_in_the_host_only_the_json_is_copied() {
+    let bounded = one("FP32", "[\"N\", 2]", "minimum = -1\nmaximum = 1");
+    let numbers = floats(&[0.5; 256]);
+    let input = binary_input("x", "[128,2]", "FP32", "1024");
+    let json = request(&[input], "");
+    let body = [json.as_bytes(), &numbers].concat();
+    let length = json.len().to_string();
+    // Finite and within the range: the host found that out.
+    let copied_parts = copied(&length, &body, &bounded);
+    assert_eq!(copied_parts.len(), 1);
+    assert_eq!(copied_parts[0], 0..json.len());
+    assert_eq!(copied("0", &numbers, &bounded), []);
 }
 
 #[test]
@@ -334,7 +350,7 @@ fn another_tail_than_was_parsed_for_is_refused() {
         name: "x".into(),
         datatype: Datatype::Fp32,
         shape: vec![1, 2],
-        data: Vec::new(),
+        data: Vec::new().into(),
     };
     for (binary, tail) in [
         (vec![(0, 8)], vec![0; 7]),
@@ -342,8 +358,13 @@ fn another_tail_than_was_parsed_for_is_refused() {
         (vec![(1, 8)], vec![0; 8]),
         (vec![(0, u64::MAX)], vec![0; 8]),
     ] {
-        let rejection =
-            fill(&mut [tensor.clone()], &behind(&binary), &tail, &contract).unwrap_err();
+        let rejection = fill(
+            &mut [tensor.clone()],
+            &behind(&binary),
+            (&tail.into(), 0),
+            &contract,
+        )
+        .unwrap_err();
         assert_eq!(
             faults(&rejection),
             [("/inputs", "wrong_tail")],
@@ -368,7 +389,7 @@ fn a_raw_body_is_the_one_input_where_its_shape_can_be_told() {
         let read = read(Some("0"), &sixteen, &contract).expect(shape);
         assert_eq!(
             (&read.inputs[0].shape, &read.inputs[0].data),
-            (&expected, &sixteen),
+            (&expected, &sixteen.clone().into()),
             "{shape}"
         );
         assert!(read.binary_outputs && read.binary.is_empty() && read.outputs.is_empty());
@@ -412,7 +433,7 @@ fn a_raw_body_is_one_byte_string_without_its_length() {
             let read = read(Some("0"), body, &one("BYTES", shape, "")).unwrap();
             assert_eq!(
                 (&read.inputs[0].shape, &read.inputs[0].data),
-                (&expected, &strings(&[body]))
+                (&expected, &strings(&[body]).into())
             );
         }
     }
@@ -621,7 +642,7 @@ proptest! {
         let contract = contract(TWO);
         let _ = read(length.as_deref(), &body, &contract);
         let _ = parse_infer(&body, tail, &contract);
-        let _ = raw(&body, &one("FP32", "[\"N\", 2]", ""));
+        let _ = raw(&body.as_slice().into(), &one("FP32", "[\"N\", 2]", ""));
     }
 
     #[test]

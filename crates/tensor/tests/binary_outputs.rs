@@ -38,7 +38,7 @@ fn output(name: &str, datatype: Datatype, shape: &[u64], data: Vec<u8>) -> Tenso
         name: name.into(),
         datatype,
         shape: shape.to_vec(),
-        data,
+        data: data.into(),
     }
 }
 
@@ -281,7 +281,7 @@ proptest! {
         let written = write_infer_response("m", "1", None, (&tensors, &[false]), &[], 0);
         prop_assert_eq!(written.header_bytes, None);
         // Through serde_json a number may lose digits, so the text is cut instead.
-        let text = String::from_utf8(written.body).unwrap();
+        let text = String::from_utf8(written.body.into_vec()).unwrap();
         let outputs = text.split_once("\"outputs\":").unwrap().1;
         let body = format!("{{\"inputs\":{outputs}");
         let read = read(None, body.as_bytes(), &contract_of(&tensors[0])).unwrap();

@@ -199,7 +199,7 @@ fn the_mean_stands_in_where_it_is_asked_for() {
         name: "x".into(),
         datatype: Datatype::Uint8,
         shape: vec![1, 3],
-        data: vec![5, 6, 255],
+        data: vec![5, 6, 255].into(),
     }];
     let plan = Plan::new(&whole, &input, None).unwrap().unwrap();
     let batch = plan.batches().next().unwrap();

@@ -232,7 +232,7 @@ fn an_answer_has_each_output_by_its_name() {
         name: "text_output".into(),
         datatype: Datatype::Bytes,
         shape: vec![1, 1],
-        data,
+        data: data.into(),
     };
     let outputs = [text, floats(&[1, 2], &[1.0, f32::NAN])];
     let body = render("m", "1", Some("i"), &outputs, &contract, 0);

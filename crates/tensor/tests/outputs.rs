@@ -22,7 +22,7 @@ fn tensor(name: &str, datatype: Datatype, shape: &[u64]) -> Tensor {
         name: name.into(),
         datatype,
         shape: shape.to_vec(),
-        data: vec![0; bytes],
+        data: vec![0; bytes].into(),
     }
 }
 
@@ -142,7 +142,7 @@ fn an_output_that_does_not_come_or_is_cut_short_is_named() {
             .starts_with("output \"y\" was not returned")
     );
     let mut cut = tensor("y", Datatype::Fp32, &[2]);
-    cut.data.pop();
+    cut.data.to_mut().pop();
     let message = judged(&output("FP32", "[\"N\"]"), [2, 9], cut);
     assert!(message.unwrap_err().contains("7 bytes"));
     // An output that was not requested is not required.
@@ -183,7 +183,7 @@ fn one_axis_has_one_length_across_outputs_however_many_there_are() {
     );
     let mut wrong = made(20);
     wrong[19].shape[1] = 4;
-    wrong[19].data = vec![0; 4 * 80];
+    wrong[19].data = vec![0; 4 * 80].into();
     let message = settle(&contract, Lengths::default(), &[], &mut wrong).unwrap_err();
     assert!(
         message.contains("\"y19\"") && message.contains("A9 = 10"),

@@ -27,7 +27,7 @@ fn strings(shape: &[u64], values: &[&[u8]]) -> Tensor {
         name: "s".into(),
         datatype: Datatype::Bytes,
         shape: shape.to_vec(),
-        data,
+        data: data.into(),
     }
 }
 
@@ -65,7 +65,7 @@ fn tensors_nest_by_their_shape() {
         name: "b".into(),
         datatype: Datatype::Bool,
         shape: vec![2],
-        data: vec![1, 0],
+        data: vec![1, 0].into(),
     };
     assert_eq!(nested(&bools).0, "[true,false]");
     assert_eq!(
@@ -91,7 +91,7 @@ fn what_json_cannot_say_is_replaced_and_counted() {
             name: "x".into(),
             datatype,
             shape: vec![2],
-            data: vec![0xFF, 0x7F, 0, 0],
+            data: vec![0xFF, 0x7F, 0, 0].into(),
         };
         assert_eq!(nested(&tensor), ("[null,0.0]".to_owned(), 1));
     }

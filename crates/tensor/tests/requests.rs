@@ -282,7 +282,8 @@ fn a_predict_body_becomes_tensors_in_the_contracts_order() {
         .iter()
         .flat_map(|n| n.to_le_bytes())
         .collect();
-    assert_eq!((&request.inputs[0].data, &request.inputs[1].data), (&a, &b));
+    assert_eq!(request.inputs[0].data, a);
+    assert_eq!(request.inputs[1].data, b);
     use ParameterValue::*;
     let expected = [
         ("t", Number(0.5)),
@@ -706,7 +707,7 @@ fn an_infer_body_reads_the_same_in_any_order_of_members_flat_or_nested() {
                 );
                 assert_eq!(
                     (&request.inputs[0].shape, &request.inputs[0].data),
-                    (&vec![2, 2], &expected)
+                    (&vec![2, 2], &expected.clone().into())
                 );
             }
         }
@@ -768,7 +769,7 @@ fn tensor(name: &str, datatype: Datatype, shape: &[u64], data: Vec<u8>) -> Tenso
         name: name.into(),
         datatype,
         shape: shape.to_vec(),
-        data,
+        data: data.into(),
     }
 }
 

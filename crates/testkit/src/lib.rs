@@ -13,7 +13,7 @@
 //!     method: "POST".into(),
 //!     target: "/v1/models/echo:predict".into(),
 //!     headers: vec![Header { name: "content-type".into(), value: "application/json".into() }],
-//!     body: br#"{"inputs":{"a":[[1,2]]}}"#.to_vec(),
+//!     body: br#"{"inputs":{"a":[[1,2]]}}"#.into(),
 //! };
 //! let response = Gate::new(ports).handle(&request);
 //! assert_eq!(response.status, 200);
@@ -23,6 +23,7 @@ pub mod clock;
 pub mod counting;
 pub mod custom;
 pub mod faulty_kv;
+pub mod held;
 pub mod keys;
 pub mod kv;
 pub mod kv_suite;
@@ -34,6 +35,7 @@ pub mod sim;
 pub use clock::FakeClock;
 pub use custom::ScriptedPolicy;
 pub use faulty_kv::FaultyStore;
+pub use held::HostBody;
 pub use kv::MemoryKv;
 pub use ports::{InMemory, LIMITS};
 pub use redis_server::RedisServer;

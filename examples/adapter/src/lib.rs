@@ -49,7 +49,7 @@ impl Adapter for TextFeatures {
             name: "a".into(),
             datatype: Datatype::Fp32,
             shape,
-            data,
+            data: data.into(),
         };
         Ok(Step::Tensors(vec![tensor]))
     }

@@ -293,7 +293,7 @@ pub(crate) fn stored(operation: Operation) -> Result<Response, Problem> {
     let mut response = Response {
         status: end.status,
         headers: Vec::with_capacity(end.headers.len() + 4),
-        body: end.body.unwrap_or_default(),
+        body: end.body.unwrap_or_default().into(),
     };
     for (name, value) in end.headers {
         response.push(&name, value);

@@ -11,15 +11,16 @@
 mod contents;
 mod faults;
 
+use super::condense::Condensed;
 use super::wire::{self, Broken, Piece, Value};
 use crate::route::{Target, shorten};
 use penstock_core::Code;
 use penstock_core::violation::escape_pointer_token;
 use penstock_tensor::contract::{MAX_RANK, MAX_TENSOR_NAME_BYTES, MAX_TENSORS};
 use penstock_tensor::parameters::{self, Of, ParameterCheck};
-use penstock_tensor::{Contract, Datatype, Rejection, Tensor, Unknown, check_tensors_at};
+use penstock_tensor::{Buffer, Contract, Datatype, Rejection, Tensor, Unknown, check_tensors_at};
 
-use contents::{Contents, copied};
+use contents::{Contents, copied, counted};
 use faults::Faults;
 pub use faults::malformed;
 
@@ -93,7 +94,33 @@ pub fn decode_infer(
     limit: u64,
     unknown: Unknown,
 ) -> Result<Decoded, Rejection> {
-    let top = Top::read(message).map_err(malformed)?;
+    decode_top(
+        Top::read(message).map_err(malformed)?,
+        contract,
+        limit,
+        unknown,
+    )
+}
+
+/// Does the same with a message whose large raw contents stay in the host. The places of faults in its encoding are those of the
+/// condensed message.
+pub fn decode_condensed(
+    condensed: &Condensed,
+    contract: &Contract,
+    limit: u64,
+    unknown: Unknown,
+) -> Result<Decoded, Rejection> {
+    let mut top = Top::read(&condensed.message).map_err(malformed)?;
+    top.held = &condensed.raw;
+    decode_top(top, contract, limit, unknown)
+}
+
+fn decode_top(
+    top: Top<'_>,
+    contract: &Contract,
+    limit: u64,
+    unknown: Unknown,
+) -> Result<Decoded, Rejection> {
     let mut faults = Faults::new(unknown);
     let mut decoded = Decoded::default();
     if top.id.len() > MAX_ID_BYTES {
@@ -156,9 +183,19 @@ struct Top<'a> {
     outputs_count: usize,
     raw: Vec<Piece<'a>>,
     raw_count: usize,
+    /// The raw contents that stay in the host, each with its place among all.
+    held: &'a [(usize, Buffer)],
 }
 
 impl<'a> Top<'a> {
+    /// The raw contents of an input, if there are as many as inputs.
+    fn raw(&self, index: usize) -> Option<Raw<'a>> {
+        if let Some((_, held)) = self.held.iter().find(|(place, _)| *place == index) {
+            return Some(Raw::Held(held));
+        }
+        self.raw.get(index).map(|raw| Raw::Here(raw.bytes))
+    }
+
     fn read(message: &'a [u8]) -> Result<Self, Broken> {
         let mut top = Self::default();
         top.read_on(message)?;
@@ -203,6 +240,33 @@ impl<'a> Top<'a> {
                     .then(|| bounded(self.version, MAX_VERSION_BYTES)),
             },
             id: bounded(self.id, MAX_ID_BYTES),
+        }
+    }
+}
+
+/// The raw contents of one input.
+#[derive(Clone, Copy)]
+enum Raw<'a> {
+    Here(&'a [u8]),
+    Held(&'a Buffer),
+}
+
+impl Raw<'_> {
+    fn len(self) -> usize {
+        match self {
+            Self::Here(bytes) => bytes.len(),
+            Self::Held(buffer) => buffer.len(),
+        }
+    }
+
+    /// The contents as data of a tensor. Takes their number from `room`.
+    fn data(self, room: &mut u64, limit: u64) -> Result<Buffer, Rejection> {
+        match self {
+            Self::Here(bytes) => Ok(copied(bytes, room, limit)?.into()),
+            Self::Held(buffer) => {
+                counted(buffer.len() as u64, room, limit)?;
+                Ok(buffer.clone())
+            }
         }
     }
 }
@@ -566,8 +630,8 @@ fn inputs<'a>(
         let input = Input::read(*at).map_err(malformed)?;
         let pointer = format!("/inputs/{index}");
         let before = faults.count();
-        let raw = top.raw.get(index).filter(|_| counts_agree);
-        let raw_bytes = raw.map(|raw| raw.bytes.len() as u64);
+        let raw = top.raw(index).filter(|_| counts_agree);
+        let raw_bytes = raw.map(|raw| raw.len() as u64);
         input_parameters(&input, &pointer, raw_bytes, faults)?;
         if is_raw && input.has_contents {
             contents_given_twice(&input, &pointer, faults);
@@ -584,9 +648,9 @@ fn inputs<'a>(
                 shape: &input.shape,
                 pointer: &pointer,
             };
-            data = match top.raw.get(index) {
-                Some(raw) => Some(copied(raw.bytes, &mut room, limit)?),
-                None => contents.read(*at, &mut room, limit, faults)?,
+            data = match top.raw(index) {
+                Some(raw) => Some(raw.data(&mut room, limit)?),
+                None => (contents.read(*at, &mut room, limit, faults)?).map(Buffer::from),
             };
         }
         match (data, datatype) {

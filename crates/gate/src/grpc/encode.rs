@@ -2,10 +2,11 @@
 //! answers of REST.
 
 use penstock_proto::inference as pb;
-use penstock_tensor::Tensor;
 use penstock_tensor::contract::wire_shape;
+use penstock_tensor::{Buffer, Tensor};
 use prost::Message;
 use prost::bytes::Bytes;
+use prost::encoding::{self, WireType};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -36,8 +37,9 @@ pub enum Form {
     Stream,
 }
 
-/// Encodes the message. Errors with the message's size in bytes if the memory for it cannot be allocated.
-pub fn encode_infer(said: Inference<'_>, form: Form) -> Result<Vec<u8>, u64> {
+/// Encodes the message. Outputs that the host holds stay there. Errors with the message's size in bytes if the memory for it
+/// cannot be allocated.
+pub fn encode_infer(said: Inference<'_>, form: Form) -> Result<Buffer, u64> {
     let mut parameters: BTreeMap<String, pb::InferParameter> = said
         .parameters
         .iter()
@@ -58,6 +60,8 @@ pub fn encode_infer(said: Inference<'_>, form: Form) -> Result<Vec<u8>, u64> {
         outputs: Vec::with_capacity(said.outputs.len()),
         raw_output_contents: Vec::with_capacity(said.outputs.len()),
     };
+    let any_held = (said.outputs.iter()).any(|output| output.data.place().is_some());
+    let mut held = Vec::new();
     for output in said.outputs {
         response
             .outputs
@@ -70,16 +74,50 @@ pub fn encode_infer(said: Inference<'_>, form: Form) -> Result<Vec<u8>, u64> {
                 parameters: BTreeMap::new(),
                 contents: None,
             });
+        if any_held {
+            held.push(output.data);
+            continue;
+        }
         // This moves the tensor's bytes and copies nothing.
-        response.raw_output_contents.push(Bytes::from(output.data));
+        let bytes = Bytes::from(output.data.into_vec());
+        response.raw_output_contents.push(bytes);
     }
-    match form {
+    if any_held {
+        return around(&response, held, form);
+    }
+    let message = match form {
         Form::Unary => written(&response),
         Form::Stream => written(&pb::ModelStreamInferResponse {
             error_message: String::new(),
             infer_response: Some(response),
         }),
+    };
+    message.map(Buffer::from)
+}
+
+/// The number of `raw_output_contents` in a `ModelInferResponse`. No field has a greater one, so its bytes come last.
+const RAW_OUTPUT_CONTENTS: u32 = 6;
+/// The number of `infer_response` in a `ModelStreamInferResponse`.
+const INFER_RESPONSE: u32 = 2;
+
+/// Encodes a message around raw contents that the host holds: the same bytes as of a message that has them.
+fn around(response: &pb::ModelInferResponse, raw: Vec<Buffer>, form: Form) -> Result<Buffer, u64> {
+    let head = |number: u32, bytes: usize| {
+        let mut head = Vec::new();
+        encoding::encode_key(number, WireType::LengthDelimited, &mut head);
+        encoding::encode_varint(bytes as u64, &mut head);
+        Buffer::from(head)
+    };
+    let mut parts = vec![written(response)?.into()];
+    for contents in raw {
+        parts.push(head(RAW_OUTPUT_CONTENTS, contents.len()));
+        parts.push(contents);
     }
+    if form == Form::Stream {
+        let bytes = parts.iter().map(Buffer::len).sum();
+        parts.insert(0, head(INFER_RESPONSE, bytes));
+    }
+    Ok(Buffer::joined(parts))
 }
 
 /// Encodes the stream message for one failed request. The stream continues.

@@ -9,6 +9,7 @@
 //! * [`status`] maps errors to gRPC statuses;
 //! * [`reflection`] describes the services to clients.
 
+pub mod condense;
 pub mod decode;
 pub mod encode;
 pub mod reflection;
@@ -17,6 +18,7 @@ pub mod service;
 pub mod status;
 pub mod wire;
 
-pub use decode::{Decoded, decode_infer};
+pub use condense::{Condensed, condense};
+pub use decode::{Decoded, decode_condensed, decode_infer};
 pub use encode::{Form, Inference, encode_infer};
 pub use service::{Method, RpcRequest, asked};

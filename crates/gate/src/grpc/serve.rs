@@ -1,6 +1,7 @@
 //! Maps a call over gRPC to a route, so that the same policies apply as over REST, and translates the route's answer
 //! to the method's message.
 
+use super::condense::condense;
 use super::decode::{self, MAX_ID_BYTES};
 use super::service::{self, MAX_SMALL_MESSAGE_BYTES, Method, RpcRequest};
 use super::{encode, reflection, status};
@@ -10,6 +11,7 @@ use crate::route::{Route, shorten};
 use penstock_core::{Code, Problem, RequestId};
 use penstock_proto::grpc::health::v1 as health;
 use penstock_proto::inference as pb;
+use penstock_tensor::Buffer;
 use prost::Message;
 use serde_json::Value;
 use std::borrow::Cow;
@@ -188,6 +190,13 @@ pub(crate) fn is_streamed(request: &Request) -> bool {
 /// contain it.
 fn heading(request: &Request) -> Result<Option<decode::Heading>, Problem> {
     let coding = coding::of(request)?;
+    // Without its large tensors. If that is not well formed, the whole message tells the place of the fault.
+    if coding.is_none()
+        && let Some(condensed) = condense(&request.body)
+        && let Ok(heading) = decode::heading(&condensed.message)
+    {
+        return Ok(Some(heading));
+    }
     let (message, whole) = front(&request.body, coding)?;
     match decode::heading(&message) {
         Ok(heading) => Ok(Some(heading)),
@@ -198,14 +207,14 @@ fn heading(request: &Request) -> Result<Option<decode::Heading>, Problem> {
 
 /// Returns the message, or the first [`HEADING_BYTES`] of a compressed one. Also returns whether that is the whole
 /// message.
-fn front(body: &[u8], coding: Option<Coding>) -> Result<(Cow<'_, [u8]>, bool), Problem> {
+fn front(body: &Buffer, coding: Option<Coding>) -> Result<(Cow<'_, Buffer>, bool), Problem> {
     let Some(coding) = coding else {
         return Ok((Cow::Borrowed(body), true));
     };
     let mut decoded = Decoded::new(HEADING_BYTES as u64);
     match coding::decode(coding, body, &mut decoded) {
-        Ok(()) => Ok((Cow::Owned(decoded.bytes), true)),
-        Err(coding::DecodeError::TooLarge) => Ok((Cow::Owned(decoded.bytes), false)),
+        Ok(()) => Ok((Cow::Owned(decoded.bytes.into()), true)),
+        Err(coding::DecodeError::TooLarge) => Ok((Cow::Owned(decoded.bytes.into()), false)),
         Err(coding::DecodeError::Malformed(what)) => Err(Problem::new(
             Code::InvalidContentCoding,
             format!("the message is not {}: {what}", coding.name()),

@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use penstock_core::{Code, Problem, RequestId, grpc};
 use penstock_proto::google::protobuf::{Any, Duration};
 use penstock_proto::google::rpc;
+use penstock_tensor::Buffer;
 use prost::Message;
 use std::collections::BTreeMap;
 
@@ -22,7 +23,7 @@ const MAX_AVAILABLE_BYTES: usize = 1_024;
 const DOMAIN: &str = "penstock";
 
 /// Returns the answer of a successful call.
-pub fn succeeded(message: Vec<u8>) -> Response {
+pub fn succeeded(message: impl Into<Buffer>) -> Response {
     let mut response = Response::new(200, grpc::CONTENT_TYPE, message);
     response.push(grpc::STATUS, "0");
     response

@@ -39,7 +39,7 @@ fn policy() -> String {
 
 /// Returns the answer to `/docs`.
 pub fn response() -> Response {
-    let mut response = Response::new(200, "text/html; charset=utf-8", PAGE.into());
+    let mut response = Response::new(200, "text/html; charset=utf-8", PAGE.as_bytes());
     response.push("content-security-policy", policy());
     response.push("x-content-type-options", "nosniff");
     response.push("referrer-policy", "no-referrer");

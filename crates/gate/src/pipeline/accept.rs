@@ -76,7 +76,7 @@ pub(super) fn accept<P: Ports>(
                 (header.name.clone(), value)
             })
             .collect(),
-        body: request.body.clone(),
+        body: request.body.to_vec(),
         request_id: call.context.request_id.as_str().to_owned(),
         receipt: receipt.unwrap_or_default(),
         retry_of,

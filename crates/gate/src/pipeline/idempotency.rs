@@ -179,7 +179,7 @@ pub(super) fn finish<P: Ports>(
             .collect(),
         body: match body.len() as u64 {
             bytes if bytes > call.policies.rules.max_record_bytes => Err(bytes),
-            _ => Ok(body.clone()),
+            _ => Ok(body.to_vec()),
         },
     };
     let response = match attempt.complete(kept, call.ports.unix_ms()) {
@@ -265,7 +265,7 @@ pub(super) fn replay(exchange: &mut Exchange<'_>, kept: StoredAnswer) -> Result<
     let mut response = Response {
         status,
         headers: Vec::with_capacity(headers.len() + 8),
-        body,
+        body: body.into(),
     };
     for (name, value) in headers {
         response.push(&name, value);

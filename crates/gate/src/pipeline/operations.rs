@@ -202,7 +202,7 @@ fn run_claimed<P: Ports>(
                 value: value.into_bytes(),
             })
             .collect(),
-        body: submission.body,
+        body: submission.body.into(),
     };
     let context = Context {
         request_id: RequestId::from_header(submission.request_id.as_bytes())
@@ -346,6 +346,6 @@ fn end_of(result: Result<Response, Problem>, max_bytes: u64, exchange: &mut Exch
             .map(|header| (header.name, text(&header.value)))
             .collect(),
         body_bytes: response.body.len() as u64,
-        body: Some(response.body),
+        body: Some(response.body.into_vec()),
     }
 }

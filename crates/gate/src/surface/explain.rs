@@ -14,9 +14,9 @@ use crate::problem::rejected;
 use crate::record::Response;
 use crate::run::{RunOptions, Runner, SurfaceAnswer, Work};
 use penstock_core::{Code, Problem};
-use penstock_tensor::Tensor;
 use penstock_tensor::batch::{join, split};
 use penstock_tensor::explain::Plan;
+use penstock_tensor::{Buffer, Tensor};
 use std::borrow::Cow;
 
 /// One item to explain.
@@ -43,7 +43,7 @@ pub(super) fn decode<'b, P: Ports>(
     call: &ModelCall<'_, P>,
     opened: &Opened<P>,
     model: &str,
-    body: impl FnOnce() -> Result<Cow<'b, [u8]>, Problem>,
+    body: impl FnOnce() -> Result<Cow<'b, Buffer>, Problem>,
 ) -> Result<Box<dyn Work<P>>, Problem> {
     if opened.contract.explain.is_none() {
         return Err(Problem::new(
@@ -60,7 +60,7 @@ pub(super) fn decode_with_prediction<'b, P: Ports>(
     call: &ModelCall<'_, P>,
     opened: &Opened<P>,
     model: &str,
-    body: impl FnOnce() -> Result<Cow<'b, [u8]>, Problem>,
+    body: impl FnOnce() -> Result<Cow<'b, Buffer>, Problem>,
 ) -> Result<Box<dyn Work<P>>, Problem> {
     let read = predict::decode(call, opened, model, body)?;
     if opened.contract.explain.is_none() {

@@ -4,15 +4,17 @@
 use crate::call::ModelCall;
 use crate::catalogue::Opened;
 use crate::grpc::decode::heading;
-use crate::grpc::{Decoded, Form, Inference, decode_infer, encode_infer, status};
+use crate::grpc::{
+    Decoded, Form, Inference, condense, decode_condensed, decode_infer, encode_infer, status,
+};
 use crate::ports::Ports;
 use crate::problem::rejected;
 use crate::route::Target;
 use crate::run::prepare::item_count;
 use crate::run::{RunOptions, Runner, SurfaceAnswer, Work};
 use penstock_core::{Code, Problem};
-use penstock_tensor::Tensor;
 use penstock_tensor::classification::classify;
+use penstock_tensor::{Buffer, Tensor};
 
 /// A message that meets the contract.
 struct Infer {
@@ -25,12 +27,19 @@ struct Infer {
 pub(super) fn decode<P: Ports>(
     call: &ModelCall<'_, P>,
     opened: &Opened<P>,
-    message: &[u8],
+    message: &Buffer,
     (target, limit): (&Target, u64),
     form: Form,
 ) -> Result<Box<dyn Work<P>>, Problem> {
     // Only the start of a compressed message was read before authentication, so compare the targets.
-    let said = heading(message).map_err(rejected)?;
+    let condensed = condense(message).and_then(|condensed| {
+        let said = heading(&condensed.message).ok()?;
+        Some((condensed, said))
+    });
+    let (condensed, said) = match condensed {
+        Some((condensed, said)) => (Some(condensed), said),
+        None => (None, heading(message).map_err(rejected)?),
+    };
     if said.target != *target {
         return Err(Problem::new(
             Code::InvalidBody,
@@ -38,8 +47,18 @@ pub(super) fn decode<P: Ports>(
              send the message uncompressed",
         ));
     }
-    let decoded =
-        decode_infer(message, &opened.contract, limit, call.policies.unknown).map_err(rejected)?;
+    let (contract, unknown) = (&opened.contract, call.policies.unknown);
+    let decoded = match condensed {
+        Some(condensed) => match decode_condensed(&condensed, contract, limit, unknown) {
+            // The whole message tells the place of the fault.
+            Err(fault) if fault.code == Code::MalformedProtobuf => {
+                decode_infer(message, contract, limit, unknown)
+            }
+            decoded => decoded,
+        },
+        None => decode_infer(message, contract, limit, unknown),
+    };
+    let decoded = decoded.map_err(rejected)?;
     Ok(Box::new(Infer {
         items: item_count(&decoded.inputs, &opened.contract),
         decoded,

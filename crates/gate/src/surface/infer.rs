@@ -17,7 +17,7 @@ use penstock_core::negotiate::{self, is_json};
 use penstock_core::{Code, Problem};
 use penstock_tensor::binary::{self, Framed, HEADER};
 use penstock_tensor::classification::classify;
-use penstock_tensor::{InferRequest, Tensor, render};
+use penstock_tensor::{Buffer, InferRequest, Tensor, render};
 use std::borrow::Cow;
 
 /// The media type of a body with bytes after its JSON, or without JSON.
@@ -36,7 +36,7 @@ pub(super) fn decode<'b, P: Ports>(
     call: &ModelCall<'_, P>,
     opened: &Opened<P>,
     model: &str,
-    body: impl FnOnce() -> Result<Cow<'b, [u8]>, Problem>,
+    body: impl FnOnce() -> Result<Cow<'b, Buffer>, Problem>,
 ) -> Result<Box<dyn Work<P>>, Problem> {
     let request = call.request;
     check_type(request.content_type()?)?;
@@ -45,16 +45,18 @@ pub(super) fn decode<'b, P: Ports>(
     // number.
     let length = request.header_list(HEADER);
     let contract = &opened.contract;
-    let parsed = match binary::frame(length.as_deref(), &body).map_err(rejected)? {
-        Framed::Raw(body) => binary::raw(body, contract).map_err(rejected)?,
-        Framed::Json { json, tail } => {
-            let json = text(json)?;
+    let parsed = match binary::frame(length.as_deref(), body.len()).map_err(rejected)? {
+        Framed::Raw => binary::raw(&body, contract).map_err(rejected)?,
+        Framed::Json { json_bytes } => {
+            let json = body.part(0..json_bytes).unwrap_or_default();
+            let tail_bytes = (body.len() - json_bytes) as u64;
             let mut parsed = opened
                 .validation
-                .parse_infer(json, tail.len() as u64, call.policies.unknown)
+                .parse_infer(text(&json)?, tail_bytes, call.policies.unknown)
                 .map_err(rejected)?;
             names_model(&parsed, model)?;
-            binary::fill(&mut parsed.inputs, &parsed.binary, tail, contract).map_err(rejected)?;
+            let body = (&*body, json_bytes);
+            binary::fill(&mut parsed.inputs, &parsed.binary, body, contract).map_err(rejected)?;
             parsed
         }
     };
@@ -176,6 +178,6 @@ fn empty() -> Tensor {
         name: String::new(),
         datatype: penstock_tensor::Datatype::Uint8,
         shape: vec![0],
-        data: Vec::new(),
+        data: Vec::new().into(),
     }
 }

@@ -24,6 +24,7 @@ use crate::route::Target;
 use crate::run::Work;
 use body::body_kind;
 use penstock_core::Problem;
+use penstock_tensor::Buffer;
 use std::borrow::Cow;
 
 /// Decodes a body for the call's surface.
@@ -36,7 +37,7 @@ pub(crate) fn decode<P: Ports>(
     let limit = opened.contract.limits.max_body_bytes;
     let limit = limit.min(call.policies.body_limit);
     let body = || coding::body(&call.request.body, coding, limit);
-    let json = || -> Result<Cow<'_, [u8]>, Problem> {
+    let json = || -> Result<Cow<'_, Buffer>, Problem> {
         body_kind(call.request.content_type()?, false)?;
         body()
     };
@@ -50,7 +51,7 @@ pub(crate) fn decode<P: Ports>(
         Surface::Infer => infer::decode(call, opened, model, body),
         Surface::Generate => generate::decode(call, opened, model, (&json()?, false)),
         Surface::GenerateStream => generate::decode(call, opened, model, (&json()?, true)),
-        Surface::Grpc(form) => grpc::decode(call, opened, &body()?, (target, limit), form),
+        Surface::Grpc(form) => grpc::decode(call, opened, &*body()?, (target, limit), form),
         Surface::Embeddings => embeddings::decode(opened, model, &json()?),
         Surface::Classify => classify::decode(opened, model, &json()?),
         Surface::Moderations => moderations::decode(opened, model, &json()?),

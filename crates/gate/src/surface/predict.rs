@@ -12,7 +12,7 @@ use crate::record::Response;
 use crate::run::prepare::{item_count, prepare};
 use crate::run::{RunOptions, Runner, SurfaceAnswer, Work};
 use penstock_core::Problem;
-use penstock_tensor::{Tensor, render};
+use penstock_tensor::{Buffer, Tensor, render};
 use std::borrow::Cow;
 
 /// Decoded inputs, or content that the adapter has prepared.
@@ -40,7 +40,7 @@ pub(super) fn decode<'b, P: Ports>(
     call: &ModelCall<'_, P>,
     opened: &Opened<P>,
     model: &str,
-    body: impl FnOnce() -> Result<Cow<'b, [u8]>, Problem>,
+    body: impl FnOnce() -> Result<Cow<'b, Buffer>, Problem>,
 ) -> Result<Predict, Problem> {
     let content_type = call.request.content_type()?;
     let kind = body_kind(content_type, opened.adapter.is_some())?;

@@ -58,7 +58,7 @@ pub fn request(method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]
                 value: v.as_bytes().to_vec(),
             })
             .collect(),
-        body: body.to_vec(),
+        body: body.to_vec().into(),
     }
 }
 

@@ -78,7 +78,7 @@ pub fn send(
                 value: value.as_bytes().to_vec(),
             })
             .collect(),
-        body: body.to_vec(),
+        body: body.to_vec().into(),
     };
     let response = Gate::new(ports.clone()).handle(&request);
     let note = response.header("penstock-operation");

@@ -100,7 +100,7 @@ pub fn call_at(ports: &InMemory, target: &str, headers: &[(&str, &str)], body: &
                 value: value.as_bytes().to_vec(),
             })
             .collect(),
-        body: body.to_vec(),
+        body: body.to_vec().into(),
     })
 }
 

@@ -72,13 +72,13 @@ pub async fn answer_http(request: spin_sdk::http::Request) -> HttpResponse {
             .map_or("/", |t| t.as_str())
             .to_owned(),
         headers,
-        body: Vec::new(),
+        body: Vec::new().into(),
     };
     let collected = collect(body).await;
     let framed = is_framed(&record);
     let response = collected
         .and_then(|bytes| {
-            record.body = bytes;
+            record.body = bytes.into();
             match framed {
                 true => unframe(&mut record),
                 false => Ok(()),
@@ -94,7 +94,7 @@ pub async fn answer_http(request: spin_sdk::http::Request) -> HttpResponse {
     for header in &response.headers {
         builder = builder.header(&header.name, header.value.as_slice());
     }
-    let mut body = HttpBody::whole(response.body);
+    let mut body = HttpBody::whole(response.body.into_vec());
     body.trailers = has_trailer.then(|| {
         let status = http::HeaderValue::from_static("0");
         [(http::HeaderName::from_static(grpc::STATUS), status)]

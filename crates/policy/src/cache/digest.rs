@@ -102,7 +102,7 @@ mod tests {
             name: name.into(),
             datatype,
             shape: shape.to_vec(),
-            data: data.to_vec(),
+            data: data.to_vec().into(),
         }
     }
 

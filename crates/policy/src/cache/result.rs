@@ -66,7 +66,7 @@ pub fn decode(bytes: &[u8]) -> Option<Vec<Tensor>> {
             name,
             datatype,
             shape,
-            data,
+            data: data.into(),
         };
         if !tensor.is_consistent() {
             return None;
@@ -104,19 +104,19 @@ mod tests {
                 name: "scores".into(),
                 datatype: Datatype::Fp32,
                 shape: vec![1, 2],
-                data: vec![0, 0, 128, 63, 0, 0, 192, 127],
+                data: vec![0, 0, 128, 63, 0, 0, 192, 127].into(),
             },
             Tensor {
                 name: "né".into(),
                 datatype: Datatype::Bytes,
                 shape: vec![],
-                data: vec![1, 0, 0, 0, 9],
+                data: vec![1, 0, 0, 0, 9].into(),
             },
             Tensor {
                 name: String::new(),
                 datatype: Datatype::Int64,
                 shape: vec![0, 7],
-                data: vec![],
+                data: vec![].into(),
             },
         ]
     }

@@ -11,11 +11,13 @@ use super::counts::{Counted, InstanceCounts};
 use super::error::EntryPointError;
 use super::settings::EntryPointSettings;
 use crate::cancellation::Cancellation;
+use crate::nn;
 use crate::request::{EntryPointRequest, RequestContext};
 use crate::state::{InstanceSource, InstanceState};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response};
 use penstock_core::headers::AUTHORITY;
+use penstock_tensor::Place;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -48,6 +50,9 @@ use bindings::{DirectDoor, DirectDoorPre};
 /// Idle time after which an instance is dropped from the pool.
 const MAX_IDLE: Duration = Duration::from_secs(10);
 
+/// Bodies of at least so many bytes stay in the host. A shorter one is copied faster than it is asked for.
+const HELD_FROM_BYTES: usize = 16 << 10;
+
 /// The pool of instances behind the typed entry point.
 pub struct Direct {
     pre: DirectDoorPre<InstanceState>,
@@ -56,6 +61,9 @@ pub struct Direct {
     idle: Mutex<VecDeque<Instance>>,
     permits: Arc<Semaphore>,
     counts: Arc<InstanceCounts>,
+    /// Whether components may leave bytes in the host: the gate can ask for them, and models run in this host. A component
+    /// that runs models has other tensors.
+    holds: bool,
 }
 
 struct Instance {
@@ -74,7 +82,11 @@ impl Direct {
         source: InstanceSource,
         settings: EntryPointSettings,
     ) -> wasmtime::Result<Self> {
+        let engine = pre.engine();
+        let of_type = pre.component().component_type();
+        let imports = |interface: &str| of_type.get_import(engine, interface).is_some();
         Ok(Self {
+            holds: imports(nn::HELD) && imports(nn::GRAPHS),
             pre: DirectDoorPre::new(pre)?,
             source,
             permits: Arc::new(Semaphore::new(settings.count as usize)),
@@ -179,9 +191,10 @@ impl Direct {
                 .await
                 .map_err(EntryPointError::Instantiate)?,
         };
-        instance.store.data_mut().begin_request(context);
         instance.store.set_epoch_deadline(1);
         let EntryPointRequest { parts, body, .. } = &request;
+        let holds_body = self.holds && body.len() >= HELD_FROM_BYTES;
+        (instance.store.data_mut()).begin_request(context, holds_body.then(|| body.clone()));
         // Over HTTP/2 there may be no `host`, and an absolute-form target may name another server.
         let authority = parts.uri.authority().map(|authority| wit::HeaderParam {
             name: AUTHORITY,
@@ -196,14 +209,16 @@ impl Direct {
             method: parts.method.as_str(),
             target: parts.uri.path_and_query().map_or("/", |t| t.as_str()),
             headers: &headers,
-            body,
+            body: if holds_body { &[] } else { body },
+            may_hold: self.holds,
+            held_body: holds_body.then_some(body.len() as u64),
         };
         let answered = instance
             .door
             .penstock_gate_door()
             .call_handle(&mut instance.store, record)
             .await;
-        let answer = match answered {
+        let mut answer = match answered {
             Ok(answer) => answer,
             Err(trap) => {
                 self.counts.note_trap();
@@ -211,12 +226,15 @@ impl Direct {
             }
         };
         instance.served += 1;
-        let ledger = instance.store.data().ledger().clone();
+        let state = instance.store.data_mut();
+        let body = body_of(&mut answer, state);
+        state.nn().forget_held();
+        let ledger = state.ledger().clone();
         self.rest(instance);
         drop(permit);
         // The instance serves others meanwhile, so that many answers wait for one write to the disk.
         ledger.settled().await?;
-        to_http(answer)
+        to_http(answer, body?)
     }
 
     async fn instantiate(&self) -> wasmtime::Result<Instance> {
@@ -266,8 +284,39 @@ impl Drop for Finishing {
     }
 }
 
-fn to_http(answer: wit::Response) -> Result<Response<Bytes>, EntryPointError> {
-    let mut response = Response::new(Bytes::from(answer.body));
+/// The body of an answer in one piece. Outputs that the host held are copied here: a client that reads slowly must not keep the
+/// memory of an engine.
+fn body_of(
+    answer: &mut wit::Response,
+    state: &mut InstanceState,
+) -> Result<Bytes, EntryPointError> {
+    let mut body = std::mem::take(&mut answer.body);
+    if answer.rest.is_empty() {
+        return Ok(body.into());
+    }
+    let mut pieces = Vec::with_capacity(answer.rest.len());
+    for part in answer.rest.drain(..) {
+        pieces.push(match part {
+            wit::BodyPart::Bytes(bytes) => bytes.into(),
+            wit::BodyPart::Held(place) => {
+                let held = state.nn().held_bytes(Place {
+                    item: place.item,
+                    offset: place.offset,
+                    length: place.length,
+                });
+                held.map_err(|error| EntryPointError::Answer(error.to_string()))?
+            }
+        });
+    }
+    body.reserve_exact(pieces.iter().map(Bytes::len).sum());
+    for piece in pieces {
+        body.extend_from_slice(&piece);
+    }
+    Ok(body.into())
+}
+
+fn to_http(answer: wit::Response, body: Bytes) -> Result<Response<Bytes>, EntryPointError> {
+    let mut response = Response::new(body);
     *response.status_mut() = http::StatusCode::from_u16(answer.status)
         .map_err(|_| EntryPointError::Answer(format!("status {}", answer.status)))?;
     let headers = response.headers_mut();

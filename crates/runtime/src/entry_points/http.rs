@@ -260,7 +260,7 @@ impl WorkerState for Worker {
             context,
             ledger,
         } = admitted;
-        store.data_mut().begin_request(context);
+        store.data_mut().begin_request(context, None);
         store.set_epoch_deadline(1);
         // Each request comes here once.
         let _ = ledger.set(self.ledger.clone());

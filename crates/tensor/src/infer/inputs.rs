@@ -145,7 +145,7 @@ impl<'a, 'c> Request<'a, 'c> {
                 name: spec.name.clone(),
                 datatype: spec.datatype,
                 shape: one.shape,
-                data: one.data,
+                data: one.data.into(),
             });
         }
         Ok((tensors, binary))

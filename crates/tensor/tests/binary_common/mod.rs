@@ -2,7 +2,9 @@
 
 use penstock_tensor::binary::{Framed, fill, frame, raw};
 use penstock_tensor::tensor::push_byte_string;
-use penstock_tensor::{Contract, InferRequest, Rejection, Unknown};
+use penstock_tensor::{Buffer, Contract, HostBytes, InferRequest, Rejection, Unknown, ValueRule};
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
 
 /// Unknown members are refused, so that tests see each of them; `lenient.rs` has the other mode.
 pub fn parse_infer(
@@ -72,19 +74,74 @@ pub fn faults(rejection: &Rejection) -> Vec<(&str, &str)> {
         .collect()
 }
 
-/// A whole request, as the gate reads it.
+/// A whole request, as the gate reads it. The bytes may lie here or in the host, with the same result.
 pub fn read(
     length: Option<&str>,
     body: &[u8],
     contract: &Contract,
 ) -> Result<InferRequest, Rejection> {
-    let (json, tail) = match frame(length, body)? {
-        Framed::Json { json, tail } => (json, tail),
-        Framed::Raw(body) => return raw(body, contract),
+    let here = read_buffer(length, body.into(), contract);
+    let host = Arc::new(Host {
+        bytes: body.to_vec(),
+        copied: Mutex::default(),
+    });
+    let buffer = Buffer::held(host.clone(), body.len());
+    let there = read_buffer(length, buffer, contract);
+    assert_eq!(here, there);
+    here
+}
+
+fn read_buffer(
+    length: Option<&str>,
+    body: Buffer,
+    contract: &Contract,
+) -> Result<InferRequest, Rejection> {
+    let json_bytes = match frame(length, body.len())? {
+        Framed::Json { json_bytes } => json_bytes,
+        Framed::Raw => return raw(&body, contract),
     };
-    let mut request = parse_infer(json, tail.len() as u64, contract)?;
+    let json = body.part(0..json_bytes).unwrap();
+    let mut request = parse_infer(&json, (body.len() - json_bytes) as u64, contract)?;
+    let tail = (&body, json_bytes);
     fill(&mut request.inputs, &request.binary, tail, contract)?;
     Ok(request)
+}
+
+/// A host with a body, which notes what is copied out of it.
+#[derive(Debug)]
+pub struct Host {
+    pub bytes: Vec<u8>,
+    pub copied: Mutex<Vec<Range<usize>>>,
+}
+
+impl HostBytes for Host {
+    fn item(&self) -> u32 {
+        0
+    }
+
+    fn read(&self, offset: usize, length: usize) -> Vec<u8> {
+        let range = offset..offset + length;
+        self.copied.lock().unwrap().push(range.clone());
+        self.bytes[range].to_vec()
+    }
+
+    fn suits(&self, offset: usize, length: usize, rule: &ValueRule) -> bool {
+        rule.suits(&self.bytes[offset..offset + length])
+    }
+
+    fn hand_over(&self) {}
+}
+
+/// The parts of a body that are copied out of the host while it is read and checked.
+pub fn copied(length: &str, body: &[u8], contract: &Contract) -> Vec<Range<usize>> {
+    let host = Arc::new(Host {
+        bytes: body.to_vec(),
+        copied: Mutex::default(),
+    });
+    let buffer = Buffer::held(host.clone(), body.len());
+    read_buffer(Some(length), buffer, contract).unwrap();
+    let copied = host.copied.lock().unwrap();
+    copied.clone()
 }
 
 pub fn binary_input(name: &str, shape: &str, datatype: &str, bytes: &str) -> String {

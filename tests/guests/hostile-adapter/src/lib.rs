@@ -119,7 +119,7 @@ fn tensor(shape: Vec<u64>, data: Vec<u8>) -> Step {
         name: "a".into(),
         datatype: Datatype::Fp32,
         shape,
-        data,
+        data: data.into(),
     }])
 }
 

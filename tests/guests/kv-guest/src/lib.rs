@@ -332,6 +332,7 @@ impl door::Guest for Guest {
             status,
             headers: Vec::new(),
             body,
+            rest: Vec::new(),
         }
     }
 }

@@ -83,6 +83,7 @@ impl bindings::exports::penstock::gate::door::Guest for Guest {
             status,
             headers: Vec::new(),
             body,
+            rest: Vec::new(),
         }
     }
 }

@@ -11,26 +11,33 @@ use penstock_tensor::{Datatype, Rejection};
 
 /// Reserves bytes for a tensor and takes them from `room`. Errors with `BodyTooLarge` if they exceed it.
 fn reserved(bytes: u64, room: &mut u64, limit: u64) -> Result<Vec<u8>, Rejection> {
-    let too_large = || {
-        let message = format!(
-            "the inputs are more than {limit} bytes as tensors, which is the limit for decoded bodies of this model here; \
-             send fewer items"
-        );
-        Rejection {
-            code: Code::BodyTooLarge,
-            message,
-            violations: Vec::new(),
-            omitted: 0,
-        }
-    };
-    *room = room.checked_sub(bytes).ok_or_else(too_large)?;
+    counted(bytes, room, limit)?;
     let mut data = Vec::new();
     // The operator's limit may exceed the available memory, so the allocation can fail.
     usize::try_from(bytes)
         .ok()
         .and_then(|bytes| data.try_reserve_exact(bytes).ok())
-        .ok_or_else(too_large)?;
+        .ok_or_else(|| too_large(limit))?;
     Ok(data)
+}
+
+/// Takes a number of bytes from `room`. Errors with `BodyTooLarge` if they exceed it.
+pub(super) fn counted(bytes: u64, room: &mut u64, limit: u64) -> Result<(), Rejection> {
+    *room = room.checked_sub(bytes).ok_or_else(|| too_large(limit))?;
+    Ok(())
+}
+
+fn too_large(limit: u64) -> Rejection {
+    let message = format!(
+        "the inputs are more than {limit} bytes as tensors, which is the limit for decoded bodies of this model here; \
+         send fewer items"
+    );
+    Rejection {
+        code: Code::BodyTooLarge,
+        message,
+        violations: Vec::new(),
+        omitted: 0,
+    }
 }
 
 /// Copies bytes and takes their number from `room`. Errors as [`reserved`] does.
