@@ -181,11 +181,7 @@ fn in_parts(answer: &Response) -> (u16, serde_json::Value, Vec<u8>) {
     let length = length.map_or(answer.bytes.len(), |length| length.parse().unwrap());
     let (head, tail) = answer.bytes.split_at(length);
     let mut head: serde_json::Value = serde_json::from_slice(head).unwrap();
-    for part in [
-        "/parameters/prediction_id",
-        "/error/request_id",
-        "/error/timestamp",
-    ] {
+    for part in ["/parameters/prediction_id", "/request_id", "/timestamp"] {
         if let Some(value) = head.pointer_mut(part) {
             *value = "varies".into();
         }

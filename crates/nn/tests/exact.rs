@@ -214,6 +214,42 @@ fn weights_of_8_bits_are_multiplied_exactly_unless_the_contract_says_fast() {
 }
 
 #[test]
+fn a_layer_in_training_mode_keeps_nothing_of_a_call_for_the_next() {
+    let training = node(
+        "BatchNormalization",
+        &["x", "scale", "bias", "mean", "variance"],
+        &["y", "new_mean", "new_variance"],
+        &[int("training_mode", 1)],
+    );
+    // The values of a layer that was never trained: the mean is the bias, and the variance the scale.
+    let constant = |name, value: f32| tensor(name, FLOAT, &[1], &value.to_le_bytes());
+    let constants = [
+        constant("scale", 1.0),
+        constant("bias", 0.0),
+        constant("mean", 0.0),
+        constant("variance", 1.0),
+    ];
+    let graph = graph(
+        &[training],
+        &constants,
+        &[value("x", FLOAT, &[1, 1, 3])],
+        &[value("y", FLOAT, &[1, 1, 3])],
+    );
+    let file = file_of(&graph, 15);
+    for precision in [Precision::Exact, Precision::Fast] {
+        let options = options(precision, false);
+        let model = loaded(&*onnxruntime(), &file, &options).expect("it loads");
+        for _ in 0..3 {
+            let x = vec![("x".into(), fp32(&[1, 1, 3], &[1.0, 2.0, 3.0]))];
+            let y = as_fp32(&run(&model, x));
+            let expected = [-1.224_7, 0.0, 1.224_7];
+            let apart = y.iter().zip(expected).map(|(y, right)| (y - right).abs());
+            assert!(apart.fold(0.0, f32::max) < 1e-3, "{precision:?}: {y:?}");
+        }
+    }
+}
+
+#[test]
 fn sums_of_int64_are_right_or_refused() {
     let axes = tensor("axes", INT64, &[1], &1i64.to_le_bytes());
     let nodes = [node(

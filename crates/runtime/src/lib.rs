@@ -5,7 +5,8 @@
 //! * [`entry_points`]: the entry points of a composed component, and pools of instances behind them;
 //! * [`state`]: the state of one instance; `linker`: which interfaces a component may import;
 //! * [`nn`], [`kv`], [`variables`]: the interfaces, each with its own context and its own view of an instance;
-//! * [`request`], [`cancellation`]: the request that an instance serves; `held`: the bytes that the host holds for it;
+//! * [`request`], [`cancellation`]: the request that an instance serves;
+//! * `items`: the bytes that the host holds for a request; [`held`]: the number of bytes that it holds for an instance;
 //! * `guest_log`: the part of a component's standard error that reaches the log.
 
 pub mod cancellation;
@@ -14,6 +15,7 @@ pub mod engine;
 pub mod entry_points;
 mod guest_log;
 pub mod held;
+mod items;
 pub mod kv;
 mod linker;
 pub mod nn;

@@ -17,9 +17,9 @@
 //! `tensor.data` is not the generated one, which would make the host copy them a second time.
 
 use crate::held::{HeldBytes, OverLimit};
+use crate::items::HeldItems;
 use crate::request::RequestContext;
 use bytes::Bytes;
-use held::HeldItems;
 use penstock_core::nn_data::MAX_RETRY_AFTER_MS;
 use penstock_core::{GraphName, GraphOptions, NnData, NnWord, ShadowTensor};
 use penstock_nn::{

@@ -4,7 +4,7 @@
 //! [`Buffer`] of them is a place: it can be cut, checked and handed on without a copy. Everything else may use it as a slice:
 //! the first such use copies the bytes, once.
 
-use crate::check::ValueRule;
+use crate::rule::ValueRule;
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::{Deref, DerefMut, Range};

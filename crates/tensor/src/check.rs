@@ -7,6 +7,7 @@ use crate::excerpt::excerpt;
 use crate::finite;
 use crate::fp8::Fp8;
 use crate::rejection::{Rejection, Violations};
+use crate::rule::ValueRule;
 use crate::tensor::Tensor;
 use penstock_core::Violation;
 use penstock_core::violation::escape_pointer_token;
@@ -237,19 +238,6 @@ fn values(
         finite(spec, data, sink, &at);
     }
     range(spec, data, role, sink, at);
-}
-
-/// What the elements of an input must be, apart from its contract, so that a host can check them where they are.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ValueRule {
-    /// The type of the elements.
-    pub datatype: Datatype,
-    /// Whether NaN and infinity are refused.
-    pub finite: bool,
-    /// The least value that is allowed.
-    pub minimum: Option<f64>,
-    /// The greatest value that is allowed.
-    pub maximum: Option<f64>,
 }
 
 /// The elements that are checked against a rule before the result is looked at.

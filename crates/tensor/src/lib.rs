@@ -42,18 +42,20 @@ pub mod parameters;
 pub mod predict;
 pub mod rejection;
 pub mod render;
+mod rule;
 pub mod tensor;
 mod values;
 
 pub use penstock_core::{ModelName, ModelVersion};
 
 pub use buffer::{Buffer, HostBytes, Place};
-pub use check::{ValueRule, check_outputs, check_tensors, check_tensors_at};
+pub use check::{check_outputs, check_tensors, check_tensors_at};
 pub use contract::{Contract, ContractFault, TensorSpec};
 pub use datatype::Datatype;
 pub use infer::{BinaryInput, InferRequest, OutputRequest, parse_infer};
 pub use parameters::Unknown;
 pub use predict::{PredictRequest, parse_predict};
 pub use rejection::Rejection;
+pub use rule::ValueRule;
 pub use tensor::Tensor;
 pub use values::{MAX_ID_BYTES, ParameterValue};

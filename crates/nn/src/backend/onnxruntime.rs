@@ -79,6 +79,14 @@ const EXACT: &[(&str, &str)] = &[
     ("optimization.enable_cast_chain_elimination", "0"),
 ];
 
+/// ONNX Runtime keeps equal constants once, and BatchNormalization in training mode writes the new running values over the old
+/// ones. Together, each call would change scale and bias for the next (`findings/onnxruntime-batchnorm-remembers-requests.sh`).
+/// No precision of the contract allows that.
+const INDEPENDENT: (&str, &str) = (
+    "optimization.disable_specified_optimizers",
+    "ConstantSharing",
+);
+
 /// The loaded library. There is one in a process, because ONNX Runtime and `ort` keep global state.
 pub struct OnnxRuntime {
     environment: Environment,
@@ -200,6 +208,8 @@ impl OnnxRuntime {
                 "session.use_env_allocators",
                 if self.counts_memory { "1" } else { "0" },
             )
+            .map_err(text)?
+            .with_config_entry(INDEPENDENT.0, INDEPENDENT.1)
             .map_err(text)?;
         match options.precision {
             Precision::Exact => EXACT.iter().try_fold(builder, |builder, (key, value)| {

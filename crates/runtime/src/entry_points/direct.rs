@@ -227,14 +227,14 @@ impl Direct {
         };
         instance.served += 1;
         let state = instance.store.data_mut();
-        let body = body_of(&mut answer, state);
+        let rest = rest_of(&mut answer, state);
         state.nn().forget_held();
         let ledger = state.ledger().clone();
         self.rest(instance);
         drop(permit);
         // The instance serves others meanwhile, so that many answers wait for one write to the disk.
         ledger.settled().await?;
-        to_http(answer, body?)
+        to_http(answer, rest?)
     }
 
     async fn instantiate(&self) -> wasmtime::Result<Instance> {
@@ -284,39 +284,31 @@ impl Drop for Finishing {
     }
 }
 
-/// The body of an answer in one piece. Outputs that the host held are copied here: a client that reads slowly must not keep the
-/// memory of an engine.
-fn body_of(
+/// The parts of an answer's body after the first. Bytes that the host holds are not copied here.
+fn rest_of(
     answer: &mut wit::Response,
     state: &mut InstanceState,
-) -> Result<Bytes, EntryPointError> {
-    let mut body = std::mem::take(&mut answer.body);
-    if answer.rest.is_empty() {
-        return Ok(body.into());
-    }
-    let mut pieces = Vec::with_capacity(answer.rest.len());
-    for part in answer.rest.drain(..) {
-        pieces.push(match part {
-            wit::BodyPart::Bytes(bytes) => bytes.into(),
-            wit::BodyPart::Held(place) => {
-                let held = state.nn().held_bytes(Place {
-                    item: place.item,
-                    offset: place.offset,
-                    length: place.length,
-                });
-                held.map_err(|error| EntryPointError::Answer(error.to_string()))?
-            }
-        });
-    }
-    body.reserve_exact(pieces.iter().map(Bytes::len).sum());
-    for piece in pieces {
-        body.extend_from_slice(&piece);
-    }
-    Ok(body.into())
+) -> Result<Vec<Bytes>, EntryPointError> {
+    let part = |part: wit::BodyPart| match part {
+        wit::BodyPart::Bytes(bytes) => Ok(bytes.into()),
+        wit::BodyPart::Held(place) => state.nn().held_bytes(Place {
+            item: place.item,
+            offset: place.offset,
+            length: place.length,
+        }),
+    };
+    let parts: wasmtime::Result<Vec<Bytes>> = answer.rest.drain(..).map(part).collect();
+    parts.map_err(|error| EntryPointError::Answer(error.to_string()))
 }
 
-fn to_http(answer: wit::Response, body: Bytes) -> Result<Response<Bytes>, EntryPointError> {
-    let mut response = Response::new(body);
+fn to_http(answer: wit::Response, rest: Vec<Bytes>) -> Result<Response<Bytes>, EntryPointError> {
+    let mut body = answer.body;
+    // Outputs that the host held are copied: a client that reads slowly must not keep the memory of an engine.
+    body.reserve_exact(rest.iter().map(Bytes::len).sum());
+    for part in rest {
+        body.extend_from_slice(&part);
+    }
+    let mut response = Response::new(Bytes::from(body));
     *response.status_mut() = http::StatusCode::from_u16(answer.status)
         .map_err(|_| EntryPointError::Answer(format!("status {}", answer.status)))?;
     let headers = response.headers_mut();

@@ -29,6 +29,12 @@ fn fault<'s>(
     let is_set = |name: &str| operator.integer(name).is_some_and(|value| value != 0);
     match &*operator.op {
         "Attention" => attention(structure, shapes, operator),
+        "ConvTranspose"
+            if operator.integer("group").is_some_and(|groups| groups > 1)
+                && operator.integers.contains_key("output_shape") =>
+        {
+            Some("shifts the output of groups to fit output_shape")
+        }
         "DFT" if is_set("onesided") => Some("returns a onesided transform in another shape"),
         "DFT" if structure.opset >= 20 => dft(structure, shapes, operator),
         "LSTM" if operator.input(7).is_some() => Some("leaves the peephole weights out"),
@@ -42,6 +48,12 @@ fn fault<'s>(
         },
         "Tile" => tile(structure, shapes, producers, operator),
         "TopK" => top_k(structure, producers, operator),
+        "Unique"
+            if operator.integer("sorted") == Some(0)
+                && operator.outputs.get(2).is_none_or(|name| name.is_empty()) =>
+        {
+            Some("loses values of an unsorted result without inverse indices")
+        }
         _ => None,
     }
 }
@@ -342,6 +354,23 @@ mod tests {
             (form("Tile", &["x", "z"], dims), true),
             (form("Tile", &["x", "one"], dims), false),
             (form("Tile", &["x", "z"], short), false),
+            (
+                form("ConvTranspose", &["x", "w"], dims)
+                    .with("group", &[2])
+                    .with("output_shape", &[8, 8]),
+                true,
+            ),
+            (
+                form("ConvTranspose", &["x", "w"], dims).with("group", &[2]),
+                false,
+            ),
+            (
+                form("ConvTranspose", &["x", "w"], dims).with("output_shape", &[8, 8]),
+                false,
+            ),
+            (form("Unique", &["x"], short).with("sorted", &[0]), true),
+            (form("Unique", &["x"], short).with("sorted", &[1]), false),
+            (form("Unique", &["x"], short), false),
             (form("TopK", &["x", "one"], short), true),
         ];
         for (index, (form, refused)) in cases.iter().enumerate() {
