@@ -32,8 +32,8 @@ pub struct Condensed {
     pub raw: Vec<(usize, Buffer)>,
 }
 
-/// Takes the large raw contents out of a message. `None` if there are none, if the rest is long, or if the message is not well
-/// formed: whoever decodes it whole finds the same, and the place of the fault.
+/// Takes the large raw contents out of a message. Returns `None` if there are none, if the rest is long, or if the message is not
+/// well formed. The caller then decodes the whole message, which tells the place of a fault.
 pub fn condense(body: &Buffer) -> Option<Condensed> {
     body.place()?;
     let mut reader = Reader {

@@ -188,7 +188,7 @@ struct Top<'a> {
 }
 
 impl<'a> Top<'a> {
-    /// The raw contents of an input, if there are as many as inputs.
+    /// The raw contents at a place, if there are any.
     fn raw(&self, index: usize) -> Option<Raw<'a>> {
         if let Some((_, held)) = self.held.iter().find(|(place, _)| *place == index) {
             return Some(Raw::Held(held));
