@@ -12,22 +12,7 @@ use penstock_nn::repository::{Event, EventKind};
 use penstock_nn::{
     Backend, Backends, GraphSource, LoadOptions, NnError, Repository, Session, Settings, State,
 };
-use support::{graphs, onnxruntime};
-
-const VECTOR: &str = r#"description = "A vector"
-[[inputs]]
-name = "x"
-datatype = "FP32"
-shape = ["N"]
-
-[[outputs]]
-name = "y"
-datatype = "FP32"
-shape = ["N"]
-
-[engine]
-lanes = 1
-"#;
+use support::{VECTOR, graphs, onnxruntime};
 
 /// Longer than any test waits.
 const FOR_EVER: Duration = Duration::from_secs(60);

@@ -11,23 +11,7 @@ use penstock_nn::{
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use support::fp32;
-
-/// The contract of the scripted backend's graphs.
-const VECTOR: &str = r#"description = "A vector"
-[[inputs]]
-name = "x"
-datatype = "FP32"
-shape = ["N"]
-
-[[outputs]]
-name = "y"
-datatype = "FP32"
-shape = ["N"]
-
-[engine]
-lanes = 1
-"#;
+use support::{VECTOR, fp32};
 
 /// A repository that follows its directory, on a scripted backend. It takes graphs for broken that say so.
 struct Live {

@@ -5,6 +5,7 @@ mod binary_common;
 mod agreement;
 mod binary;
 mod binary_outputs;
+mod buffer;
 mod contracts;
 mod docs;
 mod explaining;

@@ -52,6 +52,22 @@ const IR_VERSION: u64 = 8;
 /// The first operator set with every type of a byte and less, and the file format that goes with it.
 const OPSET_OF_SMALL_TYPES: (u64, u64) = (25, 13);
 
+/// The contract of the scripted backend's graphs.
+pub const VECTOR: &str = r#"description = "A vector"
+[[inputs]]
+name = "x"
+datatype = "FP32"
+shape = ["N"]
+
+[[outputs]]
+name = "y"
+datatype = "FP32"
+shape = ["N"]
+
+[engine]
+lanes = 1
+"#;
+
 /// A model whose runs a script answers.
 pub fn load_script(backend: &Scripted, options: &LoadOptions) -> Model {
     let graph = GraphSource::Bytes(Default::default());

@@ -81,12 +81,7 @@ pub fn read(
     contract: &Contract,
 ) -> Result<InferRequest, Rejection> {
     let here = read_buffer(length, body.into(), contract);
-    let host = Arc::new(Host {
-        bytes: body.to_vec(),
-        copied: Mutex::default(),
-    });
-    let buffer = Buffer::held(host.clone(), body.len());
-    let there = read_buffer(length, buffer, contract);
+    let there = read_buffer(length, Host::new(body).buffer(), contract);
     assert_eq!(here, there);
     here
 }
@@ -114,6 +109,19 @@ pub struct Host {
     pub copied: Mutex<Vec<Range<usize>>>,
 }
 
+impl Host {
+    pub fn new(bytes: &[u8]) -> Arc<Self> {
+        Arc::new(Self {
+            bytes: bytes.to_vec(),
+            copied: Mutex::default(),
+        })
+    }
+
+    pub fn buffer(self: &Arc<Self>) -> Buffer {
+        Buffer::held(self.clone(), self.bytes.len())
+    }
+}
+
 impl HostBytes for Host {
     fn item(&self) -> u32 {
         0
@@ -134,12 +142,8 @@ impl HostBytes for Host {
 
 /// The parts of a body that are copied out of the host while it is read and checked.
 pub fn copied(length: &str, body: &[u8], contract: &Contract) -> Vec<Range<usize>> {
-    let host = Arc::new(Host {
-        bytes: body.to_vec(),
-        copied: Mutex::default(),
-    });
-    let buffer = Buffer::held(host.clone(), body.len());
-    read_buffer(Some(length), buffer, contract).unwrap();
+    let host = Host::new(body);
+    read_buffer(Some(length), host.buffer(), contract).unwrap();
     let copied = host.copied.lock().unwrap();
     copied.clone()
 }
