@@ -3,8 +3,9 @@
 use crate::common;
 
 use common::{Options, Response, Server, root};
-use penstock_host::app::{self, EntryPointKind, Manifest, Serving};
+use penstock_host::app::{self, EntryPointKind, Manifest, Nn, Serving};
 use penstock_host::engine::Concurrency;
+use penstock_host::nn::may_hold;
 use penstock_host::settings::Settings;
 
 /// An answer without the parts that differ between any two requests.
@@ -116,15 +117,19 @@ fn both_doors_give_the_same_answers() {
 }
 
 #[test]
-fn the_shipped_application_needs_concurrency_for_wasi_http_alone() {
-    for (entry_point, concurrency) in [
-        (EntryPointKind::Direct, Concurrency::Off),
-        (EntryPointKind::Http, Concurrency::On),
+fn the_shipped_application_needs_concurrency_for_wasi_http_alone_and_holds_tensors_without_it() {
+    // Only the direct entry point with models of the host leaves large tensors there.
+    for (entry_point, nn, concurrency, holds) in [
+        (EntryPointKind::Direct, Nn::Native, Concurrency::Off, true),
+        (
+            EntryPointKind::Direct,
+            Nn::Component,
+            Concurrency::Off,
+            false,
+        ),
+        (EntryPointKind::Http, Nn::Native, Concurrency::On, false),
     ] {
-        let serving = Serving {
-            entry_point,
-            ..Serving::default()
-        };
+        let serving = Serving { entry_point, nn };
         let manifest = Manifest::load(&root().join("spin.toml"), serving).expect("it is built");
         let composed = app::compose(&manifest, "gate", |_| true).expect("it fits together");
         let settings = Settings::default().instances;
@@ -133,6 +138,7 @@ fn the_shipped_application_needs_concurrency_for_wasi_http_alone() {
             penstock_host::compile(&settings, &composed.bytes, &composed.imports, &cache)
                 .expect("it compiles");
         assert_eq!(compiled.concurrency, concurrency, "{entry_point:?}");
+        assert_eq!(may_hold(&compiled.component), holds, "{entry_point:?}");
     }
 }
 

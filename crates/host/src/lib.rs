@@ -35,7 +35,7 @@ pub use penstock_admin::{self as admin, keys_command as keys, rollouts_command a
 pub use penstock_app as app;
 pub use penstock_nn::worker::Launcher;
 pub use penstock_nn::worker::main as worker;
-pub use penstock_runtime::{compile, engine, entry_points, kv};
+pub use penstock_runtime::{compile, engine, entry_points, kv, nn};
 pub use penstock_server as server;
 use std::path::{Path, PathBuf};
 

@@ -14,7 +14,7 @@ use penstock_policy::auth::api_key::Pepper;
 use penstock_policy::auth::token::Issuers;
 use penstock_runtime::kv::{self, ModelStore, Stores};
 use penstock_runtime::state::{InstanceSource, Mount};
-use penstock_runtime::{Compiled, compile, variables};
+use penstock_runtime::{Compiled, compile, nn, variables};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -251,7 +251,7 @@ pub(crate) fn provided(import: &str) -> bool {
         "wasi:io/",
         "wasi:nn/",
         "penstock:nn/tensors@0.1.0",
-        "penstock:nn/held@0.1.0",
+        nn::HELD,
         "wasi:random/",
         "wasi:sockets/",
     ];

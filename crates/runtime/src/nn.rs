@@ -31,7 +31,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 use wasmtime::StoreContextMut;
-use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
+use wasmtime::component::{Component, HasData, Linker, Resource, ResourceTable};
 
 #[allow(missing_docs)]
 mod bindings {
@@ -60,7 +60,16 @@ use bindings::wasi::nn::{errors, graph, inference, tensor};
 /// The interface by which bytes of a request stay in the host.
 pub const HELD: &str = "penstock:nn/held@0.1.0";
 /// The interface by which a component opens models of the host.
-pub const GRAPHS: &str = "wasi:nn/graph@0.2.0-rc-2024-10-28";
+const GRAPHS: &str = "wasi:nn/graph@0.2.0-rc-2024-10-28";
+
+/// Whether the parts of a composed component may leave bytes in the host: its gate can ask for them, and its models run in this
+/// host. An inference that runs models in WebAssembly has tensors of its own.
+pub fn may_hold(component: &Component) -> bool {
+    let (engine, of_type) = (component.engine(), component.component_type());
+    [HELD, GRAPHS]
+        .iter()
+        .all(|interface| of_type.get_import(engine, interface).is_some())
+}
 
 /// A run's outputs, in the guest's table.
 type Given = Vec<(String, Resource<Tensor>)>;

@@ -61,8 +61,7 @@ pub struct Direct {
     idle: Mutex<VecDeque<Instance>>,
     permits: Arc<Semaphore>,
     counts: Arc<InstanceCounts>,
-    /// Whether components may leave bytes in the host: the gate can ask for them, and models run in this host. A component
-    /// that runs models has other tensors.
+    /// Whether components may leave bytes in the host ([`nn::may_hold`]).
     holds: bool,
 }
 
@@ -82,11 +81,8 @@ impl Direct {
         source: InstanceSource,
         settings: EntryPointSettings,
     ) -> wasmtime::Result<Self> {
-        let engine = pre.engine();
-        let of_type = pre.component().component_type();
-        let imports = |interface: &str| of_type.get_import(engine, interface).is_some();
         Ok(Self {
-            holds: imports(nn::HELD) && imports(nn::GRAPHS),
+            holds: nn::may_hold(pre.component()),
             pre: DirectDoorPre::new(pre)?,
             source,
             permits: Arc::new(Semaphore::new(settings.count as usize)),
