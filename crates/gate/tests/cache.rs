@@ -1,8 +1,9 @@
 //! Tests the result cache over in-memory ports: hits, their cost, and the headers of the answers. `penstock-policy`
 //! simulates races between callers.
 
+use crate::surfaces_common::call_at as send;
 use penstock_gate::ports::{Failure, FailureKind, Ports, Services};
-use penstock_gate::{Gate, Header, Request, Response};
+use penstock_gate::{Gate, Request, Response};
 use penstock_policy::cache::Lookup;
 use penstock_policy::cache::result;
 use penstock_policy::cache::service::CacheService;
@@ -54,25 +55,6 @@ fn ports() -> InMemory {
     let ports = InMemory::new(&models, |_, _, inputs| Ok(outputs(&inputs)));
     ports.set_policy(CACHE);
     ports
-}
-
-fn send(ports: &InMemory, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
-    let mut all = headers.to_vec();
-    if !headers.iter().any(|(name, _)| *name == "content-type") {
-        all.push(("content-type", "application/json"));
-    }
-    Gate::new(ports.clone()).handle(&Request {
-        method: "POST".into(),
-        target: target.into(),
-        headers: all
-            .into_iter()
-            .map(|(name, value)| Header {
-                name: name.into(),
-                value: value.as_bytes().to_vec(),
-            })
-            .collect(),
-        body: body.to_vec().into(),
-    })
 }
 
 fn predict(ports: &InMemory, control: Option<&str>, number: i32) -> Response {

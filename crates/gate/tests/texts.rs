@@ -1,8 +1,8 @@
 //! Tests the surfaces over texts and pairs over in-memory ports: classes, moderations, reranking and scores.
 
+use crate::surfaces_common::call_at;
 use penstock_core::ModelVersion;
 use penstock_gate::ports::Failure;
-use penstock_gate::{Gate, Header, Request, Response};
 use penstock_tensor::Tensor;
 use penstock_testkit::InMemory;
 use serde_json::{Value, json};
@@ -80,20 +80,8 @@ fn ports() -> InMemory {
     )
 }
 
-fn call_at(ports: &InMemory, target: &str, body: &[u8]) -> Response {
-    Gate::new(ports.clone()).handle(&Request {
-        method: "POST".into(),
-        target: target.into(),
-        headers: vec![Header {
-            name: "content-type".into(),
-            value: b"application/json".to_vec(),
-        }],
-        body: body.to_vec().into(),
-    })
-}
-
 fn call(target: &str, body: &Value) -> (u16, Value) {
-    let response = call_at(&ports(), target, body.to_string().as_bytes());
+    let response = call_at(&ports(), target, &[], body.to_string().as_bytes());
     (
         response.status,
         serde_json::from_slice(&response.body).unwrap(),
@@ -473,7 +461,7 @@ fn a_text_is_cut_where_the_contract_or_the_call_says_so() {
 fn a_body_that_is_no_json_is_told_so_on_every_surface() {
     for path in ["/v1/classify", "/v1/moderations", "/v1/rerank", "/v1/score"] {
         for body in [&b"{"[..], b"", b"{\"model\":\"pairs\",", b"\xff"] {
-            let response = call_at(&ports(), path, body);
+            let response = call_at(&ports(), path, &[], body);
             assert_eq!(response.status, 400, "{path} {body:?}");
         }
     }
@@ -486,6 +474,7 @@ fn a_pipeline_runs_its_steps_at_the_versions_that_the_contract_pins() {
     let response = call_at(
         &ports,
         "/v1/models/piped:batchPredict",
+        &[],
         body.to_string().as_bytes(),
     );
     let value: Value = serde_json::from_slice(&response.body).unwrap();
@@ -502,6 +491,7 @@ fn a_pipeline_runs_its_steps_at_the_versions_that_the_contract_pins() {
         let response = call_at(
             &ports,
             &format!("/v1/models/{model}:predict"),
+            &[],
             br#"{"content":"abc"}"#,
         );
         let text = String::from_utf8_lossy(&response.body).into_owned();

@@ -87,9 +87,12 @@ pub fn ports() -> InMemory {
     )
 }
 
+/// Posts a body: JSON, unless the headers say otherwise.
 pub fn call_at(ports: &InMemory, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
-    let mut all = vec![("content-type", "application/json")];
-    all.extend_from_slice(headers);
+    let mut all = headers.to_vec();
+    if !headers.iter().any(|(name, _)| *name == "content-type") {
+        all.push(("content-type", "application/json"));
+    }
     Gate::new(ports.clone()).handle(&Request {
         method: "POST".into(),
         target: target.into(),
