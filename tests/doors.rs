@@ -116,29 +116,34 @@ fn both_doors_give_the_same_answers() {
     }
 }
 
+/// The shipped application, composed and compiled for these ways of serving.
+fn compiled(serving: Serving) -> penstock_host::compile::Compiled {
+    let manifest = Manifest::load(&root().join("spin.toml"), serving).expect("it is built");
+    let composed = app::compose(&manifest, "gate", |_| true).expect("it fits together");
+    let settings = Settings::default().instances;
+    let cache = root().join("target/penstock-test-state/cache");
+    penstock_host::compile(&settings, &composed.bytes, &composed.imports, &cache)
+        .expect("it compiles")
+}
+
 #[test]
-fn the_shipped_application_needs_concurrency_for_wasi_http_alone_and_holds_tensors_without_it() {
-    // Only the direct entry point with models of the host leaves large tensors there.
-    for (entry_point, nn, concurrency, holds) in [
-        (EntryPointKind::Direct, Nn::Native, Concurrency::Off, true),
-        (
-            EntryPointKind::Direct,
-            Nn::Component,
-            Concurrency::Off,
-            false,
-        ),
-        (EntryPointKind::Http, Nn::Native, Concurrency::On, false),
+fn the_shipped_application_needs_concurrency_for_wasi_http_alone() {
+    for (entry_point, concurrency) in [
+        (EntryPointKind::Direct, Concurrency::Off),
+        (EntryPointKind::Http, Concurrency::On),
     ] {
-        let serving = Serving { entry_point, nn };
-        let manifest = Manifest::load(&root().join("spin.toml"), serving).expect("it is built");
-        let composed = app::compose(&manifest, "gate", |_| true).expect("it fits together");
-        let settings = Settings::default().instances;
-        let cache = root().join("target/penstock-test-state/cache");
-        let compiled =
-            penstock_host::compile(&settings, &composed.bytes, &composed.imports, &cache)
-                .expect("it compiles");
+        let nn = Nn::Native;
+        let compiled = compiled(Serving { entry_point, nn });
         assert_eq!(compiled.concurrency, concurrency, "{entry_point:?}");
-        assert_eq!(may_hold(&compiled.component), holds, "{entry_point:?}");
+    }
+}
+
+#[test]
+fn the_direct_entry_point_leaves_large_tensors_in_the_host_only_if_models_run_there() {
+    for (nn, holds) in [(Nn::Native, true), (Nn::Component, false)] {
+        let entry_point = EntryPointKind::Direct;
+        let compiled = compiled(Serving { entry_point, nn });
+        assert_eq!(may_hold(&compiled.component), holds, "{nn:?}");
     }
 }
 
