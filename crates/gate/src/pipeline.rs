@@ -1,11 +1,12 @@
 //! Runs the steps of a request in order. Each step continues, or ends the request with an answer or a problem.
 //!
-//! 1. Find the route, and answer `OPTIONS`.
-//! 2. Choose the form of the answer by `Accept`.
-//! 3. Answer routes without policies: probes, the catalogue of errors, the documentation page.
-//! 4. Open the policies, if this is the first request that needs them.
-//! 5. Authenticate and authorise the caller.
-//! 6. Make a model call with the steps of [`call`], or admit and answer a request that only reads.
+//! 1. Do the work that the host orders, such as a stored operation.
+//! 2. Find the route, and answer `OPTIONS`.
+//! 3. Find the model's name, and choose the form of the answer by `Accept`.
+//! 4. Answer routes without policies: probes, the catalogue of errors, the documentation page.
+//! 5. Open the policies, if this is the first request that needs them.
+//! 6. Authenticate and authorise the caller.
+//! 7. Make a model call with the steps of [`call`], or admit and answer a request that only reads.
 
 mod accept;
 mod admission;

@@ -1,5 +1,5 @@
-//! Runs the steps of a model call: limits, the operator's own policy, version, idempotency, body, items, claim, run,
-//! record, counts.
+//! Runs the steps of a model call: limits, the operator's own policy, version, size of the body, look-up of the
+//! idempotency key, body, choice between an operation and a run, items, claim, run, record, counts.
 //!
 //! A call that a limit refuses charges no other limit and makes no claim. A call with an invalid body is charged its
 //! request and its bytes. A replay is charged a request and its bytes, and no items.

@@ -1,6 +1,6 @@
 //! The types between `auth` and the gate: the credentials of a request, and the decision on it.
 //!
-//! The WIT package `penstock:auth` has the same types for components. The shells in `guest` only convert.
+//! The WIT package `penstock:auth` has the same types for components. The components in `guest` only convert.
 
 use penstock_core::{Caller, Code, Problem};
 

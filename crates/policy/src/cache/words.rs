@@ -1,6 +1,6 @@
 //! The types between the cache and the gate: the address of a result, and the result of a lookup.
 //!
-//! The WIT package `penstock:cache` has the same types for components. The shells in `guest` only convert.
+//! The WIT package `penstock:cache` has the same types for components. The components in `guest` only convert.
 
 /// The ticket of a caller that runs without a lookup, because the request asked for a run.
 pub const NO_TICKET: u64 = 0;

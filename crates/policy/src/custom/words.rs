@@ -1,6 +1,6 @@
 //! The types between an operator's own policy and the gate.
 //!
-//! The WIT package `penstock:policy` has the same types for components. The shells in `guest` only convert.
+//! The WIT package `penstock:policy` has the same types for components. The components in `guest` only convert.
 
 use super::MAX_MESSAGE_CHARS;
 use penstock_core::{Caller, Code, Problem};

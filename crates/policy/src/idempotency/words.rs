@@ -1,6 +1,6 @@
 //! The types between idempotency and the gate: a call, and the decision on it.
 //!
-//! The WIT package `penstock:idempotency` has the same types for components. The shells in `guest` only convert.
+//! The WIT package `penstock:idempotency` has the same types for components. The components in `guest` only convert.
 
 use penstock_core::headers::Headers;
 use penstock_core::kv::RETRY_STORE_S;

@@ -1,6 +1,6 @@
 //! The types between operations and the gate: a call to accept, an operation, a run.
 //!
-//! The WIT package `penstock:operations` has the same types for components. The shells in `guest` only convert.
+//! The WIT package `penstock:operations` has the same types for components. The components in `guest` only convert.
 
 use crate::webhooks::delivery::{Delivery, EventKind};
 use crate::webhooks::target::Target;

@@ -1,6 +1,6 @@
 //! The types between rollouts and the gate.
 //!
-//! The WIT package `penstock:models` has the same types for components. The shells in `guest` only convert.
+//! The WIT package `penstock:models` has the same types for components. The components in `guest` only convert.
 
 /// Why rollouts could not be read or counted.
 #[derive(Clone, Debug, PartialEq, Eq)]

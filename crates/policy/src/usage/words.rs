@@ -1,6 +1,6 @@
 //! The types between usage and the gate: the counts of a call, and the reports.
 //!
-//! The WIT package `penstock:usage` has the same types for components. The shells in `guest` only convert.
+//! The WIT package `penstock:usage` has the same types for components. The components in `guest` only convert.
 
 use serde::{Deserialize, Serialize};
 
