@@ -4,7 +4,8 @@
 use crate::common;
 
 use common::{Options, Server};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use penstock_testkit::free_port;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -57,8 +58,7 @@ fn start(program: &str, arguments: &[&str], address: SocketAddr) -> Running {
 
 /// Returns an address on which nothing listens.
 fn free() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap()
+    (Ipv4Addr::LOCALHOST, free_port()).into()
 }
 
 fn serve(address: SocketAddr, models: &Path) -> Server {

@@ -85,6 +85,8 @@ pub struct Options {
     pub hostile: bool,
     /// Texts of the manifest to replace, such as the file of a component.
     pub manifest: &'static [(&'static str, &'static str)],
+    /// The folder of the application, with its state beside the manifest. It can be that of several servers.
+    pub folder: Option<PathBuf>,
 }
 
 impl Server {
@@ -95,7 +97,8 @@ impl Server {
 
     pub fn start_with(options: Options) -> Self {
         let files = tempfile::tempdir().expect("a temporary directory");
-        let policy = files.path().join("penstock.toml");
+        let folder = options.folder.as_deref().unwrap_or(files.path());
+        let policy = folder.join("penstock.toml");
         let policy_text = options.policy_text.as_deref().or(options.policy);
         std::fs::write(&policy, open_to_all(policy_text.unwrap_or_default())).unwrap();
         // Servers share their compiled components and nothing else.
@@ -119,8 +122,8 @@ impl Server {
             models = models_with_adapter(files.path(), "hostile");
             let hostile = [("build/adapters.wasm", "build/test/hostile-adapter.wasm")];
             app = app_with(files.path(), &models, &hostile);
-        } else if !options.manifest.is_empty() {
-            app = app_with(files.path(), &models, options.manifest);
+        } else if !options.manifest.is_empty() || options.folder.is_some() {
+            app = app_with(folder, &models, options.manifest);
         }
         let program = options.program.as_deref();
         let built = Path::new(env!("CARGO_BIN_EXE_penstock"));
@@ -133,10 +136,6 @@ impl Server {
             .arg(&models)
             .arg("--policy")
             .arg(&policy)
-            .arg("--runtime-config-file")
-            .arg(&runtime_config)
-            .arg("--state-dir")
-            .arg(root().join("target/penstock-test-state"))
             // The environment of the person who runs the tests must not change them.
             .env_remove("PENSTOCK_ONNXRUNTIME")
             .env_remove("PENSTOCK_OPENVINO")
@@ -149,7 +148,16 @@ impl Server {
             .env_remove("SPIN_VARIABLE_PEPPER_FILE")
             .env_remove("PENSTOCK_LOG")
             .env_remove("RUST_LOG")
+            .env_remove("PENSTOCK_RUNTIME_CONFIG_FILE")
+            .env_remove("PENSTOCK_STATE_DIR")
             .stderr(Stdio::piped());
+        if options.folder.is_none() {
+            command
+                .arg("--runtime-config-file")
+                .arg(&runtime_config)
+                .arg("--state-dir")
+                .arg(root().join("target/penstock-test-state"));
+        }
         if !options.tract {
             command.arg("--onnxruntime").arg(onnxruntime());
         }
