@@ -2,8 +2,8 @@
 //! simulates races between callers.
 
 use crate::surfaces_common::call_at as send;
+use penstock_gate::Response;
 use penstock_gate::ports::{Failure, FailureKind, Ports, Services};
-use penstock_gate::{Gate, Request, Response};
 use penstock_policy::cache::Lookup;
 use penstock_policy::cache::result;
 use penstock_policy::cache::service::CacheService;
@@ -273,12 +273,7 @@ fn a_hit_costs_its_request_and_no_items() {
     let log = ports.quota_log.borrow().join(" ");
     assert_eq!(log.matches("charge 1").count(), 3, "{log}");
     assert_eq!(log.matches("refund").count(), 2, "{log}");
-    let usage = Gate::new(ports.clone()).handle(&Request {
-        method: "GET".into(),
-        target: "/v1/usage".into(),
-        headers: vec![],
-        body: vec![].into(),
-    });
+    let usage = penstock_testkit::send(&ports, "GET", "/v1/usage", &[], b"");
     let row = &json(&usage)["usage"][0];
     assert_eq!(
         (&row["requests"], &row["items"]),
