@@ -48,11 +48,9 @@ fn start(program: &str, arguments: &[&str], address: SocketAddr) -> Running {
             )
         });
     let running = Running(child);
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while TcpStream::connect(address).is_err() {
-        assert!(Instant::now() < deadline, "`{program}` does not come up");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    common::until(&format!("`{program}` comes up"), || {
+        TcpStream::connect(address).is_ok()
+    });
     running
 }
 
