@@ -93,9 +93,9 @@ pub struct InferOptions {
     pub priority: Option<u8>,
     /// The time in milliseconds that the call may take, if it is shorter than the request's deadline.
     pub timeout_ms: Option<u32>,
-    /// Marks the rows as independent items that were joined to save runs. If the model's rows depend on each other,
+    /// Marks the rows as independent items that were combined to save runs. If the model's rows depend on each other,
     /// nothing runs and the call fails with [`FailureKind::RowsDepend`].
-    pub is_joined: bool,
+    pub is_combined: bool,
 }
 
 /// The reason why a query or a change of models failed.

@@ -176,7 +176,7 @@ fn tenants_share_no_results_unless_the_operator_says_so() {
                     data: [1f32, 2.0].iter().flat_map(|v| v.to_le_bytes()).collect(),
                 }],
                 outputs: &[],
-                is_joined: false,
+                is_combined: false,
             }
             .digest()
         };
@@ -364,7 +364,7 @@ fn another_runs(ports: &InMemory) -> impl Fn(&InMemory, &[Tensor]) + 'static {
             data: [1f32, 2.0].iter().flat_map(|v| v.to_le_bytes()).collect(),
         }],
         outputs: &[],
-        is_joined: false,
+        is_combined: false,
     }
     .digest();
     fn at(digest: &[u8; 32]) -> CacheAddress<'_> {

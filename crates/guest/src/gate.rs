@@ -55,9 +55,9 @@ pub fn answer(request: &Request) -> Response {
 }
 
 /// The type that exports the direct entry point.
-pub struct Door;
+pub struct DirectEntryPoint;
 
-impl bindings::exports::penstock::gate::door::Guest for Door {
+impl bindings::exports::penstock::gate::door::Guest for DirectEntryPoint {
     fn handle(request: wit_http::Request) -> wit_http::Response {
         #[cfg(feature = "gate-held")]
         let body = held::begin(&request).unwrap_or_else(|| request.body.into());
@@ -294,7 +294,7 @@ impl Ports for WitPorts {
         let options = wit_inference::RunOptions {
             priority: options.priority,
             timeout_ms: options.timeout_ms,
-            joined: options.is_joined,
+            joined: options.is_combined,
             held_from_bytes,
         };
         let answered = wit_inference::infer(model, version.get(), &inputs, outputs, options);

@@ -59,15 +59,15 @@ pub struct Tensor {
 pub struct Graph {
     model: String,
     version: u64,
-    /// Whether the rows of each call are independent items that were joined to save runs.
-    is_joined: bool,
+    /// Whether the rows of each call are independent items that were combined to save runs.
+    is_combined: bool,
 }
 
 /// A version that a caller may run.
 pub struct Context {
     model: String,
     version: u64,
-    is_joined: bool,
+    is_combined: bool,
 }
 
 /// An error that is returned to a caller.
@@ -113,7 +113,7 @@ impl graph::Guest for Nn {
         Ok(graph::Graph::new(Graph {
             model: opened.model().to_owned(),
             version: opened.version(),
-            is_joined: options.joined,
+            is_combined: options.joined,
         }))
     }
 }
@@ -235,7 +235,7 @@ impl graph::GuestGraph for Graph {
         Ok(inference::GraphExecutionContext::new(Context {
             model: self.model.clone(),
             version: self.version,
-            is_joined: self.is_joined,
+            is_combined: self.is_combined,
         }))
     }
 }
@@ -276,7 +276,7 @@ impl Context {
             named.push((name, held.tensor.clone()));
         }
         let opened = opened(&self.model, Some(&self.version.to_string()))?;
-        if self.is_joined
+        if self.is_combined
             && let Rows::Dependent(reason) = opened.rows()
         {
             return Err(errors::Error::new(Error {

@@ -489,7 +489,7 @@ async fn run(
         let options = CallOptions {
             deadline: allowed,
             priority: asked.priority,
-            is_joined: asked.joined,
+            is_combined: asked.joined,
             ..CallOptions::default()
         };
         return Ok(model.infer_with(inputs, options).await?);
@@ -503,7 +503,7 @@ async fn run(
         deadline: Some(deadline),
         begun: Some(begun.clone()),
         priority: asked.priority,
-        is_joined: asked.joined,
+        is_combined: asked.joined,
     };
     let mut answer = std::pin::pin!(async {
         let model = match tokio::time::timeout_at(deadline, handle.model()).await {
