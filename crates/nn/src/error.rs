@@ -71,6 +71,15 @@ pub enum EngineRefusal {
 }
 
 /// A failed load or call.
+///
+/// ```
+/// use penstock_nn::{ErrorCode, NnError};
+///
+/// let error = NnError::not_found("there is no model `digits`");
+/// assert_eq!(error.code, ErrorCode::NotFound);
+/// assert_eq!(error.to_string(), "not-found: there is no model `digits`");
+/// assert!(error.refusal.is_none());
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NnError {
     /// The error code of wasi:nn.
