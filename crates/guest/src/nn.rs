@@ -88,12 +88,7 @@ impl graph::Guest for Nn {
         _encoding: graph::GraphEncoding,
         _target: graph::ExecutionTarget,
     ) -> Result<graph::Graph, errors::Error> {
-        Err(errors::Error::new(Error {
-            code: errors::ErrorCode::Security,
-            data: "graphs are not loaded from bytes here; put the model into the models directory and load it by \
-                   name"
-                .to_owned(),
-        }))
+        Err(raised(NnError::graph_in_bytes()))
     }
 
     fn load_by_name(name: String) -> Result<graph::Graph, errors::Error> {
@@ -104,11 +99,7 @@ impl graph::Guest for Nn {
         } = GraphName::parse(&name);
         let opened = opened(model, version)?;
         if options.shadow {
-            return Err(raised(NnError::new(
-                penstock_nn::ErrorCode::UnsupportedOperation,
-                "nothing runs beside a request on this host, so there are no shadow runs; serve the models with Penstock's \
-                 own host",
-            )));
+            return Err(raised(NnError::no_shadow_runs()));
         }
         Ok(graph::Graph::new(Graph {
             model: opened.model().to_owned(),
@@ -268,9 +259,7 @@ impl Context {
         for (name, handle) in inputs {
             let held: &Tensor = handle.get();
             if held.refused {
-                return Err(raised(NnError::too_large(format!(
-                    "more than {MAX_HELD_BYTES} bytes of tensors were made at once; send fewer items"
-                ))));
+                return Err(raised(NnError::too_many_tensors(MAX_HELD_BYTES)));
             }
             // The bytes are shared and not copied. The tensor releases its share when its handle is dropped below.
             named.push((name, held.tensor.clone()));
@@ -316,7 +305,12 @@ fn opened(model: &str, version: Option<&str>) -> Result<Rc<Opened>, errors::Erro
                 | Unavailable::Failed(reason)
                 | Unavailable::Unloaded(reason) => Error {
                     code: errors::ErrorCode::RuntimeError,
-                    data: format!("not_ready: {reason}"),
+                    data: NnData {
+                        word: NnWord::NotReady,
+                        retry_after_ms: None,
+                        message: &reason,
+                    }
+                    .to_string(),
                 },
             })
         })

@@ -128,6 +128,28 @@ impl NnError {
         Self::new(ErrorCode::TooLarge, message)
     }
 
+    /// A graph in bytes, which no caller may load.
+    pub fn graph_in_bytes() -> Self {
+        Self::new(
+            ErrorCode::Security,
+            "graphs are not loaded from bytes here; put the model into the models directory and load it by name",
+        )
+    }
+
+    /// A shadow run, where nothing can run beside a request.
+    pub fn no_shadow_runs() -> Self {
+        Self::unsupported(
+            "nothing runs beside a request on this host, so there are no shadow runs; serve the models with Penstock's own host",
+        )
+    }
+
+    /// Tensors that take more bytes than a caller may hold.
+    pub fn too_many_tensors(limit: usize) -> Self {
+        Self::too_large(format!(
+            "more than {limit} bytes of tensors were made at once; send fewer items"
+        ))
+    }
+
     /// A refusal, under the wasi:nn code that comes nearest to it.
     #[cfg(feature = "native")]
     pub(crate) fn refused(refusal: EngineRefusal, message: impl Into<String>) -> Self {

@@ -339,12 +339,7 @@ impl graph::Host for NnView<'_> {
         _encoding: graph::GraphEncoding,
         _target: graph::ExecutionTarget,
     ) -> wasmtime::Result<Result<Resource<Graph>, Resource<Error>>> {
-        let data = "graphs are not loaded from bytes here; put the model into the models directory \
-                    and load it by name";
-        Ok(Err(self.fail(Error {
-            code: errors::ErrorCode::Security,
-            data: data.to_owned(),
-        })?))
+        Ok(Err(self.fail(NnError::graph_in_bytes().into())?))
     }
 
     fn load_by_name(
