@@ -48,15 +48,6 @@ fn digits_contract() -> String {
     String::from_utf8(file("models/digits/model.toml")).unwrap()
 }
 
-fn until(what: &str, server: &Server, so: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !so() {
-        let log = || server.log.lock().unwrap().join("\n");
-        assert!(Instant::now() < deadline, "never {what}:\n{}", log());
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
 fn logged(server: &Server, text: &str) -> usize {
     let log = server.log.lock().unwrap();
     log.iter().filter(|line| line.contains(text)).count()
@@ -101,25 +92,21 @@ fn reloads_lose_no_request(door: &'static str) {
             models.write("digits/2/model.onnx", &graph[..half]);
             std::thread::sleep(Duration::from_millis(50));
             models.write("digits/2/model.onnx", &graph);
-            until("version 2 answers", &server, || ask() == "2");
+            server.until("version 2 answers", || ask() == "2");
             // The same version with a replaced graph.
             let before = logged(&server, "version 2: ready");
             models.write("digits/2/model.onnx", &graph);
-            until("reloaded", &server, || {
-                logged(&server, "version 2: ready") > before
-            });
+            server.until("reloaded", || logged(&server, "version 2: ready") > before);
             // A broken version: it does not answer and does not affect the others.
             models.write("digits/3/model.onnx", "not a graph");
-            until("refused", &server, || {
+            server.until("refused", || {
                 logged(&server, "model digits: not served: ") > 0
             });
             assert_eq!(ask(), "2");
             // A broken graph replaces the good one.
             let before = logged(&server, "keeps serving");
             models.write("digits/2/model.onnx", "not a graph either");
-            until("kept", &server, || {
-                logged(&server, "keeps serving") > before
-            });
+            server.until("kept", || logged(&server, "keeps serving") > before);
             assert_eq!(ask(), "2");
             // Contracts that cannot be read, and contracts that contradict the graph.
             for broken in [
@@ -128,7 +115,7 @@ fn reloads_lose_no_request(door: &'static str) {
             ] {
                 let before = logged(&server, "the new contract is not used");
                 models.write("digits/model.toml", broken);
-                until("refused", &server, || {
+                server.until("refused", || {
                     logged(&server, "the new contract is not used") > before
                 });
                 assert_eq!(ask(), "2");
@@ -145,13 +132,13 @@ fn reloads_lose_no_request(door: &'static str) {
                 "digits/model.toml",
                 contract.replace(description, &format!("description = {stated:?}")),
             );
-            until("the new contract is seen", &server, || {
+            server.until("the new contract is seen", || {
                 String::from_utf8_lossy(&server.get("/v1/models/digits").bytes).contains(stated)
             });
             // The newest version is removed: the one before it answers.
             std::fs::remove_dir_all(models.path().join("digits/3")).unwrap();
             std::fs::remove_dir_all(models.path().join("digits/2")).unwrap();
-            until("version 1 answers again", &server, || ask() == "1");
+            server.until("version 1 answers again", || ask() == "1");
         };
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(changes));
         stop.store(true, Ordering::SeqCst);
@@ -339,14 +326,12 @@ fn a_model_that_is_removed_gives_its_memory_back() {
     for round in 1..=2 {
         models.write("table/model.toml", TABLE);
         models.write("table/1/model.onnx", &graph);
-        until("added", &server, || listed(&server, "table"));
+        server.until("added", || listed(&server, "table"));
         pick(&server, "table");
         let with = server.resident_kib();
         std::fs::remove_dir_all(Path::new(&models.path()).join("table")).unwrap();
-        until("gone", &server, || !listed(&server, "table"));
-        until("given back", &server, || {
-            server.resident_kib() < before + 64 * 1024
-        });
+        server.until("gone", || !listed(&server, "table"));
+        server.until("given back", || server.resident_kib() < before + 64 * 1024);
         let after = server.resident_kib();
         println!(
             "round {round}: {} MiB before, {} with a model of {} MiB, {} after it was removed",

@@ -351,7 +351,7 @@ impl Model {
                 Ok(inputs)
             })
             .inspect_err(|_| inner.lock().stats.refusals.invalid += 1)?;
-        if options.is_joined
+        if options.is_combined
             && let Rows::Dependent(reason) = inner.lock().rows.clone()
         {
             return Err(NnError::refused(EngineRefusal::RowsDepend, reason));
