@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 pub mod grpc_client;
 pub mod heavy_model;
 pub mod hyper_client;
+pub mod media;
 
 /// The repository.
 pub fn root() -> &'static Path {
