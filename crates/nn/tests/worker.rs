@@ -6,8 +6,12 @@ mod support;
 use std::sync::Arc;
 use std::time::{Duration, Instant as Clock};
 
+use penstock_nn::backend::scripted::Scripted;
 use penstock_nn::overdue::GRACE;
-use penstock_nn::{EngineRefusal, GraphSource, LoadOptions, Model, TensorType};
+use penstock_nn::{
+    Backends, EngineRefusal, GraphSource, LoadOptions, Model, Repository, Settings, TensorType,
+};
+use penstock_tensor::contract::Isolation;
 use support::child::*;
 use support::*;
 use tokio::time::Instant;
@@ -453,6 +457,57 @@ fn a_graph_that_changed_on_disk_is_not_started_again_under_the_old_name() {
         assert!(began.elapsed() < Duration::from_secs(20), "{down}");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_budget_counts_the_memory_of_a_process_and_not_the_size_of_its_file() {
+    const HELD: usize = 64 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["a", "b"] {
+        let model = folder.path().join(name);
+        std::fs::create_dir_all(model.join("1")).unwrap();
+        std::fs::write(model.join("model.toml"), VECTOR).unwrap();
+        std::fs::write(model.join("1/model.onnx"), b"a few bytes").unwrap();
+    }
+    let open = |budget: usize| {
+        let settings = Settings {
+            memory_budget_bytes: Some(budget as u64),
+            isolation: Some(Isolation::Process),
+            launcher: Some(launcher_of_children_that_hold(HELD)),
+            ..Settings::default()
+        };
+        let backends = Backends::builtin().prefer(Arc::new(Scripted::echo()));
+        Repository::open(folder.path(), backends, settings).expect("it opens")
+    };
+    // Room for one of the two.
+    let repository = open(HELD * 3 / 2);
+    repository.load_all(|_| {}).await;
+    until("one of the two is evicted", || {
+        let readiness = repository.readiness();
+        (readiness.ready, readiness.evicted) == (1, 1)
+    })
+    .await;
+    for name in ["a", "b", "a"] {
+        let handle = repository.handle(name, None).expect("it answers");
+        let model = handle.model().await.expect("it is loaded again");
+        assert_eq!(ask(&model, asks::ECHO).await, Ok(asks::ECHO));
+        drop(model);
+        let held = repository.memory_bytes();
+        assert!(
+            (HELD as u64..2 * HELD as u64).contains(&held),
+            "{name}: {held}"
+        );
+        let resident = repository.get(name, None).ok();
+        let resident = resident.and_then(|model| process(&model).resident_bytes);
+        assert!(resident.expect("it serves") >= HELD as u64);
+    }
+    drop(repository);
+    // A model that does not fit alone is refused with its real size.
+    let repository = open(HELD / 2);
+    repository.load_all(|_| {}).await;
+    let reason = repository.handle("a", None).err().expect("it is too large");
+    let text = reason.to_string();
+    assert!(text.contains("models.memory_budget_bytes"), "{text}");
 }
 
 fn identity_bytes() -> Vec<u8> {

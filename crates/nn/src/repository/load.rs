@@ -122,7 +122,10 @@ impl Core {
         let bytes = match (model.memory_bytes(), backend.loads_into_this_process()) {
             (Some(bytes), _) => bytes,
             (None, true) => held::held(meter.grown(), start.job.file_bytes()),
-            (None, false) => start.job.file_bytes(),
+            (None, false) => {
+                let resident = model.process().and_then(|process| process.resident_bytes);
+                held::held_by_process(resident, start.job.file_bytes())
+            }
         };
         Ok((model, bytes))
     }
