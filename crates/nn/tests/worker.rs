@@ -6,10 +6,12 @@ mod support;
 use std::sync::Arc;
 use std::time::{Duration, Instant as Clock};
 
-use penstock_nn::backend::scripted::Scripted;
+use penstock_nn::backend::scripted::{Scripted, Step};
 use penstock_nn::overdue::GRACE;
+use penstock_nn::repository::Compare;
 use penstock_nn::{
-    Backends, EngineRefusal, GraphSource, LoadOptions, Model, Repository, Settings, TensorType,
+    Backends, EngineRefusal, GraphSource, LoadOptions, Model, Repository, Settings, State,
+    TensorType,
 };
 use penstock_tensor::contract::Isolation;
 use support::child::*;
@@ -508,6 +510,55 @@ async fn the_budget_counts_the_memory_of_a_process_and_not_the_size_of_its_file(
     let reason = repository.handle("a", None).err().expect("it is too large");
     let text = reason.to_string();
     assert!(text.contains("models.memory_budget_bytes"), "{text}");
+}
+
+/// The result of comparing a scripted model with tract in the background.
+async fn compared_with_tract(script: Scripted, backends: Backends) -> &'static str {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("m");
+    std::fs::create_dir_all(model.join("1")).unwrap();
+    std::fs::write(model.join("model.toml"), VECTOR).unwrap();
+    std::fs::write(model.join("1/model.onnx"), identity_bytes()).unwrap();
+    let settings = Settings {
+        compare: Compare::Warn,
+        compare_later: true,
+        launcher: Some(launcher()),
+        ..Settings::default()
+    };
+    let backends = backends.prefer(Arc::new(script));
+    let repository = Repository::open(folder.path(), backends, settings).expect("it opens");
+    let mut told = None;
+    repository
+        .load_all(|report| {
+            if let State::Ready(model) = report.state {
+                told = Some(model.agreement_state());
+            }
+        })
+        .await;
+    let told = told.expect("it serves, whatever another backend answers");
+    assert!(told.is_some(), "at least that the comparison is to come");
+    let model = repository.get("m", None).expect("it serves");
+    until("it is compared", || {
+        model.agreement_state() != Some("pending")
+    })
+    .await;
+    model.agreement_state().expect("it was compared")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_serves_is_compared_in_the_background() {
+    let one_more = |_: usize, inputs: &[penstock_nn::NnTensor]| {
+        let values = as_fp32(&inputs[0]);
+        let more: Vec<f32> = values.iter().map(|value| value * 2.0 + 1.0).collect();
+        Step::Answer(vec![fp32(&inputs[0].dims, &more)])
+    };
+    let both = Backends::builtin;
+    let same = compared_with_tract(Scripted::echo(), both()).await;
+    assert_eq!(same, "agrees");
+    let other = compared_with_tract(Scripted::new(one_more), both()).await;
+    assert_eq!(other, "differs");
+    let alone = compared_with_tract(Scripted::echo(), Backends::default()).await;
+    assert_eq!(alone, "unknown");
 }
 
 fn identity_bytes() -> Vec<u8> {

@@ -62,4 +62,6 @@ pub struct IndexEntry {
     pub last_used: Option<Duration>,
     /// Whether calls without a version go to it.
     pub is_default: bool,
+    /// The comparison with another backend; see [`Model::agreement_state`].
+    pub agreement: Option<&'static str>,
 }
