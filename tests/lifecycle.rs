@@ -38,6 +38,16 @@ impl Models {
             ..Options::default()
         })
     }
+
+    /// Serves with a memory budget of so many bytes.
+    fn serve_within(&self, bytes: u64) -> Server {
+        Server::start_with(Options {
+            models: Some(self.path()),
+            door: Some("direct"),
+            policy_text: Some(format!("{POLICY}memory_budget_bytes = {bytes}\n")),
+            ..Options::default()
+        })
+    }
 }
 
 fn file(path: &str) -> Vec<u8> {
@@ -344,6 +354,45 @@ fn a_model_that_is_removed_gives_its_memory_back() {
     }
 }
 
+/// The private memory of a model's process. No budget evicts the model meanwhile.
+fn process_bytes(models: &Models, name: &str) -> u64 {
+    let server = models.serve("direct", POLICY);
+    server.ready();
+    let stats = server.get(&format!("/v2/models/{name}/stats")).json();
+    let process = &stats["model_stats"][0]["process"];
+    process["resident_bytes"]
+        .as_u64()
+        .unwrap_or_else(|| panic!("{stats}"))
+}
+
+#[test]
+fn the_process_of_a_small_model_counts_in_the_budget_with_all_its_memory() {
+    let models = Models::new();
+    let graph = file("models/identity/1/model.onnx");
+    for name in ["a", "b"] {
+        models.write(
+            &format!("{name}/model.toml"),
+            file("models/identity/model.toml"),
+        );
+        models.write(&format!("{name}/1/model.onnx"), &graph);
+    }
+    let bytes = process_bytes(&models, "a");
+    assert!(bytes > 1000 * graph.len() as u64, "{bytes}");
+    // Room for the files of thousands of such models, and for one process.
+    let server = models.serve_within(3 * bytes / 2);
+    server.ready();
+    until("evicted", &server, || {
+        logged(&server, "over the memory budget") >= 1
+    });
+    for name in ["a", "b", "a"] {
+        let path = format!("/v1/models/{name}:predict");
+        let answer = server.post_json(&path, "{\"inputs\":{\"a\":[[1,2,3,4]]}}");
+        let text = String::from_utf8_lossy(&answer.bytes).into_owned();
+        assert_eq!(answer.status, 200, "{name}: {text}");
+    }
+    assert!(logged(&server, "over the memory budget") >= 2);
+}
+
 #[test]
 fn over_the_budget_models_rest_and_come_back_and_pinned_ones_stay() {
     const SIZE: usize = 64 * MIB;
@@ -355,11 +404,8 @@ fn over_the_budget_models_rest_and_come_back_and_pinned_ones_stay() {
     }
     models.write("pinned/model.toml", format!("{TABLE}pinned = true\n"));
     models.write("pinned/1/model.onnx", &graph);
-    // Room for two of the four.
-    let server = models.serve(
-        "direct",
-        "[models]\npoll_interval_ms = 100\nmemory_budget_bytes = 150000000\n",
-    );
+    // Room for two of the four, each in a process of its own.
+    let server = models.serve_within(5 * process_bytes(&models, "pinned") / 2);
     server.ready();
     let start = server.resident_kib();
     let mut most = 0;
