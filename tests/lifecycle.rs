@@ -381,7 +381,7 @@ fn the_process_of_a_small_model_counts_in_the_budget_with_all_its_memory() {
     // Room for the files of thousands of such models, and for one process.
     let server = models.serve_within(3 * bytes / 2);
     server.ready();
-    until("evicted", &server, || {
+    server.until("a model is evicted", || {
         logged(&server, "over the memory budget") >= 1
     });
     for name in ["a", "b", "a"] {
