@@ -24,15 +24,15 @@ pub const PUSHBACK: &str = "grpc-retry-pushback-ms";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum GrpcStatus {
-    /// It succeeded.
+    /// The call succeeded.
     Ok = 0,
     /// The caller cancelled the call.
     Cancelled = 1,
     /// The cause of the error is unknown.
     Unknown = 2,
-    /// The request is not valid, whatever the state of the server.
+    /// The request is not valid, independent of the state of the server.
     InvalidArgument = 3,
-    /// The deadline passed.
+    /// The deadline of the call passed.
     DeadlineExceeded = 4,
     /// The named object does not exist.
     NotFound = 5,
@@ -54,7 +54,7 @@ pub enum GrpcStatus {
     Internal = 13,
     /// The service is unavailable now; a retry may succeed.
     Unavailable = 14,
-    /// Data was lost.
+    /// Data was lost or corrupted, and cannot be restored.
     DataLoss = 15,
     /// The request has no valid credential.
     Unauthenticated = 16,
@@ -251,7 +251,7 @@ pub fn codec(content_type: &[u8]) -> Option<Codec> {
 /// The most digits of a `grpc-timeout`.
 const MAX_TIMEOUT_DIGITS: usize = 8;
 
-/// Parses `grpc-timeout`: up to eight digits and a unit. `None` for another form.
+/// Parses a `grpc-timeout`: up to eight digits and a unit. `None` for another form.
 pub fn timeout(value: &[u8]) -> Option<Duration> {
     let (unit, digits) = value.split_last()?;
     if digits.is_empty()
@@ -286,7 +286,7 @@ pub fn frame_head(message_bytes: usize) -> Option<[u8; FRAME_HEAD_BYTES]> {
 pub struct Message {
     /// Whether it is compressed, in the coding that `grpc-encoding` names.
     pub compressed: bool,
-    /// The message.
+    /// The bytes of the message without its frame, still compressed if `compressed`.
     pub bytes: Vec<u8>,
 }
 
@@ -329,7 +329,8 @@ impl FrameFault {
     }
 }
 
-/// Splits a body into messages, whatever its pieces. It holds only the bytes of one message that have arrived, and allocates
+/// Splits a body that arrives in pieces into messages. It holds only the bytes of one message that have arrived, and
+/// allocates
 /// nothing for a claimed length.
 #[derive(Debug)]
 pub struct Deframer {

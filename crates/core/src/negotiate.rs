@@ -69,7 +69,7 @@ pub fn choose<'a>(accept: Option<&str>, offered: &[&'a str]) -> Option<&'a str> 
 /// The content coding of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContentCoding {
-    /// No coding.
+    /// The answer is sent without a coding.
     Identity,
     /// `gzip` (RFC 1952).
     Gzip,

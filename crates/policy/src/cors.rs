@@ -1,7 +1,8 @@
 //! Decides which pages of other origins may read answers in a browser (Fetch standard, §3.2, "CORS protocol"). Without
 //! `[cors]` there are none: answers have no CORS headers, so the browser refuses the preflight and the answer.
 //!
-//! A preflight gets complete lists, whatever it asks for. The browser compares them, and its console then names the missing
+//! A preflight gets complete lists, regardless of its request. The browser compares them, and its console then names the
+//! missing
 //! method or header. An origin that is not allowed gets no lists.
 //!
 //! CORS binds only browsers. It keeps no other program out, and does not replace credentials.
@@ -12,7 +13,7 @@
 use serde::Deserialize;
 use std::net::Ipv6Addr;
 
-/// The most origins. A request with an origin walks through all of them.
+/// Most origins in `[cors]`. A request with an origin walks through all of them.
 pub const MAX_ORIGINS: usize = 64;
 /// The longest origin, in bytes: a scheme, the longest DNS name, and a port.
 pub const MAX_ORIGIN_BYTES: usize = 300;
@@ -77,7 +78,7 @@ const ANSWER_HEADERS: [&str; 24] = [
 /// Headers of an answer.
 pub type Headers = Vec<(&'static str, String)>;
 
-/// `[cors]`. Without it no page of another origin may read answers.
+/// The section `[cors]` of a policy file. Without it no page of another origin may read answers.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CorsSettings {

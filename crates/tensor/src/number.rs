@@ -307,7 +307,7 @@ fn nearest_f32(value: f64, negative: bool) -> Option<f32> {
     None
 }
 
-/// Scans the number at `start` by the grammar of RFC 8259 §6. Returns it and the offset after it, whatever follows.
+/// Scans the number at `start` by the grammar of RFC 8259 §6. Returns it and the offset after it; any byte may follow.
 #[inline(always)]
 pub(crate) fn scan(bytes: &[u8], start: usize) -> Result<(Decimal<'_>, usize), Misspelt> {
     let negative = bytes.get(start) == Some(&b'-');
@@ -448,7 +448,7 @@ impl<'a> Decimal<'a> {
         if self.negative { -magnitude } else { magnitude }
     }
 
-    /// The nearest double. Errors with `OutOfRange` when that is infinite.
+    /// Returns the nearest double. Errors with `OutOfRange` when that is infinite.
     #[inline]
     pub fn to_f64(&self) -> Result<f64, NumberFault> {
         if self.exact
@@ -473,7 +473,7 @@ impl<'a> Decimal<'a> {
         }
     }
 
-    /// The nearest single. Errors with `OutOfRange` when that is infinite.
+    /// Returns the nearest single. Errors with `OutOfRange` when that is infinite.
     #[inline]
     pub fn to_f32(&self) -> Result<f32, NumberFault> {
         if let Some(nearest) = self
@@ -572,7 +572,7 @@ impl<'a> Decimal<'a> {
         if let Some(order) = self.compare_in_u128(value) {
             return order;
         }
-        // 800 digits hold any double exactly; what is asked for here needs far fewer.
+        // 800 digits hold any double exactly; this comparison needs far fewer.
         let printed = format!("{value:.800e}");
         let (digits, exponent) = printed.split_once('e').unwrap_or((&printed, "0"));
         let own_exponent = self.leading_exponent();

@@ -174,7 +174,7 @@ fn breach(
     )
 }
 
-/// The correct shape: the name of an input's axis with the same length, each once, or else a number.
+/// Returns the correct shape for a message: the name of an input's axis with the same length, each once, or else a number.
 fn remedy(spec: &TensorSpec, found: &[u64], lengths: &Lengths<'_>) -> String {
     let same_rank = found.len() == spec.shape.len();
     let mut free: Vec<(&str, u64)> = lengths.known().collect();

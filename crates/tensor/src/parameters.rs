@@ -17,13 +17,13 @@ pub enum Unknown {
 /// The object to which a parameter belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Of {
-    /// The whole request.
+    /// The request as a whole.
     Request,
     /// A request of the generate extension, whose answer is always JSON.
     Generate,
-    /// An input.
+    /// One of the inputs.
     Input,
-    /// A requested output.
+    /// One of the requested outputs.
     Output,
 }
 
@@ -54,11 +54,11 @@ pub const TAKEN: [(&str, Of); 8] = [
 /// A parameter of other servers that would change the result and is not supported here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotSupported {
-    /// Its name.
+    /// The name of the parameter.
     pub name: &'static str,
     /// The only value that is refused. `None` refuses every value except 0, `false` and the empty string.
     pub value: Option<&'static str>,
-    /// The reason, and what to do instead.
+    /// A sentence with the reason and the alternative.
     pub why: &'static str,
 }
 
@@ -117,7 +117,7 @@ pub enum ParameterCheck {
     NotSupported(&'static str),
     /// It is supported, but as a parameter of another object.
     Misplaced(Of),
-    /// It is unknown.
+    /// No object has a parameter of this name.
     Unknown,
 }
 

@@ -8,7 +8,7 @@ use crate::datatype::Datatype;
 use crate::fp8::Fp8;
 use crate::tensor::{ByteStrings, Tensor};
 
-/// Classes in `top`: enough to see the alternatives.
+/// Number of classes in `top`: enough to see the alternatives.
 pub const TOP_CLASSES: usize = 5;
 
 /// Most brackets of a tensor without elements. Its shape may claim any number of empty rows. A tensor with more is written as
@@ -380,7 +380,7 @@ fn counted_bytes(tensor: &Tensor) -> usize {
 pub enum Form<'c> {
     /// [`write_infer_response`], and the outputs that follow the JSON as bytes.
     Flat(&'c [bool]),
-    /// [`predictions`].
+    /// The form of [`predictions`]: one JSON value for each item.
     Items(&'c Contract),
 }
 
@@ -402,7 +402,7 @@ fn beside_bytes(outputs: &[Tensor], form: Form<'_>) -> usize {
     let Form::Items(contract) = form else {
         return flat + AROUND;
     };
-    // Each is written as `null`, whatever its shape claims.
+    // Each is written as `null`, independent of the shape that it claims.
     if !outputs.iter().all(Tensor::is_consistent) {
         return flat + AROUND;
     }
@@ -887,7 +887,7 @@ mod tests {
                 }
                 Form::Items(contract) => predictions(&outputs, contract, reserved).into(),
             };
-            // What does not depend on the tensors, the answer's own names, is reserved by the writer.
+            // The writer reserves the bytes that do not depend on the tensors: the answer's own names.
             assert!(written.len() <= reserved + 256);
         }
     }

@@ -56,8 +56,8 @@ impl Tensor {
     }
 }
 
-/// The number of elements of a shape, 1 for `[]`; `None` if it exceeds `u64`. An axis of length 0 makes it 0, whatever the
-/// other axes are.
+/// The number of elements of a shape, 1 for `[]`; `None` if it exceeds `u64`. An axis of length 0 makes it 0, for all lengths
+/// of the other axes.
 pub fn elements(shape: &[u64]) -> Option<u64> {
     if shape.contains(&0) {
         return Some(0);

@@ -94,9 +94,9 @@ pub fn unhex(text: &str) -> Option<[u8; 32]> {
 /// A well-formed API key of a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct ApiKey<'a> {
-    /// The whole key.
+    /// The whole key as the caller sent it, 56 characters. It is a secret: do not log it.
     pub text: &'a str,
-    /// Its id.
+    /// The characters between `pnst_` and the second `_`. They name the key in lists, logs and limits.
     pub id: &'a str,
 }
 
@@ -116,7 +116,7 @@ pub fn is_id(text: &str) -> bool {
     text.len() == ID_CHARS && text.bytes().all(|b| b.is_ascii_alphanumeric())
 }
 
-/// Parses a key. The error says what is wrong without repeating the key.
+/// Parses a key and checks its checksum, without the store. The error names the fault and never repeats the key.
 pub fn parse(text: &str) -> Result<ApiKey<'_>, &'static str> {
     let rest = text
         .strip_prefix(PREFIX)

@@ -72,7 +72,7 @@ impl<V> Cache<V> {
         &self.entries[name].value
     }
 
-    /// Removes a value.
+    /// Removes an entry, so that the next check reads the store. Does nothing if there is no such entry.
     pub fn forget(&mut self, name: &str) {
         if self.entries.remove(name).is_some() {
             self.order.retain(|kept| kept != name);

@@ -237,7 +237,7 @@ impl Authenticator {
             .is_some_and(|anonymous| anonymous.ignore_unrecognised_credentials);
         let recognised = match credential::find(shown.headers)? {
             Credential::Unrecognised(refusal) if !ignores => return Err(refusal),
-            // If anonymous callers are refused, report what is wrong with the presented value.
+            // If anonymous callers are refused, the answer names the fault of the presented value.
             Credential::Unrecognised(refusal) => match shown.certificate {
                 Some(certificate) => self.by_certificate(certificate)?,
                 None => self.by_nothing(shown).map_err(|_| refusal)?,

@@ -11,7 +11,7 @@ use std::fmt;
 /// The most scopes of one caller.
 pub const MAX_SCOPES: usize = 64;
 
-/// The longest scope: a route and a model's name.
+/// Bytes of the longest scope: a route and a model's name.
 pub const MAX_SCOPE_BYTES: usize = 128;
 
 /// A kind of route and a set of models.

@@ -24,11 +24,11 @@ pub struct Presented<'a> {
     pub headers: &'a [(&'a str, &'a [u8])],
     /// The SHA-256 of the body, if the request is signed.
     pub body_sha256: Option<[u8; 32]>,
-    /// The client's address.
+    /// The client's IP address; `None` if the host does not know it.
     pub address: Option<&'a str>,
     /// Whether it names a proxy that is not trusted.
     pub forwarded: bool,
-    /// The client's certificate.
+    /// The client's certificate, if the client showed one and the host verified it.
     pub certificate: Option<CertificateShown<'a>>,
     /// The kind of route.
     pub route: &'a str,
@@ -48,15 +48,15 @@ pub struct CertificateShown<'a> {
 /// The kind of credential by which a caller was recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CredentialKind {
-    /// No credential.
+    /// The request had no credential, or one that the policy ignores.
     None,
-    /// An API key.
+    /// An API key `pnst_…` that the registry knows.
     ApiKey,
-    /// A token.
+    /// A token of a trusted issuer.
     Token,
-    /// A signature.
+    /// A signature with the signing secret of an API key.
     Signature,
-    /// A client certificate.
+    /// A client certificate that the policy names.
     Certificate,
 }
 
@@ -76,7 +76,7 @@ impl CredentialKind {
 /// A caller that may go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admitted {
-    /// The caller.
+    /// The tenant, tier, scopes and client identity that the credential proves.
     pub caller: Caller,
     /// The credential by which the caller was recognised.
     pub credential: CredentialKind,
@@ -141,7 +141,7 @@ impl RefusalKind {
 pub struct Refusal {
     /// The kind of refusal.
     pub kind: RefusalKind,
-    /// The message: what is wrong, where, and what to do. It never contains the credential.
+    /// Message for the caller. It names the fault, its place and the remedy. It never contains the credential.
     pub message: String,
     /// The value of `WWW-Authenticate`.
     pub challenge: Option<String>,

@@ -71,7 +71,7 @@ pub struct Address {
 enum Flight {
     /// It is not claimed, or no longer.
     Free,
-    /// It is claimed.
+    /// A caller has claimed it, and may be running the model.
     Claimed,
     /// Its runner is dead, or was never going to run.
     Dead,
@@ -281,7 +281,7 @@ impl Address {
         Ok(Lookup::Run(flight))
     }
 
-    /// Stores a result. A caller that ran without a lookup passes [`NO_TICKET`].
+    /// Stores a result under the claim that the ticket names. A caller that ran without a lookup passes [`NO_TICKET`].
     pub async fn keep<K: Kv>(
         &self,
         kv: &K,

@@ -18,21 +18,21 @@ pub struct CacheAddress<'a> {
     pub lease_ms: u32,
 }
 
-/// A stored result.
+/// A result of an earlier run of the same call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredResult {
-    /// The result.
+    /// The bytes of the result, as they were stored.
     pub value: Vec<u8>,
-    /// When it was stored, in milliseconds since the Unix epoch.
+    /// The time at which it was stored, in milliseconds since the Unix epoch.
     pub kept_ms: u64,
 }
 
 /// The result of a lookup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lookup {
-    /// A stored result.
+    /// The store has a result that is not too old. The model need not run.
     Hit(StoredResult),
-    /// No result. The caller runs the model, and then stores the result or releases the place with this ticket.
+    /// The store has no result. The caller runs the model, and then stores the result or releases the place with this ticket.
     Run(u64),
     /// Another caller runs the same call; look again in a moment.
     Wait,

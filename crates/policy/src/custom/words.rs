@@ -34,7 +34,7 @@ pub struct Call<'a> {
     pub target: &'a str,
     /// The headers that the scope names.
     pub headers: &'a [(&'a str, &'a [u8])],
-    /// Bytes of the body.
+    /// Size of the body in bytes, as received.
     pub body_bytes: u64,
 }
 
@@ -60,12 +60,12 @@ impl RefusalKind {
     }
 }
 
-/// A refused call.
+/// The policy's refusal of a call, as the answer reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The kind of refusal.
     pub kind: RefusalKind,
-    /// The message: what happened and what to do.
+    /// Message for the caller: the cause and the remedy. The answer has at most its first 1000 characters.
     pub message: String,
     /// Seconds after which a retry can pass.
     pub retry_after_s: u32,
@@ -89,7 +89,7 @@ impl Refusal {
     }
 }
 
-/// An admitted call.
+/// A call that the policy admitted, with its headers for the answer.
 #[derive(Clone, Debug)]
 pub struct Admitted<A> {
     /// The call, until it ends.

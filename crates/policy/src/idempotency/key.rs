@@ -18,7 +18,7 @@ pub struct IdempotencyKey(String);
 pub enum KeyFault {
     /// More than one header line.
     Several,
-    /// No characters.
+    /// The value has no characters.
     Empty,
     /// More than [`MAX_IDEMPOTENCY_KEY_BYTES`]; the number of its bytes.
     TooLong(usize),
@@ -116,7 +116,7 @@ fn unquote(rest: &str) -> Result<String, KeyFault> {
 /// The parts of a call that its scope and fingerprint hash.
 #[derive(Clone, Copy, Debug)]
 pub struct CallParts<'a> {
-    /// The caller's tenant.
+    /// The tenant of the caller. Two tenants may use the same key for different calls.
     pub tenant: &'a str,
     /// The method in upper case.
     pub method: &'a str,
@@ -156,7 +156,7 @@ impl Scope {
         fits.then(|| Self(name.to_owned()))
     }
 
-    /// 32 hexadecimal digits.
+    /// Returns the digest as 32 hexadecimal digits.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -188,7 +188,7 @@ impl Fingerprint {
         fits.then(|| Self(name.to_owned()))
     }
 
-    /// 64 hexadecimal digits.
+    /// Returns the digest as 64 hexadecimal digits.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -34,7 +34,7 @@ pub trait AttemptService {
     fn claim(&self, now_ms: u64, random: u64) -> Result<ClaimOutcome, Refusal>;
     /// Ends a run whose answer is to be replayed.
     fn complete(&self, answer: StoredAnswer, now_ms: u64) -> Result<Completion, Refusal>;
-    /// Releases the call: it provably did not run, or its answer must not be replayed.
+    /// Releases a call that provably did not run, or whose answer must not be replayed.
     fn release(&self);
 }
 

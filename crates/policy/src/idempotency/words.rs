@@ -20,7 +20,7 @@ pub struct Rules {
 /// The properties of a call on which idempotency depends.
 #[derive(Clone, Debug)]
 pub struct Call<'a> {
-    /// The caller's tenant.
+    /// The tenant of the caller. Two tenants may use the same key for different calls.
     pub tenant: &'a str,
     /// The method, in upper case.
     pub method: &'a str,
@@ -28,14 +28,14 @@ pub struct Call<'a> {
     pub call_name: &'a str,
     /// The values of all `Idempotency-Key` headers.
     pub idempotency_keys: Vec<&'a [u8]>,
-    /// The fingerprint: 64 hexadecimal digits, equal for equal calls.
+    /// Digest of the call, 64 hexadecimal digits, equal for equal calls.
     pub fingerprint: &'a str,
 }
 
-/// A stored answer.
+/// The answer of an earlier call with the same key, for a replay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredAnswer {
-    /// HTTP status.
+    /// The HTTP status of the answer.
     pub status: u16,
     /// The headers, with names in lower case.
     pub headers: Headers,
@@ -76,7 +76,7 @@ impl RefusalKind {
 pub struct Refusal {
     /// The kind of refusal.
     pub kind: RefusalKind,
-    /// The message: what happened and what to do.
+    /// Message for the caller: the cause and the remedy.
     pub message: String,
     /// Seconds after which a retry can pass.
     pub retry_after_s: Option<u32>,

@@ -23,11 +23,11 @@ const LOWEST: u8 = u8::MAX;
 /// An operation in the queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
-    /// The operation.
+    /// The id of the operation, unique in the queue.
     pub id: OperationId,
-    /// Its tenant.
+    /// The tenant to which it belongs. Tenants take turns.
     pub tenant: String,
-    /// Its model.
+    /// The model that runs it, by name.
     pub model: String,
     /// The priority of its caller's tier; 1 runs first.
     pub priority: Option<u8>,
@@ -226,7 +226,7 @@ impl FairQueue {
         }
     }
 
-    /// Removes a job. Returns whether it was there.
+    /// Removes a job, waiting or due later. Returns whether it was there.
     pub fn remove(&mut self, id: &OperationId) -> bool {
         let Some((place, level, tenant)) = self.places.remove(id) else {
             return false;

@@ -1,4 +1,4 @@
-//! The state of an operation, and the decision what a worker that looks at it does. Pure functions of the entries and the time.
+//! The state of an operation, and the decision on a worker's next step. Pure functions of the entries and the time.
 
 use super::record::{Accepted, Ended, Notice, RunRecord};
 use super::settings::{LONGEST_DELAY_MS, OperationsSettings};
@@ -12,7 +12,7 @@ pub(super) const CLOSE: i64 = 1 << 32;
 /// close would hide the end from the next reader, until an owner adopts it.
 pub(super) const SEAL: i64 = 1 << 48;
 
-/// The most epochs. The last ones only end the operation.
+/// Most epochs of an operation. The last ones only end the operation.
 pub(super) const MAX_EPOCHS: u32 = 64;
 
 /// The last epoch in which an operation may run. The others are for owners that die while they end it.
@@ -65,7 +65,7 @@ pub(super) struct Seen {
 /// The phase of an operation.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Phase {
-    /// It has ended.
+    /// Its end was committed, and no later epoch changes it.
     Ended(Ended),
     /// An owner holds it until a time.
     Held {
@@ -184,7 +184,7 @@ pub(super) enum WithoutRun {
     Exhausted(String, String),
 }
 
-/// Decides what a worker does.
+/// Decides the next step of a worker that looks at an operation.
 pub(super) fn decide(
     seen: &Seen,
     progress: &Progress,

@@ -29,7 +29,7 @@ pub const MIN_GENERATION_MS: u64 = 600_000;
 /// so this many others were served in the meantime.
 pub const MAX_SWAPS: u32 = 64;
 
-/// A bucket.
+/// A bucket: units that are used at once and restored over time.
 ///
 /// ```
 /// use penstock_policy::quota::gcra::{Bucket, Shape, State};
@@ -88,7 +88,7 @@ pub struct State {
 /// The facts of a charge that its refund needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Charge {
-    /// Units.
+    /// The units that were taken.
     pub cost: u64,
     /// The value right after the charge.
     pub after: State,
@@ -147,7 +147,7 @@ impl Bucket {
         }
     }
 
-    /// Milliseconds after which a bucket is full again, whatever was charged.
+    /// Milliseconds after which a bucket is full again, if it was as empty as it can be.
     pub fn drain_ms(&self) -> u64 {
         let drain = match self.shape {
             Shape::Token { burst } => self.span_ms(burst),
@@ -262,7 +262,7 @@ impl Bucket {
     ///
     /// A token bucket becomes a window of `burst` in the time that restores `burst`: the average rate
     /// is the same, and the window's bound L·(1 + d/W) is the bucket's own burst + rate·d. Where that
-    /// time is under [`MIN_FALLBACK_WINDOW_MS`], the window is that long instead and holds what the
+    /// time is under [`MIN_FALLBACK_WINDOW_MS`], the window is that long instead and holds as much as the
     /// rate gives in it (rounded down, at least `burst`), so bursts may be larger. A leaky bucket
     /// becomes a window of its limit, without pacing.
     pub fn fallback(&self) -> (u64, u64) {
@@ -384,7 +384,7 @@ mod tests {
         ) {
             let bucket = token(limit, window_s * 1000, burst);
             let (mut now, mut state) = (1_000_000, State::default());
-            // When, what, in which step it is given back, whether it was kept.
+            // The time, the charge, the step of its refund, and whether it was kept.
             let mut admitted: Vec<(u64, Charge, usize)> = Vec::new();
             for (step, &(pause, cost, back_after, behind)) in calls.iter().enumerate() {
                 now += pause;
@@ -406,7 +406,7 @@ mod tests {
                     }
                 }
             }
-            // What was given back counts until then, so only what was kept is bound by the promise.
+            // Refunded charges count until their refund, so the promise binds only the charges that were kept.
             let mut kept: Vec<_> = admitted.iter().filter(|a| a.2 >= calls.len()).collect();
             kept.sort_by_key(|a| a.0);
             for (at, (start, ..)) in kept.iter().enumerate() {

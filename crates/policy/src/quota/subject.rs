@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv6Addr};
 /// The attributes of a call by which limits select and count it.
 #[derive(Clone, Copy, Debug)]
 pub struct CallAttributes<'a> {
-    /// The caller.
+    /// The caller, as `auth` recognised it.
     pub caller: &'a Caller,
     /// The kind of route; never the path that a client sent.
     pub route: &'a str,

@@ -14,7 +14,7 @@ pub struct Call<'a> {
     pub route: &'a str,
     /// The model's name as the caller gave it.
     pub model: Option<&'a str>,
-    /// Bytes of the body.
+    /// Size of the body in bytes, as announced or received.
     pub body_bytes: u64,
 }
 
@@ -60,7 +60,7 @@ pub struct Refusal {
     pub kind: RefusalKind,
     /// The limit that refused; empty if no single limit is the reason.
     pub limit: String,
-    /// The message: what happened and what to do.
+    /// Message for the caller: the cause and the remedy.
     pub message: String,
     /// Seconds after which a retry can pass.
     pub retry_after_s: u32,
@@ -81,7 +81,7 @@ impl Refusal {
     }
 }
 
-/// An admitted call.
+/// A call that the limits admit, perhaps after a wait.
 #[derive(Clone, Debug)]
 pub struct Admitted<A> {
     /// The charges of the call.

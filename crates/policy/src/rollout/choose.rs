@@ -33,7 +33,7 @@ pub struct RolloutQuery<'a> {
 /// The version that answers a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chosen {
-    /// The version.
+    /// The number of the version to run.
     pub version: ModelVersion,
     /// Why it was chosen.
     pub why: Why,
@@ -89,7 +89,7 @@ pub enum NoVersion {
     },
     /// The version answered until its sunset.
     Gone {
-        /// The version.
+        /// The version that reached its sunset.
         version: ModelVersion,
         /// The version or alias to use instead.
         successor: Option<String>,
@@ -98,7 +98,7 @@ pub enum NoVersion {
     },
     /// The operator's target for calls like this one does not exist.
     Missing {
-        /// The missing version.
+        /// The number of the version that does not exist.
         version: u64,
         /// The alias that leads to it, if any.
         alias: Option<String>,
@@ -159,7 +159,7 @@ impl Rollout {
     }
 }
 
-/// One decision.
+/// The rollout of a model and the call that asks for a version.
 struct Choice<'c, 'a> {
     rollout: &'c Rollout,
     asked: &'c RolloutQuery<'a>,

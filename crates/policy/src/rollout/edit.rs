@@ -18,14 +18,14 @@ const MAX_TIME_MS: u64 = 253_402_300_799_999;
 pub enum Change {
     /// Gives a version a name, or moves the name.
     SetAlias {
-        /// The name.
+        /// The name to set. It may name another version now.
         alias: Alias,
-        /// The version.
+        /// The version that the name leads to from now on.
         version: Version,
     },
-    /// Removes a name.
+    /// Removes a name, so that calls with it are answered 404.
     RemoveAlias {
-        /// The name.
+        /// The name to remove.
         alias: Alias,
     },
     /// Sets the target of calls that name no version.
@@ -39,7 +39,7 @@ pub enum Change {
         version: Version,
         /// The part of callers that get it.
         percent: Percent,
-        /// When it is rolled back automatically; `None` for never.
+        /// The bounds at which it is rolled back automatically; `None` for never.
         rollback: Option<Bounds>,
     },
     /// Changes a run in progress.
@@ -70,14 +70,14 @@ pub enum Change {
     },
     /// Announces that a version will be removed.
     Deprecate {
-        /// The version.
+        /// The version that will be removed.
         version: Version,
         /// Its dates and its successor.
         deprecated: Deprecated,
     },
-    /// Withdraws a deprecation.
+    /// Withdraws the announcement that a version will be removed.
     Undeprecate {
-        /// The version.
+        /// The version that stays.
         version: Version,
     },
 }
@@ -123,7 +123,7 @@ impl Environment<'_> {
 }
 
 impl Rollouts {
-    /// Applies a change. On an error nothing is changed.
+    /// Applies a change to a model's rollout. On an error nothing is changed.
     ///
     /// # Errors
     ///

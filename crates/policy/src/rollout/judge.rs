@@ -31,7 +31,7 @@ const JUDGED_FAILED_ONE_OF: u64 = 4;
 pub const MIN_WINDOW_S: u64 = 10;
 /// The longest window, in seconds: a day. Older calls say little about the canary now.
 pub const MAX_WINDOW_S: u64 = 86_400;
-/// The largest `min_calls`.
+/// Largest `min_calls` that an operator may set.
 pub const MAX_MIN_CALLS: u64 = 1_000_000;
 
 /// Windows that have counters at the same time: the current, the previous and the next.
@@ -42,20 +42,20 @@ const WINDOWS: u64 = 3;
 pub enum Arm {
     /// The versions that answer all other callers.
     Stable,
-    /// The canary.
+    /// The version that is tried.
     Canary,
 }
 
 /// The outcome of a call for the health of the canary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was answered.
+    /// The model ran and gave an answer.
     Served,
     /// The model failed, took too long or was not ready. A caller's own mistake never counts.
     Failed,
 }
 
-/// When a canary is rolled back automatically.
+/// The bounds at which a canary is rolled back automatically.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Bounds {
@@ -93,13 +93,13 @@ pub struct BoundsPatch {
     /// `Some(None)` removes the bound.
     #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub max_latency_ratio: Option<Option<f64>>,
-    /// See [`Bounds`].
+    /// A new value of [`Bounds::quantile`].
     #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub quantile: Option<f64>,
-    /// See [`Bounds`].
+    /// A new value of [`Bounds::min_calls`].
     #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub min_calls: Option<u64>,
-    /// See [`Bounds`].
+    /// A new value of [`Bounds::window_s`].
     #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub window_s: Option<u64>,
 }

@@ -87,11 +87,11 @@ pub async fn read_text<K: Kv>(kv: &K) -> Result<Option<String>, KvError> {
     text.map_err(|_| KvError::new("the rollouts in the store are not text"))
 }
 
-/// The document.
+/// Reads the document; an empty one if the store has none.
 ///
 /// # Errors
 ///
-/// The error of the store, or what is wrong with the document.
+/// The error of the store, or the fault of the document.
 pub async fn read<K: Kv>(kv: &K) -> Result<Rollouts, KvError> {
     match read_text(kv).await? {
         None => Ok(Rollouts::new()),

@@ -11,7 +11,7 @@ use std::cell::RefCell;
 pub trait UsageService {
     /// Whether calls are counted.
     fn enabled(&self) -> bool;
-    /// Counts one call.
+    /// Counts a call after its end.
     fn count(
         &self,
         caller: &Caller,

@@ -30,18 +30,18 @@ const DISABLED: &str = "the receiver answered 410 before";
 /// The event of an operation, as the components know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EventOf {
-    /// It has ended.
+    /// The operation has ended.
     Ended {
         /// The kind of event.
         kind: EventKind,
-        /// The message.
+        /// The bytes of the message, as all attempts send them.
         payload: Vec<u8>,
     },
     /// It has not ended.
     Unfinished,
     /// It was deleted, or it has expired.
     Gone,
-    /// The components failed. It is not known.
+    /// The components failed, so the event is not known.
     Unknown,
 }
 
@@ -50,7 +50,7 @@ pub enum EventOf {
 pub struct Taken {
     /// The number of the attempt.
     pub attempt: u32,
-    /// When this host saw it first, in milliseconds since the Unix epoch.
+    /// The time at which this host saw it first, in milliseconds since the Unix epoch.
     pub since_ms: u64,
 }
 
@@ -91,7 +91,7 @@ pub struct Facts {
     pub lost_after_ms: u64,
 }
 
-/// The next step.
+/// The next step for a delivery. The host takes it and then decides again.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
     /// Nothing is to be done.
@@ -108,7 +108,7 @@ pub enum Step {
     AskEvent,
     /// Read whether the receiver wants no more messages. The value is the name of the mark.
     ReadDisabled(String),
-    /// Write the payload.
+    /// Write the payload, so that all attempts send the same bytes.
     KeepPayload(Vec<u8>),
     /// Claim the attempt with this number.
     Claim(u32),

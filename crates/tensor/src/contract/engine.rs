@@ -25,7 +25,7 @@ pub const MAX_TOKENS: u64 = 1 << 30;
 /// The settings for runs on the native host. Other hosts ignore them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Engine {
-    /// The runtime.
+    /// The library that runs the graph.
     pub backend: Backend,
     /// The execution provider of ONNX Runtime.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -103,7 +103,7 @@ pub enum Isolation {
 }
 
 impl Isolation {
-    /// All values.
+    /// All values, in the order in which messages list them.
     pub const ALL: [Self; 2] = [Self::Process, Self::Thread];
 
     /// The name used in `model.toml` and `penstock.toml`.
@@ -123,23 +123,23 @@ const MAX_OPERATOR_LIBRARIES: usize = 16;
 /// The least memory of a run, in bytes. Runtimes take some of it for themselves.
 const MIN_RUN_MEMORY_BYTES: i64 = 1 << 20;
 
-/// An inference runtime.
+/// The library that runs a graph.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Backend {
     /// The best one the host has.
     #[default]
     Auto,
-    /// ONNX Runtime.
+    /// ONNX Runtime, loaded as a shared library.
     Onnxruntime,
-    /// OpenVINO.
+    /// OpenVINO, loaded as a shared library.
     Openvino,
-    /// tract, pure Rust.
+    /// The library tract, which is pure Rust and built in.
     Tract,
 }
 
 impl Backend {
-    /// All values.
+    /// All values, in the order in which messages list them.
     pub const ALL: [Self; 4] = [Self::Auto, Self::Onnxruntime, Self::Openvino, Self::Tract];
 
     /// The name used in `model.toml`.
@@ -165,7 +165,7 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// All values.
+    /// All values, in the order in which messages list them.
     pub const ALL: [Self; 2] = [Self::Exact, Self::Fast];
 
     /// The name used in `model.toml`.
@@ -186,10 +186,10 @@ impl Precision {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Provider {
-    /// The processor.
+    /// The processor. This is the default.
     #[default]
     Cpu,
-    /// CUDA.
+    /// NVIDIA's CUDA, on a GPU.
     Cuda,
     /// TensorRT, with CUDA for operators that it does not support.
     Tensorrt,
@@ -198,7 +198,7 @@ pub enum Provider {
 }
 
 impl Provider {
-    /// All values.
+    /// All values, in the order in which messages list them.
     pub const ALL: [Self; 4] = [Self::Cpu, Self::Cuda, Self::Tensorrt, Self::Openvino];
 
     /// The name used in `model.toml`.
@@ -265,7 +265,7 @@ impl Default for Batching {
 /// An axis along which the calls of a batch are padded to the longest.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Padding {
-    /// The symbolic axis.
+    /// The name of the axis in the shapes of inputs.
     pub axis: String,
     /// The padding value of each input; 0 for others.
     pub values: BTreeMap<String, f64>,

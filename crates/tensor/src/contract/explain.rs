@@ -34,7 +34,7 @@ pub struct Explain {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Baseline {
-    /// This value.
+    /// Each hidden element gets this number.
     Constant(Bound),
     /// The mean of the input's elements.
     #[serde(serialize_with = "mean")]
@@ -46,7 +46,7 @@ fn mean<S: serde::Serializer>(serializer: S) -> Result<S::Ok, S::Error> {
 }
 
 impl Baseline {
-    /// The default.
+    /// The number 0, which is the default.
     pub const ZERO: Self = Self::Constant(Bound::Integer(0));
 }
 
@@ -55,9 +55,9 @@ impl Baseline {
 pub struct Group {
     /// Its name in answers.
     pub name: String,
-    /// The input.
+    /// The name of the input in the contract.
     pub input: String,
-    /// Its first element.
+    /// The first element that belongs to the group, from 0.
     pub start: u64,
     /// The element after its last.
     pub end: u64,
@@ -66,7 +66,7 @@ pub struct Group {
 /// Cells of equal size over an input's last two axes. A cell covers all elements of the axes before these.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Grid {
-    /// The input.
+    /// The name of the input in the contract.
     pub input: String,
     /// Cells from top to bottom.
     pub rows: u64,

@@ -522,7 +522,7 @@ impl<'a, 'c> Request<'a, 'c> {
         Ok(usable.then_some(shape))
     }
 
-    /// Parses `data`. It is flat if its first element is not an array.
+    /// Parses the value of `data`. It is flat if its first element is not an array.
     fn elements(
         &mut self,
         scanner: &mut Scanner<'a>,

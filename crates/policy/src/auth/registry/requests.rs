@@ -13,7 +13,7 @@ const MAX_TIME_MS: u64 = 253_402_300_799_999;
 /// A request for a new key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewKey {
-    /// Its tenant.
+    /// The tenant that gets the key. It must exist.
     pub tenant: String,
     /// The tier of its callers.
     pub tier: String,
@@ -21,7 +21,7 @@ pub struct NewKey {
     pub scopes: Vec<Scope>,
     /// Its purpose, for operators.
     pub name: String,
-    /// When it expires; `None` for never.
+    /// The time from which the key is refused; `None` for never.
     pub expires_ms: Option<u64>,
     /// Whether it may sign requests.
     pub signs: bool,
@@ -30,7 +30,7 @@ pub struct NewKey {
 /// A request for a new tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewTenant {
-    /// Its name.
+    /// The name of the tenant: 1 to 64 letters, digits, `-`, `_` and `.`. `anonymous` is reserved.
     pub tenant: String,
     /// A description, for operators.
     pub description: String,

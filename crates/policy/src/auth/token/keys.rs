@@ -62,7 +62,7 @@ pub(super) struct Key {
     material: Material,
 }
 
-/// The key material.
+/// The secret or public key with which signatures are checked.
 #[derive(Clone, Debug)]
 enum Material {
     Secret(Vec<u8>),
@@ -480,7 +480,7 @@ mod tests {
         ] {
             let keys = read_set(&set(&[&entry]), &ALL);
             assert_eq!(keys.map(|k| k.len()), Ok(count), "{entry}");
-            // What is passed over does not harm its neighbours.
+            // Entries that are skipped do not harm their neighbours.
             let keys = read_set(
                 &set(&[&entry, r#""kty":"OKP","crv":"Ed448","x":"AA""#]),
                 &ALL,
