@@ -208,7 +208,7 @@ impl<'m> Composer<'m> {
         self.finish(root, part)
     }
 
-    /// Exports what the root exports and encodes the whole.
+    /// Gives the composed component the exports of the root, and encodes it.
     fn finish(&mut self, root: &Component, part: Part) -> Option<(Vec<u8>, Vec<String>)> {
         let exports: Vec<String> = self.graph.types()[part.world]
             .exports
@@ -506,7 +506,7 @@ enum Reach {
     Computing,
     /// The access that this configuration grants.
     Configured(Capability),
-    /// Unknown access.
+    /// The import is not in the list.
     Unknown,
 }
 

@@ -35,7 +35,7 @@ pub struct SingleFile {
 pub struct Visible {
     /// Directories, in the order of the manifest.
     pub directories: Vec<Mount>,
-    /// Single files. There is no directory at `/` beside them.
+    /// Files that are mounted one by one. There is no directory at `/` beside them.
     pub files: Vec<SingleFile>,
 }
 

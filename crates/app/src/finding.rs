@@ -42,9 +42,9 @@ pub struct Finding {
     pub line: Option<usize>,
     /// The column, from one, in characters.
     pub column: Option<usize>,
-    /// The fault.
+    /// A sentence that names the fault.
     pub message: String,
-    /// The correction.
+    /// The change that corrects it.
     pub remedy: String,
     /// Whether the application can be served anyway.
     pub severity: Severity,

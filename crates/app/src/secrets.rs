@@ -31,9 +31,9 @@ pub fn environment(name: &str) -> Option<OsString> {
 /// A secret and its source.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret {
-    /// The secret itself.
+    /// The text of the secret. Do not log it.
     pub text: String,
-    /// Its source.
+    /// The place from which it was read.
     pub origin: Origin,
 }
 

@@ -32,7 +32,7 @@ pub struct Prediction<'a> {
     pub explanation: Option<&'a [u8]>,
     /// The time since the request arrived, in nanoseconds.
     pub latency_ns: u64,
-    /// The id of the request.
+    /// The id that the server gave the request, for support.
     pub request_id: &'a RequestId,
 }
 

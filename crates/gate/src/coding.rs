@@ -152,7 +152,7 @@ impl Decoded {
         }
     }
 
-    /// Appends decoded bytes. Appends none of them if the total exceeds the limit.
+    /// Appends decoded bytes to the buffer. Appends none of them if the total exceeds the limit.
     fn take(&mut self, more: &[u8]) -> Result<(), DecodeError> {
         self.admit(more.len())?;
         self.bytes.extend_from_slice(more);

@@ -62,7 +62,7 @@ struct Subject<'r> {
     model: Option<&'r str>,
 }
 
-/// Answers a request. The exchange collects the data of the answer except its body.
+/// Answers a request, or returns its problem. The exchange collects the data of the answer except its body.
 pub(crate) fn answer<P: Ports>(
     instance: &mut Instance<P>,
     exchange: &mut Exchange<'_>,

@@ -14,14 +14,15 @@ pub(crate) const RESPOND_ASYNC: &str = "respond-async";
 /// The preferences of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Preferences {
-    /// `respond-async`: the client takes an operation.
+    /// The preference `respond-async`: the client takes an operation.
     pub respond_async: bool,
-    /// `wait`: the seconds that the client waits for a result, at most [`MAX_WAIT_S`].
+    /// The preference `wait`: the seconds that the client waits for a result, at most [`MAX_WAIT_S`].
     pub wait_s: Option<u64>,
 }
 
 impl Preferences {
-    /// Reads the preferences. A preference that is unknown or malformed is ignored, and of several equal ones the first counts
+    /// Reads the preferences of a request. A preference that is unknown or malformed is ignored, and of several equal ones
+    /// the first counts
     /// (RFC 7240 §2).
     pub fn of(request: &Request) -> Self {
         let mut preferences = Self::default();

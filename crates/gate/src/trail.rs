@@ -21,7 +21,7 @@ pub struct Trail {
     pub credential: Option<&'static str>,
     /// The kind of route.
     pub route: Option<RouteKind>,
-    /// The requested model.
+    /// The model that the caller named, if the call names one.
     pub model: Option<String>,
     /// Whether the answer is for an authenticated caller.
     pub personal: bool,

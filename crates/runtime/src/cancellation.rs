@@ -15,7 +15,7 @@ pub struct Cancellation {
 }
 
 impl Cancellation {
-    /// Cancels the request.
+    /// Cancels the request and wakes the tasks that wait in [`Self::cancelled`].
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Release);
         self.wake.notify_waiters();

@@ -319,7 +319,7 @@ fn digest_of(key: &Key, code: &[u8]) -> [u8; DIGEST_BYTES] {
     digest.finalize().into()
 }
 
-/// Stores machine code. It is written to another name and renamed, so that no reader ever sees a part of it.
+/// Stores machine code in the cache. It is written to another name and renamed, so that no reader ever sees a part of it.
 fn store(key: &Key, code: &[u8], cache_dir: &Path) -> io::Result<()> {
     let path = key.path(cache_dir);
     let mut header = Vec::with_capacity(HEADER_BYTES);

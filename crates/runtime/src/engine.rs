@@ -29,10 +29,10 @@ const WASM_STACK_BYTES: usize = 512 << 10;
 /// WASI 0.3 does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Concurrency {
-    /// They may not. Calls between components and calls of the host are cheaper, because the runtime keeps no task for
-    /// each of them.
+    /// Components may not use it. Calls between components and calls of the host are cheaper, because the runtime keeps no
+    /// task for each of them.
     Off,
-    /// They may.
+    /// Components may use it.
     On,
 }
 

@@ -99,7 +99,7 @@ pub struct NnCtx {
     repository: Arc<Repository>,
     /// The catalogue that the instance sees for its whole life.
     snapshot: Option<Arc<Snapshot>>,
-    /// The current request. `None` before the first.
+    /// The request that is served now. `None` before the first.
     request: Option<RequestContext>,
     /// The bytes that the host holds for the current request.
     items: HeldItems,
@@ -139,7 +139,7 @@ impl NnCtx {
 pub struct NnView<'a> {
     /// The models and the request.
     pub ctx: &'a mut NnCtx,
-    /// The instance's handles.
+    /// The table with the instance's handles.
     pub table: &'a mut ResourceTable,
     /// The bytes that the host holds for the instance.
     pub held: &'a mut HeldBytes,

@@ -10,7 +10,7 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 pub struct EntryPointRequest {
     /// Method, target and headers.
     pub parts: ::http::request::Parts,
-    /// The whole body.
+    /// The complete body, in one piece.
     pub body: bytes::Bytes,
     /// The time after which its answer is useless.
     pub deadline: tokio::time::Instant,

@@ -40,7 +40,7 @@ pub struct Mount {
     pub guest: String,
 }
 
-/// The source of instances.
+/// The facts by which each new instance is made.
 #[derive(Clone)]
 pub struct InstanceSource {
     /// Directories an instance sees.

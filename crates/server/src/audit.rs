@@ -56,9 +56,9 @@ const MEMBERS: [&str; 10] = [
 pub struct Entry {
     /// The time when it began.
     pub unix_ms: u64,
-    /// Its id. `None` if a connection was refused before there was a request.
+    /// The id of the request. `None` if a connection was refused before there was a request.
     pub request_id: Option<String>,
-    /// The client.
+    /// The client's address, as trusted proxies name it.
     pub address: IpAddr,
     /// Method and path, without the query.
     pub asked: Option<(Method, String)>,

@@ -50,7 +50,7 @@ impl Phases {
         Self(phase.subscribe())
     }
 
-    /// The phase now.
+    /// Returns the present phase.
     pub fn now(&self) -> Phase {
         *self.0.borrow()
     }

@@ -24,13 +24,13 @@ pub enum Framing {
 /// The next part of the connection's bytes.
 #[derive(Debug, PartialEq, Eq)]
 enum At {
-    /// A head. This much of it has arrived.
+    /// A head, of which a part may have arrived.
     Head,
     /// So many bytes of a body.
     Body(u64),
-    /// A chunked body.
+    /// A chunked body, in this state.
     Chunked(Chunk),
-    /// Unknown.
+    /// The rest of the connection is not followed, because its framing is not certain.
     Lost,
 }
 

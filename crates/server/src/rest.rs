@@ -43,7 +43,7 @@ pub enum IdleDecision {
     Wait(Instant),
     /// Close it after its last answer was sent.
     Close,
-    /// End it: its request stays incomplete.
+    /// End it at once: its request stays incomplete.
     End,
 }
 

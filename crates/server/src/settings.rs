@@ -6,7 +6,7 @@ use serde::Deserialize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// `[server]`: bounds of connections and requests.
+/// The section `[server]`: bounds of connections and requests.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerSettings {
@@ -89,7 +89,8 @@ impl Default for ServerSettings {
     }
 }
 
-/// `[tls]`: without a certificate the server speaks plain HTTP. Files are relative to the policy file's folder, and are
+/// The section `[tls]`. Without a certificate the server speaks plain HTTP. Files are relative to the policy file's folder,
+/// and are
 /// read again when they change.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -125,13 +126,13 @@ impl Default for TlsSettings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClientCertificates {
-    /// They may.
+    /// A client may show a certificate.
     Optional,
     /// Without one there is no connection.
     Required,
 }
 
-/// Ten years. A larger number is a mistake.
+/// Largest `max-age` of HSTS: ten years. A larger number is a mistake.
 const MAX_HSTS_S: u64 = 315_360_000;
 
 /// No public certificate is valid for longer.
@@ -187,7 +188,7 @@ impl TlsSettings {
     }
 }
 
-/// `[audit]`: one JSON line for each request.
+/// The section `[audit]`: one JSON line for each request.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuditSettings {
@@ -212,7 +213,7 @@ impl Default for AuditSettings {
     }
 }
 
-/// A few lines. With less, every line would rename the files.
+/// Smallest `max_bytes`: a few lines. With less, every line would rename the files.
 const MIN_AUDIT_BYTES: u64 = 4096;
 
 /// Each is renamed at every rotation.

@@ -106,7 +106,7 @@ impl Server {
         }
     }
 
-    /// Runs one operation. Returns when it is to be looked at again; `None` if it ended.
+    /// Runs one operation. Returns the time of the next look at it; `None` if it ended.
     async fn run(
         &self,
         work: &Work,
@@ -156,7 +156,7 @@ impl Server {
         took: Duration,
     ) -> Option<u64> {
         let Some(note) = note_of(answered) else {
-            // The components could not store what happened. The entries tell what remains to be done.
+            // The components could not store the outcome. The entries tell the remaining steps.
             let status = answered.status();
             tracing::warn!("operation {id}: the order to run it was answered with status {status}");
             return Some(unix_ms() + FAILED_PAUSE_MS);

@@ -3,7 +3,7 @@ use tempfile::TempDir;
 use wasmtime::component::{Linker, ResourceType};
 use wasmtime::{Engine, Store};
 
-/// A gate component that exports what it imports.
+/// A gate component whose exports are its imports.
 const GATE: &str = r#"(component
     (import "a:b/c@0.1.0" (instance $c (export "f" (func (result u32)))))
     (instance $door (export "f" (func $c "f")))

@@ -314,7 +314,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Build instructions. Other tools use them, so only their shape is checked.
+    /// Checks the build instructions. Other tools use them, so only their shape is checked.
     pub(super) fn build(&mut self, section: &Section<'_>) {
         let name = format!("`build` in {}", section.name);
         let Some(build) = self.subsection(section, "build", name) else {

@@ -10,7 +10,7 @@ pub enum DependencyName {
     Plain(String),
     /// All imports of a package, or one interface of it, at any version or one version.
     Package {
-        /// `namespace:name`.
+        /// The name of the package, as `namespace:name`.
         package: String,
         /// The interface, or `None` for all of the package.
         interface: Option<String>,

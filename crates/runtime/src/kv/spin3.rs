@@ -123,7 +123,7 @@ enum Next {
     Ask(Option<String>),
     /// Wait for a page.
     Wait(PageFuture),
-    /// Nothing: all names were given.
+    /// The listing has given all names.
     End,
 }
 
