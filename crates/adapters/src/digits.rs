@@ -33,7 +33,7 @@ const MIN_CONTRAST: f32 = 0.1;
 #[serde(deny_unknown_fields)]
 struct Config {}
 
-/// The adapter.
+/// The adapter for images of a handwritten digit.
 pub struct Digits {
     labels: Vec<String>,
     /// The number of items of the requested run.

@@ -27,14 +27,14 @@ const DEPTH: usize = 3;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Reading {
-    /// The model's input.
+    /// The name of the model's input for the pixels.
     pub input: String,
     /// The model's output; optional if it has only one.
     pub output: Option<String>,
     pub height: u32,
     /// The least width of a batch.
     pub min_width: u32,
-    /// The greatest width. A longer line is squeezed.
+    /// The greatest width of a batch, in pixels. A longer line is squeezed.
     pub max_width: u32,
     /// Pixels of the input to a step of the output.
     pub step: u32,

@@ -198,7 +198,7 @@ impl Adapter for Ocr {
 }
 
 impl Ocr {
-    /// The next step.
+    /// Returns the next step for the item: a run of a model, or the answer.
     fn next(&self, state: &mut State) -> Result<Step, String> {
         let at = state
             .pictures
@@ -467,7 +467,7 @@ fn components(map: &[f32], width: usize, height: usize, threshold: f32) -> Vec<V
     found
 }
 
-/// A rectangle: its middle, its axes of length 1 and half its sides.
+/// A rotated rectangle: its middle, its axes of length 1 and half its sides.
 #[derive(Clone, Copy, Debug)]
 struct Rectangle {
     middle: Point,
@@ -476,7 +476,7 @@ struct Rectangle {
 }
 
 impl Rectangle {
-    /// The shorter side.
+    /// Returns the length of the shorter side.
     fn side(&self) -> f64 {
         2.0 * self.half[0].min(self.half[1])
     }
@@ -495,7 +495,7 @@ impl Rectangle {
         }
     }
 
-    /// The corners clockwise. The first is the upper one of the two corners on the left.
+    /// Returns the corners clockwise. The first is the upper one of the two corners on the left.
     fn corners(&self) -> Corners {
         let ([x, y], [ax, ay], [a, b]) = (self.middle, self.axis, self.half);
         let corner = |s: f64, t: f64| [x + s * a * ax - t * b * ay, y + s * a * ay + t * b * ax];

@@ -14,7 +14,7 @@ use penstock_tensor::{Datatype, Tensor};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 
-/// The largest `max_tokens`. Such models read 512 tokens.
+/// Largest `max_tokens` of a configuration. Such models read 512 tokens.
 const MOST_TOKENS: usize = 8_192;
 /// The special tokens around a text.
 const AROUND: usize = 2;
@@ -32,7 +32,7 @@ enum Pooling {
     /// The mean of all of them.
     #[default]
     Mean,
-    /// The first.
+    /// The vector of the first token.
     Cls,
 }
 

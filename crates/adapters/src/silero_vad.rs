@@ -31,7 +31,7 @@ const MAX_CALL_SECONDS: u32 = 600;
 
 /// The most runs of one call (`MAX_ADAPTER_RUNS` of the gate). A recording takes one for each of its chunks.
 const MAX_RUNS: u32 = 4_096;
-/// The largest `max_seconds`: the whole seconds of as many chunks.
+/// Largest `max_seconds` of a configuration: the whole seconds of as many chunks.
 const MAX_RECORDING_SECONDS: u32 = MAX_RUNS * CHUNK as u32 / RATE_HZ;
 
 #[derive(Clone, Deserialize)]
@@ -76,7 +76,7 @@ struct Recordings {
     state: Vec<f32>,
 }
 
-/// One recording.
+/// A recording in progress, with the probabilities of speech so far.
 struct Track {
     /// Its index among the items.
     item: usize,

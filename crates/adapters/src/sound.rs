@@ -31,7 +31,7 @@ const MAX_FLOAT: f32 = 16.0;
 pub struct Recording<'a> {
     encoding: Encoding,
     channels: usize,
-    /// Frames a second.
+    /// Number of frames in a second.
     pub rate_hz: u32,
     data: &'a [u8],
 }
@@ -106,7 +106,7 @@ fn wav(body: &[u8]) -> Result<Recording<'_>, RefusalKind> {
     }
 }
 
-/// The name and stated size of a chunk, and what follows them.
+/// The name and stated size of a chunk, and the bytes behind its header.
 fn chunk_header(bytes: &[u8]) -> Option<([u8; 4], u32, &[u8])> {
     let ([i, j, k, l, size @ ..], after) = bytes.split_first_chunk::<CHUNK_HEADER>()?;
     Some(([*i, *j, *k, *l], u32::from_le_bytes(*size), after))
@@ -125,7 +125,7 @@ fn unpadded(stated: u32, after: &[u8]) -> &[u8] {
     }
 }
 
-/// The samples' bytes, from what follows the header of the data chunk.
+/// The bytes of the samples. `after` are the bytes behind the header of the data chunk.
 fn data(stated: u32, after: &[u8], frame_bytes: usize) -> Result<&[u8], RefusalKind> {
     let no_chunks = |rest: &[u8]| {
         invalid(format!(
@@ -154,7 +154,8 @@ fn data(stated: u32, after: &[u8], frame_bytes: usize) -> Result<&[u8], RefusalK
     Ok(data)
 }
 
-/// Whether what follows the data cannot be samples: it is too short for a chunk, or consists of whole chunks, perhaps with a
+/// Whether the bytes behind the data cannot be samples: they are too short for a chunk, or consist of whole chunks, perhaps
+/// with a
 /// padding of zeros or an ID3v1 tag after them. A second data chunk is an error, since its samples would be left out.
 fn tail_is_known(mut rest: &[u8], stated_data: u32) -> Result<bool, RefusalKind> {
     loop {
@@ -558,7 +559,7 @@ pub(crate) mod tests {
             let resampled = resampled(tone(440.0, rate_hz, rate_hz as usize / 4), rate_hz, 16_000);
             assert!(resampled.len().abs_diff(4_000) <= 4, "{rate_hz}");
             let wanted = tone(440.0, 16_000, resampled.len());
-            // The ends miss what would have come before and after.
+            // The ends lack the samples before and after them.
             for at in 200..3_800 {
                 let error = (resampled[at] - wanted[at]).abs();
                 assert!(error < 2e-3, "{rate_hz}: {error} at {at}");

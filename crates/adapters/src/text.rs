@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-/// The largest `max_tokens`.
+/// Largest `max_tokens` of a configuration.
 const MOST_TOKENS: usize = 32_768;
 /// The most numbers of one run's output, 64 MiB.
 const MAX_OUTPUT_NUMBERS: usize = 16 << 20;
@@ -49,9 +49,9 @@ enum Pooling {
     /// The mean of the tokens' vectors.
     #[default]
     Mean,
-    /// The first token's.
+    /// The vector of the first token.
     Cls,
-    /// The last token's.
+    /// The vector of the last token.
     Last,
     /// The model gives one vector for each text.
     None,

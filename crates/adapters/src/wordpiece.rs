@@ -18,7 +18,7 @@ const MAX_PIECES: usize = 1 << 20;
 /// The prefix of pieces that continue a word.
 const CONTINUES: &str = "##";
 
-/// A vocabulary: one piece per line. The id of a piece is its line, from 0.
+/// The pieces that a model knows, one per line. The id of a piece is its line, from 0.
 pub struct Vocabulary {
     text: String,
     /// The place of each piece in the text.
@@ -40,14 +40,14 @@ pub struct Vocabulary {
 /// A text as ids.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Encoded {
-    /// The first ids.
+    /// The first ids, as many as were asked for.
     pub ids: Vec<u32>,
     /// The number of all ids.
     pub count: usize,
 }
 
 impl Vocabulary {
-    /// Parses a vocabulary. The error is about the text.
+    /// Parses the text of a vocabulary. The error is a sentence about the text.
     pub fn new(text: String) -> Result<Self, String> {
         let mut pieces = Vec::new();
         let (mut first, mut later) = (Vec::new(), Vec::new());

@@ -19,25 +19,25 @@ pub(super) const BASE: &str = "/admin/v1/";
 /// An action of an administrator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// `POST /admin/v1/tenants`
+    /// Creates a tenant: `POST /admin/v1/tenants`.
     CreateTenant(NewTenant),
-    /// `GET /admin/v1/tenants`
+    /// Lists tenants by pages: `GET /admin/v1/tenants`.
     ListTenants {
         /// The page to continue with.
         page: Option<PageToken>,
     },
     /// `GET /admin/v1/tenants/{tenant}`
     ShowTenant(String),
-    /// `POST /admin/v1/tenants/{tenant}:disable`, or `:enable`
+    /// Disables or enables a tenant: `POST /admin/v1/tenants/{tenant}:disable`, or `:enable`.
     SetTenant {
-        /// The tenant.
+        /// The name of the tenant.
         tenant: String,
         /// Whether its callers are admitted.
         enabled: bool,
     },
-    /// `POST /admin/v1/keys`
+    /// Creates a key: `POST /admin/v1/keys`.
     CreateKey(NewKey),
-    /// `GET /admin/v1/keys`
+    /// Lists keys by pages: `GET /admin/v1/keys`.
     ListKeys {
         /// The tenant of the keys, or `None` for all.
         tenant: Option<String>,
@@ -46,9 +46,9 @@ pub enum Action {
     },
     /// `GET /admin/v1/keys/{id}`
     ShowKey(String),
-    /// `POST /admin/v1/keys/{id}:rotate`
+    /// Replaces a key: `POST /admin/v1/keys/{id}:rotate`.
     RotateKey {
-        /// The key's id.
+        /// The id of the key that is replaced.
         id: String,
         /// Seconds for which it stays valid beside its successor.
         overlap_s: u64,
@@ -59,9 +59,9 @@ pub enum Action {
 
 /// An action that was carried out.
 pub struct Done {
-    /// The HTTP status.
+    /// The HTTP status of the answer.
     pub status: u16,
-    /// The answer.
+    /// The body of the answer, as JSON.
     pub body: Value,
     /// A description of the action for the log, without secrets.
     pub said: String,
@@ -98,7 +98,7 @@ fn resource(path: &str) -> Option<Resource<'_>> {
 }
 
 impl Action {
-    /// Reads a request.
+    /// Reads the action of a request.
     ///
     /// # Errors
     ///

@@ -26,7 +26,7 @@ const TRY_AGAIN: Duration = Duration::from_millis(100);
 /// An action of an administrator.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RolloutAction {
-    /// `GET /admin/v1/models`
+    /// Lists the models: `GET /admin/v1/models`.
     List,
     /// `GET /admin/v1/models/{model}`
     Show(String),
@@ -38,7 +38,7 @@ pub enum RolloutAction {
 pub struct Models {
     /// The models that this host runs.
     pub repository: Arc<Repository>,
-    /// The models directory. It is read if components run the models.
+    /// The folder with the models. It is read if components run the models.
     pub directory: PathBuf,
 }
 
@@ -168,7 +168,7 @@ fn named(text: &str, what: &str, expected: &str) -> Problem {
 }
 
 impl RolloutAction {
-    /// Reads a request.
+    /// Reads the action of a request.
     ///
     /// # Errors
     ///

@@ -275,7 +275,7 @@ impl Keeper {
         Ok(self.judge.key_count(&self.issuer.name).unwrap_or(0))
     }
 
-    /// Logs what has changed.
+    /// Logs the outcome of a fetch, if it differs from the outcome that was logged last.
     fn tell(&mut self, outcome: Result<usize, String>) {
         let name = &self.issuer.name;
         let from = match &self.source {

@@ -28,13 +28,13 @@ pub(crate) const POLICY_FILE: &str = "/penstock.toml";
 
 /// An application that is ready for an entry point.
 pub struct Prepared {
-    /// The manifest.
+    /// The manifest that was read.
     pub manifest: Manifest,
     /// The composed component, compiled.
     pub compiled: Compiled,
     /// The source of instances.
     pub source: InstanceSource,
-    /// The models.
+    /// The models that this host runs.
     pub repository: Arc<Repository>,
     /// The directory they are in.
     pub models: PathBuf,

@@ -85,7 +85,7 @@ pub enum OpenError {
     /// The directory or a file in it cannot be made or read.
     #[error("cannot open the store in {}: {message}", .directory.display())]
     Failed {
-        /// The store's directory.
+        /// The directory of the store.
         directory: PathBuf,
         /// The error, for an operator.
         message: String,

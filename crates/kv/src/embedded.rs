@@ -192,8 +192,7 @@ impl Inner {
         self.read_disk(kv_key)
     }
 
-    /// Changes an entry: `change` sees its value and says what to write, if anything. Nothing is done
-    /// when this is refused.
+    /// Changes an entry: `change` sees its value and returns the write to make, if any. If it is refused, nothing is done.
     fn write<T>(
         &self,
         kv_key: &str,

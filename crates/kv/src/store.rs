@@ -34,7 +34,7 @@ pub enum StoreError {
     TooLarge {
         /// "a name" or "a value".
         what: &'static str,
-        /// Its size.
+        /// Its size in bytes.
         bytes: usize,
         /// The most that is taken.
         limit: usize,
@@ -74,9 +74,9 @@ pub struct Page {
 /// An answer that is ready or comes later. A store in memory answers at once, and a request must not
 /// pay an allocation for that.
 pub enum Reply<'a, T> {
-    /// The answer. It is taken out when polled.
+    /// The answer is here. It is taken out when polled.
     Ready(Option<Result<T, StoreError>>),
-    /// The pending answer.
+    /// The answer comes later.
     Later(Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>),
 }
 
@@ -114,10 +114,10 @@ impl<T> fmt::Debug for Reply<'_, T> {
     }
 }
 
-/// A key-value store. All operations are linearizable; `set_many` and `delete_many` apply each entry
-/// by itself and stop at the first error.
+/// A store of entries by name. All operations are linearizable; `set_many` and `delete_many` apply each entry by itself and
+/// stop at the first error.
 ///
-/// A counter is an entry that `increment` made. What `get` gives for one is the store's own affair
+/// A counter is an entry that `increment` made. The bytes that `get` returns for one differ between stores
 /// (8 little-endian bytes here, decimal text on Redis): read it with `increment(name, 0)`, which does
 /// not create it, and never `set` one.
 pub trait Store: Send + Sync + 'static {
@@ -141,13 +141,13 @@ pub trait Store: Send + Sync + 'static {
     fn get_many<'a>(&'a self, kv_keys: &'a [String]) -> Reply<'a, Vec<Option<Vec<u8>>>>;
     /// Whether there is such an entry.
     fn exists<'a>(&'a self, kv_key: &'a str) -> Reply<'a, bool>;
-    /// Writes an entry.
+    /// Writes an entry, and replaces its value.
     fn set<'a>(&'a self, kv_key: &'a str, value: &'a [u8]) -> Reply<'a, ()>;
-    /// Writes several entries.
+    /// Writes several entries, in their order.
     fn set_many<'a>(&'a self, entries: &'a [(String, Vec<u8>)]) -> Reply<'a, ()>;
     /// Removes an entry, which need not exist.
     fn delete<'a>(&'a self, kv_key: &'a str) -> Reply<'a, ()>;
-    /// Removes several entries.
+    /// Removes several entries, which need not exist.
     fn delete_many<'a>(&'a self, kv_keys: &'a [String]) -> Reply<'a, ()>;
     /// Adds to a counter, which is 0 when absent, and gives the sum.
     fn increment<'a>(&'a self, kv_key: &'a str, delta: i64) -> Reply<'a, i64>;

@@ -14,11 +14,11 @@ use std::path::Path;
 /// The format of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// A tar archive.
+    /// A tar archive without compression.
     Tar,
-    /// The same, compressed.
+    /// A tar archive, compressed with gzip.
     TarGz,
-    /// A zip archive.
+    /// A zip archive, with its directory at the end.
     Zip,
 }
 

@@ -15,10 +15,10 @@ const ONNX: &str = "model.onnx";
 const MLMODEL: &str = "MLmodel";
 /// Names in a message; more would bury it.
 const LISTED: usize = 8;
-/// The longest path in a model, and the longest name in a path: what file systems take.
+/// The longest path in a model, and the longest name in a path, in bytes: file systems take no longer ones.
 const MAX_PATH_BYTES: usize = 1024;
 const MAX_NAME_BYTES: usize = 255;
-/// Folders within folders.
+/// Levels of folders that a model may have.
 const MAX_DEPTH: usize = 16;
 
 /// The place of each file.
@@ -325,7 +325,7 @@ fn the_openvino<'a>(paths: &[&'a str]) -> Option<&'a str> {
     }
 }
 
-/// The graph: the named one, else the one at the usual place, else the only one.
+/// Finds the graph: the named one, else the one at the usual place, else the only one.
 fn the_graph(paths: &[&str], named: Option<&str>) -> Result<String, String> {
     if let Some(named) = named {
         return match paths.contains(&named) {

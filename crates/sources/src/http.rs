@@ -45,14 +45,14 @@ pub struct Client {
     idle: Duration,
 }
 
-/// A request.
+/// A request for one URL.
 #[derive(Clone, Debug)]
 pub struct Get<'a> {
-    /// The address.
+    /// The URL to get.
     pub url: &'a Url,
     /// The `Authorization` header, for the origin of `url` alone.
     pub authorization: Option<HeaderValue>,
-    /// More headers.
+    /// The headers beside `Authorization`.
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -71,7 +71,7 @@ impl<'a> Get<'a> {
 pub struct Response {
     /// Its status and headers.
     pub status: StatusCode,
-    /// Its headers.
+    /// The headers of the answer.
     pub headers: HeaderMap,
     body: Incoming,
     idle: Duration,

@@ -30,7 +30,7 @@ pub struct Record {
     pub from: String,
     /// The source's key in the cache.
     pub source: String,
-    /// Its sum.
+    /// The SHA-256 over all its files.
     pub sha256: Digest,
     /// Its commit or digest.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,7 +80,7 @@ pub fn whole(models: &Path, name: &str, version: u64, record: &Record) -> bool {
         && record.beside.keys().all(|path| folder.join(path).is_file())
 }
 
-/// Installs a version.
+/// Installs the files of a version in the models directory. The version appears there as a whole.
 pub fn install(
     models: &Path,
     name: &str,
@@ -246,9 +246,9 @@ fn put_copy(cache: &Cache, blob: &Blob, to: &Path) -> Result<(), Error> {
 /// The result of comparing a version with its pull.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verification {
-    /// The model.
+    /// The name of the model.
     pub name: String,
-    /// Its version.
+    /// The number of the version.
     pub version: u64,
     /// The record of the pull.
     pub record: Record,

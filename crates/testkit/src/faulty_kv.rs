@@ -25,7 +25,7 @@ pub struct FaultyStore {
 }
 
 impl FaultyStore {
-    /// Wraps another store.
+    /// Makes a store that fails as `faults` say, and otherwise does the same as `inner`.
     pub fn new(inner: Arc<dyn Store>, seed: u64, faults: Faults) -> Self {
         Self {
             inner,

@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-/// The store. Clones share it.
+/// A store in memory, for policies. Clones share it.
 ///
 /// ```
 /// use penstock_core::Kv;

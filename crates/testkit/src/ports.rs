@@ -46,7 +46,7 @@ pub struct InMemory {
     pub ready: Rc<Ready>,
     /// The number of a model's runs.
     pub runs: Rc<Cell<u64>>,
-    /// The policy file.
+    /// The text of `penstock.toml`.
     pub policy: Rc<RefCell<String>>,
     /// The store of idempotency and usage.
     pub kv: MemoryKv,
@@ -54,7 +54,7 @@ pub struct InMemory {
     pub quota_log: QuotaLog,
     /// The priority of a model's last run.
     pub priority: Rc<Cell<Option<u8>>>,
-    /// The environment.
+    /// The environment variables of the host, by name.
     pub environment: Rc<RefCell<BTreeMap<String, String>>>,
     /// The messages to the operator.
     pub logged: Rc<RefCell<Vec<String>>>,
@@ -87,7 +87,7 @@ pub struct Control {
     pub statistics: String,
     /// The repository's index, as JSON text.
     pub index: String,
-    /// Loads and unloads.
+    /// The requested changes so far, such as `load iris`.
     pub asked: RefCell<Vec<String>>,
 }
 
@@ -158,7 +158,7 @@ impl InMemory {
         self.policy.borrow_mut().push_str(text);
     }
 
-    /// Sets the policy. If it has no `[auth]`, every caller is admitted.
+    /// Replaces the text of the policy. If it has no `[auth]`, every caller is admitted.
     pub fn set_policy(&self, text: &str) {
         let open = if text.contains("[auth") { "" } else { ANYBODY };
         *self.policy.borrow_mut() = format!("{open}{text}");

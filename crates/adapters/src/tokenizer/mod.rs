@@ -172,7 +172,7 @@ pub(crate) enum Truncation {
     /// The longer one, then both.
     #[default]
     LongestFirst,
-    /// The second.
+    /// The second text alone.
     OnlySecond,
 }
 
@@ -413,7 +413,7 @@ impl Tokenizer {
         }
     }
 
-    /// Composes a row.
+    /// Composes the row of a text or a pair, with its special tokens.
     pub fn row(&self, first: &[Piece], second: Option<&[Piece]>) -> Row {
         let slots = if second.is_some() {
             &self.post.pair

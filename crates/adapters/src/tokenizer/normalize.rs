@@ -136,7 +136,7 @@ impl Normalizer {
         })
     }
 
-    /// Normalizes a text. Errors if it becomes longer than a text may be.
+    /// Applies the normalizer to a text. Errors if it becomes longer than a text may be.
     pub fn apply(&self, text: Vec<Ch>) -> Result<Vec<Ch>, TooLarge> {
         let text = match self {
             Self::Sequence(all) => all
@@ -245,7 +245,7 @@ pub(super) fn prepended(mut text: Vec<Ch>, prefix: &str) -> Vec<Ch> {
     text
 }
 
-/// Replaces what a pattern matches.
+/// Replaces each match of a pattern by `content`.
 pub(super) fn replaced(text: Vec<Ch>, pattern: &Pattern, content: &str) -> Vec<Ch> {
     let mut out = Vec::with_capacity(text.len());
     for (range, is_match) in pattern.find(&text) {

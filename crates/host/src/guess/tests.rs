@@ -74,7 +74,7 @@ fn described(inputs: &[Port], outputs: &[Port]) -> Description {
     }
 }
 
-/// As ViT's: scaled to the size of the input.
+/// A preprocessor as ViT's: images are scaled to the size of the input.
 fn preprocessor() -> Value {
     json!({
         "do_resize": true, "size": { "height": 8, "width": 12 }, "resample": 2, "do_rescale": true,

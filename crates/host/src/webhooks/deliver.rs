@@ -56,7 +56,7 @@ struct Writes {
     entries: Vec<(String, Vec<u8>)>,
     /// An entry that is removed before the record is written.
     removed: Option<String>,
-    /// When the delivery is looked at again; `None` if it is over.
+    /// The time of the next look at the delivery, in milliseconds since the Unix epoch; `None` if it is over.
     due_ms: Option<u64>,
 }
 
@@ -76,7 +76,7 @@ pub(super) struct Parts<E> {
     pub stop: watch::Receiver<bool>,
 }
 
-/// Makes deliveries.
+/// Takes the steps of deliveries: reads, writes and sends.
 pub(super) struct Deliverer<E> {
     parts: Parts<E>,
     asking: Semaphore,

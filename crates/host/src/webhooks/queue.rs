@@ -77,7 +77,7 @@ impl Queue {
         }
     }
 
-    /// Adds a delivery. One that is there already keeps its place.
+    /// Adds a delivery that is due at a time. One that is there already keeps its place.
     pub(super) fn offer(&mut self, id: &OperationId, tenant: &str, due_ms: u64, now_ms: u64) {
         if self.places.contains_key(id) {
             return;
@@ -249,7 +249,7 @@ impl Shared {
         }
     }
 
-    /// The queue. Hold it only for a moment.
+    /// Locks the queue. Hold it only for a moment.
     pub(super) fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -22,7 +22,7 @@ use url::Url;
 /// Bytes of a document that describes a source: a manifest, a list of files.
 const MAX_DOCUMENT_BYTES: usize = 8 << 20;
 
-/// Asks one source.
+/// Asks one source for its list of files and for the files.
 pub struct Adapter<'a> {
     client: &'a Client,
     source: &'a Source,

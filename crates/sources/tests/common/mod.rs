@@ -33,7 +33,7 @@ impl Request {
     }
 }
 
-/// A scripted answer.
+/// A scripted answer of the test server.
 #[derive(Clone, Debug, Default)]
 pub struct Reply {
     pub status: u16,
@@ -155,7 +155,7 @@ fn serve(
     Ok(())
 }
 
-/// Collects the reports.
+/// Collects the texts of the retries of a pull.
 #[derive(Default)]
 pub struct Heard(pub Mutex<Vec<String>>);
 
