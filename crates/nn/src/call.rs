@@ -38,7 +38,7 @@ pub const MAX_STRING_BYTES: usize = 8 << 20;
 /// The properties of inputs beyond their ports.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Rules {
-    /// By input: whether a call may leave it out.
+    /// Whether a call may leave it out, for each input.
     optional: Vec<bool>,
     /// Whether a tensor may have no elements.
     empty: bool,
@@ -124,7 +124,7 @@ pub(crate) fn bind(
         .collect()
 }
 
-/// Names the outputs. Those that are absent are left out.
+/// Gives the outputs the names of their ports. Those that are absent are left out.
 pub(crate) fn label(
     ports: &[Port],
     outputs: Vec<NnTensor>,

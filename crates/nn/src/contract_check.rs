@@ -265,7 +265,7 @@ fn example_of(
 }
 
 /// A tensor of at most `most` bytes whose elements are within their bounds. `length` gives the lengths of symbolic
-/// axes. The shapes of a sequence are those of its elements, whatever `fill` is.
+/// axes. The shapes of a sequence are those of its elements, for every `fill`.
 pub(crate) fn filled(
     contract: &Contract,
     spec: &TensorSpec,
@@ -359,9 +359,9 @@ pub enum Elements {
     Spread,
     /// Floating-point numbers are this, or the nearest that the bounds allow; others are as usual.
     All(f64),
-    /// The least of their bounds, or of what numbers of their type are usual.
+    /// The least of their bounds, or of the usual numbers of their type.
     Least,
-    /// The greatest.
+    /// The greatest of their bounds, or of the usual numbers of their type.
     Greatest,
 }
 

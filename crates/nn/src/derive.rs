@@ -46,9 +46,9 @@ pub struct Description {
     pub text: String,
     /// The origin, for a comment.
     pub origin: String,
-    /// The inputs.
+    /// The inputs, in the graph's order.
     pub inputs: Vec<Port>,
-    /// The outputs.
+    /// The outputs, in the graph's order.
     pub outputs: Vec<Port>,
     /// For inputs that are indices: the length of the table they lead into.
     pub tables: BTreeMap<String, u64>,
@@ -77,7 +77,7 @@ pub struct Description {
 /// The table `[adapter]` of a contract.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AdapterTable {
-    /// The adapter.
+    /// The name of the adapter.
     pub name: String,
     /// Its files beside the contract: the setting, and the name of the file.
     pub files: Vec<(&'static str, String)>,
@@ -431,7 +431,7 @@ fn on_one_line(text: &str, most_chars: usize) -> String {
     shown.take(most_chars).collect()
 }
 
-/// Makes a contract.
+/// Makes a contract of the facts about a graph, with questions where they do not suffice.
 ///
 /// ```
 /// use penstock_nn::derive::{Description, derive};
@@ -577,7 +577,7 @@ pub fn derive(description: &Description) -> Derived {
     }
 }
 
-/// The table `[axes]`: the bounds of each open axis, with a question if they are unknown.
+/// Writes the table `[axes]`: the bounds of each open axis, with a question if they are unknown.
 fn axis_bounds(
     description: &Description,
     axes: &Axes,

@@ -410,7 +410,7 @@ fn suited(used: &Use, data: Option<&[u64]>, last: bool) -> Vec<f64> {
         Use::Of(list) => list.to_vec(),
         Use::Shape => shape(),
         Use::Reshape => {
-            // All elements along the first axis, whatever the number of axes.
+            // All elements along the first axis, for any number of axes.
             let elements: f64 = shape().iter().product();
             let mut list = vec![1.0; contract_check::MAX_FILL_LIST];
             list[0] = elements;

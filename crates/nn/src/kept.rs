@@ -52,7 +52,7 @@ impl Run {
 
 #[cfg(feature = "native")]
 impl Run {
-    /// The shapes alone.
+    /// Returns the shapes of the run, without its elements.
     pub(crate) fn shapes(&self) -> Shapes {
         let outputs = self.outputs.iter();
         Shapes {
@@ -359,7 +359,7 @@ mod tests {
         assert_eq!(judged(&[], run(1, &[1, 3])), (false, false));
         assert_eq!(judged(&["y"], run(1, &[1, 3])), (true, true));
         assert_eq!(judged(&["y"], run(1, &[7, 3])), (true, false));
-        // The number of axes does not follow from values, and a sample is what callers send.
+        // The number of axes does not follow from values, and callers send samples.
         assert_eq!(judged(&["y"], run(1, &[3])), (false, false));
         let sample = Run {
             made_up: false,

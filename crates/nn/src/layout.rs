@@ -238,7 +238,7 @@ pub(crate) fn sample(contract: &Contract, dir: &Path) -> Result<Option<Sample>, 
     }
 }
 
-/// The versions a model's directory has, whatever is in them.
+/// The numbers of the versions in a model's directory, also of those that cannot be loaded.
 pub(crate) fn versions(dir: &Path) -> Result<BTreeSet<u64>, String> {
     let items = std::fs::read_dir(dir)
         .map_err(|error| format!("its directory cannot be listed: {error}"))?;

@@ -6,7 +6,7 @@
 //! - **Instances.** A model makes at most as many runs at once as it has instances. While all are busy, calls wait, and
 //!   calls that fit together share the next run ([`crate::batch`]).
 //! - **Short runs stay on the task.** Handing a run to another thread and back costs more than the run of a small
-//!   model. A run qualifies if it cannot take long, whatever its inputs contain ([`crate::schedule::quick`]), and if
+//!   model. A run qualifies if it cannot take long for any content of its inputs ([`crate::schedule::quick`]), and if
 //!   recent runs predict at most [`INLINE_BUDGET`]. If it begins when its call arrives, it happens on the caller's
 //!   task. If it begins when another run ends, it happens on a new task. All other runs happen on threads for models
 //!   ([`crate::overdue`]), where a thread continues with the next run of the queue as long as there is one.
@@ -64,7 +64,7 @@ pub struct Model(pub(crate) Arc<Inner>);
 pub type Named = Vec<(String, NnTensor)>;
 
 impl Model {
-    /// Loads a graph. Blocks.
+    /// Loads a graph, and blocks until it is loaded.
     ///
     /// # Errors
     ///
@@ -179,7 +179,7 @@ impl Model {
         })))
     }
 
-    /// The model's name.
+    /// The name under which the model was loaded.
     pub fn name(&self) -> &str {
         &self.0.name
     }

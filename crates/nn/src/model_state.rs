@@ -1,5 +1,5 @@
-//! The state behind [`crate::model::Model`]: its queue, its free instances and the runs under way, and what happens to
-//! them under one lock.
+//! The state behind [`crate::model::Model`]: its queue, its free instances and the runs under way, and their changes under
+//! one lock.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -56,7 +56,7 @@ pub(crate) struct Inner {
 
 pub(crate) struct State {
     pub(crate) scheduler: Scheduler<Job>,
-    /// Free instances: as many as the scheduler has.
+    /// The free instances: as many as the scheduler has.
     pub(crate) instances: Vec<Slot>,
     /// The runs under way, lost ones included.
     pub(crate) active_runs: Vec<ActiveRun>,
@@ -226,7 +226,7 @@ impl State {
 
 /// The result of giving up a run.
 pub(crate) enum Lost {
-    /// It had ended.
+    /// The run had ended before.
     Ended,
     /// It continues, and keeps its instance.
     Stays,

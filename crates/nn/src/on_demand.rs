@@ -50,7 +50,7 @@ pub struct Limits {
 pub const COPIES_WHILE_OPENING: u64 = 4;
 
 impl Default for Limits {
-    /// For a memory of 256 MiB, which is what this project's host gives by default.
+    /// For a memory of 256 MiB, the default of this project's host.
     fn default() -> Self {
         Self {
             graph_bytes: 48 << 20,
@@ -277,12 +277,12 @@ impl LoadedVersion {
 }
 
 impl Opened {
-    /// The model's name.
+    /// The name of the model.
     pub fn model(&self) -> &str {
         &self.model
     }
 
-    /// The version.
+    /// The number of the version.
     pub fn version(&self) -> u64 {
         self.version
     }

@@ -208,7 +208,7 @@ impl Drop for Waits {
     }
 }
 
-/// A shadow run's share of what all may hold, given back when it is dropped.
+/// A shadow run's share of the limit for all shadow runs. It is given back when it is dropped.
 #[derive(Debug)]
 pub struct ShadowPermit {
     held: Arc<ShadowTotals>,

@@ -15,7 +15,7 @@ const EXACT_SIZES: u32 = 32;
 /// Runs of one size.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BatchStats {
-    /// Runs.
+    /// Number of runs.
     pub count: u64,
     /// Time spent putting inputs together.
     pub compute_input_ns: u64,
@@ -55,7 +55,7 @@ impl Refusals {
 /// the statistics extension: items that were inferred, and runs of the graph.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Stats {
-    /// Items inferred: a call's first dimension where every input begins with a symbolic one, else 1 a call.
+    /// Number of inferred items: a call's first dimension where every input begins with a symbolic one, else 1 a call.
     pub inference_count: u64,
     /// Runs of the graph that succeeded.
     pub execution_count: u64,
@@ -89,11 +89,11 @@ pub struct Stats {
     pub batches: BTreeMap<u32, BatchStats>,
     /// The time of the last answer.
     pub last_inference: Option<SystemTime>,
-    /// Runs under way.
+    /// Number of runs under way.
     pub running: usize,
-    /// Calls in them.
+    /// Number of calls in these runs.
     pub in_flight: usize,
-    /// Calls that wait.
+    /// Number of calls in the queue.
     pub waiting: usize,
     /// The present queue delay.
     pub queue_delay: Duration,
@@ -129,9 +129,9 @@ impl Stats {
 /// The statistics of one version.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VersionStats {
-    /// The model.
+    /// The name of the model.
     pub model: String,
-    /// The version.
+    /// The number of the version.
     pub version: u64,
     /// The counts; empty if the version is not in memory.
     pub stats: Stats,

@@ -25,27 +25,27 @@ pub enum TensorType {
     Fp32,
     /// IEEE 754 double precision.
     Fp64,
-    /// bfloat16.
+    /// The format bfloat16: the upper half of an FP32 number, 2 bytes.
     Bf16,
-    /// Unsigned byte.
+    /// Unsigned integer, 1 byte.
     U8,
-    /// Signed 32 bit.
+    /// Signed integer, 4 bytes.
     I32,
-    /// Signed 64 bit.
+    /// Signed integer, 8 bytes.
     I64,
     /// One byte, 0 or 1.
     Bool,
-    /// Signed byte.
+    /// Signed integer, 1 byte.
     I8,
-    /// Signed 16 bit.
+    /// Signed integer, 2 bytes.
     I16,
-    /// Unsigned 16 bit.
+    /// Unsigned integer, 2 bytes.
     U16,
-    /// Unsigned 32 bit.
+    /// Unsigned integer, 4 bytes.
     U32,
-    /// Unsigned 64 bit.
+    /// Unsigned integer, 8 bytes.
     U64,
-    /// Byte strings: each element is its length as 4 little-endian bytes, and then that many bytes.
+    /// Strings of bytes: each element is its length as 4 little-endian bytes, and then that many bytes.
     Bytes,
     /// Signed 2 bit, one byte for each element.
     I2,
@@ -196,11 +196,11 @@ impl fmt::Display for TensorType {
     }
 }
 
-/// A tensor. The fields are open so that a host can move bytes in and out without a copy; the engine checks a
+/// A tensor of a call. The fields are open so that a host can move bytes in and out without a copy; the engine checks a
 /// tensor again before it runs it, so a wrong tensor costs its caller only an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NnTensor {
-    /// Element type.
+    /// The type of its elements.
     pub ty: TensorType,
     /// Dimensions, outermost first; empty for a scalar.
     pub dims: Vec<u32>,

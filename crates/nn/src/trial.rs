@@ -1,4 +1,4 @@
-//! A model tried once, outside of a server: what `penstock init` and `penstock describe` need of an engine.
+//! Tries a model once, outside of a server, for `penstock init` and `penstock describe`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,9 +23,9 @@ use crate::tensor::NnTensor;
 pub struct Ran {
     /// The backend that ran it.
     pub backend: &'static str,
-    /// The inputs.
+    /// The inputs of the run.
     pub inputs: Vec<Tensor>,
-    /// The outputs: name and lengths.
+    /// The outputs of the run: name and lengths.
     pub outputs: Vec<(String, Vec<u32>)>,
     /// The time that the run took.
     pub took: Duration,

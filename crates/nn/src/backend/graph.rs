@@ -36,7 +36,7 @@ impl Graph {
         &self.0.inputs
     }
 
-    /// The graph's outputs.
+    /// The graph's outputs, in the order of the file.
     pub fn outputs(&self) -> &[Port] {
         &self.0.outputs
     }
@@ -73,7 +73,7 @@ impl Graph {
         (&self.0.facts.producer, &self.0.facts.producer_version)
     }
 
-    /// The author's description.
+    /// The description that the author wrote; may be empty.
     pub fn description(&self) -> &str {
         &self.0.facts.description
     }

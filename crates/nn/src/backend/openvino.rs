@@ -68,7 +68,7 @@ mod tensors;
 /// The name `model.toml` knows the backend by.
 pub const NAME: &str = super::names::OPENVINO;
 
-/// The loaded library. There is one in a process, because `openvino-sys` holds one.
+/// The loaded library of OpenVINO. There is one in a process, because `openvino-sys` holds one.
 pub struct OpenVino {
     core: *mut ov::ov_core_t,
     version: String,

@@ -54,7 +54,7 @@ pub trait Backend: Send + Sync {
     -> Result<Arc<dyn Session>, NnError>;
 }
 
-/// A loaded graph: weights and plans, shared by every instance.
+/// A graph that was loaded: weights and plans, shared by every instance.
 pub trait Session: Send + Sync {
     /// The inputs, in the graph's order.
     fn inputs(&self) -> &[Port];
@@ -67,7 +67,7 @@ pub trait Session: Send + Sync {
         false
     }
 
-    /// A new instance: the memory that one call at a time needs beside the weights.
+    /// Makes an instance: the memory that one call at a time needs beside the weights.
     fn instance(&self) -> Result<Box<dyn Instance>, NnError>;
 
     /// The property that the time of a run depends on. Short runs may happen on a server thread, in a guest's fiber,
@@ -107,7 +107,7 @@ pub trait Session: Send + Sync {
 
 /// An instance of a loaded graph. It runs one call at a time.
 pub trait Instance: Send {
-    /// Runs the graph. Blocks.
+    /// Runs the graph, and blocks until the run has ended.
     ///
     /// `inputs` has one tensor for each port, in the ports' order, of the port's type and rank, and with as many bytes
     /// as its shape needs; the model has checked that. An absent tensor belongs to an input with a default. The answer

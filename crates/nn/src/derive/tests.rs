@@ -237,7 +237,7 @@ fn a_sequence_is_the_tensors_that_carry_it_and_counts_no_items() {
 
 #[test]
 fn axes_that_came_outrank_those_that_the_graph_declares() {
-    // Input; declared; what came for lengths 1 and 2, or for 1 alone; the contract's shape.
+    // Input; declared output; the shapes that came for lengths 1 and 2, or for 1 alone; the contract's shape.
     type Case<'a> = (&'a [&'a str], &'a [&'a str], &'a [&'a [u64]], &'a str);
     let cases: [Case<'_>; 7] = [
         // ddddocr: an axis more than declared.

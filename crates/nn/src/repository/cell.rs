@@ -143,7 +143,7 @@ impl Cell {
         Some(old)
     }
 
-    /// Evicts the graph. Without `busy`, a graph that is in use or waited for stays.
+    /// Evicts the graph from memory, and returns it. Without `busy`, a graph that is in use or waited for stays.
     pub(super) fn evict(&self, busy: bool) -> Option<Arc<Loaded>> {
         let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
         let idle = match &view.now {

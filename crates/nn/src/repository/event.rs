@@ -13,7 +13,7 @@ pub struct Event {
     pub text: String,
 }
 
-/// The kind of an event.
+/// The kind of an event: the change of a version's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventKind {
     /// It answers, or a newer graph or contract of it does.

@@ -56,7 +56,7 @@ pub(crate) struct ContractState {
     pub pinned: Result<bool, Reason>,
 }
 
-/// A model's directory.
+/// A model's directory, as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FoundModel {
     pub contract: ContractState,
@@ -81,7 +81,7 @@ pub(crate) struct Job {
     pub graph: Stamp,
     /// The memory that it is expected to hold, until the loaded graph is measured.
     bytes: u64,
-    /// Bytes of its files.
+    /// The size of its files in bytes.
     file_bytes: u64,
     /// Whether it replaces a graph that serves.
     beside: bool,
@@ -100,11 +100,11 @@ impl Job {
 pub(crate) enum Phase {
     /// The first load has not ended yet.
     Waiting,
-    /// The version answers.
+    /// The version answers calls.
     Ready(Load),
     /// Evicted for the budget; `wanted` when a call waits for it.
     Evicted { wanted: bool },
-    /// Unloaded on request.
+    /// Unloaded on request; a call fails until it is loaded.
     Unloaded,
     /// Every load failed; with the reason.
     Failed(Reason),
@@ -363,7 +363,7 @@ pub(crate) enum Action {
     },
 }
 
-/// A plan.
+/// The actions to take now.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     pub actions: Vec<Action>,
@@ -668,7 +668,7 @@ impl Book {
         versions.filter_map(|version| version.job)
     }
 
-    /// The reason that a version has no place, whatever is evicted for it.
+    /// The reason that a version has no place, even if all others are evicted.
     fn never_fits(&self, model: &Model, number: u64, bytes: u64) -> Option<Reason> {
         let budget = self.budget_bytes?;
         if bytes > budget {

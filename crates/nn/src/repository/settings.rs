@@ -10,12 +10,12 @@ use crate::agreement::{self, Compare};
 use crate::backend::{QUEUE_MAX, RUN_MEMORY_BYTES};
 use crate::worker::Launcher;
 
-/// Default of [`Settings::load_at_once`]. While it is loaded and optimised a graph takes about twice its
-/// size in memory, and a second one keeps the disk and the processor both busy.
+/// Default of [`Settings::load_at_once`], in graphs. While it is loaded and optimised a graph takes about twice its size in
+/// memory, and a second one keeps the disk and the processor both busy.
 pub const LOAD_AT_ONCE: usize = 2;
 
-/// Default of [`Settings::load_timeout`]. A graph of some gigabytes is read in half a minute and optimised in less than
-/// one; engines for TensorRT are built for minutes, and need more.
+/// Default of [`Settings::load_timeout`]: two minutes. A graph of some gigabytes is read in half a minute and optimised in
+/// less than one; engines for TensorRT are built for minutes, and need more.
 pub const LOAD_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The settings of a repository.

@@ -11,11 +11,11 @@ pub const MAX_SCAN: usize = 1024;
 /// The facts that a cut depends on beside the queue.
 #[derive(Debug)]
 pub struct Situation<'a> {
-    /// The time.
+    /// The present time.
     pub now: Nanos,
     /// Items of the runs under way.
     pub running_items: u64,
-    /// The queue delay: how long the first call may wait for others.
+    /// The queue delay: the time for which the first call may wait for others.
     pub queue_delay: Nanos,
     /// Most items of a run at present, at most [`Limits::max_items`].
     pub most_items: u32,

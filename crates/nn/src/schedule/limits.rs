@@ -9,7 +9,7 @@ pub struct Limits {
     pub instances: usize,
     /// Calls that may wait.
     pub queue_max: usize,
-    /// Levels of priority.
+    /// Number of levels of priority.
     pub levels: u8,
     /// Most items of a run that several calls share.
     pub max_items: u32,
@@ -21,6 +21,6 @@ pub struct Limits {
     pub preferred: Vec<u32>,
     /// The longest queue delay, in nanoseconds.
     pub max_queue_delay: Nanos,
-    /// The latency target: batches shrink when a run and its queue delay take longer.
+    /// The target for the latency: batches shrink when a run and its queue delay take longer.
     pub target: Option<Nanos>,
 }

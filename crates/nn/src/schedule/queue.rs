@@ -25,7 +25,7 @@ pub struct Ask {
     pub level: u8,
     /// The class of calls that it may share a run with.
     pub class: Class,
-    /// Items it brings.
+    /// The number of items that it brings.
     pub items: u32,
     /// Its length along the padded axis; 1 without one.
     pub length: u32,
@@ -38,9 +38,9 @@ pub struct Ask {
 /// A call in the queue.
 #[derive(Debug)]
 pub struct Waiting<T> {
-    /// The call's number.
+    /// The number by which the call is known.
     pub id: CallId,
-    /// The call's needs.
+    /// The facts by which it is scheduled.
     pub ask: Ask,
     /// The time of arrival.
     pub arrived: Nanos,
@@ -67,7 +67,7 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Calls in it.
+    /// The number of waiting calls.
     pub fn len(&self) -> usize {
         self.len
     }

@@ -62,7 +62,7 @@ pub struct Quick {
     since: u32,
     /// Shapes of short runs since the last long one, the last measured last.
     short: Vec<Shapes>,
-    /// Whether a server thread waits for at most the budget, whatever the run takes.
+    /// Whether a server thread waits for at most the budget, also if the run takes longer.
     bounded: bool,
 }
 
@@ -91,7 +91,7 @@ impl Quick {
             && (self.short.iter()).any(|known| self.covers(known, shapes.clone()))
     }
 
-    /// Records a run, on whatever thread it happened. `sound` if it ended without an error: a run that failed at once
+    /// Records a run, on any thread. `sound` if it ended without an error: a run that failed at once
     /// proves nothing about the time of its shapes.
     pub fn ran<'a>(
         &mut self,

@@ -39,7 +39,7 @@ pub(crate) struct Value {
     pub first: Option<f64>,
 }
 
-/// An operator.
+/// An operator of the graph, with the facts that checks need.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Operator {
     pub op: String,

@@ -23,7 +23,7 @@ impl From<std::io::Error> for Malformed {
 
 /// A value in the wire format, as far as its tag alone describes it.
 pub enum Item {
-    /// A whole number.
+    /// A whole number, as a varint.
     Number(u64),
     /// A string or a message that ends at this offset.
     Until(u64),

@@ -85,7 +85,7 @@ pub struct Graph {
 #[derive(Clone, Copy)]
 pub struct Core(pub *mut ov::ov_core_t);
 
-/// A compiled model.
+/// A model compiled for a device, with the state of its runs.
 pub struct Compiled {
     pub model: CompiledModel,
     /// The time that compiling took.

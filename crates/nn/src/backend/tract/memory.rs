@@ -95,7 +95,8 @@ pub fn needed(plan: &TypedRunnableModel, shapes: &[Vec<u32>]) -> usize {
 /// The message of a run that was ended early.
 pub const ENDED_EARLY: &str = "the run was ended early";
 
-/// Runs a plan. It stops before the node that would make it hold more than `most` bytes, with a [`TooMuch`], and
+/// Runs a plan on these inputs. It stops before the node that would make it hold more than `most` bytes, with a [`TooMuch`],
+/// and
 /// before the next node once `stop` is set. An operator itself, and the body of a `Scan`, run to their end.
 pub fn run(
     plan: &std::sync::Arc<TypedRunnableModel>,

@@ -82,7 +82,7 @@ fn attention(
     (!same).then_some("shifts the causal mask if the numbers of new keys and of queries differ")
 }
 
-/// OpenVINO transforms axis 1 from opset 20 on, whatever the input `axis` says.
+/// OpenVINO transforms axis 1 from opset 20 on, for every value of the input `axis`.
 fn dft(structure: &Structure, shapes: &Shapes<'_>, operator: &Operator) -> Option<&'static str> {
     let is_axis_1 = match operator.input(2) {
         Some(axis) => constant(structure, axis) == Some(1.0),
@@ -187,7 +187,7 @@ fn constant(structure: &Structure, name: &str) -> Option<f64> {
         .and_then(|value| value.first)
 }
 
-/// Whether a value may be another in the next call: it follows from what callers send, or from lengths that are open.
+/// Whether a value may be another in the next call: it follows from the inputs of callers, or from lengths that are open.
 fn varies<'s>(
     structure: &'s Structure,
     shapes: &Shapes<'s>,
