@@ -39,7 +39,7 @@ fn content_is_recognised(server: &Server) {
     assert_eq!(label(server, b""), "empty");
 }
 
-/// A small picture: signature, header, one compressed scan line, end.
+/// A small PNG: signature, header, one compressed scan line, end.
 fn png() -> Vec<u8> {
     let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
     let mut chunk = |kind: &[u8; 4], data: &[u8]| {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 enum Block {
     /// A file to write: its path is in the first line.
     File { path: String, text: String },
-    /// `penstock up`. It replaces the running server, if there is one.
+    /// The command `penstock up`. It replaces the running server, if there is one.
     Serve,
     /// Commands, and their output if the page shows it.
     Commands {

@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The most attempts of one tenant at the same time.
 const AT_ONCE: usize = 8;
 
-/// Looks until there is a value. An error says what was seen instead.
+/// Looks until there is a value. An error of `look` describes the state instead.
 fn until<T>(mut look: impl FnMut() -> Result<T, String>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -46,7 +46,7 @@ fn until<T>(mut look: impl FnMut() -> Result<T, String>) -> T {
 enum Reply {
     /// An answer with this status.
     Status(u16),
-    /// No answer. The connection stays open.
+    /// There is no answer. The connection stays open.
     Nothing,
 }
 
@@ -60,7 +60,7 @@ struct Message {
 }
 
 impl Message {
-    /// Reads a request. A request that a kill cut off is an error.
+    /// Reads one request. A request that a kill cut off is an error.
     fn read(stream: &mut BufReader<TcpStream>) -> std::io::Result<Self> {
         let mut read_line = || {
             let mut line = String::new();

@@ -15,7 +15,7 @@ pub mod grpc_client;
 pub mod heavy_model;
 pub mod hyper_client;
 
-/// The repository.
+/// Returns the root folder of the repository.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -425,7 +425,7 @@ pub fn try_call(
     })
 }
 
-/// A whole answer.
+/// An answer that was read to its end.
 #[derive(Debug)]
 pub struct Response {
     pub status: u16,

@@ -136,7 +136,8 @@ fn componentize(module: &[u8]) -> Result<Vec<u8>> {
     Ok(component)
 }
 
-/// Joins two components: the exports of the plug satisfy imports of the socket. The remaining imports of both become
+/// Joins two components, the plug and the socket: the exports of the plug satisfy imports of the socket. The remaining
+/// imports of both become
 /// the imports of the whole, and so do the socket's exports.
 fn plugged(socket: Vec<u8>, plug: Vec<u8>) -> Result<Vec<u8>> {
     let mut graph = CompositionGraph::new();
@@ -289,7 +290,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 mod tests {
     use super::*;
 
-    /// The smallest component: a header and nothing else.
+    /// The component with the fewest bytes: a header and nothing else.
     const EMPTY: &[u8] = b"\0asm\x0d\x00\x01\x00";
 
     fn names(imports: &[&str]) -> Surface {

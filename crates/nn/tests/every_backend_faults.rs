@@ -1,4 +1,4 @@
-//! One suite for every backend: what it refuses, and runs that fail or are interrupted.
+//! One suite for every backend: refused graphs and inputs, and runs that fail or are interrupted.
 
 use crate::every_backend_common::{load, run, unit};
 use crate::support;

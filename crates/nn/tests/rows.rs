@@ -13,7 +13,7 @@ use penstock_nn::{
 use support::graphs::{FLOAT, file, graph, int, ints, list, node, reals, scalar, value};
 use support::*;
 
-/// Knuth's generator: the same graphs on every machine.
+/// The generator of Knuth: the same graphs on every machine.
 struct Numbers(u64);
 
 impl Numbers {

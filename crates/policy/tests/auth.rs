@@ -493,7 +493,7 @@ fn a_made_up_key_counts_as_none_only_where_the_policy_says_so() {
             }
         }
     }
-    // Where callers without credentials are not let in, the made-up key is what is wrong.
+    // If callers without credentials are refused, the answer is about the made-up key.
     let loopback = on.replace("anywhere", "loopback");
     let call = TestCall {
         bearer: Some("none"),

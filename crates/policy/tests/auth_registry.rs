@@ -566,7 +566,7 @@ fn schedule(seed: u64) -> (usize, usize, usize) {
         sim.spawn(NOON_MS, administrate(sim.clone(), sim.kv(), told.clone()));
     }
     sim.run(|sim| check(sim, &told.borrow()));
-    // Whatever died, all operations work later.
+    // All operations work later, even if callers died in the middle of them.
     sim.set_faults(Faults::NONE);
     let done = Rc::new(RefCell::new(false));
     sim.spawn(sim.now_ms() + 180_000, {

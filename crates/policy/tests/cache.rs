@@ -236,7 +236,7 @@ impl Drop for Life {
     }
 }
 
-/// The behaviour of runs.
+/// The times and failures of simulated runs.
 #[derive(Clone, Copy)]
 struct RunBehaviour {
     /// Milliseconds of a usual run.
@@ -346,7 +346,7 @@ fn schedule(seed: u64) -> Events {
     })
 }
 
-/// Whether a schedule's store answers what one look asks of it within a lease.
+/// Whether a schedule's store answers all reads of one lookup within a lease.
 fn is_prompt(seed: u64) -> bool {
     seed % 4 != 3
 }
@@ -433,7 +433,7 @@ fn simulate(seed: u64) -> Events {
             );
         }
     }
-    // Whatever happened, a place is usable again: a caller without faults is answered from the cache.
+    // A place is usable again after every schedule: a caller without faults is answered from the cache.
     sim.set_faults(Faults::NONE);
     let usable = Rc::new(Cell::new(0));
     for of in 0..digests {

@@ -103,7 +103,7 @@ fn plan(random: &mut Random) -> Plan {
     }
 }
 
-/// One participant: a clock and randomness of its own.
+/// A participant of the simulation, with a clock and randomness of its own.
 struct Party {
     sim: Sim,
     plan: Rc<Plan>,
@@ -298,7 +298,7 @@ impl Party {
         }
     }
 
-    /// A worker: looks at all operations, runs those that it may, and supervises the runs.
+    /// Works as a worker: looks at all operations, runs those that it may, and supervises the runs.
     async fn work(mut self, number: u64, until_ms: u64) {
         let mut runs = 0;
         while self.sim.now_ms() < until_ms {

@@ -59,7 +59,7 @@ impl Model {
             random: 0x1234_5678_9abc_def0,
         };
         let changed = self.rollouts.change("m", change, &around);
-        // Whatever was written can be read.
+        // Every document that is written can be read.
         let read = Rollouts::parse(&self.rollouts.text()).unwrap();
         assert_eq!(read, self.rollouts);
         changed
@@ -306,7 +306,7 @@ fn a_canary_gets_its_callers_until_it_is_promoted_or_rolled_back() {
     model.change(Change::Promote { alias: None });
     assert_eq!(model.says(None), said(2, "default:stable"));
     assert_eq!(model.says(Some("stable")), said(2, "alias:stable"));
-    // With a number as the default, that is what moves.
+    // If the default is a number, promotion changes that number.
     model.set_default("1");
     model.start(3, 100.0).unwrap();
     model.change(Change::Promote { alias: None });

@@ -1,4 +1,4 @@
-//! Outputs as bytes and classes: what requests ask for, and what answers hold.
+//! Outputs as bytes and classes: the requests for them, and the answers.
 
 use crate::binary_common::{TWO, asked, contract, floats, one, read, strings};
 use penstock_tensor::classification::classify;

@@ -1,4 +1,4 @@
-//! Explanations of models that are computed here: what is hidden, what is attributed, and what is refused.
+//! Explanations of models that are computed here: the hidden elements, their attributions, and the refusals.
 
 use penstock_core::Code;
 use penstock_tensor::explain::{Explanation, Plan};

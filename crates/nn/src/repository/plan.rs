@@ -3,7 +3,7 @@
 //!
 //! Decisions:
 //!
-//! - **Level, not edge.** Events only change the [`Book`]; [`Book::plan`] looks at all of it and finds what is missing.
+//! - **Level, not edge.** Events only change the [`Book`]; [`Book::plan`] looks at all of it and finds the missing actions.
 //!   So an event that is lost, doubled or late changes the time of an action, and not the action.
 //! - **One load of a version at a time.** A load under way is its version's `job`, and a version with a job gets no
 //!   other. The use of its result is decided when it arrives: a result that is not needed any more is dropped.

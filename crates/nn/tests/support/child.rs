@@ -31,7 +31,7 @@ pub mod asks {
     pub const SECRETS: f32 = 9.0;
     /// Whether it can gain no privileges.
     pub const NO_NEW_PRIVILEGES: f32 = 11.0;
-    /// Waits a moment.
+    /// Waits a moment before the answer.
     pub const SLOW: f32 = 10.0;
     /// Answers with the number of processors on which the call may run.
     pub const PROCESSORS: f32 = 12.0;

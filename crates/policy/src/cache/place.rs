@@ -23,7 +23,7 @@
 //! digest of the flight waits. A caller with another digest runs without the cache.
 //!
 //! The winner reads record and intent again, because both may have changed before its claim arrived. A claim that came too
-//! late is undone by subtracting what it added. Otherwise the winner writes its intent, and clears the claim two flights
+//! late is undone by subtracting its increment. Otherwise the winner writes its intent, and clears the claim two flights
 //! ahead, which the ring used before. No caller reads that claim any more: callers look at most [`MAX_DEAD`] flights past
 //! the last known one.
 //!

@@ -1,7 +1,7 @@
 //! The settings of quota, `[[limits]]` and `[backoff]`: parsed strictly, with all faults found at once.
 //!
 //! The types of the sections are public, so that a larger document can contain them. [`limit_faults`] and
-//! [`Backoff::faults`] check what the types cannot: ranges, names and useless combinations. Each fault is a pair of the
+//! [`Backoff::faults`] check rules that the types cannot: ranges, names and useless combinations. Each fault is a pair of the
 //! setting and a message that continues its name.
 
 use super::calendar;
