@@ -53,7 +53,7 @@ fn blocks(page: &str) -> Vec<Block> {
     blocks
 }
 
-/// Whether a text matches the page, where `…` stands for any text, also over several lines, and white space does not
+/// Returns whether a text matches the page, where `…` stands for any text, also over several lines, and white space does not
 /// count.
 fn shows(shown: &str, printed: &str) -> bool {
     let dense = |text: &str| -> String { text.split_whitespace().collect() };

@@ -252,7 +252,7 @@ impl Surface {
     }
 }
 
-/// Whether a name matches a pattern, in which `*` stands for any run of characters.
+/// Returns whether a name matches a pattern, in which `*` stands for any run of characters.
 fn matches(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,

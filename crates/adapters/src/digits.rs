@@ -161,7 +161,7 @@ fn seen(picture: &Picture) -> Result<[f32; SIDE * SIDE], RefusalKind> {
     Ok(seen)
 }
 
-/// Whether the picture's edge is darker than half.
+/// Returns whether the picture's edge is darker than half.
 fn paper_is_dark(picture: &Picture) -> bool {
     let (width, height) = (picture.width, picture.height);
     let rows = [0, height - 1];

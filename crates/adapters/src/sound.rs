@@ -154,9 +154,9 @@ fn data(stated: u32, after: &[u8], frame_bytes: usize) -> Result<&[u8], RefusalK
     Ok(data)
 }
 
-/// Whether the bytes behind the data cannot be samples: they are too short for a chunk, or consist of whole chunks, perhaps
-/// with a
-/// padding of zeros or an ID3v1 tag after them. A second data chunk is an error, since its samples would be left out.
+/// Returns whether the bytes behind the data cannot be samples: they are too short for a chunk, or consist of whole chunks,
+/// perhaps with a padding of zeros or an ID3v1 tag after them. A second data chunk is an error, since its samples would be
+/// left out.
 fn tail_is_known(mut rest: &[u8], stated_data: u32) -> Result<bool, RefusalKind> {
     loop {
         let Some((id, stated, after)) = chunk_header(rest) else {

@@ -414,7 +414,7 @@ fn tenant_json(record: &TenantRecord) -> Value {
     body
 }
 
-/// Whether a text may be part of the path of a request for a key or tenant. Check it before the request is sent.
+/// Returns whether a text may be part of the path of a request for a key or tenant. Check it before the request is sent.
 pub fn is_id_or_name(text: &str) -> bool {
     api_key::is_id(text) || is_name(text)
 }

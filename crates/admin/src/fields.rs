@@ -238,7 +238,7 @@ impl Body {
         }
     }
 
-    /// Whether a member exists and is `null`.
+    /// Returns whether a member exists and is `null`.
     pub(super) fn is_null(&self, name: &str) -> bool {
         matches!(self.members.get(name), Some(Value::Null))
     }

@@ -399,7 +399,8 @@ fn admissible(headers: &HeaderMap, own: IpAddr) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Whether a `Host` is an address or localhost, and not a name that a stranger may control. The port may be a tunnel's.
+/// Returns whether a `Host` is an address or localhost, and not a name that a stranger may control. The port may be a
+/// tunnel's.
 fn is_own(host: &str, own: IpAddr) -> bool {
     let Ok(authority) = host.parse::<http::uri::Authority>() else {
         return false;

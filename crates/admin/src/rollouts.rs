@@ -108,7 +108,7 @@ enum Part<'p> {
     Deprecation(&'p str),
 }
 
-/// Whether a path belongs to the rollouts.
+/// Returns whether a path belongs to the rollouts.
 pub fn is_path(path: &str) -> bool {
     let rest = path
         .strip_prefix(BASE)

@@ -545,7 +545,7 @@ fn reach(import: &str) -> Reach {
     }
 }
 
-/// Whether an import only names types, none of them a resource: there is nothing to call or to hold.
+/// Returns whether an import only names types, none of them a resource: there is nothing to call or to hold.
 fn carries_nothing(types: &Types, kind: ItemKind) -> bool {
     match kind {
         ItemKind::Type(Type::Resource(_)) => false,
@@ -566,7 +566,7 @@ enum Match {
     Compatible,
 }
 
-/// Whether a dependency's key names an import.
+/// Compares the key of a dependency with the name of an import.
 fn matches(name: &DependencyName, import: &str) -> Match {
     let (wanted_package, wanted_interface, wanted_version) = match name {
         DependencyName::Plain(plain) if plain == import => return Match::Exact,

@@ -46,7 +46,7 @@ pub struct Finding {
     pub message: String,
     /// The change that corrects it.
     pub remedy: String,
-    /// Whether the application can be served anyway.
+    /// An error prevents serving; a warning does not.
     pub severity: Severity,
 }
 

@@ -358,7 +358,7 @@ impl Deframer {
         self.message.len()
     }
 
-    /// Whether the body may end here.
+    /// Returns whether the body may end here.
     pub fn is_between_messages(&self) -> bool {
         self.head_bytes == 0
     }

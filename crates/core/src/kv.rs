@@ -76,7 +76,7 @@ pub trait Kv {
 
     /// The value of an entry that `set` wrote.
     async fn get(&self, kv_key: &str) -> Result<Option<Vec<u8>>, KvError>;
-    /// Whether an entry exists; counters included.
+    /// Returns whether an entry exists; counters included.
     async fn exists(&self, kv_key: &str) -> Result<bool, KvError>;
     /// Reads the values of entries that `set` wrote, and whether counters exist, in one operation if the store can. The first
     /// `values` names are of such entries, the others of counters. The reads are not one moment: each entry is read at some time

@@ -75,7 +75,7 @@ impl RouteKind {
         Self::ALL.into_iter().find(|kind| kind.as_str() == word)
     }
 
-    /// Whether a call of this kind runs a model. Such a call may have an idempotency key, and is counted.
+    /// Returns whether a call of this kind runs a model. Such a call may have an idempotency key, and is counted.
     pub const fn runs_model(self) -> bool {
         !matches!(
             self,

@@ -88,7 +88,7 @@ pub(crate) struct ModelCall<'a, P: Ports> {
     pub kind: RouteKind,
     /// The options in the query.
     pub options: &'a CallOptions,
-    /// Whether the call becomes an operation.
+    /// The facts that decide whether the call becomes an operation.
     pub deferral: Deferral,
 }
 

@@ -60,7 +60,7 @@ impl Preferences {
     }
 }
 
-/// Whether a call becomes an operation.
+/// The facts that decide whether a call becomes an operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Deferral {
     /// Whether the method asks for it: `:predictAsync`.
@@ -72,7 +72,7 @@ pub(crate) struct Deferral {
 }
 
 impl Deferral {
-    /// Whether a call may become an operation, before its number of items is known.
+    /// Returns whether a call may become an operation, before its number of items is known.
     pub fn may_apply(self, rules: &Rules) -> bool {
         let asked = self.demanded || self.preferences.respond_async;
         self.possible && rules.enabled && (asked || rules.from_items > 0)

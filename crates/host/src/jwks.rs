@@ -87,7 +87,7 @@ struct Last {
 }
 
 impl Rhythm {
-    /// Whether it is time to fetch.
+    /// Returns whether it is time to fetch.
     fn due(&self, now_ms: u64, asked: Option<i64>, refresh_ms: u64, gap_ms: u64) -> bool {
         let Some(last) = self.last else {
             return true;

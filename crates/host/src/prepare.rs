@@ -240,7 +240,7 @@ pub(crate) fn models_directory(options: &AppOptions, mounts: &mut Vec<app::Mount
     }
 }
 
-/// Whether the host provides an import.
+/// Returns whether the host provides an import.
 pub(crate) fn provided(import: &str) -> bool {
     const PROVIDED: &[&str] = &[
         "wasi:cli/",

@@ -107,7 +107,7 @@ pub struct ModelsSettings {
     /// Bytes of private memory that a model's process may map. Without it, the memory of the load plus that of its
     /// runs.
     pub process_memory_bytes: Option<u64>,
-    /// Whether a second backend must give the same outputs, and the consequence if it does not.
+    /// The consequence if a second backend gives other outputs; `off` runs no second backend.
     pub compare: Compare,
     /// The permitted difference, as a part of the output's largest element.
     pub compare_tolerance: f64,

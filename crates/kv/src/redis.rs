@@ -535,7 +535,7 @@ impl RedisStore {
         Self { shared, keeper }
     }
 
-    /// Whether there is a connection now: for readiness and metrics.
+    /// Returns whether there is a connection now: for readiness and metrics.
     pub fn connected(&self) -> bool {
         matches!(*self.shared.link.read(), Link::Up { .. })
     }

@@ -124,13 +124,13 @@ pub trait Store: Send + Sync + 'static {
     /// The store's description for a log line, such as `embedded (/var/lib/penstock/default.kv)`.
     fn describe(&self) -> String;
 
-    /// Whether [`Store::compare_and_swap`] is atomic. All stores here say so; it is asked because
+    /// Returns whether [`Store::compare_and_swap`] is atomic. All stores here say so; it is asked because
     /// others exist.
     fn sound_compare_and_swap(&self) -> bool {
         true
     }
 
-    /// Whether no other process can use the store while this one has it open.
+    /// Returns whether no other process can use the store while this one has it open.
     fn is_exclusive(&self) -> bool {
         false
     }

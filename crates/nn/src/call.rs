@@ -69,7 +69,7 @@ impl Rules {
         })
     }
 
-    /// Whether calls may differ in which inputs they send.
+    /// Returns whether calls may differ in which inputs they send.
     #[cfg(feature = "native")]
     pub(crate) fn has_optional(&self) -> bool {
         self.optional.contains(&true)
@@ -177,7 +177,7 @@ pub fn for_wasi_nn(
     Ok(outputs)
 }
 
-/// Whether a tensor may go into a port.
+/// Checks that a tensor may go into a port.
 fn fits(port: &Port, rules: &Rules, tensor: &NnTensor) -> Result<(), NnError> {
     let wrong = |what: String| {
         Err(NnError::invalid(format!(

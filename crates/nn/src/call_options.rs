@@ -6,10 +6,10 @@ use std::sync::atomic::AtomicBool;
 
 use tokio::time::Instant;
 
-/// Whether calls share runs.
+/// The sharing of runs between calls, with the reason or the difference that it makes.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SharedRuns {
-    /// They do not, with the reason.
+    /// Calls do not share runs, with the reason.
     No(String),
     /// Calls share runs. The value is the difference between answers alone and together in the trials, as a part of the
     /// largest element; `None` if it was not tried.

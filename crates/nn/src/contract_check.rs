@@ -606,7 +606,7 @@ pub fn datatype_of(ty: PortType) -> Option<Datatype> {
 /// The last entry of a list whose first number is to be shared among all elements.
 pub(crate) const SHARE: f64 = f64::NEG_INFINITY;
 
-/// Whether a list is a number to share among a tensor's elements; see [`SHARE`].
+/// The number that a list shares among a tensor's elements, if it is such a list; see [`SHARE`].
 pub(crate) fn shared(list: &[f64]) -> Option<f64> {
     match list {
         [whole, SHARE] => Some(*whole),

@@ -507,7 +507,7 @@ pub fn find(
     Err(failed.error(version))
 }
 
-/// Whether other inputs would make no difference.
+/// Returns whether other inputs would make no difference.
 fn ends_tries(error: &NnError) -> bool {
     // After an input that ended the runtime's process, no other is tried.
     matches!(

@@ -16,7 +16,7 @@ static ENDED: AtomicU64 = AtomicU64::new(0);
 /// The heap before a load.
 pub(crate) struct Meter {
     heap: Option<u64>,
-    /// Whether no other load was under way, and the number of those that had begun.
+    /// The number of loads that had begun; `None` if another load was under way.
     alone: Option<u64>,
 }
 

@@ -197,7 +197,7 @@ fn of_run<'c>(
     faults
 }
 
-/// Whether a port declares this shape among others.
+/// Returns whether a port declares this shape among others.
 fn declares(port: &Port, shape: &[u64]) -> bool {
     let Some(dims) = &port.dims else { return true };
     dims.len() == shape.len()
@@ -207,7 +207,7 @@ fn declares(port: &Port, shape: &[u64]) -> bool {
         })
 }
 
-/// Whether the contract and the graph differ in the shape of an output, so that a run of other lengths is worth its
+/// Returns whether the contract and the graph differ in the shape of an output, so that a run of other lengths is worth its
 /// time.
 pub(crate) fn in_doubt(contract: &Contract, ports: &[Port]) -> bool {
     contract.outputs.iter().any(|spec| {

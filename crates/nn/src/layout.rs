@@ -146,7 +146,7 @@ impl Unavailable {
     }
 }
 
-/// Whether a name may be a model's.
+/// Returns whether a name may be a model's.
 pub(crate) fn is_model_name(name: &str) -> bool {
     ModelName::parse(name).is_some()
 }
@@ -156,7 +156,7 @@ pub(crate) fn version_number(text: &str) -> Option<u64> {
     ModelVersion::parse(text).map(ModelVersion::get)
 }
 
-/// Whether a folder is named as if it held a version, and no version is named so: `0`, `007`, or a number too large.
+/// Returns whether a folder is named as if it held a version, and no version is named so: `0`, `007`, or a number too large.
 #[cfg(feature = "native")]
 pub(crate) fn is_no_version(name: &str) -> bool {
     let digits = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());

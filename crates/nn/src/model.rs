@@ -239,7 +239,7 @@ impl Model {
         let _ = self.0.agreement.set(agreement);
     }
 
-    /// Whether calls share runs.
+    /// Returns the sharing of runs between calls, as the trials decided it.
     pub fn shared_runs(&self) -> SharedRuns {
         self.0.lock().shared_runs.clone()
     }
@@ -297,7 +297,7 @@ impl Model {
         }
     }
 
-    /// Whether rows depend on each other, by the graph's operators and by the trials.
+    /// Returns the dependence of rows on each other, by the graph's operators and by the trials.
     pub fn rows(&self) -> Rows {
         self.0.lock().rows.clone()
     }

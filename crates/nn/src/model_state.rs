@@ -66,7 +66,7 @@ pub(crate) struct State {
     pub(crate) wake: Option<Nanos>,
     pub(crate) stats: Stats,
     pub(crate) shared_runs: SharedRuns,
-    /// Whether rows depend on each other.
+    /// The dependence of rows on each other, as it is known so far.
     pub(crate) rows: Rows,
     /// The runs that may happen on a server thread.
     pub(crate) quick: Quick,

@@ -287,8 +287,8 @@ impl Opened {
         self.version
     }
 
-    /// Whether rows depend on each other, by the graph's operators. Nothing is tried here: an instance may be made for
-    /// one request.
+    /// Returns the dependence of rows on each other, by the graph's operators. Nothing is tried here: an instance may be made
+    /// for one request.
     pub fn rows(&self) -> &Rows {
         &self.rows
     }

@@ -196,7 +196,7 @@ impl Waits {
         self.own = own;
     }
 
-    /// Whether a call waits for any model.
+    /// Returns whether a call waits for any model.
     pub fn anybody(&self) -> bool {
         self.held.waiting.load(Ordering::Relaxed) > 0
     }

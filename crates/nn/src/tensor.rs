@@ -136,17 +136,17 @@ impl TensorType {
         }
     }
 
-    /// Whether it is an integer of less than a byte or a float of one byte. Few runtimes compute with these.
+    /// Returns whether it is an integer of less than a byte or a float of one byte. Few runtimes compute with these.
     pub const fn is_small(self) -> bool {
         self.packed_bits().is_some() || self.fp8().is_some()
     }
 
-    /// Whether every element takes [`TensorType::size`] bytes.
+    /// Returns whether every element takes [`TensorType::size`] bytes.
     pub const fn is_fixed_size(self) -> bool {
         !matches!(self, Self::Bytes)
     }
 
-    /// Whether the elements are floating-point numbers.
+    /// Returns whether the elements are floating-point numbers.
     pub const fn is_float(self) -> bool {
         matches!(
             self,
@@ -234,13 +234,13 @@ impl NnTensor {
         }
     }
 
-    /// Whether the tensor is absent. A scalar has an element, and a tensor without elements has a
+    /// Returns whether the tensor is absent. A scalar has an element, and a tensor without elements has a
     /// dimension.
     pub fn is_absent(&self) -> bool {
         self.dims.is_empty() && self.data.is_empty()
     }
 
-    /// Whether dimensions and bytes agree; see [`NnTensor::new`] for the errors.
+    /// Checks that dimensions and bytes agree; see [`NnTensor::new`] for the errors.
     pub fn check(&self) -> Result<(), NnError> {
         let expected = byte_len(self.ty, &self.dims)?;
         if !self.ty.is_fixed_size() {
@@ -260,7 +260,7 @@ impl NnTensor {
 }
 
 impl NnTensor {
-    /// Whether a `BYTES` tensor holds exactly so many whole elements.
+    /// Checks that a `BYTES` tensor holds exactly so many whole elements.
     fn check_strings(&self, expected: usize) -> Result<(), NnError> {
         let mut strings = Strings::new(&self.data);
         let found = strings.by_ref().count();
@@ -295,7 +295,7 @@ impl<'a> Strings<'a> {
         Self { rest: data }
     }
 
-    /// Whether nothing is left.
+    /// Returns whether nothing is left.
     pub fn is_complete(&self) -> bool {
         self.rest.is_empty()
     }

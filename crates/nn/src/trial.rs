@@ -200,7 +200,7 @@ pub fn ports(
     Ok((session.inputs().to_vec(), session.outputs().to_vec()))
 }
 
-/// Whether each backend loads the graph: name, version, and why it does not.
+/// Loads the graph on each backend. Returns name, version, and the reason of each that does not load it.
 pub fn who_loads(
     path: &Path,
     backends: &Backends,

@@ -337,8 +337,8 @@ fn run(
     Some((session.rows(), answers))
 }
 
-/// Whether two numbers are the same except for the order of a sum. Sums of larger numbers cancel, so the difference is
-/// compared with the largest.
+/// Returns whether two numbers are the same except for the order of a sum. Sums of larger numbers cancel, so the difference
+/// is compared with the largest.
 fn same(a: &[f32], b: &[f32]) -> bool {
     let largest = a
         .iter()

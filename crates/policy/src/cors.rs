@@ -207,14 +207,15 @@ pub fn preflight_headers(settings: &CorsSettings, origin: Option<&[u8]>, methods
     headers
 }
 
-/// Whether the headers say that the page may read the answer.
+/// Returns whether the headers say that the page may read the answer.
 fn is_allowed(headers: &Headers) -> bool {
     headers
         .iter()
         .any(|(name, _)| *name == "access-control-allow-origin")
 }
 
-/// Whether the origin may read an answer. If that depends on the origin, `Vary` tells caches so in every case.
+/// Returns the headers that let the origin read an answer, if it may. If that depends on the origin, `Vary` tells caches so
+/// in every case.
 fn allow_origin(settings: &CorsSettings, origin: Option<&[u8]>) -> Headers {
     let mut headers = Headers::new();
     if settings.allowed_origins.is_empty() {
@@ -236,7 +237,7 @@ fn allow_origin(settings: &CorsSettings, origin: Option<&[u8]>) -> Headers {
     headers
 }
 
-/// Whether a text is an origin in the form of browsers (RFC 6454 §6.2), so that bytes can be compared.
+/// Checks that a text is an origin in the form of browsers (RFC 6454 §6.2), so that bytes can be compared.
 fn check_origin(origin: &str) -> Result<(), String> {
     const FORM: &str = "write scheme://host or scheme://host:port, as in https://app.example";
     if origin == "null" {

@@ -138,7 +138,7 @@ pub const DEFAULT_MEMORY_BYTES: u64 = 256 << 20;
 /// for each two of JSON, and those tensors a second time as blocks.
 pub const MEMORY_PER_BODY: u64 = 16;
 
-/// Whether a tier of the policy has a priority.
+/// Returns whether a tier of the policy has a priority.
 pub fn ranks_tiers(text: &str) -> Result<bool, String> {
     let document: toml::Table = toml::from_str(text).map_err(|e| e.to_string())?;
     let tiers = document.get("auth").and_then(|auth| auth.get("tiers"));

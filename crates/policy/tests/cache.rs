@@ -346,7 +346,7 @@ fn schedule(seed: u64) -> Events {
     })
 }
 
-/// Whether a schedule's store answers all reads of one lookup within a lease.
+/// Returns whether a schedule's store answers all reads of one lookup within a lease.
 fn is_prompt(seed: u64) -> bool {
     seed % 4 != 3
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Notify;
 
-/// Whether a request was cancelled.
+/// The cancellation of a request, and the tasks that wait for it.
 #[derive(Debug, Default)]
 pub struct Cancellation {
     cancelled: AtomicBool,
@@ -21,7 +21,7 @@ impl Cancellation {
         self.wake.notify_waiters();
     }
 
-    /// Whether the request was cancelled.
+    /// Returns whether the request was cancelled.
     #[inline]
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Acquire)

@@ -25,7 +25,7 @@ const ASYNC_STACK_BYTES: usize = 1 << 20;
 /// Stack that a guest may use. The rest is the host's.
 const WASM_STACK_BYTES: usize = 512 << 10;
 
-/// Whether components may use the asynchronous part of the component model: `async` functions, streams and futures, as
+/// The use that components may make of the asynchronous part of the component model: `async` functions, streams and futures, as
 /// WASI 0.3 does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Concurrency {

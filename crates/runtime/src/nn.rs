@@ -62,8 +62,8 @@ pub const HELD: &str = "penstock:nn/held@0.1.0";
 /// The interface by which a component opens models of the host.
 const GRAPHS: &str = "wasi:nn/graph@0.2.0-rc-2024-10-28";
 
-/// Whether the parts of a composed component may leave bytes in the host: its gate can ask for them, and its models run in this
-/// host. An inference that runs models in WebAssembly has tensors of its own.
+/// Returns whether the parts of a composed component may leave bytes in the host: its gate can ask for them, and its models
+/// run in this host. An inference that runs models in WebAssembly has tensors of its own.
 pub fn may_hold(component: &Component) -> bool {
     let (engine, of_type) = (component.engine(), component.component_type());
     [HELD, GRAPHS]
@@ -128,7 +128,7 @@ impl NnCtx {
         self.snapshot.as_ref().map(|snapshot| snapshot.generation())
     }
 
-    /// Whether the models have changed since the instance was made. Then its remembered contracts are outdated.
+    /// Returns whether the models have changed since the instance was made. Then its remembered contracts are outdated.
     pub fn is_behind(&self) -> bool {
         self.generation()
             .is_some_and(|generation| generation != self.repository.generation())

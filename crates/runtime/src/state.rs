@@ -158,7 +158,7 @@ impl InstanceState {
 }
 
 impl InstanceState {
-    /// Whether the models have changed since the instance was made. Then its remembered contracts are outdated.
+    /// Returns whether the models have changed since the instance was made. Then its remembered contracts are outdated.
     pub fn is_behind(&self) -> bool {
         self.nn.is_behind()
     }
@@ -203,7 +203,7 @@ impl InstanceState {
         &self.variables
     }
 
-    /// Whether the instance kept more handles, or more bytes behind them, than it needs.
+    /// Returns whether the instance kept more handles, or more bytes behind them, than it needs.
     pub fn leaks(&mut self) -> bool {
         self.held.now() > MAX_RESTING_BYTES
             || self.table.iter_mut().nth(MAX_RESTING_HANDLES).is_some()

@@ -130,7 +130,7 @@ fn shortened(text: &str) -> String {
     }
 }
 
-/// Whether machines that watch the server request this path every few seconds.
+/// Returns whether machines that watch the server request this path every few seconds.
 fn is_probe(path: &str) -> bool {
     path.starts_with("/v2/health/")
         || matches!(
@@ -160,7 +160,7 @@ fn renames(path: &Path, keep: u32) -> Vec<(PathBuf, PathBuf)> {
     (1..=keep).rev().map(|n| (from(n), numbered(n))).collect()
 }
 
-/// Whether a file is full before a line of so many bytes is written to it.
+/// Returns whether a file is full before a line of so many bytes is written to it.
 fn is_full(size: u64, line: u64, max_bytes: u64) -> bool {
     size > 0 && size.saturating_add(line) > max_bytes
 }
@@ -213,7 +213,7 @@ impl Audit {
         })))
     }
 
-    /// Whether requests for a path are logged.
+    /// Returns whether requests for a path are logged.
     pub(crate) fn wants(&self, path: &str) -> bool {
         self.probes || !is_probe(path)
     }

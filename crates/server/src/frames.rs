@@ -82,7 +82,7 @@ impl Frames {
         }
     }
 
-    /// Whether the client has sent its settings, which come first.
+    /// Returns whether the client has sent its settings, which come first.
     pub fn has_begun(&self) -> bool {
         self.begun
     }
@@ -92,7 +92,7 @@ impl Frames {
         self.pings
     }
 
-    /// Whether a head, or the head of a frame, has arrived in part.
+    /// Returns whether a head, or the head of a frame, has arrived in part.
     pub fn is_in_head(&self) -> bool {
         self.in_head || self.have > 0
     }

@@ -80,7 +80,7 @@ impl Follower {
         self.seen.pop_front().unwrap_or(Framing::Unknown)
     }
 
-    /// Whether nothing of the next request has arrived.
+    /// Returns whether nothing of the next request has arrived.
     pub fn is_between_requests(&self) -> bool {
         self.at == At::Head && self.partial.is_empty()
     }

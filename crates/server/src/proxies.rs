@@ -85,7 +85,7 @@ impl Proxies {
         Self { trusted, header }
     }
 
-    /// Whether an address is a trusted proxy's.
+    /// Returns whether an address is a trusted proxy's.
     pub fn trusts(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.trusted

@@ -101,7 +101,7 @@ pub struct TlsSettings {
     pub private_key: Option<PathBuf>,
     /// The authorities that sign clients' certificates, in PEM. Without it the server asks for no certificate.
     pub client_ca: Option<PathBuf>,
-    /// Whether clients must show a certificate. The default is that they must.
+    /// The demand for client certificates. By default a client must show one.
     pub client_certificates: Option<ClientCertificates>,
     /// Seconds for which browsers must use TLS only (RFC 6797).
     pub hsts_max_age_s: Option<u64>,
@@ -122,7 +122,7 @@ impl Default for TlsSettings {
     }
 }
 
-/// Whether clients show a certificate.
+/// The demand for client certificates, if there is an authority for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClientCertificates {
@@ -139,7 +139,7 @@ const MAX_HSTS_S: u64 = 315_360_000;
 const MAX_WARN_DAYS: u32 = 398;
 
 impl TlsSettings {
-    /// Whether clients must show a certificate, if there is an authority for them.
+    /// Returns the demand for client certificates, if there is an authority for them.
     pub fn client_certificates(&self) -> ClientCertificates {
         self.client_certificates
             .unwrap_or(ClientCertificates::Required)

@@ -135,7 +135,7 @@ impl Server {
         &self.entry_point
     }
 
-    /// Whether so few connections are left that unused ones are closed early.
+    /// Returns whether so few connections are left that unused ones are closed early.
     pub(crate) fn is_crowded(&self) -> bool {
         let free = self.connections.available_permits();
         free < self.settings.max_connections as usize / CROWDED_SHARE

@@ -63,7 +63,7 @@ impl EndsReceiver {
         self.ended.recv().await
     }
 
-    /// Whether ends were missed since the last call, because there was no room for them.
+    /// Returns whether ends were missed since the last call, because there was no room for them.
     pub fn missed(&self) -> bool {
         self.missed.swap(false, Ordering::Relaxed)
     }

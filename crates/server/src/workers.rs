@@ -51,7 +51,7 @@ impl Server {
         }
     }
 
-    /// Whether the store has operations that found no room in the queue, and there is room now.
+    /// Returns whether the store has operations that found no room in the queue, and there is room now.
     pub fn lacks_operations(&self) -> bool {
         self.work.as_ref().is_some_and(|work| {
             work.overflowed.load(Ordering::Relaxed) && lock(&work.queue).len() < MAX_JOBS / 2

@@ -25,7 +25,7 @@ pub enum Form {
 /// Bytes of a tar archive for headers and padding of each file.
 const TAR_OVERHEAD: u64 = 4096;
 
-/// Whether a file is an archive, by its first bytes.
+/// Returns the format of an archive, by its first bytes; `None` for any other file.
 pub fn form(path: &Path) -> std::io::Result<Option<Form>> {
     let mut file = File::open(path)?;
     let mut head = Vec::new();

@@ -265,7 +265,7 @@ fn bare(paths: &[&str], graph: Option<&str>) -> Result<Arrangement, String> {
     })
 }
 
-/// Whether a file is weights of a graph: in its folder, and no other graph, nor the weights of another.
+/// Returns whether a file is weights of a graph: in its folder, and no other graph, nor the weights of another.
 fn belongs(path: &str, graph: &str, folder: &str) -> bool {
     let inside = match folder {
         "" => Some(path),

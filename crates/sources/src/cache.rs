@@ -106,7 +106,7 @@ impl Cache {
         self.root.join("blobs").join(&name[..2]).join(name)
     }
 
-    /// Whether a blob is there, by its size.
+    /// Returns whether a blob is there, by its size.
     pub fn has(&self, blob: &Blob) -> bool {
         std::fs::metadata(self.blob(blob.sha256))
             .is_ok_and(|found| found.is_file() && found.len() == blob.bytes)
@@ -119,7 +119,7 @@ impl Cache {
             .map(|found| found.len())
     }
 
-    /// Whether a blob still has its sum; one that has not is removed.
+    /// Returns whether a blob still has its sum; one that has not is removed.
     pub fn sound(&self, blob: &Blob) -> bool {
         let path = self.blob(blob.sha256);
         let sound = Digest::of_file(&path).is_ok_and(|(sum, _)| sum == blob.sha256);

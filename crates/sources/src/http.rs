@@ -104,7 +104,7 @@ impl Response {
         }
     }
 
-    /// Whether it is a web page, which a model never is.
+    /// Returns whether it is a web page, which a model never is.
     pub fn is_page(&self) -> bool {
         self.header(&CONTENT_TYPE)
             .is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/html"))
@@ -341,7 +341,7 @@ impl Client {
     }
 }
 
-/// Whether a URL's host is this machine.
+/// Returns whether a URL's host is this machine.
 pub fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),

@@ -65,7 +65,7 @@ pub fn record(models: &Path, name: &str, version: u64) -> Option<Record> {
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
 
-/// Whether all files of a record are there, by their sizes.
+/// Returns whether all files of a record are there, by their sizes.
 pub fn whole(models: &Path, name: &str, version: u64, record: &Record) -> bool {
     let folder = models.join(name);
     let within = folder.join(version.to_string());

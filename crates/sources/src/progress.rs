@@ -10,7 +10,7 @@ pub trait Progress: Send + Sync {
     fn bytes(&self, file: &str, done: u64, total: Option<u64>);
     /// A try failed, and there will be another.
     fn retry(&self, text: &str);
-    /// Whether the pull is to stop.
+    /// Returns whether the pull is to stop.
     fn cancelled(&self) -> bool {
         false
     }

@@ -192,7 +192,7 @@ impl Contract {
         (everywhere && !empty).then_some(axis.as_str())
     }
 
-    /// Whether a request may contain tensors without elements.
+    /// Returns whether a request may contain tensors without elements.
     pub fn may_be_empty(&self) -> bool {
         self.inputs.iter().any(|spec| spec.may_be_empty)
     }

@@ -135,7 +135,7 @@ impl Datatype {
         }
     }
 
-    /// Whether the elements are binary floating-point numbers.
+    /// Returns whether the elements are binary floating-point numbers.
     pub const fn is_float(self) -> bool {
         matches!(
             self,

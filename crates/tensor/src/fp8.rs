@@ -55,7 +55,7 @@ impl Fp8 {
         }
     }
 
-    /// Whether the bits of the negative zero mean NaN.
+    /// Returns whether the bits of the negative zero mean NaN.
     const fn is_unsigned_zero(self) -> bool {
         matches!(self, Self::E4m3fnuz | Self::E5m2fnuz)
     }

@@ -144,7 +144,7 @@ pub fn check(name: &str, of: Of, asks_nothing: bool, text: Option<&str>) -> Para
     }
 }
 
-/// Whether its value matters: strict servers accept it if it asks for nothing.
+/// Returns whether its value matters: strict servers accept it if it asks for nothing.
 pub fn is_known(name: &str) -> bool {
     DONE_ANYWAY.contains(&name)
         || TAKEN.iter().any(|(known, _)| *known == name)

@@ -40,7 +40,7 @@ impl Tensor {
         elements(&self.shape)
     }
 
-    /// Whether `data` has exactly as many well-formed elements as `shape` requires.
+    /// Returns whether `data` has exactly as many well-formed elements as `shape` requires.
     pub fn is_consistent(&self) -> bool {
         let Some(elements) = self.elements() else {
             return false;
@@ -79,7 +79,7 @@ impl<'a> ByteStrings<'a> {
         Self { rest: data }
     }
 
-    /// Whether no byte is left. After the last element, false means that the tensor is truncated.
+    /// Returns whether no byte is left. After the last element, false means that the tensor is truncated.
     pub fn is_complete(&self) -> bool {
         self.rest.is_empty()
     }

@@ -32,7 +32,7 @@ pub enum ParameterValue {
 }
 
 impl ParameterValue {
-    /// Whether it is `false`, 0 or empty.
+    /// Returns whether it is `false`, 0 or empty.
     pub(crate) fn is_nothing(&self) -> bool {
         match self {
             Self::Bool(value) => !value,

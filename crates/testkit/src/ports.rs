@@ -30,7 +30,7 @@ use std::rc::Rc;
 /// The function of a scripted model.
 pub type Run = dyn Fn(&str, ModelVersion, Vec<Tensor>) -> Result<Vec<Tensor>, Failure>;
 
-/// Whether a scripted model is ready.
+/// Decides whether a scripted model is ready.
 pub type Ready = dyn Fn(&str) -> Result<(), Failure>;
 
 /// The gate's ports in memory.
@@ -42,7 +42,7 @@ pub struct InMemory {
     pub models: Rc<BTreeMap<String, BTreeMap<String, Vec<u8>>>>,
     /// The function of all models.
     pub run: Rc<Run>,
-    /// Whether a model version is ready.
+    /// The function that decides whether a model is ready.
     pub ready: Rc<Ready>,
     /// The number of a model's runs.
     pub runs: Rc<Cell<u64>>,

@@ -376,7 +376,7 @@ impl<'a> Reader<'a> {
         files
     }
 
-    /// Whether every `{{ name }}` in a text is an application variable.
+    /// Reports each `{{ name }}` in a text that is no application variable.
     pub(super) fn check_template(
         &mut self,
         text: &Text<'_>,

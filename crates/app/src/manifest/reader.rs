@@ -328,7 +328,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Whether a value has no effect, so that writing it is harmless.
+/// Returns whether a value has no effect, so that writing it is harmless.
 pub(super) fn is_empty(value: &DeValue<'_>) -> bool {
     match value {
         DeValue::Array(items) => items.is_empty(),

@@ -270,7 +270,7 @@ impl Capability {
 }
 
 impl Inherit {
-    /// Whether this kind of configuration is inherited.
+    /// Returns whether this kind of configuration is inherited.
     pub fn allows(&self, capability: Capability) -> bool {
         match self {
             Inherit::Nothing => false,

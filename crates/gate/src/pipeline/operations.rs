@@ -300,7 +300,7 @@ fn run_claimed<P: Ports>(
     Ok(None)
 }
 
-/// Whether another run may succeed. The model did not run.
+/// Returns whether another run may succeed. The model did not run.
 fn may_pass(code: Code) -> bool {
     matches!(
         code,

@@ -149,7 +149,7 @@ impl Queue {
         self.later.first_key_value().map(|((due_ms, _), _)| *due_ms)
     }
 
-    /// Whether a delivery found no room since the last call.
+    /// Returns whether a delivery found no room since the last call.
     pub(super) fn take_refused(&mut self) -> bool {
         std::mem::take(&mut self.has_refused)
     }

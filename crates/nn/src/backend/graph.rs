@@ -93,7 +93,7 @@ impl Graph {
         &self.0.facts.operators
     }
 
-    /// Whether the shape of an output follows from values that callers send. A sequence is given out as two tensors,
+    /// Returns whether the shape of an output follows from values that callers send. A sequence is given out as two tensors,
     /// and the second has its own name.
     pub(crate) fn has_open_shape(&self, output: &str) -> bool {
         let of_sequence = output.strip_suffix(".shapes").unwrap_or(output);

@@ -68,7 +68,7 @@ pub(crate) fn examine(graph: &GraphSource) -> Result<Declared, NnError> {
     Ok(declared)
 }
 
-/// Whether a graph may keep weights in `file`; `folder` is the graph's own, if it has one.
+/// Checks that a graph may keep weights in `file`; `folder` is the graph's own, if it has one.
 fn allowed(file: &str, folder: Option<&Path>) -> Result<(), NnError> {
     let refused = |why: &str| {
         Err(NnError::new(

@@ -303,7 +303,7 @@ impl OpenVino {
     }
 }
 
-/// Whether a graph's file is in OpenVINO's own format, by its name.
+/// Returns whether a graph's file is in OpenVINO's own format, by its name.
 fn is_own_format(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "xml")
 }

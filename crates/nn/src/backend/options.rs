@@ -37,7 +37,7 @@ pub struct LoadOptions {
     pub provider: Provider,
     /// The device, in the backend's own words; the backend's first device if none is named.
     pub device: Option<String>,
-    /// Whether the runtime may compute in fewer bits than the graph has.
+    /// The precision: `Fast` lets the runtime compute in fewer bits than the graph has.
     pub precision: Precision,
     /// Whether inputs may hold NaN and infinity. A backend that would answer those with confident numbers refuses the
     /// graph then.

@@ -28,14 +28,14 @@ pub trait Backend: Send + Sync {
         None
     }
 
-    /// Whether its graphs lie in the memory of this process, so that the process' own account shows the memory of a
+    /// Returns whether its graphs lie in the memory of this process, so that the process' own account shows the memory of a
     /// load.
     fn loads_into_this_process(&self) -> bool {
         false
     }
 
-    /// Whether a run of a graph that is loaded with these options does all its work on the thread that calls it, and starts
-    /// no threads, which would inherit the processors of that thread.
+    /// Returns whether a run of a graph that is loaded with these options does all its work on the thread that calls it, and
+    /// starts no threads, which would inherit the processors of that thread.
     fn runs_on_calling_thread(&self, _options: &LoadOptions) -> bool {
         false
     }
@@ -62,7 +62,7 @@ pub trait Session: Send + Sync {
     /// The outputs, in the graph's order, without those that [`LoadOptions::outputs`] leaves out.
     fn outputs(&self) -> &[Port];
 
-    /// Whether the graph has a value for this input, so that a run may leave it out ([`NnTensor::is_absent`]).
+    /// Returns whether the graph has a value for this input, so that a run may leave it out ([`NnTensor::is_absent`]).
     fn has_default(&self, _input: usize) -> bool {
         false
     }
@@ -77,7 +77,7 @@ pub trait Session: Send + Sync {
         Cost::default()
     }
 
-    /// Whether the answer to an item depends on the other items of its run. Only independent rows may share a run.
+    /// The dependence of the answer to an item on the other items of its run. Only independent rows may share a run.
     fn rows(&self) -> Rows {
         Rows::default()
     }
@@ -87,7 +87,7 @@ pub trait Session: Send + Sync {
         None
     }
 
-    /// Whether runs happen in another process.
+    /// Returns whether runs happen in another process.
     fn is_elsewhere(&self) -> bool {
         false
     }
@@ -122,7 +122,7 @@ pub trait Instance: Send {
         true
     }
 
-    /// Whether the last run waited for its process to be started again, so that its time proves nothing about the
+    /// Returns whether the last run waited for its process to be started again, so that its time proves nothing about the
     /// model.
     fn waited(&self) -> bool {
         false

@@ -232,7 +232,7 @@ impl Reads {
     }
 }
 
-/// Whether any backend might be too old for a graph.
+/// Returns whether any backend might be too old for a graph.
 pub fn is_recent(graph: &Graph) -> bool {
     let opset = graph.opsets().get("").copied().unwrap_or_default();
     opset > ALWAYS_READ_OPSET || graph.ir_version() > ALWAYS_READ_IR

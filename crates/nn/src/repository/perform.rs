@@ -819,7 +819,7 @@ impl Inner {
         })
     }
 
-    /// Whether there is work before files change or a call comes.
+    /// Returns whether there is work before files change or a call comes.
     pub fn has_work(&self) -> bool {
         self.again_soon || self.unpublished || !self.draining.is_empty()
     }
@@ -833,7 +833,7 @@ impl Inner {
         reading.contract.clone()
     }
 
-    /// Whether a loaded version would refuse every call now.
+    /// Returns whether a loaded version would refuse every call now.
     pub fn refuses(&self, name: &str, version: u64) -> bool {
         let now = self.cell(name, version).map(|cell| cell.now());
         matches!(now, Some(Now::Ready(loaded)) if loaded.model.refuses().is_some())

@@ -179,7 +179,7 @@ impl Version {
         self.known_bytes.unwrap_or(self.graph.bytes)
     }
 
-    /// Whether no load of it runs or waits for its turn.
+    /// Returns whether no load of it runs or waits for its turn.
     pub(crate) fn is_settled(&self) -> bool {
         self.job.is_none()
             && !matches!(self.phase, Phase::Waiting | Phase::Evicted { wanted: true })
@@ -569,7 +569,7 @@ impl Book {
         })
     }
 
-    /// Whether the book still knows a load; others are to be dropped.
+    /// Returns whether the book still knows a load; others are to be dropped.
     pub(crate) fn knows(&self, id: u64) -> bool {
         let versions = self
             .models

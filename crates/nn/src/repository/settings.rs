@@ -34,7 +34,7 @@ pub struct Settings {
     pub run_memory_bytes: usize,
     /// Whether a folder with a graph and without a contract serves under a contract that is derived from the graph.
     pub derive: bool,
-    /// Whether a second backend must answer the same, and the treatment of a model if it does not.
+    /// The treatment of a model if a second backend gives other answers.
     pub compare: Compare,
     /// The difference that is allowed, as a part of the output's largest element.
     pub compare_tolerance: f64,

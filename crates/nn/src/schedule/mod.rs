@@ -143,7 +143,7 @@ impl<T> Scheduler<T> {
         self.runs.len()
     }
 
-    /// Whether it takes no more calls.
+    /// Returns whether it takes no more calls.
     pub fn is_closed(&self) -> bool {
         self.closed
     }

@@ -72,7 +72,7 @@ impl<T> Queue<T> {
         self.len
     }
 
-    /// Whether no call waits.
+    /// Returns whether no call waits.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }

@@ -84,7 +84,7 @@ impl Quick {
         }
     }
 
-    /// Whether a run on inputs of these shapes may happen on a server thread.
+    /// Returns whether a run on inputs of these shapes may happen on a server thread.
     pub fn allows<'a>(&self, shapes: impl Iterator<Item = &'a [u32]> + Clone) -> bool {
         self.like != Like::Never
             && self.streak >= self.needed
@@ -165,7 +165,7 @@ impl Quick {
     }
 }
 
-/// Whether no dimension is longer than the same one of `known`.
+/// Returns whether no dimension is longer than the same one of `known`.
 fn within<'a>(known: &Shapes, mut shapes: impl Iterator<Item = &'a [u32]>) -> bool {
     let each = known.iter().all(|known| {
         shapes.next().is_some_and(|shape| {

@@ -106,12 +106,12 @@ impl fmt::Debug for ApiKey<'_> {
     }
 }
 
-/// Whether a text has the prefix of an API key.
+/// Returns whether a text has the prefix of an API key.
 pub fn is_meant(text: &str) -> bool {
     text.starts_with(PREFIX)
 }
 
-/// Whether a text can be a key's id.
+/// Returns whether a text can be a key's id.
 pub fn is_id(text: &str) -> bool {
     text.len() == ID_CHARS && text.bytes().all(|b| b.is_ascii_alphanumeric())
 }

@@ -84,7 +84,7 @@ impl<V> Cache<V> {
         self.entries.len()
     }
 
-    /// Whether the cache is empty.
+    /// Returns whether the cache is empty.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

@@ -25,7 +25,7 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// Whether it allows a kind of route for a model, or without one.
+    /// Returns whether it allows a kind of route for a model, or without one.
     pub fn allows(&self, route: &str, model: Option<&str>) -> bool {
         // A caller that may call a model may see the operations that such calls become. The gate hides those of other models.
         let sees_operations = route == RouteKind::Operations.as_str()
@@ -85,7 +85,7 @@ impl fmt::Display for Scope {
     }
 }
 
-/// Whether one of the scopes allows the call.
+/// Returns whether one of the scopes allows the call.
 pub fn allow(scopes: &[Scope], route: &str, model: Option<&str>) -> bool {
     scopes.iter().any(|scope| scope.allows(route, model))
 }

@@ -41,7 +41,7 @@ pub struct AuthSettings {
     pub store_failure_grace_ms: u64,
     /// Callers without credentials; `None` refuses them.
     pub anonymous: Option<Anonymous>,
-    /// Whether and how API keys are accepted.
+    /// The acceptance of API keys; they are accepted by default.
     pub api_keys: ApiKeys,
     /// Signed requests; `None` refuses them.
     pub signatures: Option<Signatures>,
@@ -232,7 +232,7 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// Whether the algorithm is symmetric: a server that can check a signature can also make one.
+    /// Returns whether the algorithm is symmetric: a server that can check a signature can also make one.
     pub fn is_shared_secret(self) -> bool {
         matches!(self, Self::HS256 | Self::HS384 | Self::HS512)
     }
@@ -284,7 +284,7 @@ pub struct Owned {
     pub tenants: Vec<String>,
 }
 
-/// Whether a text can name a tenant or a tier: letters, digits, `-`, `_` and `.`, beginning with a letter or digit.
+/// Returns whether a text can name a tenant or a tier: letters, digits, `-`, `_` and `.`, beginning with a letter or digit.
 pub fn is_name(text: &str) -> bool {
     let fits = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
     (1..=MAX_NAME_BYTES).contains(&text.len())
@@ -483,7 +483,7 @@ impl AuthSettings {
         }
     }
 
-    /// Whether a tenant may see a model.
+    /// Returns whether a tenant may see a model.
     pub fn sees(&self, tenant: &str, model: &str) -> bool {
         let named = |owned: &&Owned| owned.models.iter().any(|pattern| pattern.matches(model));
         let mut owners = self.models.iter().filter(named).peekable();

@@ -77,7 +77,7 @@ pub struct Signed {
     pub signature: Vec<u8>,
 }
 
-/// Whether a request has the headers of a signature.
+/// Returns whether a request has the headers of a signature.
 pub fn is_meant(headers: &[(&str, &[u8])]) -> bool {
     (headers.iter()).any(|(name, _)| SIGNATURE.iter().any(|own| own.eq_ignore_ascii_case(name)))
 }

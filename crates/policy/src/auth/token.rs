@@ -142,7 +142,7 @@ impl Issuers {
         })
     }
 
-    /// Whether a text has the form of a token: base64url with two dots. [`Issuers::verify`] checks its length.
+    /// Returns whether a text has the form of a token: base64url with two dots. [`Issuers::verify`] checks its length.
     pub fn is_meant(text: &str) -> bool {
         let fits = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
         text.bytes().all(fits) && text.bytes().filter(|&b| b == b'.').count() == 2

@@ -181,7 +181,7 @@ fn hint_name(period: u64, scope: &Scope) -> String {
     format!("i/{period}/{}/n", scope.as_str())
 }
 
-/// Whether a fate contains a commit, before or after a close.
+/// Returns whether a fate contains a commit, before or after a close.
 fn has_commit(fate: i64) -> bool {
     fate % CLOSE != 0
 }

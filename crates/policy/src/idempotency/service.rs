@@ -84,7 +84,7 @@ struct Shared<K> {
 }
 
 impl<K> Shared<K> {
-    /// Whether calls go on without protection while the store does not answer.
+    /// Returns whether calls go on without protection while the store does not answer.
     fn fails_open(&self) -> bool {
         self.policy.borrow().settings().on_store_failure == OnStoreFailure::Open
     }

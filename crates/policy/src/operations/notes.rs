@@ -33,7 +33,7 @@ pub struct Note {
     /// [`Order::Abandon`] says that the operation has ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub again_ms: Option<u64>,
-    /// Whether a worker goes on with its run.
+    /// The next step of the worker that asked to renew its lease.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub renewal: Option<Renewal>,
     /// Whether its end is to be announced again.

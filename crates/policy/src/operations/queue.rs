@@ -165,7 +165,7 @@ impl FairQueue {
         self.places.len()
     }
 
-    /// Whether there is no job.
+    /// Returns whether there is no job.
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()
     }

@@ -18,27 +18,28 @@ pub(super) const MAX_EPOCHS: u32 = 64;
 /// The last epoch in which an operation may run. The others are for owners that die while they end it.
 const LAST_RUN: u32 = MAX_EPOCHS - 8;
 
-/// Whether a fate contains a commit, before or after a close.
+/// Returns whether a fate contains a commit, before or after a close.
 pub(super) fn has_commit(fate: i64) -> bool {
     fate % CLOSE != 0
 }
 
-/// Whether a fate contains a close.
+/// Returns whether a fate contains a close.
 pub(super) fn is_closed(fate: i64) -> bool {
     fate % SEAL >= CLOSE
 }
 
-/// Whether a fate is sealed.
+/// Returns whether a fate is sealed.
 pub(super) fn is_sealed(fate: i64) -> bool {
     fate >= SEAL
 }
 
-/// Whether the end counts: it was committed, and no close was earlier. It is false as well while the order is unknown.
+/// Returns whether the end counts: it was committed, and no close was earlier. It is false as well while the order is
+/// unknown.
 pub(super) fn counts(fate: i64) -> bool {
     is_sealed(fate) || (has_commit(fate) && !is_closed(fate))
 }
 
-/// Whether a fate directly after a close shows that the commit was earlier than all closes.
+/// Returns whether a fate directly after a close shows that the commit was earlier than all closes.
 pub(super) fn was_closed_after_its_commit(fate: i64) -> bool {
     has_commit(fate) && fate % SEAL < 2 * CLOSE
 }

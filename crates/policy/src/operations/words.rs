@@ -126,7 +126,7 @@ impl OperationState {
         }
     }
 
-    /// Whether the operation has ended.
+    /// Returns whether the operation has ended.
     pub const fn is_final(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
     }

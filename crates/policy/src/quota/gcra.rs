@@ -50,7 +50,7 @@ pub struct Bucket {
     pub limit: u64,
     /// The window, in milliseconds.
     pub window_ms: u64,
-    /// Whether a call above the rate uses a burst or waits.
+    /// The treatment of a call above the rate: it uses a burst, or waits.
     pub shape: Shape,
 }
 

@@ -640,7 +640,7 @@ impl Quota {
         refusal(RefusalKind::UsedUp, retry_after_s, message)
     }
 
-    /// Whether compare-and-swap can be trusted; `true` for rules that do not need it.
+    /// Returns whether compare-and-swap can be trusted; `true` for rules that do not need it.
     async fn sound_for<K: Kv>(
         &mut self,
         store: StoreAccess<'_, K>,

@@ -174,7 +174,8 @@ impl Rule {
         &self.limit.per
     }
 
-    /// Whether it needs a compare-and-swap that the store really makes in one step. The functions below call that `sound`.
+    /// Returns whether it needs a compare-and-swap that the store really makes in one step. The functions below call that
+    /// `sound`.
     pub fn wants_swap(&self) -> bool {
         matches!(self.kind, Kind::Bucket { .. })
     }

@@ -181,7 +181,7 @@ fn offset(arm: Arm) -> usize {
     }
 }
 
-/// Whether to look at the counters after a call was counted.
+/// Returns whether to look at the counters after a call was counted.
 pub fn is_to_judge(arm: Arm, outcome: Outcome, random: u64) -> bool {
     let one_of = match (arm, outcome) {
         (Arm::Canary, Outcome::Failed) => JUDGED_FAILED_ONE_OF,

@@ -255,7 +255,7 @@ impl Alias {
         &self.0
     }
 
-    /// Whether it is the alias that is always there.
+    /// Returns whether it is the alias that is always there.
     pub fn is_latest(&self) -> bool {
         self.0 == LATEST
     }
@@ -356,7 +356,7 @@ impl Percent {
         f64::from(self.0) / 100.0
     }
 
-    /// Whether a point, evenly spread over 0 to 9999, is among them.
+    /// Returns whether a point, evenly spread over 0 to 9999, is among them.
     fn has(self, point: u64) -> bool {
         point < u64::from(self.0)
     }

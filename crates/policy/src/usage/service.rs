@@ -9,7 +9,7 @@ use std::cell::RefCell;
 
 /// The usage counters of a policy.
 pub trait UsageService {
-    /// Whether calls are counted.
+    /// Returns whether calls are counted.
     fn enabled(&self) -> bool;
     /// Counts a call after its end.
     fn count(

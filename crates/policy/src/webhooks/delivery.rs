@@ -107,7 +107,7 @@ impl DeliveryState {
         }
     }
 
-    /// Whether no attempt follows.
+    /// Returns whether no attempt follows.
     pub const fn is_over(self) -> bool {
         !matches!(self, Self::Pending)
     }

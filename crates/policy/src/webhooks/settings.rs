@@ -50,7 +50,7 @@ impl Default for TenantWebhooks {
 }
 
 impl WebhooksSettings {
-    /// Whether any tenant has webhooks.
+    /// Returns whether any tenant has webhooks.
     pub fn is_on(&self) -> bool {
         !self.tenants.is_empty()
     }

@@ -166,7 +166,7 @@ fn check_name(host: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether an entry of `allow_hosts` covers a host and port: `host` covers all ports, `host:port` one.
+/// Returns whether an entry of `allow_hosts` covers a host and port: `host` covers all ports, `host:port` one.
 fn allows(entry: &str, host: &str, port: u16) -> bool {
     match allowed(entry) {
         Ok((allowed, of)) => allowed == host && of.is_none_or(|of| of == port),

@@ -58,7 +58,7 @@ impl Ledger {
         self.spent.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the instance ran out of handles. Then it is useless, because leaked handles cannot be reclaimed.
+    /// Returns whether the instance ran out of handles. Then it is useless, because leaked handles cannot be reclaimed.
     pub fn is_spent(&self) -> bool {
         self.spent.load(Ordering::Relaxed)
     }

@@ -306,7 +306,7 @@ pub fn free_port() -> u16 {
     probe.local_addr().unwrap().port()
 }
 
-/// Whether `PENSTOCK_TEST_WITHOUT` names a program, whose tests are then left out.
+/// Returns whether `PENSTOCK_TEST_WITHOUT` names a program, whose tests are then left out.
 pub fn without(what: &str) -> bool {
     let without = std::env::var("PENSTOCK_TEST_WITHOUT").unwrap_or_default();
     let left_out = without.split(',').any(|one| one == what);

@@ -33,7 +33,7 @@ pub struct Engine {
     /// The device of the provider or of OpenVINO: `0`, `GPU.1`, `NPU`; `None` for the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
-    /// Whether a runtime may trade exactness for speed.
+    /// The precision: `Fast` lets a runtime trade exactness for speed.
     #[serde(skip_serializing_if = "Precision::is_exact")]
     pub precision: Precision,
     /// Concurrent runs; `None` for the host's choice.
@@ -55,7 +55,7 @@ pub struct Engine {
     /// Whether it is never evicted.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub pinned: bool,
-    /// Whether the model is run before it serves.
+    /// The trial run before the model serves.
     #[serde(skip_serializing_if = "FirstRun::is_required")]
     pub first_run: FirstRun,
     /// The isolation of its runtime; `None` for the host's choice.
@@ -66,15 +66,15 @@ pub struct Engine {
     pub process_memory_bytes: Option<u64>,
 }
 
-/// Whether a model is run before it serves.
+/// The trial run of a model before it serves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FirstRun {
-    /// It is run on the contract's samples, or on inputs that the server generates. A model that fails on all of them does
-    /// not serve.
+    /// The model is run on the contract's samples, or on inputs that the server generates. If it fails on all of them, it
+    /// does not serve.
     #[default]
     Required,
-    /// It is not run. The first call shows whether it works, and its calls do not share runs.
+    /// The model is not run. The first call shows whether it works, and its calls do not share runs.
     Skip,
 }
 
@@ -153,7 +153,7 @@ impl Backend {
     }
 }
 
-/// Whether a runtime may compute with fewer bits than the graph declares.
+/// The precision in which a runtime computes, beside the one that the graph declares.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -176,7 +176,7 @@ impl Precision {
         }
     }
 
-    /// Whether it is the default.
+    /// Returns whether it is the default.
     pub fn is_exact(&self) -> bool {
         *self == Self::Exact
     }

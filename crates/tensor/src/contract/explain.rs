@@ -77,7 +77,7 @@ pub struct Grid {
     pub width: Option<u64>,
 }
 
-/// Whether elements of a datatype can be hidden and compared.
+/// Returns whether elements of a datatype can be hidden and compared.
 fn is_number(datatype: Datatype) -> bool {
     !matches!(datatype, Datatype::Bool | Datatype::Bytes)
 }
@@ -91,7 +91,7 @@ fn item_elements(spec: &TensorSpec) -> Option<u64> {
     })
 }
 
-/// Whether an input accepts a value.
+/// Returns whether an input accepts a value.
 fn takes(spec: &TensorSpec, value: Bound) -> bool {
     let number = as_f64(value);
     let within = |bound: Option<Bound>, fits: fn(f64, f64) -> bool| {

@@ -26,7 +26,7 @@ pub(crate) struct Declared {
     pub tables: BTreeMap<String, Vec<u64>>,
     /// The attribute `axis` of operators that have it, by the name of their first output.
     pub axes: BTreeMap<String, i64>,
-    /// Whether the rows of an output depend on each other, by output.
+    /// The dependence of rows on each other, by output.
     pub rows: BTreeMap<String, Rows>,
     /// The outputs whose shapes follow from values that callers send.
     pub open_outputs: BTreeSet<String>,
@@ -50,7 +50,7 @@ pub(crate) enum Composed {
 }
 
 impl Declared {
-    /// Whether rows depend on each other in the outputs that are loaded.
+    /// Returns the dependence of rows on each other in the outputs that are loaded.
     pub(crate) fn rows(&self, options: &LoadOptions) -> Rows {
         let loaded = |name: &str| {
             let wanted = options.outputs.as_ref();

@@ -54,7 +54,7 @@ pub(crate) struct Operator {
 }
 
 impl Operator {
-    /// Whether it is this operator of ONNX itself.
+    /// Returns whether it is this operator of ONNX itself.
     pub fn is(&self, op: &str) -> bool {
         self.op == op && matches!(&*self.domain, "" | "ai.onnx")
     }

@@ -96,7 +96,7 @@ pub enum Side {
     Output,
 }
 
-/// Whether the graph gives a port a shape; without one ONNX Runtime reports the dimensions of a scalar.
+/// Returns whether the graph gives a port a shape; without one ONNX Runtime reports the dimensions of a scalar.
 pub fn has_shape(session: &ort::session::Session, index: usize, side: Side) -> bool {
     let mut info = ptr::null_mut();
     let status = match side {

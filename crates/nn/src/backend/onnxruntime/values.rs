@@ -287,7 +287,7 @@ pub fn sequence(parts: &[Value]) -> Result<Value, NnError> {
     Ok(Value(value))
 }
 
-/// Whether an optional value is there.
+/// Returns whether an optional value is there.
 pub fn is_there(value: &Value) -> Result<bool, NnError> {
     if value.0.is_null() {
         return Ok(false);

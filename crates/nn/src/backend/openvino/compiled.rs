@@ -114,7 +114,7 @@ impl<'a> OneOf<'a> {
         }
     }
 
-    /// Whether no other run was under way on the same compiled model since this one began.
+    /// Returns whether no other run was under way on the same compiled model since this one began.
     pub fn was_alone(&self) -> bool {
         self.began_alone && self.compiled.begun.load(Ordering::SeqCst) == self.number
     }

@@ -212,7 +212,7 @@ impl Value {
         self.numbers.as_ref()?.iter().map(Length::known).collect()
     }
 
-    /// Whether the value has one element, on any number of axes.
+    /// Returns whether the value has one element, on any number of axes.
     pub(super) fn is_single(&self) -> bool {
         (self.dims.as_ref()).is_some_and(|dims| dims.iter().all(|dim| dim.is(1)))
     }

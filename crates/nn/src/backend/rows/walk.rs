@@ -121,7 +121,7 @@ impl Walk<'_> {
         Length::name(self.of_items.len() as u32 - 1)
     }
 
-    /// Whether a length follows from the number of items.
+    /// Returns whether a length follows from the number of items.
     pub(super) fn has_items(&self, length: &Length) -> bool {
         (length.names.iter()).any(|name| self.of_items[*name as usize])
     }
@@ -428,7 +428,7 @@ impl Operation<'_> {
     }
 }
 
-/// Whether the rules here know the result of an operator on places.
+/// Returns whether the rules here know the result of an operator on places.
 pub(super) fn may_hold_places(op: &str) -> bool {
     is_elementwise(op)
         || matches!(

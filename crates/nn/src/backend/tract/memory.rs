@@ -37,7 +37,7 @@ impl fmt::Display for TooMuch {
 
 impl std::error::Error for TooMuch {}
 
-/// Whether the size of every value follows from the shapes of the inputs.
+/// Returns whether the size of every value follows from the shapes of the inputs.
 pub fn follows_from_shapes(plan: &TypedRunnableModel) -> bool {
     let model = plan.model();
     let mut known: HashSet<Symbol> = HashSet::new();

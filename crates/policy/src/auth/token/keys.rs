@@ -83,7 +83,7 @@ impl Material {
         }
     }
 
-    /// Whether a signature of a message verifies with this key and algorithm.
+    /// Returns whether a signature of a message verifies with this key and algorithm.
     fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
         use Algorithm::{
             ES256, ES384, EdDSA, HS256, HS384, HS512, PS256, PS384, PS512, RS256, RS384, RS512,
@@ -171,7 +171,7 @@ impl Key {
         self.kind.fits(algorithm) && self.only.is_none_or(|only| only == algorithm)
     }
 
-    /// Whether a signature (base64url) of a message verifies with this key and algorithm.
+    /// Returns whether a signature (base64url) of a message verifies with this key and algorithm.
     pub(super) fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &str) -> bool {
         let decoded = URL_SAFE_NO_PAD.decode(signature);
         self.fits(algorithm)

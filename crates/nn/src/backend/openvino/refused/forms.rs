@@ -187,7 +187,8 @@ fn constant(structure: &Structure, name: &str) -> Option<f64> {
         .and_then(|value| value.first)
 }
 
-/// Whether a value may be another in the next call: it follows from the inputs of callers, or from lengths that are open.
+/// Returns whether a value may be another in the next call: it follows from the inputs of callers, or from lengths that are
+/// open.
 fn varies<'s>(
     structure: &'s Structure,
     shapes: &Shapes<'s>,

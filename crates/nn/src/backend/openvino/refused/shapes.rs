@@ -165,8 +165,8 @@ pub(super) fn passed(operator: &Operator) -> impl Iterator<Item = &str> {
     inputs.iter().map(String::as_str)
 }
 
-/// Whether elements may be of any size: they come from inputs of callers, or from a number that was converted. The outputs of
-/// `limits` may not.
+/// Returns whether elements may be of any size: they come from inputs of callers, or from a number that was converted. The
+/// outputs of `limits` may not.
 pub(super) fn unbounded(
     structure: &Structure,
     producers: &HashMap<&str, &Operator>,
