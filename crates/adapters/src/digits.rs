@@ -15,11 +15,11 @@ use std::cell::Cell;
 
 /// Rows and columns of the model's input.
 const SIDE: usize = 8;
-/// The value of ink.
+/// The number for full ink in the model's input.
 const INK: f32 = 16.0;
 /// The name of the model's input.
 const INPUT: &str = "pixels";
-/// The number of digits.
+/// The number of classes: the digits 0 to 9.
 const DIGITS: usize = 10;
 /// Rows and columns to which a drawing is scaled first.
 const SHEET: usize = 64;

@@ -20,7 +20,7 @@ const MAX_CHARACTERS: usize = 65_536;
 const MAX_TENSOR_BYTES: usize = 64 << 20;
 /// The most numbers of a run's output, 64 MiB.
 const MAX_OUTPUT_NUMBERS: usize = 16 << 20;
-/// Red, green and blue.
+/// The channels of the input: red, green and blue.
 const DEPTH: usize = 3;
 
 /// The settings for the preparation and reading of lines.

@@ -21,7 +21,7 @@ const MAX_CANDIDATES: usize = 4_096;
 const MAX_OBJECTS: usize = 300;
 /// Numbers of a box: its centre and its size.
 const BOX: usize = 4;
-/// Red, green and blue.
+/// The channels of the input: red, green and blue.
 const DEPTH: usize = 3;
 
 /// The layout of an output.

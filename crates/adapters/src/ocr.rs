@@ -30,7 +30,7 @@ const MAX_LINE_PIXELS: usize = 2 * MAX_PIXELS as usize;
 const SAME_LINE: f64 = 10.0;
 /// A line that is taller than its width by this factor is rotated.
 const UPRIGHT: f64 = 1.5;
-/// Red, green and blue.
+/// The channels of the input: red, green and blue.
 const DEPTH: usize = 3;
 
 #[derive(Deserialize)]
@@ -64,7 +64,7 @@ struct Detect {
     unclip: f64,
 }
 
-/// A point, in pixels.
+/// A point in pixels of the image: from the left, from the top.
 type Point = [f64; 2];
 /// Four corners from the upper left, clockwise.
 type Corners = [Point; 4];

@@ -39,7 +39,7 @@ const EXTENSION: &[u8] = b"http://ns.adobe.com/xmp/extension/\0";
 
 /// A decoded image, as the bytes of its pixels.
 pub struct Picture {
-    /// Pixels in a row.
+    /// Number of pixels in a row.
     pub width: usize,
     /// Number of rows.
     pub height: usize,

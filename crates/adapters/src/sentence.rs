@@ -46,7 +46,7 @@ struct Config {
     normalize: bool,
     /// The most tokens of a text, special tokens included.
     max_tokens: usize,
-    /// Numbers of a vector.
+    /// The numbers of a vector, which the model's output must have.
     dimensions: usize,
     /// The vocabulary, one piece per line.
     vocabulary: String,

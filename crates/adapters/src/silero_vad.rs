@@ -192,7 +192,7 @@ impl Adapter for SileroVad {
     }
 }
 
-/// A recording as samples.
+/// Decodes a recording to samples at the model's rate, with silence around them.
 fn track(recording: &Recording<'_>) -> Result<Track, RefusalKind> {
     let duration_ms = recording.duration_ms();
     let heard = resampled(recording.samples()?, recording.rate_hz, RATE_HZ);

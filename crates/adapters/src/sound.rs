@@ -182,7 +182,7 @@ fn tail_is_known(mut rest: &[u8], stated_data: u32) -> Result<bool, RefusalKind>
     }
 }
 
-/// Encoding, channels and rate.
+/// Reads the chunk `fmt `: the encoding, the channels and the frames in a second.
 fn read_format(chunk: &[u8]) -> Result<(Encoding, usize, u32), RefusalKind> {
     const PCM: u16 = 1;
     const FLOAT: u16 = 3;
@@ -266,7 +266,7 @@ impl Recording<'_> {
             }
     }
 
-    /// Samples of each channel.
+    /// The number of frames: samples of each channel.
     pub fn frames(&self) -> usize {
         self.data.len() / self.frame_bytes()
     }

@@ -28,7 +28,7 @@ pub const EMBEDDING: &str = "text-embedding";
 pub const CLASSIFICATION: &str = "text-classification";
 /// A score of a pair.
 pub const CROSS_ENCODER: &str = "cross-encoder";
-/// Entities of a text.
+/// The adapter that finds entities in a text.
 pub const TOKENS: &str = "token-classification";
 
 /// The function that makes scores of the model's outputs.
@@ -39,7 +39,7 @@ enum Function {
     Softmax,
     /// Each is between 0 and 1: the classes are independent.
     Sigmoid,
-    /// They are scores already.
+    /// The outputs are scores already.
     None,
 }
 
@@ -63,7 +63,7 @@ enum Aggregation {
     /// Neighbours with the same tag are one entity.
     #[default]
     Simple,
-    /// Each token is one.
+    /// Each token with a tag is an entity of its own.
     None,
 }
 

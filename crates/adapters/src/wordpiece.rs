@@ -27,7 +27,7 @@ pub struct Vocabulary {
     first: Vec<u32>,
     /// The numbers of the pieces that continue a word, in the order of their bytes.
     later: Vec<u32>,
-    /// The id for padding.
+    /// The id that fills shorter rows of a batch.
     pub padding: u32,
     /// The id of unknown words.
     unknown: u32,
@@ -37,7 +37,7 @@ pub struct Vocabulary {
     pub end: u32,
 }
 
-/// A text as ids.
+/// The ids of a text, or the first of them.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Encoded {
     /// The first ids, as many as were asked for.
@@ -102,7 +102,7 @@ impl Vocabulary {
         Ok(vocabulary)
     }
 
-    /// The number of pieces.
+    /// The number of pieces, and of ids.
     pub fn size(&self) -> usize {
         self.pieces.len()
     }

@@ -26,7 +26,7 @@ pub enum Action {
         /// The page to continue with.
         page: Option<PageToken>,
     },
-    /// `GET /admin/v1/tenants/{tenant}`
+    /// Shows one tenant: `GET /admin/v1/tenants/{tenant}`.
     ShowTenant(String),
     /// Disables or enables a tenant: `POST /admin/v1/tenants/{tenant}:disable`, or `:enable`.
     SetTenant {
@@ -44,7 +44,7 @@ pub enum Action {
         /// The page to continue with.
         page: Option<PageToken>,
     },
-    /// `GET /admin/v1/keys/{id}`
+    /// Shows one key: `GET /admin/v1/keys/{id}`.
     ShowKey(String),
     /// Replaces a key: `POST /admin/v1/keys/{id}:rotate`.
     RotateKey {
@@ -53,7 +53,7 @@ pub enum Action {
         /// Seconds for which it stays valid beside its successor.
         overlap_s: u64,
     },
-    /// `POST /admin/v1/keys/{id}:revoke`
+    /// Revokes a key for good: `POST /admin/v1/keys/{id}:revoke`.
     RevokeKey(String),
 }
 

@@ -107,13 +107,13 @@ struct Shared {
     address: SocketAddr,
 }
 
-/// The admin API, listening.
+/// The admin API before it serves: its listener is open, and answers nothing yet.
 pub struct Admin {
     listener: TcpListener,
     context: Arc<Shared>,
 }
 
-/// The admin API, answering.
+/// The admin API while it serves, with the signal that stops it.
 pub struct Administrating {
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,

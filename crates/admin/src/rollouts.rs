@@ -28,7 +28,7 @@ const TRY_AGAIN: Duration = Duration::from_millis(100);
 pub enum RolloutAction {
     /// Lists the models: `GET /admin/v1/models`.
     List,
-    /// `GET /admin/v1/models/{model}`
+    /// Shows the versions and the rollout of a model: `GET /admin/v1/models/{model}`.
     Show(String),
     /// All other paths below the model.
     Change(String, Change),
@@ -46,7 +46,7 @@ pub struct Models {
 type Versions = Vec<(ModelVersion, &'static str)>;
 
 impl Models {
-    /// The models by name.
+    /// Returns the models by name, each with its versions.
     fn list(&self) -> BTreeMap<String, Versions> {
         let listed: BTreeMap<String, Versions> = (self.repository.list().into_iter())
             .map(|model| {

@@ -502,7 +502,7 @@ fn inherits(inherit: &Inherit, capability: Capability) -> &'static str {
 /// The access that an import gives a dependency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reach {
-    /// No access to configuration.
+    /// The import gives no access to configuration.
     Computing,
     /// The access that this configuration grants.
     Configured(Capability),

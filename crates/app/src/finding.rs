@@ -27,7 +27,7 @@ impl fmt::Display for Severity {
 /// A location in a file. Line and column count from one, the column in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SourceLocation {
-    /// The line, from one.
+    /// The number of the line, from one.
     pub line: usize,
     /// The column, from one, in characters.
     pub column: usize,

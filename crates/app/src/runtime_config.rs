@@ -63,7 +63,7 @@ const BESIDE_SPIN: &str = "penstock";
 /// The store of each label.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuntimeConfig {
-    /// The stores, by label.
+    /// The stores by the label with which components open them.
     pub stores: BTreeMap<String, StoreConfig>,
 }
 
@@ -103,7 +103,7 @@ pub enum StoreKind {
 /// The URL of a Redis server. Neither form shows a password when it is printed.
 #[derive(Clone, PartialEq, Eq)]
 pub enum RedisUrl {
-    /// Written in the file.
+    /// The URL is written in the file.
     Literal(String),
     /// In an environment variable of this name.
     Environment(String),

@@ -50,7 +50,7 @@ pub enum GrpcStatus {
     OutOfRange = 11,
     /// The method does not exist.
     Unimplemented = 12,
-    /// The server failed internally.
+    /// The server failed internally, by no fault of the caller.
     Internal = 13,
     /// The service is unavailable now; a retry may succeed.
     Unavailable = 14,
@@ -82,7 +82,7 @@ impl GrpcStatus {
         Self::Unauthenticated,
     ];
 
-    /// The number in `grpc-status`.
+    /// The number of the status in `grpc-status`.
     pub const fn number(self) -> u8 {
         self as u8
     }
@@ -297,9 +297,9 @@ pub enum FrameFault {
     Flag(u8),
     /// A message is larger than the limit.
     TooLarge {
-        /// Its length in bytes.
+        /// The stated length of the message in bytes.
         bytes: u64,
-        /// The limit in bytes.
+        /// The largest accepted length in bytes.
         limit: u64,
     },
 }

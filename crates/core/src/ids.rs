@@ -36,7 +36,7 @@ impl ModelName {
         fits.then(|| Self(text.to_owned()))
     }
 
-    /// The name as text.
+    /// Returns the name as it stands in paths and files.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -94,7 +94,7 @@ impl RequestId {
         Self(sortable("req_", unix_ms, random))
     }
 
-    /// The id as text.
+    /// Returns the id as answers and headers show it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -116,7 +116,7 @@ impl PredictionId {
         Self(sortable("pred_", unix_ms, random))
     }
 
-    /// The id as text.
+    /// Returns the id as answers and headers show it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -152,7 +152,7 @@ impl OperationId {
         ulid::Ulid::from_string(self.short()).map_or(0, |ulid| ulid.timestamp_ms())
     }
 
-    /// The id as text.
+    /// Returns the id as answers and headers show it.
     pub fn as_str(&self) -> &str {
         &self.0
     }

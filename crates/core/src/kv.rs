@@ -108,7 +108,7 @@ pub trait Kv {
 pub struct Many {
     /// The value under each of the first names; `None` where there is no entry.
     pub values: Vec<Option<Vec<u8>>>,
-    /// Whether each counter exists.
+    /// Whether each counter exists, for the names after the values.
     pub counters: Vec<bool>,
 }
 

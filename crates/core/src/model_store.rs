@@ -37,7 +37,7 @@ pub enum ModelEntry<'a> {
     },
     /// The run counts and times of a model or version.
     Statistics {
-        /// Only of this model.
+        /// Selects the statistics of this model; `None` for all.
         model: Option<&'a str>,
         /// Only of this version, as text; requires a model.
         version: Option<&'a str>,

@@ -71,11 +71,11 @@ pub fn choose<'a>(accept: Option<&str>, offered: &[&'a str]) -> Option<&'a str> 
 pub enum ContentCoding {
     /// The answer is sent without a coding.
     Identity,
-    /// `gzip` (RFC 1952).
+    /// The coding `gzip` (RFC 1952).
     Gzip,
     /// `deflate`, which is the zlib format (RFC 9110 §8.4.1.2).
     Deflate,
-    /// `zstd` (RFC 8878).
+    /// The coding `zstd` (RFC 8878).
     Zstd,
 }
 

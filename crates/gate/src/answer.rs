@@ -20,7 +20,7 @@ pub struct Prediction<'a> {
     pub id: &'a PredictionId,
     /// The caller's own id of the call.
     pub caller_id: Option<&'a str>,
-    /// The model that answered.
+    /// The name of the model that answered.
     pub model: &'a str,
     /// The version of the model.
     pub version: ModelVersion,

@@ -104,7 +104,7 @@ pub(crate) struct Meter {
     /// The kind of the last run's failure, if it failed. A timeout that the caller chose too short is recorded as
     /// [`FailureKind::InputsRejected`], because it says nothing about the model's health.
     pub failed: Option<FailureKind>,
-    /// The number of runs.
+    /// The number of runs of the model so far.
     pub runs: u64,
     /// Whether a run completed and then failed. Such a run is charged.
     pub ran_and_failed: bool,

@@ -60,7 +60,7 @@ pub struct StepModel {
     pub model: ModelName,
     /// The version of the model that the contract pins.
     pub version: ModelVersion,
-    /// The model's own contract.
+    /// The contract of that version, which the runs of the step must meet.
     pub contract: Contract,
 }
 

@@ -43,9 +43,9 @@ use penstock_policy::quota::words;
 
 /// The early end of a request.
 enum End {
-    /// The request is answered.
+    /// The request is answered early, with this answer.
     Answered(Response),
-    /// The request is refused.
+    /// The request is refused or has failed, with this problem.
     Refused(Problem),
 }
 

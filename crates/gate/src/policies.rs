@@ -32,7 +32,7 @@ pub struct Policies<P: Ports> {
     pub scope: quota::words::Scope,
     /// Finds and stores the answers of calls with an idempotency key.
     pub idempotency: P::Idempotency,
-    /// The rules of idempotency.
+    /// The rules of idempotency that the gate applies itself.
     pub rules: idempotency::words::Rules,
     /// Stores calls that run later, and their results.
     pub operations: P::Operations,
@@ -42,7 +42,7 @@ pub struct Policies<P: Ports> {
     pub usage: P::Usage,
     /// Whether calls are counted.
     pub counts: bool,
-    /// The operator's own policy.
+    /// Decides calls by the operator's own policy.
     pub custom: P::Custom,
     /// The data that the operator's own policy needs.
     pub custom_scope: custom::words::Scope,
@@ -50,7 +50,7 @@ pub struct Policies<P: Ports> {
     pub disclosure: Vec<Disclosure>,
     /// The models whose results are cached.
     pub cache: Vec<CacheEntry>,
-    /// The cache of results.
+    /// Stores and finds results of runs.
     pub results: P::Cache,
     /// The most bytes of any decoded body.
     pub body_limit: u64,

@@ -114,7 +114,7 @@ pub enum ControlFailureKind {
 /// A failed query or change of models.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControlFailure {
-    /// The kind of failure.
+    /// The kind of failure, which decides the error code.
     pub kind: ControlFailureKind,
     /// A description of the failure.
     pub message: String,
@@ -176,7 +176,7 @@ pub enum FailureKind {
 /// The failure of a run, with its kind and the time to wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// The kind of failure.
+    /// The kind of failure, which decides the error code.
     pub kind: FailureKind,
     /// A description of the failure.
     pub message: String,

@@ -132,7 +132,7 @@ impl Extension {
 pub struct Target {
     /// The model's name as sent.
     pub model: String,
-    /// The version as sent.
+    /// The version or alias as sent; `None` if the path names none.
     pub version: Option<String>,
 }
 
@@ -144,7 +144,7 @@ pub enum OperationForm {
     /// The paths below `/v1/tenants/{tenant}/operations`: the JSON of `google.longrunning.Operation`, for Google's client
     /// libraries.
     Google {
-        /// The tenant as sent.
+        /// The name of the tenant as sent.
         tenant: String,
     },
 }
@@ -152,7 +152,7 @@ pub enum OperationForm {
 /// An operation, as the caller names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OperationTarget {
-    /// The id as sent.
+    /// The id of the operation as sent.
     pub id: String,
     /// The form of the answer.
     pub form: OperationForm,

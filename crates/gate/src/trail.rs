@@ -19,7 +19,7 @@ pub struct Trail {
     pub caller: Option<Caller>,
     /// The kind of credential that identified the caller.
     pub credential: Option<&'static str>,
-    /// The kind of route.
+    /// The kind of route, if the path has one.
     pub route: Option<RouteKind>,
     /// The model that the caller named, if the call names one.
     pub model: Option<String>,

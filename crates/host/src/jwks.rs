@@ -30,7 +30,7 @@ struct RefreshTimings {
     gap_ms: u64,
     /// Wait after the first failure. Each further one doubles it.
     first_wait_ms: u64,
-    /// Longest of these waits.
+    /// The longest wait after failures, in milliseconds.
     longest_wait_ms: u64,
     /// Longest time for an issuer's answer.
     timeout: Duration,
@@ -172,7 +172,7 @@ async fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// Refreshes one issuer's set.
+/// Keeps the key set of one issuer up to date in the store.
 struct Keeper {
     issuer: Issuer,
     /// Reads sets as the checkers will.

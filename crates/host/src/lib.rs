@@ -48,7 +48,7 @@ pub struct AppOptions {
     pub models: Option<PathBuf>,
     /// The path of the operator's policy, `penstock.toml`.
     pub policy: PathBuf,
-    /// The ONNX Runtime library.
+    /// The path of the ONNX Runtime library, if the operator named one.
     pub onnxruntime: Option<PathBuf>,
     /// The path of the OpenVINO library, if the operator named one.
     pub openvino: Option<PathBuf>,

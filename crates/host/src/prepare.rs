@@ -30,9 +30,9 @@ pub(crate) const POLICY_FILE: &str = "/penstock.toml";
 pub struct Prepared {
     /// The manifest that was read.
     pub manifest: Manifest,
-    /// The composed component, compiled.
+    /// The composed component, compiled to machine code.
     pub compiled: Compiled,
-    /// The source of instances.
+    /// The facts by which each instance is made.
     pub source: InstanceSource,
     /// The models that this host runs.
     pub repository: Arc<Repository>,

@@ -136,7 +136,7 @@ pub enum Compare {
     Off,
     /// It serves, and the log, the index and `/ready` report the difference.
     Warn,
-    /// It is not served.
+    /// The version is not served.
     Refuse,
 }
 

@@ -176,7 +176,7 @@ pub(crate) trait Disk: Send + Sync + 'static {
         &'a self,
         after: Option<&str>,
     ) -> Box<dyn Iterator<Item = Result<String, String>> + 'a>;
-    /// Bytes the store takes.
+    /// Bytes that the store takes on the disk.
     fn used(&self) -> Result<u64, String>;
     /// Bytes the disk has left.
     fn free(&self) -> Result<u64, String>;

@@ -99,7 +99,7 @@ struct Inner {
     hasher: RandomState,
     shards: Box<[Shard]>,
     open: Mutex<Open>,
-    /// Wakes the writer thread.
+    /// Wakes the writer thread when there are writes.
     filled: Condvar,
     /// Wakes writers that wait for room in the batch.
     taken: Notify,

@@ -118,7 +118,7 @@ impl MemoryStore {
         }
     }
 
-    /// The number of entries.
+    /// The number of entries in all shards.
     pub fn entries(&self) -> u64 {
         self.entries.load(Ordering::Relaxed)
     }

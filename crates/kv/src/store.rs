@@ -65,7 +65,7 @@ pub enum Swap {
 /// Some of a store's names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
-    /// At most [`MAX_LIST_PAGE`] names.
+    /// The names, at most [`MAX_LIST_PAGE`] of them.
     pub names: Vec<String>,
     /// The cursor of the next page; `None` at the end.
     pub cursor: Option<String>,
@@ -139,7 +139,7 @@ pub trait Store: Send + Sync + 'static {
     fn get<'a>(&'a self, kv_key: &'a str) -> Reply<'a, Option<Vec<u8>>>;
     /// The values of several entries, in their order.
     fn get_many<'a>(&'a self, kv_keys: &'a [String]) -> Reply<'a, Vec<Option<Vec<u8>>>>;
-    /// Whether there is such an entry.
+    /// Returns whether there is such an entry.
     fn exists<'a>(&'a self, kv_key: &'a str) -> Reply<'a, bool>;
     /// Writes an entry, and replaces its value.
     fn set<'a>(&'a self, kv_key: &'a str, value: &'a [u8]) -> Reply<'a, ()>;

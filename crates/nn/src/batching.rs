@@ -23,9 +23,9 @@ pub struct DynamicBatching {
     pub max_items: u32,
     /// Most bytes of a shared run's inputs.
     pub max_bytes: u64,
-    /// The longest queue delay.
+    /// The longest time for which a call waits for others.
     pub max_queue_delay: Duration,
-    /// Preferred batch sizes, ascending.
+    /// The batch sizes that a run should have, ascending.
     pub preferred: Vec<u32>,
     /// The target for the latency: batches shrink if a run and its queue delay take longer.
     pub target: Option<Duration>,

@@ -70,7 +70,7 @@ pub struct Description {
     pub came: BTreeMap<String, Vec<u64>>,
     /// The adapter, if there is evidence for one.
     pub adapter: Option<AdapterTable>,
-    /// Questions that arose elsewhere.
+    /// Questions of other parts, which are added to those of the contract.
     pub questions: Vec<String>,
 }
 
@@ -88,7 +88,7 @@ pub struct AdapterTable {
 /// A contract made from a graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Derived {
-    /// The text of `model.toml`.
+    /// The text of `model.toml`, with the questions as comments.
     pub text: String,
     /// Facts that the graph does not state, as the text asks for them.
     pub questions: Vec<String>,

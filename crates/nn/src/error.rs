@@ -23,7 +23,7 @@ pub enum ErrorCode {
     NotFound,
     /// A policy of the host forbids it.
     Security,
-    /// None of the above.
+    /// The cause is none of the above.
     Unknown,
 }
 

@@ -58,9 +58,9 @@ enum Use {
     Ones,
     /// 1 in every try: integers divided by 0 end some runtimes.
     Divisor,
-    /// 2 in every element.
+    /// The value 2 in every element.
     Twos,
-    /// 0, 1, 2, …: axes.
+    /// The values 0, 1, 2, …, for axes.
     Ramp,
     /// The shape of the operator's input 0.
     Shape,

@@ -171,7 +171,7 @@ fn not_a_name(name: &str) -> String {
     )
 }
 
-/// Reads a model's contract.
+/// Reads the contract in a model's directory. The error is a sentence about the model.
 pub(crate) fn contract(name: &str, dir: &Path) -> Result<Contract, String> {
     if !is_model_name(name) {
         return Err(not_a_name(name));
@@ -197,7 +197,7 @@ pub(crate) fn contract(name: &str, dir: &Path) -> Result<Contract, String> {
     parsed(name, &text)
 }
 
-/// A contract's text, read.
+/// Parses the text of a model's contract. The error is a sentence about the model.
 pub(crate) fn parsed(name: &str, text: &str) -> Result<Contract, String> {
     if !is_model_name(name) {
         return Err(not_a_name(name));

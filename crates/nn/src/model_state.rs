@@ -72,7 +72,7 @@ pub(crate) struct State {
     pub(crate) quick: Quick,
     /// Shadow runs that have not begun, oldest first.
     pub(crate) shadows: VecDeque<(Ask, Job)>,
-    /// Shadow runs under way.
+    /// The shadow runs under way.
     pub(crate) shadow_runs: Vec<ShadowRun>,
     /// Runs that were interrupted and are not watched yet.
     pub(crate) unwatched: Vec<RunId>,
@@ -80,7 +80,7 @@ pub(crate) struct State {
     pub(crate) waits: Waits,
 }
 
-/// A run under way.
+/// A run under way, with the signal that interrupts it.
 pub(crate) struct ActiveRun {
     pub(crate) run: RunId,
     pub(crate) began: Instant,
@@ -93,7 +93,7 @@ pub(crate) struct ActiveRun {
 pub(crate) enum Overdue {
     /// The run is in time.
     No,
-    /// The run was interrupted.
+    /// The run was interrupted and has some grace to end.
     Interrupted,
     /// The run continued beyond the grace, and keeps its instance because too many are lost.
     Stuck,

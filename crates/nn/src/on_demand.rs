@@ -68,7 +68,7 @@ pub struct OnDemand {
     root: PathBuf,
     backends: Backends,
     limits: Limits,
-    /// The last used last.
+    /// The opened versions; the last used one is last.
     kept: Vec<LoadedVersion>,
 }
 
@@ -78,7 +78,7 @@ struct LoadedVersion {
     outcome: Result<Rc<Opened>, String>,
 }
 
-/// A version that answers.
+/// A version that was opened and can run.
 pub struct Opened {
     model: String,
     version: u64,

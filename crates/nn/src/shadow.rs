@@ -31,7 +31,7 @@ pub const MAX_BYTES: u64 = 64 << 20;
 /// The relative difference at which floating-point elements still agree: this part of the element that was answered, …
 pub const RELATIVE: f64 = 1e-3;
 
-/// … plus this absolute difference.
+/// … plus this absolute difference, for elements near zero.
 pub const ABSOLUTE: f64 = 1e-5;
 
 /// The results of a version's shadow runs since it was loaded.

@@ -12,7 +12,7 @@ use crate::shadow::ShadowStats;
 /// at most about sixty rows.
 const EXACT_SIZES: u32 = 32;
 
-/// Runs of one size.
+/// The counts and times of runs of one size.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BatchStats {
     /// Number of runs.
@@ -30,7 +30,7 @@ pub struct BatchStats {
 pub struct Refusals {
     /// Their inputs do not fit the model.
     pub invalid: u64,
-    /// The queue was full.
+    /// The queue was full when they came.
     pub queue_full: u64,
     /// A call of higher priority took the place.
     pub displaced: u64,
@@ -59,7 +59,7 @@ pub struct Stats {
     pub inference_count: u64,
     /// Runs of the graph that succeeded.
     pub execution_count: u64,
-    /// Calls that were answered.
+    /// Number of calls that were answered.
     pub success: u64,
     /// Calls that failed when they ran.
     pub failures: u64,
@@ -95,7 +95,7 @@ pub struct Stats {
     pub in_flight: usize,
     /// Number of calls in the queue.
     pub waiting: usize,
-    /// The present queue delay.
+    /// The queue delay at present, which adapts.
     pub queue_delay: Duration,
     /// Most items of a shared run at present; 1 if calls do not share runs.
     pub most_items: u32,

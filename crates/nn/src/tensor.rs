@@ -19,11 +19,11 @@ pub const BYTES_PREFIX_BYTES: usize = 4;
 /// order. `penstock:nn/tensors` carries all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TensorType {
-    /// IEEE 754 half precision.
+    /// IEEE 754 half precision, 2 bytes.
     Fp16,
-    /// IEEE 754 single precision.
+    /// IEEE 754 single precision, 4 bytes.
     Fp32,
-    /// IEEE 754 double precision.
+    /// IEEE 754 double precision, 8 bytes.
     Fp64,
     /// The format bfloat16: the upper half of an FP32 number, 2 bytes.
     Bf16,

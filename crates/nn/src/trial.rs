@@ -18,7 +18,7 @@ use crate::kept::{self, Run};
 use crate::layout;
 use crate::tensor::NnTensor;
 
-/// A run that succeeded.
+/// A run that succeeded, with its inputs and the shapes of its outputs.
 #[derive(Debug)]
 pub struct Ran {
     /// The backend that ran it.

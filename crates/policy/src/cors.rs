@@ -75,7 +75,7 @@ const ANSWER_HEADERS: [&str; 24] = [
     "x-should-retry",
 ];
 
-/// Headers of an answer.
+/// The headers of an answer, names in lower case.
 pub type Headers = Vec<(&'static str, String)>;
 
 /// The section `[cors]` of a policy file. Without it no page of another origin may read answers.

@@ -18,7 +18,7 @@ pub use messages::{google, grpc, inference};
 pub struct File {
     /// As other files import it.
     pub name: &'static str,
-    /// The files it imports.
+    /// The names of the files that it imports.
     pub imports: &'static [&'static str],
     /// The services it defines, with their package.
     pub services: &'static [&'static str],

@@ -72,7 +72,7 @@ pub struct Ticker {
 }
 
 impl Ticker {
-    /// Starts the ticking thread.
+    /// Starts the thread that advances the epoch at each tick.
     pub fn start(engine: &Engine) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let (engine, stopped) = (engine.weak(), stop.clone());

@@ -43,7 +43,7 @@ pub struct Mount {
 /// The facts by which each new instance is made.
 #[derive(Clone)]
 pub struct InstanceSource {
-    /// Directories an instance sees.
+    /// Directories of the host that an instance sees.
     pub mounts: Vec<Mount>,
     /// The path under which an instance sees the newest catalogue of this host's models. If components open models
     /// themselves, their directory is among the mounts.
@@ -69,7 +69,7 @@ pub struct InstanceState {
     wasi: WasiCtx,
     http: WasiHttpCtx,
     hooks: NoOutbound,
-    /// Handles of all kinds.
+    /// The instance's handles of all kinds.
     table: ResourceTable,
     nn: NnCtx,
     kv: KvCtx,

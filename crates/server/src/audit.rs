@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 /// Lines that may wait for the disk: about half a second of all answers of a server, a few megabytes.
 const QUEUE_LINES: usize = 8192;
-/// Lines written at once.
+/// Most lines that are written to the file at once.
 const BATCH_LINES: usize = 256;
 /// Most characters of a path, and of a member that a component gives.
 const MAX_TEXT_CHARS: usize = 256;

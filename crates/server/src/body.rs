@@ -14,7 +14,7 @@ pub(crate) type ConnectionError = Box<dyn std::error::Error + Send + Sync>;
 pub enum Inbound {
     /// A body over HTTP/1.1, which hyper reads. A client that waits for `100 Continue` gets it when the body is first polled.
     Http1(Incoming),
-    /// A stream of HTTP/2.
+    /// A body over HTTP/2: a stream of frames.
     Http2(Received),
 }
 

@@ -17,7 +17,7 @@ pub enum Framing {
     Ambiguous,
     /// It is larger than the limit for heads, and was not read.
     TooLong,
-    /// It was not read.
+    /// The head was not read, so nothing is known.
     Unknown,
 }
 

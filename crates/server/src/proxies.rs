@@ -46,7 +46,7 @@ pub enum ForwardedHeader {
     /// The header `X-Forwarded-For`: addresses, with commas between them.
     #[default]
     XForwardedFor,
-    /// `Forwarded` (RFC 7239).
+    /// The header `Forwarded` (RFC 7239).
     Forwarded,
 }
 

@@ -36,7 +36,7 @@ pub(crate) const STREAMED_SHARE: u32 = 2;
 pub struct ServerOptions {
     /// The certificate of the server. Without one it speaks plain HTTP.
     pub tls: Option<Arc<Tls>>,
-    /// The log of requests.
+    /// The audit log, with a line for each request.
     pub audit: Option<Arc<Audit>>,
     /// The beginning of the header `penstock-connection`, by which components recognise this server. Components read it
     /// from their environment. Without it they get no facts.
@@ -69,7 +69,7 @@ pub struct Server {
     /// Addresses with slow uploads in progress.
     pub(crate) slow_uploads: Arc<Addresses>,
     pub(crate) all_slow_uploads: Semaphore,
-    /// Bytes of incomplete bodies.
+    /// Bytes of bodies that have arrived in part.
     pub(crate) arriving: AtomicU64,
     pub(crate) refusing: Arc<Semaphore>,
     /// gRPC streams that are open.
@@ -87,7 +87,7 @@ impl Server {
         Self::with(entry_point, settings, ServerOptions::default())
     }
 
-    /// The same, with options.
+    /// Makes a server with options.
     pub fn with(
         entry_point: EntryPoint,
         settings: ServerSettings,

@@ -289,7 +289,7 @@ fn belongs(path: &str, graph: &str, folder: &str) -> bool {
         || (folder.is_empty() && name.ends_with(".data"))
 }
 
-/// Weights of other frameworks.
+/// Returns whether a file has weights for another framework, which this server cannot run.
 fn is_foreign(name: &str) -> bool {
     [
         ".safetensors",

@@ -55,7 +55,7 @@ pub struct Known {
     pub from: String,
     /// The SHA-256 over all its files, for `sha256` of a source.
     pub pin: Digest,
-    /// Its commit or digest.
+    /// The commit or digest that the source states.
     pub identity: Option<String>,
     /// The key that signed it.
     pub signed_by: Option<String>,
@@ -304,7 +304,7 @@ impl Cache {
         Partial::open(&self.root.join("partial").join(format!("{key}.part")))
     }
 
-    /// Keeps a finished download.
+    /// Moves a finished download to its place in the cache.
     pub fn finish(&self, partial: Partial) -> Result<Blob, Error> {
         let cannot = |e| Error::io("write to the cache", e);
         partial.file.sync_all().map_err(cannot)?;

@@ -75,7 +75,7 @@ pub fn named(source: &Source, environment: &Environment) -> Result<Option<Secret
     Ok(Some(Secret::new(&text)))
 }
 
-/// A small text file.
+/// Reads a small text file, such as one with a key.
 pub fn small_file(path: &Path) -> std::io::Result<String> {
     use std::io::Read;
     let mut text = String::new();

@@ -57,7 +57,7 @@ pub struct Get<'a> {
 }
 
 impl<'a> Get<'a> {
-    /// Asks for a URL.
+    /// Makes a request for a URL without further headers.
     pub fn new(url: &'a Url) -> Self {
         Self {
             url,
@@ -69,7 +69,7 @@ impl<'a> Get<'a> {
 
 /// An answer whose body has not been read.
 pub struct Response {
-    /// Its status and headers.
+    /// The HTTP status of the answer.
     pub status: StatusCode,
     /// The headers of the answer.
     pub headers: HeaderMap,
@@ -87,7 +87,7 @@ impl Drop for AbortOnDrop {
 }
 
 impl Response {
-    /// A header as text.
+    /// Returns the value of a header as text, if it is one.
     pub fn header(&self, name: &HeaderName) -> Option<String> {
         Some(self.headers.get(name)?.to_str().ok()?.to_owned())
     }
@@ -200,7 +200,7 @@ impl Client {
         }
     }
 
-    /// Asks, and follows redirects.
+    /// Sends a request, and follows redirects.
     pub async fn get(&self, get: &Get<'_>) -> Result<Response, Error> {
         let mut url = get.url.clone();
         let mut authorization = get.authorization.clone();

@@ -26,13 +26,13 @@ const MAX_RECORD_BYTES: u64 = 64 << 20;
 /// The origin and the contents of a version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// Its address, without secrets.
+    /// The address of the source, without secrets.
     pub from: String,
     /// The source's key in the cache.
     pub source: String,
     /// The SHA-256 over all its files.
     pub sha256: Digest,
-    /// Its commit or digest.
+    /// The commit or digest that the source states.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
     /// The key that signed it.

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// One entry of `[[models.sources]]`.
+/// An entry of `[[models.sources]]`: the origin of one model.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceSettings {
@@ -123,7 +123,7 @@ impl PullSettings {
     }
 }
 
-/// One version to pull.
+/// One version to pull, after the settings were checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Source {
     /// The name of the model that it becomes.

@@ -49,9 +49,9 @@ pub struct Head {
     pub status: u16,
     /// The value of `Content-Length`, in bytes.
     pub length: Option<u64>,
-    /// `Content-Range`, as `bytes 5-9/10`.
+    /// The value of `Content-Range`, as `bytes 5-9/10`.
     pub range: Option<String>,
-    /// `ETag`, or else `Last-Modified`.
+    /// The value of `ETag`, or else of `Last-Modified`.
     pub validator: Option<String>,
 }
 

@@ -29,7 +29,7 @@ pub struct Place {
     pub item: u32,
     /// The offset of the first byte.
     pub offset: u64,
-    /// The number of bytes.
+    /// The number of bytes of the part.
     pub length: u64,
 }
 

@@ -317,7 +317,7 @@ pub(crate) struct Shaped<'c> {
     pub(crate) pointer: String,
 }
 
-/// A shape as text.
+/// Writes a shape as text, for messages: `[2, 3]`.
 pub(crate) fn shape_text(shape: &[u64]) -> String {
     let axes: Vec<String> = shape.iter().map(u64::to_string).collect();
     format!("[{}]", axes.join(", "))

@@ -12,7 +12,7 @@ pub struct Blob<'a> {
     pub body: &'a [u8],
 }
 
-/// A piece of content.
+/// A piece of content, of one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part<'a> {
     /// A text, in UTF-8.

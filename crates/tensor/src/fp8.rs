@@ -89,7 +89,7 @@ impl Fp8 {
         }
     }
 
-    /// The greatest finite value.
+    /// The greatest finite value of the format.
     pub fn max(self) -> f64 {
         self.magnitude(self.layout().2)
     }

@@ -123,7 +123,7 @@ impl<'a> Scanner<'a> {
         self.at
     }
 
-    /// Bytes not yet read.
+    /// The number of bytes that are not read yet.
     pub fn remaining_bytes(&self) -> usize {
         self.bytes.len() - self.at
     }
@@ -387,7 +387,7 @@ impl<'a> Scanner<'a> {
         count
     }
 
-    /// Consumes `true` or `false`.
+    /// Consumes the word `true` or `false`.
     pub fn boolean(&mut self) -> Scan<bool> {
         match self.peek() {
             Some(b't') => self.word(b"true", "true").map(|()| true),

@@ -150,7 +150,7 @@ pub(crate) struct Short<'a> {
     negative: bool,
     mantissa: i64,
     exponent: i64,
-    /// Offset after the number.
+    /// The offset of the byte after the number.
     pub(crate) end: usize,
 }
 

@@ -28,7 +28,7 @@ pub enum Of {
 }
 
 impl Of {
-    /// The name in messages.
+    /// The name of the object in messages.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Request => "a request",
@@ -111,7 +111,7 @@ pub const DONE_ANYWAY: [&str; 1] = ["triton_enable_empty_final_response"];
 /// The treatment of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParameterCheck {
-    /// It is supported there.
+    /// The parameter is supported there.
     Taken,
     /// Ignoring it would change the result; the text says why it is not supported.
     NotSupported(&'static str),

@@ -25,7 +25,7 @@ pub enum ParameterValue {
     Bool(bool),
     /// A number that is an integer of at most 20 digits, however it is written: `4`, `4.0` or `4e0`.
     Integer(i128),
-    /// Any other number; finite.
+    /// Any other number, which must be finite.
     Number(f64),
     /// A JSON string.
     String(String),

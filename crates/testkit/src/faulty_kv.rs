@@ -40,7 +40,7 @@ impl FaultyStore {
         *self.faults.lock().expect("no panic inside") = faults;
     }
 
-    /// Number of intended failures.
+    /// Number of failures that were made so far.
     pub fn failures(&self) -> u32 {
         self.failures.load(Ordering::Relaxed)
     }

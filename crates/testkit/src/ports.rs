@@ -83,7 +83,7 @@ pub type Meanwhile = Rc<RefCell<Option<Box<dyn Fn(&InMemory)>>>>;
 /// A host's facts about its models, and the operations that were requested.
 #[derive(Debug, Default)]
 pub struct Control {
-    /// Statistics, as JSON text.
+    /// The statistics of the models, as JSON text.
     pub statistics: String,
     /// The repository's index, as JSON text.
     pub index: String,
@@ -153,7 +153,7 @@ impl InMemory {
         counters.filter(|counter| *counter > 0).collect()
     }
 
-    /// Adds to the policy.
+    /// Adds lines to the policy.
     pub fn add_policy(&self, text: &str) {
         self.policy.borrow_mut().push_str(text);
     }
@@ -444,7 +444,7 @@ pub struct LengthAdapter {
     again: Cell<bool>,
     /// Whether it gives embeddings too.
     embeds: bool,
-    /// Whether it refuses text.
+    /// Whether the adapter refuses text.
     pictures: bool,
     /// Whether it gives the classes `long` and `short`: a text of 100 bytes counts as long.
     classifies: bool,

@@ -141,7 +141,7 @@ pub(crate) struct Tokenizer {
     model: Model,
     post: Post,
     size: u32,
-    /// The id for padding.
+    /// The id that fills shorter rows of a batch.
     pub padding: u32,
     /// The type id for padding.
     pub padding_type: u32,

@@ -208,7 +208,7 @@ impl<'a> Reader<'a> {
         environment
     }
 
-    /// The labels under `key_value_stores`.
+    /// Reads the labels under `key_value_stores`, each with its place.
     pub(super) fn labels(&mut self, section: &Section<'_>) -> Vec<StoreLabel> {
         let mut labels = Vec::new();
         for label in self.strings(section, "key_value_stores") {

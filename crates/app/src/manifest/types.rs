@@ -18,7 +18,7 @@ pub struct Manifest {
     pub variables: BTreeMap<String, Variable>,
     /// `[[trigger.http]]`, in the order of the file.
     pub triggers: Vec<HttpTrigger>,
-    /// `[component.…]`, by id.
+    /// The sections `[component.<id>]`, by id.
     pub components: BTreeMap<String, Component>,
     /// Problems that do not prevent serving but will surprise somebody.
     pub warnings: Vec<Finding>,
@@ -181,7 +181,7 @@ pub enum FileForm {
     Pattern(String),
     /// A directory of the host and the path the component sees it under.
     Directory {
-        /// The directory, as written.
+        /// The directory of the host, as written.
         source: String,
         /// The path the component sees.
         destination: String,
@@ -244,7 +244,7 @@ pub enum Capability {
 }
 
 impl Capability {
-    /// Every kind there is.
+    /// Every kind, in alphabetical order.
     pub const ALL: [Capability; 7] = [
         Capability::AiModels,
         Capability::AllowedOutboundHosts,

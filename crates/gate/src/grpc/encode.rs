@@ -16,13 +16,13 @@ const FINAL: &str = "triton_final_response";
 /// The content of a `ModelInferResponse`.
 #[derive(Clone, Debug, Default)]
 pub struct Inference<'a> {
-    /// The model that answered.
+    /// The name of the model that answered.
     pub model: &'a str,
     /// The version of the model.
     pub version: &'a str,
     /// The caller's own id of the call.
     pub id: Option<&'a str>,
-    /// Parameters of the answer.
+    /// The parameters of the answer, each a name and a text.
     pub parameters: &'a [(&'a str, &'a str)],
     /// The outputs, in the order of the answer.
     pub outputs: Vec<Tensor>,

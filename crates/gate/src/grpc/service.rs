@@ -19,11 +19,11 @@ pub const MAX_SMALL_MESSAGE_BYTES: usize = 64 << 10;
 /// A method of one of the services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// Liveness of the process.
+    /// Reports the liveness of the process.
     ServerLive,
-    /// Readiness of every model.
+    /// Reports the readiness of every model.
     ServerReady,
-    /// Readiness of one model.
+    /// Reports the readiness of one model.
     ModelReady,
     /// The server's name, version and extensions.
     ServerMetadata,
@@ -37,7 +37,7 @@ pub enum Method {
     ModelConfig,
     /// The run counts and times of one model, or of all.
     ModelStatistics,
-    /// The list of models.
+    /// Lists the models and their states.
     RepositoryIndex,
     /// Loads or reloads a model.
     RepositoryModelLoad,
@@ -124,7 +124,7 @@ pub enum RpcRequest {
         /// Whether the method is `Watch`, which may start before the service exists.
         watching: bool,
     },
-    /// Asks for server reflection.
+    /// Asks a question about the definitions of the services.
     Reflection(reflection::ServerReflectionRequest),
 }
 

@@ -3,7 +3,7 @@
 use penstock_core::ModelVersion;
 use penstock_tensor::Contract;
 
-/// A model to describe.
+/// The facts about a model that its description needs.
 #[derive(Clone, Copy)]
 pub struct Described<'a> {
     /// The name of the model.

@@ -33,7 +33,7 @@ enum Encoding {
     Base64,
 }
 
-/// One input to embed.
+/// One input for a vector: a text, or token ids.
 #[derive(Clone, Debug, PartialEq)]
 enum Input {
     Text(String),

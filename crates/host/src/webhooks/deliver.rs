@@ -35,7 +35,7 @@ pub(super) const STORE_SUBJECT: &str = "the store";
 const UNSIGNED: &str =
     "the server has no valid secret to sign the message with; its operator must correct that";
 
-/// The source of events.
+/// Asks the components for the events of operations.
 pub(crate) trait Events: Send + Sync + 'static {
     /// The event of an operation.
     fn event(&self, id: &OperationId) -> impl Future<Output = EventOf> + Send;
@@ -52,7 +52,7 @@ impl Events for Server {
 struct Writes {
     /// The name of the record, the bytes that it had before, and those that it gets.
     record: (String, Option<Vec<u8>>, Vec<u8>),
-    /// The marks that follow.
+    /// The marks that are written after the record.
     entries: Vec<(String, Vec<u8>)>,
     /// An entry that is removed before the record is written.
     removed: Option<String>,
@@ -72,7 +72,7 @@ pub(super) struct Parts<E> {
     pub told: Arc<Told>,
     /// The number of instances of the components.
     pub instances: u32,
-    /// Whether the host stops.
+    /// Whether the host stops, so that no new attempt begins.
     pub stop: watch::Receiver<bool>,
 }
 
@@ -417,7 +417,7 @@ mod tests {
     const GONE: &str = "HTTP/1.1 410 Gone\r\ncontent-length: 0\r\n\r\n";
     const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
-    /// Every operation has succeeded.
+    /// A source of events by which every operation has succeeded.
     struct Succeeded;
 
     impl Events for Succeeded {

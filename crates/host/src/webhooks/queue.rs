@@ -20,7 +20,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 enum Place {
     Ready,
-    /// Waits, under this key.
+    /// It waits until its time; this is its key among those that wait.
     Later((u64, u64)),
     /// It is looked at. `again` says that it was announced meanwhile.
     Running {

@@ -35,13 +35,13 @@ const COURTESY: Duration = Duration::from_secs(1);
 /// The subject of faults of the authorities in the log.
 const AUTHORITIES: &str = "certificate authorities";
 
-/// A message to send.
+/// A message and its headers, for one attempt.
 pub(super) struct Message {
     /// The id of the message, the same in all attempts.
     pub id: String,
     /// The time of the attempt, in seconds since the Unix epoch.
     pub timestamp_s: u64,
-    /// The value of `webhook-signature`.
+    /// The value of `webhook-signature` for this attempt.
     pub signature: String,
     /// The body, as it was signed.
     pub payload: Bytes,

@@ -83,7 +83,7 @@ impl Graph {
         &self.0.facts.metadata
     }
 
-    /// Numbers in its initializers.
+    /// The number of elements in its initializers: its weights.
     pub fn parameters(&self) -> u64 {
         self.0.facts.parameters
     }

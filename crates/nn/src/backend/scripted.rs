@@ -17,7 +17,7 @@ pub const NAME: &str = "scripted";
 
 /// The behaviour of one call.
 pub enum Step {
-    /// Answers with its inputs.
+    /// Answers with its inputs, in their order.
     Echo,
     /// Keeps its instance busy for so long, then goes on.
     Delay(Duration, Box<Step>),

@@ -19,7 +19,7 @@ pub trait Backend: Send + Sync {
     /// The name `model.toml` knows it by.
     fn name(&self) -> &'static str;
 
-    /// The runtime's own version.
+    /// The version that the runtime states, for logs.
     fn version(&self) -> String;
 
     /// The versions of ONNX it reads; `None` for a test backend that reads every graph. Asked only of graphs for which

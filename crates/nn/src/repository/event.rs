@@ -18,11 +18,11 @@ pub struct Event {
 pub enum EventKind {
     /// It answers, or a newer graph or contract of it does.
     Ready,
-    /// It does not answer.
+    /// The version does not answer.
     Failed,
     /// New files could not be used; the graph that answered before still does.
     Kept,
-    /// Loading it takes long.
+    /// Its loading takes long and goes on.
     Slow,
     /// A remark about a loaded version for the operator.
     Noted,

@@ -64,7 +64,7 @@ pub struct Report {
     pub model: String,
     /// Its version; 0 if the model has no version that could be tried.
     pub version: u64,
-    /// The version's present state.
+    /// The present state of the version.
     pub state: State,
     /// The time that loading and warming up took.
     pub took: Duration,
@@ -86,7 +86,7 @@ pub struct ModelStatus {
 pub struct Readiness {
     /// Number of versions that answer.
     pub ready: usize,
-    /// Versions still being loaded.
+    /// Number of versions that are being loaded.
     pub loading: usize,
     /// Number of evicted versions: they are loaded and answer when they are called.
     pub evicted: usize,

@@ -44,7 +44,7 @@ pub(crate) struct Stamp(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Graph {
     pub stamp: Stamp,
-    /// Bytes of its files.
+    /// The size of its files in bytes.
     pub bytes: u64,
 }
 
@@ -63,7 +63,7 @@ pub(crate) struct FoundModel {
     pub versions: BTreeMap<u64, Graph>,
 }
 
-/// A graph in memory.
+/// A graph in memory, with the files that it was made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Load {
     pub id: u64,
@@ -73,7 +73,7 @@ pub(crate) struct Load {
     pub since_ms: u64,
 }
 
-/// A load under way.
+/// A load under way, with the files that it reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Job {
     pub id: u64,
@@ -188,7 +188,7 @@ impl Version {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Model {
-    /// The contract in force.
+    /// The contract under which the versions serve.
     pub in_force: ContractState,
     /// The contract on disk, if it is another.
     pub on_disk: ContractState,
@@ -510,7 +510,7 @@ impl Book {
         }
     }
 
-    /// A version was evicted.
+    /// Notes that a version was evicted.
     pub(crate) fn evicted(&mut self, name: &str, number: u64) {
         if let Some(version) = self.version(name, number)
             && let Phase::Ready(_) = version.phase

@@ -19,7 +19,7 @@ pub struct Situation<'a> {
     pub queue_delay: Nanos,
     /// Most items of a run at present, at most [`Limits::max_items`].
     pub most_items: u32,
-    /// The predicted run times.
+    /// The run times by which the next run is predicted.
     pub run_time: &'a RunTimeEstimate,
 }
 
@@ -58,7 +58,7 @@ impl Share {
         (self.unit * f64::from(self.items) * f64::from(self.longest)).ceil() as u64
     }
 
-    /// With one more call.
+    /// Returns the items, the greatest length, the unit and the deadline of the run with one more call.
     fn with<T>(&self, call: &Waiting<T>) -> (u64, u32, f64, Option<Nanos>) {
         let items = u64::from(self.items) + u64::from(call.ask.items);
         let deadline = match (self.deadline, call.ask.deadline) {

@@ -5,9 +5,9 @@ use super::queue::Nanos;
 /// The limits of a scheduler.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// The number of instances.
+    /// The number of instances, each with one run at a time.
     pub instances: usize,
-    /// Calls that may wait.
+    /// The number of calls that may wait.
     pub queue_max: usize,
     /// Number of levels of priority.
     pub levels: u8,
@@ -17,7 +17,7 @@ pub struct Limits {
     pub max_bytes: u64,
     /// Most elements along the padded axis of such a run: items times the longest.
     pub max_tokens: Option<u64>,
-    /// Preferred batch sizes, ascending.
+    /// The batch sizes that a run should have, ascending.
     pub preferred: Vec<u32>,
     /// The longest queue delay, in nanoseconds.
     pub max_queue_delay: Nanos,

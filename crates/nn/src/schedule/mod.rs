@@ -29,14 +29,14 @@ use batch_tuner::BatchTuner;
 use cut::{Cut, Situation, cut};
 use run_time::RunTimeEstimate;
 
-/// A run, by start.
+/// The number of a run, in the order of their starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RunId(pub u64);
 
 /// The reason that a call may not wait in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QueueRefusal {
-    /// The queue is full.
+    /// The queue has as many calls as it may.
     Full,
     /// The call would be done after its deadline.
     TooLate,
@@ -46,7 +46,7 @@ pub enum QueueRefusal {
     Closed,
 }
 
-/// Work for the engine.
+/// The next actions of the engine, which owns the instances.
 #[derive(Debug)]
 pub struct Todo<T> {
     /// Calls whose deadline passed while they waited.
@@ -102,7 +102,7 @@ pub struct Scheduler<T> {
     next_call: u64,
     next_run: u64,
     closed: bool,
-    /// The predicted run times.
+    /// The run times by which the next run is predicted.
     pub run_time: RunTimeEstimate,
     /// The queue delay and the batch size.
     pub batch_tuner: BatchTuner,

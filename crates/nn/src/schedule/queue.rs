@@ -5,14 +5,14 @@ use std::collections::VecDeque;
 /// Nanoseconds since the model was loaded.
 pub type Nanos = u64;
 
-/// A call, by arrival.
+/// The number of a call, in the order of arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId(pub u64);
 
 /// The class of a call: calls of one class may share a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Class {
-    /// It runs by itself.
+    /// A call that shares no run.
     Alone,
     /// Calls whose tensors have these lengths, apart from the items and the padded axis.
     Like(Box<[u32]>),
@@ -29,7 +29,7 @@ pub struct Ask {
     pub items: u32,
     /// Its length along the padded axis; 1 without one.
     pub length: u32,
-    /// Bytes of its inputs.
+    /// The size of its inputs in bytes.
     pub bytes: u64,
     /// The time at which the answer is no longer of use.
     pub deadline: Option<Nanos>,
@@ -42,7 +42,7 @@ pub struct Waiting<T> {
     pub id: CallId,
     /// The facts by which it is scheduled.
     pub ask: Ask,
-    /// The time of arrival.
+    /// The time at which it arrived.
     pub arrived: Nanos,
     /// The data that the caller keeps with it.
     pub payload: T,

@@ -44,7 +44,7 @@ type Shapes = Vec<Vec<u32>>;
 enum Like {
     /// No run may happen on a server thread.
     Never,
-    /// No dimension is longer.
+    /// No dimension is longer than in the measured run.
     Within,
     /// The shapes are the same.
     Same,

@@ -32,7 +32,7 @@ pub struct RunTimeEstimate {
 }
 
 impl RunTimeEstimate {
-    /// Begins with one run.
+    /// Begins the averages with one run.
     pub fn start(&mut self, took: Nanos, bytes: u64) {
         *self = Self {
             time: took.max(1) as f64,

@@ -18,9 +18,9 @@ use std::fmt;
 pub const PREFIX: &str = "pnst_";
 /// The prefix of every signing secret.
 pub const SIGNING_PREFIX: &str = "pnss_";
-/// Characters of an id.
+/// Number of characters of an id.
 pub const ID_CHARS: usize = 12;
-/// Characters of a secret.
+/// Number of characters of a secret.
 pub const SECRET_CHARS: usize = 32;
 const CHECK_CHARS: usize = 6;
 /// Characters of a whole key.
@@ -72,7 +72,7 @@ impl Pepper {
     }
 }
 
-/// Bytes in lower-case hexadecimal.
+/// Writes bytes in lower-case hexadecimal, two digits each.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

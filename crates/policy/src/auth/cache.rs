@@ -79,7 +79,7 @@ impl<V> Cache<V> {
         }
     }
 
-    /// The number of entries.
+    /// The number of entries, fresh or not.
     pub fn len(&self) -> usize {
         self.entries.len()
     }

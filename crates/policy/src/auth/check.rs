@@ -61,7 +61,7 @@ const NOT_VALID: &str = "these credentials are not valid";
 pub struct Secrets {
     /// The pepper, if one is configured.
     pub pepper: Option<Pepper>,
-    /// Secrets shared with issuers.
+    /// Secrets shared with issuers, each with the name of its variable.
     pub shared: Vec<(String, String)>,
 }
 
@@ -207,7 +207,7 @@ impl Authenticator {
         })
     }
 
-    /// The settings in force.
+    /// The settings `[auth]` in force.
     pub fn settings(&self) -> &AuthSettings {
         &self.settings
     }

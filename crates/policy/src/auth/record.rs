@@ -56,7 +56,7 @@ pub struct KeyRecord {
     pub tier: String,
     /// The scopes of its callers.
     pub scopes: Vec<Scope>,
-    /// Its purpose, for operators.
+    /// A text by which operators recognise the key.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// The digest of the key: 64 hexadecimal digits.
@@ -85,7 +85,7 @@ pub struct TenantRecord {
     pub v: u32,
     /// The name that keys and claims of tokens use for the tenant.
     pub tenant: String,
-    /// A description, for operators.
+    /// A text by which operators recognise the tenant.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
     /// The time of creation.

@@ -6,7 +6,7 @@ use penstock_core::Caller;
 /// The refusal of a request by [`super::Authenticator`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckRefusal {
-    /// The kind of refusal.
+    /// The kind of refusal, which decides the error code.
     pub kind: RefusalKind,
     /// Message for the caller. It names the fault, its place and the remedy. It never contains the credential.
     pub message: String,

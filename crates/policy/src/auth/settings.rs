@@ -33,7 +33,7 @@ pub const MAX_NAME_BYTES: usize = 64;
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthSettings {
-    /// The realm in `WWW-Authenticate`.
+    /// The realm in the header `WWW-Authenticate`.
     pub realm: String,
     /// Milliseconds within which a revocation takes effect everywhere.
     pub revocation_ms: u64,
@@ -237,7 +237,7 @@ impl Algorithm {
         matches!(self, Self::HS256 | Self::HS384 | Self::HS512)
     }
 
-    /// The value of `alg`.
+    /// The name of the algorithm in `alg`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::HS256 => "HS256",

@@ -22,7 +22,7 @@ pub const MAX_COVERED: usize = 32;
 pub const MAX_BASE_BYTES: usize = 64 << 10;
 /// The number of characters of a nonce.
 pub const NONCE_CHARS: std::ops::RangeInclusive<usize> = 16..=64;
-/// The only accepted algorithm.
+/// The only algorithm that is accepted in `alg`.
 pub const ALGORITHM: &str = "hmac-sha256";
 /// Components that a signature must cover if the request has them.
 const WHERE_PRESENT: [&str; 2] = ["content-type", "content-encoding"];

@@ -53,7 +53,7 @@ pub struct Verified {
 /// The reason why a token is not valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenFault {
-    /// It cannot be parsed.
+    /// It is no token, or breaks a rule for its form.
     Malformed,
     /// Its signature, issuer, audience or algorithm is not accepted.
     Invalid,

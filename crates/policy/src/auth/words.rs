@@ -30,18 +30,18 @@ pub struct Presented<'a> {
     pub forwarded: bool,
     /// The client's certificate, if the client showed one and the host verified it.
     pub certificate: Option<CertificateShown<'a>>,
-    /// The kind of route.
+    /// The kind of route, such as `predict`.
     pub route: &'a str,
     /// The model's name as the caller gave it.
     pub model: Option<&'a str>,
 }
 
-/// A client's certificate, verified.
+/// A client's certificate that the host verified.
 #[derive(Clone, Copy, Debug)]
 pub struct CertificateShown<'a> {
     /// SHA-256 of its DER form, lower-case hexadecimal.
     pub sha256: &'a str,
-    /// Its subject alternative names.
+    /// Its subject alternative names: `dns:…`, `uri:…`, `email:…`.
     pub names: &'a [String],
 }
 
@@ -99,7 +99,7 @@ pub enum RefusalKind {
     Invalid,
     /// The credential has expired, or is not valid yet.
     Expired,
-    /// The credential was revoked.
+    /// An administrator revoked the credential.
     Revoked,
     /// A signed request was sent a second time.
     Replayed,
@@ -139,11 +139,11 @@ impl RefusalKind {
 /// The refusal of a call, as the answer reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The kind of refusal.
+    /// The kind of refusal, which decides the error code.
     pub kind: RefusalKind,
     /// Message for the caller. It names the fault, its place and the remedy. It never contains the credential.
     pub message: String,
-    /// The value of `WWW-Authenticate`.
+    /// The value of the header `WWW-Authenticate`.
     pub challenge: Option<String>,
     /// Seconds after which a retry can pass.
     pub retry_after_s: Option<u32>,

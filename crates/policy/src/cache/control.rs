@@ -16,7 +16,7 @@ const NAME: &str = "penstock";
 /// The directives of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Directives {
-    /// Use no stored result.
+    /// `no-cache`: use no stored result.
     pub no_cache: bool,
     /// `no-store`: do not store the result of this call.
     pub no_store: bool,
@@ -80,7 +80,7 @@ pub enum Why {
 }
 
 impl Why {
-    /// The word in `Cache-Status`.
+    /// The word for it in `Cache-Status`.
     fn detail(self) -> &'static str {
         match self {
             Self::Busy => "busy",

@@ -10,7 +10,7 @@ pub const NO_TICKET: u64 = 0;
 pub struct CacheAddress<'a> {
     /// The name of the model's cache, which has its own places.
     pub space: &'a str,
-    /// The number of places.
+    /// The number of places that the cache has.
     pub places: u32,
     /// The digest of the call.
     pub digest: &'a [u8],

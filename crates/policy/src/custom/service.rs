@@ -2,7 +2,7 @@
 
 use super::words::{Admitted, Call, Outcome, Refusal, Scope};
 
-/// The operator's own policy.
+/// The operator's own policy, as the gate calls it.
 pub trait CustomService {
     /// The handle of an admitted call, with which the call is ended.
     type Admission: AdmissionService;

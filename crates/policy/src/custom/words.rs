@@ -63,13 +63,13 @@ impl RefusalKind {
 /// The policy's refusal of a call, as the answer reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The kind of refusal.
+    /// The kind of refusal, which decides the error code.
     pub kind: RefusalKind,
     /// Message for the caller: the cause and the remedy. The answer has at most its first 1000 characters.
     pub message: String,
     /// Seconds after which a retry can pass.
     pub retry_after_s: u32,
-    /// Headers for the answer.
+    /// Headers that the answer gets.
     pub headers: RawHeaders,
 }
 
@@ -94,7 +94,7 @@ impl Refusal {
 pub struct Admitted<A> {
     /// The call, until it ends.
     pub admission: A,
-    /// Headers for the answer.
+    /// Headers that the answer gets.
     pub headers: RawHeaders,
 }
 

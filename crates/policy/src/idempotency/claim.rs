@@ -133,7 +133,7 @@ pub enum ClaimResult {
     Granted(Lease),
     /// An earlier owner had completed it.
     Done(Outcome),
-    /// Another caller was faster.
+    /// Another caller was faster and runs it now.
     InFlight {
         /// Value of `Retry-After`: seconds after which a retry can find the answer.
         retry_after_s: u32,

@@ -61,7 +61,7 @@ impl IdempotencyKey {
         Self::parse(value).map(Some)
     }
 
-    /// Parses one header value.
+    /// Parses the value of one header `Idempotency-Key`.
     pub fn parse(value: &[u8]) -> Result<Self, KeyFault> {
         let text = std::str::from_utf8(value)
             .map_err(|_| KeyFault::Malformed)?
@@ -83,7 +83,7 @@ impl IdempotencyKey {
         }
     }
 
-    /// The key without quotes.
+    /// The key as sent, without quotes.
     pub fn as_str(&self) -> &str {
         &self.0
     }

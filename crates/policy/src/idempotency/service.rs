@@ -24,7 +24,7 @@ pub trait IdempotencyService {
 
     /// The settings that the gate needs.
     fn rules(&self) -> Rules;
-    /// Looks a call up.
+    /// Looks for an earlier run of the call under its key.
     fn look_up(&self, call: &Call<'_>, now_ms: u64) -> Result<Lookup<Self::Attempt>, Refusal>;
 }
 

@@ -9,7 +9,7 @@ const MIN_LEASE_MS: u64 = 1_000;
 const MAX_TTL_S: u64 = 7 * 86_400;
 /// Bytes of the largest record. Every store accepts values of this size, with room for the head.
 const MAX_RECORD_BYTES: u64 = 3 << 20;
-/// Most routes in `required`.
+/// Most routes that `required` may list.
 const MAX_REQUIRED: usize = 64;
 
 /// The treatment of calls while the store does not answer.

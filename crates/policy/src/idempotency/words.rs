@@ -74,7 +74,7 @@ impl RefusalKind {
 /// The refusal of a call, as the answer reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The kind of refusal.
+    /// The kind of refusal, which decides the error code.
     pub kind: RefusalKind,
     /// Message for the caller: the cause and the remedy.
     pub message: String,
@@ -83,7 +83,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// A refusal without `Retry-After`.
+    /// Makes a refusal without a time to wait.
     pub fn new(kind: RefusalKind, message: impl Into<String>) -> Self {
         Self {
             kind,
@@ -106,7 +106,7 @@ impl Refusal {
 /// The result of the lookup of a call.
 #[derive(Clone, Debug)]
 pub enum Lookup<A> {
-    /// It may be claimed.
+    /// The call did not run and may be claimed.
     Free(A),
     /// It was completed with this answer.
     Done(StoredAnswer),

@@ -160,7 +160,7 @@ impl FairQueue {
         }
     }
 
-    /// The number of jobs.
+    /// The number of jobs, waiting or due later.
     pub fn len(&self) -> usize {
         self.places.len()
     }
@@ -194,7 +194,7 @@ impl FairQueue {
         true
     }
 
-    /// Takes the next job.
+    /// Takes the next job that is due.
     pub fn pop(&mut self, now_ms: u64) -> Option<Job> {
         self.ripen(now_ms);
         self.popped += 1;

@@ -23,7 +23,7 @@ pub struct Accepted {
     pub caller: Caller,
     /// The owner in names of entries: a hash of the tenant.
     pub owner: String,
-    /// The kind of route.
+    /// The kind of route, such as `predict`.
     pub kind: String,
     /// The name of the model.
     pub model: String,
@@ -31,7 +31,7 @@ pub struct Accepted {
     pub version: u64,
     /// The priority of the caller's tier.
     pub priority: Option<u8>,
-    /// The number of items.
+    /// The number of items in the call.
     pub items: u64,
     /// The HTTP method of the call.
     pub method: String,

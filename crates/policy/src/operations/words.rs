@@ -33,7 +33,7 @@ pub struct Submission {
     pub version: u64,
     /// The priority of the caller's tier.
     pub priority: Option<u8>,
-    /// The number of items.
+    /// The number of items in the call.
     pub items: u64,
     /// The HTTP method of the call.
     pub method: String,
@@ -80,7 +80,7 @@ pub struct Run {
 pub enum OperationState {
     /// It waits for a worker.
     Queued,
-    /// A worker runs it.
+    /// A worker holds its lease and runs it.
     Running,
     /// It ended with a result.
     Succeeded,
@@ -139,13 +139,13 @@ pub struct Operation {
     pub id: OperationId,
     /// The tenant to which it belongs.
     pub tenant: String,
-    /// The kind of route.
+    /// The kind of route, such as `predict`.
     pub kind: String,
     /// The name of the model.
     pub model: String,
     /// The number of the version that runs it.
     pub version: u64,
-    /// The number of items.
+    /// The number of items in the call.
     pub items: u64,
     /// The state at the time of the request.
     pub state: OperationState,
@@ -259,7 +259,7 @@ pub enum RefusalKind {
 /// The refusal of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The kind of refusal.
+    /// The kind of refusal, which decides the error code.
     pub kind: RefusalKind,
     /// Message for the caller: the cause and the remedy.
     pub message: String,

@@ -48,7 +48,7 @@ pub const MAX_SWAPS: u32 = 64;
 pub struct Bucket {
     /// Units restored in a window.
     pub limit: u64,
-    /// The window, in milliseconds.
+    /// The length of the window, in milliseconds.
     pub window_ms: u64,
     /// The treatment of a call above the rate: it uses a burst, or waits.
     pub shape: Shape,

@@ -173,7 +173,7 @@ pub enum Unit {
     Requests,
     /// Items of a batch, known once the body was validated.
     Items,
-    /// Bytes of request bodies.
+    /// Bytes of request bodies, as received.
     Bytes,
     /// Milliseconds that models ran, known afterwards.
     ComputeMs,

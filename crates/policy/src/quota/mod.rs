@@ -83,7 +83,7 @@ pub const RETRY_STORE_S: u64 = 1;
 pub struct Cost {
     /// Requests, 1 for a call.
     pub requests: u64,
-    /// Bytes of the body.
+    /// Size of the body in bytes.
     pub bytes: u64,
 }
 
@@ -149,7 +149,7 @@ pub struct Fallback {
     pub limit: String,
     /// The algorithm that the document configures.
     pub wanted: Algorithm,
-    /// The algorithm in use.
+    /// The algorithm that counts instead.
     pub used: Algorithm,
     /// The reason, for the operator.
     pub reason: String,

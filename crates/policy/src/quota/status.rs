@@ -42,7 +42,7 @@ impl Status {
 /// A refused call, with the status of each limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuotaRefusal {
-    /// The kind of refusal.
+    /// The kind of refusal, which decides the error code.
     pub kind: RefusalKind,
     /// The limit that refused; `None` for [`RefusalKind::BackOff`].
     pub limit: Option<String>,
@@ -76,7 +76,7 @@ pub struct Tally {
 /// Counts of failed store operations, by purpose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreFailures {
-    /// Charges of a limit.
+    /// Charges that failed, each of one limit.
     pub charges: u64,
     /// Of those, calls that went on uncounted because the limit says `open`.
     pub passed_open: u64,

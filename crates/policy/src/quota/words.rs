@@ -14,7 +14,7 @@ pub struct Call<'a> {
     pub route: &'a str,
     /// The model's name as the caller gave it.
     pub model: Option<&'a str>,
-    /// Size of the body in bytes, as announced or received.
+    /// Size of the body in bytes, as received. A compressed body counts with its compressed size.
     pub body_bytes: u64,
 }
 
@@ -56,7 +56,7 @@ impl RefusalKind {
 /// The refusal of a call, as the answer reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The kind of refusal.
+    /// The kind of refusal, which decides the error code.
     pub kind: RefusalKind,
     /// The limit that refused; empty if no single limit is the reason.
     pub limit: String,
@@ -64,7 +64,7 @@ pub struct Refusal {
     pub message: String,
     /// Seconds after which a retry can pass.
     pub retry_after_s: u32,
-    /// Headers for the answer.
+    /// Headers that the answer gets.
     pub headers: Headers,
 }
 
@@ -88,6 +88,6 @@ pub struct Admitted<A> {
     pub admission: A,
     /// Milliseconds to wait before the call goes on.
     pub wait_ms: u32,
-    /// Headers for the answer.
+    /// Headers that the answer gets.
     pub headers: Headers,
 }

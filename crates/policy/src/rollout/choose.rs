@@ -18,7 +18,7 @@ pub struct RolloutQuery<'a> {
     pub caller: &'a str,
     /// The value of a header by its name in lower case.
     pub header: &'a dyn Fn(&str) -> Option<&'a str>,
-    /// The model's versions, ascending.
+    /// The versions that the model has, ascending.
     pub versions: &'a [ModelVersion],
     /// Whether a version is ready.
     pub ready: &'a dyn Fn(ModelVersion) -> bool,
@@ -35,7 +35,7 @@ pub struct RolloutQuery<'a> {
 pub struct Chosen {
     /// The number of the version to run.
     pub version: ModelVersion,
-    /// Why it was chosen.
+    /// The reason why it was chosen.
     pub why: Why,
     /// The canary run in which the call counts, and its side.
     pub canary: Option<(u64, Arm)>,
@@ -45,7 +45,7 @@ pub struct Chosen {
     pub notice: Option<Notice>,
 }
 
-/// Why a version answers.
+/// The reason why a version answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Why {
     /// The caller named its number.
@@ -79,7 +79,7 @@ impl Why {
     }
 }
 
-/// Why no version answers.
+/// The reason why no version answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoVersion {
     /// There is no such version or alias.

@@ -91,7 +91,7 @@ pub enum EditError {
     NotFound {
         /// A sentence that names it.
         message: String,
-        /// The names that exist.
+        /// The names of that kind that exist.
         available: Vec<String>,
     },
     /// The current state does not allow the change; the sentence says why.
@@ -449,7 +449,7 @@ impl Rollout {
         Ok(())
     }
 
-    /// The run in progress.
+    /// Returns the run in progress, unless it was rolled back.
     fn running(&mut self, environment: &Environment<'_>) -> Result<&mut Canary, EditError> {
         let canary = self.canary.as_mut().ok_or_else(no_canary)?;
         match environment.rolled_back {

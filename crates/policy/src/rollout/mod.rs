@@ -250,7 +250,7 @@ impl Alias {
         fits.then(|| Self(text.to_owned()))
     }
 
-    /// The name as text.
+    /// Returns the name as callers write it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -390,7 +390,7 @@ pub fn identity(caller: &Caller) -> String {
 }
 
 impl Rollouts {
-    /// A document without models.
+    /// Makes a document without models.
     pub fn new() -> Self {
         Self {
             v: FORM,
@@ -433,7 +433,7 @@ impl Rollouts {
         Ok(read)
     }
 
-    /// The document as text.
+    /// Writes the document as JSON.
     pub fn text(&self) -> String {
         serde_json::to_string(self).expect("names are texts and numbers are finite")
     }

@@ -12,7 +12,7 @@ pub enum RolloutFailure {
 }
 
 impl RolloutFailure {
-    /// The message of either.
+    /// The message of the failure, of either kind.
     pub fn message(&self) -> &str {
         match self {
             Self::Unsupported(message) | Self::Failed(message) => message,

@@ -14,7 +14,7 @@ use penstock_core::{Caller, Kv, KvError};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 
-/// A day, in milliseconds.
+/// The length of a day, in milliseconds.
 pub const DAY_MS: u64 = 86_400_000;
 
 /// Combinations that an instance remembers as entered in the directory. Beyond this number it reads the store again.
@@ -80,7 +80,7 @@ pub enum Unit {
     Requests,
     /// Items of batches that were run.
     Items,
-    /// Bytes of request bodies.
+    /// Bytes of request bodies, as received.
     Bytes,
     /// Milliseconds of compute time; counted in microseconds.
     ComputeMs,

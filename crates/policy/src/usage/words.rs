@@ -11,7 +11,7 @@ pub struct Amounts {
     pub requests: u64,
     /// Items that were run; 0 for a replay or a refusal.
     pub items: u64,
-    /// Bytes of the body.
+    /// Size of the body in bytes.
     pub bytes: u64,
     /// Compute time in microseconds.
     pub compute_us: u64,

@@ -32,7 +32,7 @@ const DISABLED: &str = "the receiver answered 410 before";
 pub enum EventOf {
     /// The operation has ended.
     Ended {
-        /// The kind of event.
+        /// The kind of event, by the end of the operation.
         kind: EventKind,
         /// The bytes of the message, as all attempts send them.
         payload: Vec<u8>,
@@ -62,7 +62,7 @@ pub enum Claim {
     Untried,
     /// This host makes the attempt.
     Own,
-    /// Another one makes it.
+    /// Another host makes it, or stopped during it.
     Taken(Taken),
 }
 
@@ -118,7 +118,7 @@ pub enum Step {
     Send(String),
 }
 
-/// Decides the next step.
+/// Decides the next step of a delivery from its facts.
 pub fn decide(facts: &Facts, settings: &WebhooksSettings) -> Step {
     let Some(target) = &facts.target else {
         return Step::Ignore;

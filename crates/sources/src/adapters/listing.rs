@@ -53,7 +53,7 @@ pub struct Listing {
 /// Most files and most bytes of one model.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes, downloaded and unpacked.
+    /// Bytes of all files, downloaded and unpacked.
     pub bytes: u64,
     /// Number of files, downloaded and unpacked.
     pub files: usize,

@@ -82,7 +82,7 @@ impl<'a> Adapter<'a> {
         Ok(listing)
     }
 
-    /// Asks for a file.
+    /// Asks for the bytes of one file.
     pub async fn open(
         &mut self,
         place: &FileLocation,

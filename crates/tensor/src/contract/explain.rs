@@ -53,7 +53,7 @@ impl Baseline {
 /// A range of an input's elements within one item, in row-major order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Group {
-    /// Its name in answers.
+    /// The name of the group in answers.
     pub name: String,
     /// The name of the input in the contract.
     pub input: String,

@@ -18,7 +18,7 @@ const INPUT_MEMBERS: [&str; 5] = ["name", "shape", "datatype", "parameters", "da
 /// The elements of an input, as far as they are parsed.
 #[derive(Default)]
 enum Data {
-    /// No such member yet.
+    /// The member has not been read yet.
     #[default]
     Absent,
     /// Skipped; they begin at this offset.

@@ -10,7 +10,7 @@ use crate::backend::rows::Rows;
 /// The description of a graph.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Declared {
-    /// The inputs, without initializers.
+    /// The inputs that a call gives: those without an initializer.
     pub inputs: Vec<Port>,
     pub outputs: Vec<Port>,
     /// The files that hold tensors of the graph.
@@ -39,7 +39,7 @@ pub(crate) struct Declared {
 /// The parts of an input or output that is not a tensor.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Composed {
-    /// Tensors of one type.
+    /// A list of tensors of one type.
     Sequence(PortType),
     /// Maps; a single one unless `list`.
     Maps {
@@ -65,7 +65,7 @@ impl Declared {
     }
 }
 
-/// Metadata of a file.
+/// The metadata that the file states about itself.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub(crate) struct Facts {
     /// The version of the file format; 0 if the file does not name one.

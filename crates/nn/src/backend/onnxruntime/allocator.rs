@@ -54,7 +54,7 @@ struct Header {
 /// The run under way on a thread.
 #[derive(Clone, Copy)]
 struct Account {
-    /// Zero without a run.
+    /// The number of the run; zero without a run.
     run: u64,
     limit: usize,
     used: usize,

@@ -68,7 +68,7 @@ pub struct ListedKey {
 /// The state of a key in lists. A revoked key stays revoked when it expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyState {
-    /// It can be used.
+    /// It can be used, if its tenant is enabled.
     Active,
     /// Its `expires_ms` has passed.
     Expired,

@@ -19,7 +19,7 @@ pub struct NewKey {
     pub tier: String,
     /// The scopes of its callers.
     pub scopes: Vec<Scope>,
-    /// Its purpose, for operators.
+    /// A text by which operators recognise the key.
     pub name: String,
     /// The time from which the key is refused; `None` for never.
     pub expires_ms: Option<u64>,
@@ -32,7 +32,7 @@ pub struct NewKey {
 pub struct NewTenant {
     /// The name of the tenant: 1 to 64 letters, digits, `-`, `_` and `.`. `anonymous` is reserved.
     pub tenant: String,
-    /// A description, for operators.
+    /// A text by which operators recognise the tenant.
     pub description: String,
 }
 

@@ -36,7 +36,7 @@ impl Standing {
     }
 }
 
-/// A charge that passed.
+/// A charge that passed, perhaps after a wait.
 #[derive(Debug)]
 pub struct Passed {
     /// The receipt that undoes it.
@@ -70,7 +70,7 @@ pub struct Charged {
 /// A record of a charge, by which it can be undone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Receipt {
-    /// Added to a counter.
+    /// The charge was added to a counter.
     Counter {
         /// The subject that was charged.
         subject: u128,
@@ -90,7 +90,7 @@ pub enum Receipt {
         /// The units taken from the lease.
         amount: u64,
     },
-    /// Put into a bucket.
+    /// The charge was put into a bucket.
     Bucket {
         /// The subject that was charged.
         subject: u128,
