@@ -249,7 +249,7 @@ fn nobody_is_answered_without_the_token_or_from_a_browser() {
 }
 
 #[test]
-fn what_is_sent_is_read_strictly_and_within_bounds() {
+fn requests_are_read_strictly_and_within_bounds() {
     let (_server, admin) = start();
     let bearer = format!("Bearer {}", token());
     let own = ("authorization", bearer.as_str());

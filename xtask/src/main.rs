@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_not_plugged() {
+    fn components_that_do_not_fit_are_not_plugged() {
         assert!(plugged(EMPTY.to_vec(), b"text".to_vec()).is_err());
         let error = plugged(EMPTY.to_vec(), EMPTY.to_vec()).unwrap_err();
         assert!(

@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_drawn_fills_the_height_in_the_middle_on_light_and_on_dark_paper() {
+    fn a_drawing_fills_the_height_in_the_middle_on_light_and_on_dark_paper() {
         // A bar of 10 by 40 somewhere on a sheet of 100 by 90.
         let drawn = |x: usize, y: usize| (60..70).contains(&x) && (30..70).contains(&y);
         let light = seen(&grey(100, 90, |x, y| if drawn(x, y) { 20 } else { 240 }));

@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_model_cannot_use_is_refused_with_its_place() {
+    fn content_that_the_model_cannot_use_is_refused_with_its_place() {
         let long = refused(text("hello hello hello world world"));
         assert!(
             long.starts_with("too long: The text has 7 tokens"),

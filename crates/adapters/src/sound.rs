@@ -568,7 +568,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_the_new_rate_cannot_hold_is_not_heard() {
+    fn tones_above_the_new_rate_are_not_heard() {
         for rate_hz in [32_000, 44_100, 48_000] {
             let heard = resampled(
                 tone(9_500.0, rate_hz, rate_hz as usize / 4),

@@ -295,7 +295,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_counted_and_not_kept() {
+    fn ids_beyond_the_limit_are_counted_and_not_kept() {
         let vocabulary = small("a\n##a\n").unwrap();
         let word = "a".repeat(MAX_WORD_CHARS);
         let encoded = vocabulary.encode(&word, 10);

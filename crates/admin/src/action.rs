@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_command_line_asks_is_what_the_server_reads() {
+    fn the_server_reads_the_requests_of_the_command_line() {
         let page = PageToken::parse("3.17");
         let scope = |text: &str| Scope::try_from(text.to_owned()).unwrap();
         for action in [
@@ -513,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_is_refused_with_its_code() {
+    fn a_request_with_a_fault_is_refused_with_its_code() {
         for (method, target, body, code) in [
             ("GET", "/", "", Code::UnknownPath),
             ("GET", "/admin/v1", "", Code::UnknownPath),

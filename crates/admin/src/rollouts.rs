@@ -625,7 +625,7 @@ mod tests {
     use crate::read_back::{assert_read_back, assert_refused};
 
     #[test]
-    fn what_the_command_line_asks_is_what_the_server_reads() {
+    fn the_server_reads_the_requests_of_the_command_line() {
         let version = |number| Version::new(number).unwrap();
         let alias = |text| Alias::parse(text).unwrap();
         let target = |text| Target::parse(text).unwrap();
@@ -730,7 +730,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_is_refused_with_its_code() {
+    fn a_request_with_a_fault_is_refused_with_its_code() {
         for (method, path, body, code) in [
             ("POST", "", "", Code::MethodNotAllowed),
             ("GET", "?x=1", "", Code::InvalidParameter),

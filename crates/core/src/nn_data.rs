@@ -250,7 +250,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_again() {
+    fn written_data_are_read_again() {
         for word in NnWord::ALL {
             for retry_after_ms in [None, Some(0), Some(1), Some(250), Some(MAX_RETRY_AFTER_MS)] {
                 for message in ["", "try again", "a: b", " retry_after_ms=5: x", "é\n"] {
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_nearly_of_the_form_is_a_message_and_nothing_more() {
+    fn text_of_nearly_the_form_is_a_message_and_nothing_more() {
         for data in [
             "",
             "queue_full",
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_a_name_is_it_is_read_without_harm_and_written_back_where_it_has_terms() {
+    fn every_name_is_read_without_harm_and_written_back_where_it_has_terms() {
         // Every text of up to six of the signs that mean something, and some that do not.
         const SIGNS: [&str; 10] = ["3", "0", "#", "~", "!shadow", "!joined", "!", "@", "m", "é"];
         let mut texts = vec![String::new()];

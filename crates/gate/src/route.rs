@@ -717,7 +717,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_stranger_sent_is_repeated_shortened_and_without_control_characters() {
+    fn text_of_a_client_is_repeated_shortened_and_without_control_characters() {
         assert_eq!(shorten("a\nb\u{1b}[0m"), "a\u{fffd}b\u{fffd}[0m");
         assert_eq!(
             shorten(&"ä".repeat(500)).chars().count(),

@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_over_grpc_is_told_by_its_code() {
+    fn a_refusal_over_grpc_is_recorded_by_its_code() {
         for (code, decision) in [
             (None, "admitted"),
             (Some(Code::InvalidBody), "admitted"),

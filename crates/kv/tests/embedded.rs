@@ -33,7 +33,7 @@ mod suite_with_small_batches {
 }
 
 #[tokio::test]
-async fn what_was_written_is_there_after_opening_again() {
+async fn written_entries_are_there_after_opening_again() {
     let directory = tempfile::tempdir().unwrap();
     // Parents are made too.
     let place = directory.path().join("var/lib/penstock");

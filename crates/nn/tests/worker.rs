@@ -256,7 +256,7 @@ async fn a_model_that_ends_its_process_again_and_again_is_refused_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_child_is_given_is_little() {
+async fn a_child_gets_few_descriptors_and_no_secrets() {
     let model = load(1);
     // Standard input, output and error, the socket, the segments of an instance, and the folder that is listed.
     let descriptors = ask(&model, asks::DESCRIPTORS).await.unwrap();

@@ -827,7 +827,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_an_adapter_answers_it_stays_json(
+        fn every_answer_of_an_adapter_stays_json(
             entries in proptest::collection::vec(any_entry(), 1..3),
             text in "[\\[\\]{}\",:a0-9.e-]{0,40}",
             scores in proptest::collection::vec(proptest::num::f64::ANY, 0..6),

@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_its_place() {
+    fn a_fault_is_named_with_its_place() {
         for (text, words) in [
             ("[idempotency]\nttl = 1\n", "line 2: unknown field `ttl`"),
             (
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_what_goes_out_is_said_with_its_place() {
+    fn faults_of_cors_and_disclosure_are_named_with_their_place() {
         let error = cors("[cors]\nallowed_origins = [\"x\"]\n").unwrap_err();
         assert!(error.contains("`cors.allowed_origins` has `x`"), "{error}");
         let error = cors("[cors]\norigins = []\n").unwrap_err();

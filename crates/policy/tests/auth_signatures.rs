@@ -320,7 +320,7 @@ fn any_label_and_any_order_will_do() {
 }
 
 #[test]
-fn what_must_be_covered_is_covered() {
+fn a_signature_without_a_required_component_is_refused() {
     let usual = Plan::usual();
     for missing in &usual.covered {
         let covered: Vec<&str> = usual
@@ -348,7 +348,7 @@ fn what_must_be_covered_is_covered() {
 }
 
 #[test]
-fn what_cannot_be_covered_is_refused() {
+fn a_component_that_cannot_be_covered_is_refused() {
     let with = |name: &str| {
         let mut plan = Plan::usual();
         plan.covered.push(name.to_owned());

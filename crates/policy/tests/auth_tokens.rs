@@ -41,7 +41,7 @@ fn every_algorithm_is_checked_with_its_key() {
 }
 
 #[test]
-fn what_is_no_token_is_malformed() {
+fn text_that_is_no_token_is_malformed() {
     let ed = &KEYS.ed;
     let good = ed.token(&ed.header(), &claims());
     let parts: Vec<&str> = good.split('.').collect();

@@ -528,7 +528,7 @@ fn an_owner_whose_store_fails_leaves_the_key_free() {
 }
 
 #[test]
-fn what_is_stored_does_not_grow_with_time() {
+fn the_number_of_entries_does_not_grow_with_time() {
     let day = 86_400_000;
     let sim = alone(NOON_MS, |sim, kv| async move {
         let mut most = 0;
@@ -756,7 +756,7 @@ fn seeds() -> (u64, u64) {
 
 /// 100,000 schedules by default. `PENSTOCK_SEED=n` replays one, `PENSTOCK_SCHEDULES=n` runs more.
 #[test]
-fn whatever_is_lost_or_late_or_dies_one_epoch_runs_once_and_one_result_is_told() {
+fn under_losses_delays_and_crashes_one_epoch_runs_once_and_one_result_is_told() {
     let (first, count) = seeds();
     let threads = 2.min(count);
     let runs: u64 = std::thread::scope(|scope| {

@@ -224,7 +224,7 @@ proptest! {
     }
 
     #[test]
-    fn what_one_instance_announces_holds_at_every_other(
+    fn an_announcement_of_one_instance_holds_at_every_other(
         cost in 1_u64..12,
         steps in prop::collection::vec((0_usize..3, 0_u64..4_000, any::<bool>()), 1..60),
     ) {
@@ -302,7 +302,7 @@ proptest! {
     }
 
     #[test]
-    fn what_a_refused_caller_is_told_never_shrinks_faster_than_time_passes(
+    fn an_announced_wait_never_shrinks_faster_than_time_passes(
         double_every in 1_u64..5,
         hard_after in prop_oneof![Just(0_u64), 2..30_u64],
         algorithm in 0..ALGORITHMS.len(),

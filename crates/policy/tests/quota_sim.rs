@@ -460,7 +460,7 @@ fn schedule(seed: u64, totals: &mut Totals) {
 }
 
 #[test]
-fn what_is_promised_holds_whatever_fails() {
+fn the_limits_hold_under_every_failure() {
     let began = Instant::now();
     let mut totals = Totals::default();
     let mut schedules = 0;

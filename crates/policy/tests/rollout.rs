@@ -172,7 +172,7 @@ fn aliases_name_versions_and_the_default_is_one_of_them() {
 }
 
 #[test]
-fn what_others_rest_on_is_not_taken_away() {
+fn a_version_or_alias_in_use_is_not_removed() {
     let mut model = Model::new();
     model.set_alias("stable", 1);
     model.set_default("stable");
@@ -609,7 +609,7 @@ fn a_deprecated_version_says_so_and_after_its_sunset_names_its_successor() {
 }
 
 #[test]
-fn what_is_no_document_is_refused() {
+fn text_that_is_no_document_is_refused() {
     assert!(Rollouts::parse(r#"{"v":1,"generation":0}"#).is_ok());
     for (text, word) in [
         ("", "cannot be read"),

@@ -550,7 +550,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_engine_does_not_accept_is_an_error_and_is_not_kept() {
+    fn a_component_that_the_engine_refuses_is_an_error_and_is_not_kept() {
         let (engine, dir) = (engine(), directory());
         let engine = |_| Ok(engine.clone());
         assert!(compile_for(1, engine, b"\0asm, or so", dir.path()).is_err());

@@ -510,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn what_strangers_say_is_bounded_and_stays_on_its_line() {
+    fn text_of_clients_is_bounded_and_stays_on_its_line() {
         let long = "é".repeat(5_000);
         let line = read(&entry(&format!("/{long}"), None));
         assert_eq!(line["path"].as_str().unwrap().chars().count(), 257);
@@ -626,7 +626,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_full_disk_did_not_take_is_counted_when_it_takes_lines_again() {
+    fn lines_that_a_full_disk_refused_are_counted_when_it_takes_lines_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit.jsonl");
         std::os::unix::fs::symlink("/dev/full", &path).unwrap();

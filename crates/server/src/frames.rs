@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_seen_does_not_depend_on_the_pieces_that_bytes_come_in() {
+    fn the_seen_frames_do_not_depend_on_the_pieces_that_bytes_come_in() {
         let mut all = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
         all.extend(frame(SETTINGS, 0, &[0; 12]));
         all.extend(frame(PING, 0, &[7; 8]));

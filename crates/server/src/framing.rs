@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_a_body_is_a_request_and_what_stands_in_one_is_not() {
+    fn bytes_after_a_body_are_a_request_and_bytes_in_a_body_are_not() {
         for request in CLEAR {
             let text = String::from_utf8_lossy(request);
             assert_eq!(seen(&[request]), [Framing::Clear], "{text}");
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn what_hyper_refuses_and_what_is_too_long_is_not_guessed_at() {
+    fn the_framing_of_refused_and_too_long_requests_is_not_guessed() {
         for broken in [
             &b"POST / HTTP/1.1\r\ncontent-length: -1\r\n\r\n"[..],
             b"POST / HTTP/1.1\r\ncontent-length: 1, 1\r\n\r\n",

@@ -539,7 +539,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_arranged_says_what_there_is() {
+    fn files_that_cannot_be_arranged_are_refused_with_the_reason() {
         for (paths, graph, text, words) in [
             (
                 &["a.onnx", "b.onnx"][..],

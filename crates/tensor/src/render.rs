@@ -845,7 +845,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_reserved_for_elements_is_never_less_than_they_take() {
+    fn elements_never_take_more_bytes_than_are_reserved() {
         for seed in 1..3000u64 {
             for tensor in tensors(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15)) {
                 let (mut flat, mut nested) = (Vec::new(), Vec::new());
@@ -864,7 +864,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_held_is_told_and_not_tried() {
+    fn an_answer_that_memory_cannot_hold_is_an_error_and_not_tried() {
         let contract = Contract::parse(
             "description = \"d\"\n[[inputs]]\nname = \"a\"\ndatatype = \"FP32\"\nshape = [1]\n\
              [[outputs]]\nname = \"b\"\ndatatype = \"FP32\"\nshape = [1]\n",

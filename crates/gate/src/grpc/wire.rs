@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn what_breaks_off_or_lies_about_its_length_is_broken_where_it_is() {
+    fn a_message_that_breaks_off_or_states_a_wrong_length_is_broken_at_its_place() {
         for (message, at) in [
             (&[0x08][..], 1),
             (&[0x08, 0xff], 1),

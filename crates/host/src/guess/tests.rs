@@ -125,7 +125,7 @@ fn an_image_is_prepared_as_the_file_beside_the_graph_says() {
 }
 
 #[test]
-fn what_the_file_does_not_say_of_an_image_is_asked_with_the_values_that_it_has() {
+fn a_missing_fact_about_images_is_asked_with_the_values_of_the_file() {
     let with = |change: &dyn Fn(&mut Value)| {
         let mut file = preprocessor();
         change(&mut file);

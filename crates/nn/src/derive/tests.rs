@@ -84,7 +84,7 @@ fn every_port_is_in_the_contract_as_the_graph_has_it() {
 }
 
 #[test]
-fn what_the_graph_cannot_say_is_asked_and_what_it_can_is_not() {
+fn facts_that_the_graph_lacks_are_asked_and_facts_that_it_has_are_not() {
     let derived = derive(&Description {
         text: "Finds \"things\"\nand more".into(),
         inputs: vec![

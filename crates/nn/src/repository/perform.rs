@@ -881,7 +881,7 @@ mod tests {
 
     /// A waiting caller may read the book between the end of a load and the next round.
     #[tokio::test]
-    async fn what_came_of_a_load_is_shown_as_soon_as_it_is_in_the_book() {
+    async fn the_outcome_of_a_load_is_shown_as_soon_as_it_is_in_the_book() {
         let (_folder, core, job) = example::opened();
         let now = || core.lock().cell("m", 1).expect("it is known").now();
         assert!(matches!(now(), Now::Waiting));

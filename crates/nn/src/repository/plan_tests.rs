@@ -166,7 +166,7 @@ fn mix(job: Job) -> u64 {
 }
 
 #[test]
-fn what_is_on_disk_is_loaded_and_what_changes_there_is_loaded_beside_it() {
+fn a_version_on_disk_is_loaded_and_a_changed_one_is_loaded_beside_it() {
     let mut simulation = Simulation::new(None);
     simulation
         .book
@@ -188,7 +188,7 @@ fn what_is_on_disk_is_loaded_and_what_changes_there_is_loaded_beside_it() {
 }
 
 #[test]
-fn what_is_broken_never_takes_the_place_of_what_answers_and_is_tried_once() {
+fn a_broken_version_never_takes_the_place_of_one_that_answers_and_is_tried_once() {
     let mut simulation = Simulation::new(None);
     simulation.broken = [22, 31].into();
     simulation.book.seen("m", seen(1, &[(2, 21)]), false);
@@ -317,7 +317,7 @@ fn an_unreadable_contract_is_refused_where_something_answers_and_a_fault_where_n
 }
 
 #[test]
-fn what_was_unloaded_stays_so_until_it_is_loaded() {
+fn an_unloaded_version_stays_unloaded_until_it_is_loaded() {
     let mut simulation = Simulation::new(None);
     simulation
         .book

@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
+    fn the_memory_of_shapes_is_bounded() {
         for cost in [Cost::Shapes, Cost::EachShape] {
             let mut quick = Quick::new(&cost, false);
             for number in 1..1000 {

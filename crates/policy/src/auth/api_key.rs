@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_depends_on_key_pepper_and_purpose() {
+    fn the_stored_digest_depends_on_key_pepper_and_purpose() {
         let one = Pepper::new(&[1; 32]).unwrap();
         let two = Pepper::new(&[2; 32]).unwrap();
         assert_eq!(one.digest("a"), one.clone().digest("a"));

@@ -100,7 +100,7 @@ mod tests {
     };
 
     #[test]
-    fn what_was_read_is_fresh_then_in_grace_and_then_gone() {
+    fn an_entry_is_fresh_then_in_grace_and_then_gone() {
         let mut cache = Cache::new(4);
         cache.put("a", 1, 10_000);
         for (now_ms, fresh, grace) in [

@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_scope_is_refused_and_what_is_one_is_written_as_it_was_read() {
+    fn a_text_that_is_no_scope_is_refused_and_a_scope_is_written_as_it_was_read() {
         for text in [
             "",
             "Predict",

@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_key_is_refused_with_what_is_wrong() {
+    fn a_header_that_is_no_key_is_refused_with_its_fault() {
         for (header, fault) in [
             (&b""[..], KeyFault::Empty),
             (b"   ", KeyFault::Empty),

@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_record_is_none() {
+    fn bytes_that_are_no_record_are_not_decoded() {
         let good = outcome(b"body", 100).encode();
         for bytes in [&b""[..], &[1], &[1, 255, 255, 255, 255], &[2, 0, 0, 0, 0]] {
             assert_eq!(Outcome::decode(bytes), None);

@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_told_is_bounded_and_counts_for_calls_that_cost_as_much() {
+    fn announced_waits_are_bounded_and_count_for_calls_of_at_least_the_same_cost() {
         let mut offender = Offender::default();
         for cost in 1..=100 {
             offender.tell(0, cost, 1_000 + cost, 0);

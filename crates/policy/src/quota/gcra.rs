@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_bucket_falls_back_to() {
+    fn a_bucket_falls_back_to_a_sliding_window() {
         for (bucket, expected) in [
             (token(60, 60_000, 5), (5, 5_000)),
             (token(100, 60_000, 100), (100, 60_000)),
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stored_is_read_again() {
+    fn a_stored_value_is_read_again() {
         let state = State {
             full_at: u128::MAX,
             times_full: 7,

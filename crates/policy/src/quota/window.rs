@@ -114,7 +114,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_fits() {
+    fn a_charge_fits_or_not_by_both_windows() {
         // (limit, before, count with the charge, cost, elapsed of 60 s) -> (fits, left)
         for (limit, before, count, cost, elapsed_s, fits, left) in [
             (20, 0, 1, 1, 0, true, 19),
@@ -182,7 +182,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_left_would_fit(
+        fn the_units_that_are_left_would_fit(
             limit in 1_u64..1000, before in 0_i64..1000, count in 0_i64..1000, elapsed in 0_u64..=60_000,
         ) {
             let decision = decide(limit, before, count, 0, elapsed, 60_000);

@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn what_outlives_a_run_is_not_given_back_to_the_next() {
+    fn a_block_that_outlives_a_run_is_not_credited_to_the_next() {
         // SAFETY: as above.
         let (block, _) = metered(1000, || unsafe { alloc(ptr::null_mut(), 400) });
         let (_, usage) = metered(1000, || unsafe {

@@ -452,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_for_signatures_here_is_passed_over() {
+    fn keys_that_are_not_for_signatures_are_skipped() {
         let rsa = rsa();
         for (entry, count) in [
             (rsa.clone(), 1),
