@@ -41,7 +41,7 @@ enum ImagePosition {
     /// In the middle of the input, with the borders filled.
     #[default]
     Center,
-    /// In the upper left corner.
+    /// In the upper left corner of the input, with the borders filled.
     TopLeft,
 }
 

@@ -406,7 +406,7 @@ impl Ocr {
     }
 }
 
-/// From top to bottom, and those of one height from left to right.
+/// Orders lines from top to bottom, and those of one height from left to right.
 fn in_reading_order(lines: &mut [(Corners, f32)]) {
     lines.sort_by(|(a, _), (b, _)| {
         a[0][1]

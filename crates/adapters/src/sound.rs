@@ -40,7 +40,7 @@ pub struct Recording<'a> {
 enum Encoding {
     /// 8 bits, 128 for silence.
     Unsigned8,
-    /// So many bytes, little-endian, two's complement.
+    /// Integers of so many bytes, little-endian, two's complement.
     Signed(usize),
     Float32,
 }

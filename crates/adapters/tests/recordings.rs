@@ -70,7 +70,7 @@ impl Wav {
     }
 }
 
-/// So many bytes of a loud noise, none of which is the name of a chunk.
+/// Returns so many bytes of a loud noise, none of which is the name of a chunk.
 fn noise(bytes: usize) -> Vec<u8> {
     let mut state = 1u32;
     std::iter::repeat_with(|| {

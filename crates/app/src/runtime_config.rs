@@ -105,7 +105,7 @@ pub enum StoreKind {
 pub enum RedisUrl {
     /// The URL is written in the file.
     Literal(String),
-    /// In an environment variable of this name.
+    /// The URL is in an environment variable of this name.
     Environment(String),
 }
 

@@ -290,7 +290,7 @@ pub struct Message {
     pub bytes: Vec<u8>,
 }
 
-/// Why a body is not a sequence of messages.
+/// The reason why a body is not a sequence of messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameFault {
     /// The byte before a message is neither 0 nor 1.

@@ -149,7 +149,7 @@ pub struct BatchedReads {
 }
 
 impl BatchedReads {
-    /// For an instance that has not asked yet.
+    /// Makes the state of an instance that has not asked yet.
     pub const fn new() -> Self {
         Self {
             unusable: Cell::new(false),

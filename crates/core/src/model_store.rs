@@ -39,7 +39,7 @@ pub enum ModelEntry<'a> {
     Statistics {
         /// Selects the statistics of this model; `None` for all.
         model: Option<&'a str>,
-        /// Only of this version, as text; requires a model.
+        /// Selects this version, as text; requires a model.
         version: Option<&'a str>,
     },
     /// Writing it loads a model.

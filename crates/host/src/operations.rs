@@ -17,7 +17,7 @@ const RETRY: Duration = Duration::from_secs(5);
 /// Time between two looks whether operations that found no room in the queue have room now.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// Of the instances, one in this many may run operations. The others are for calls, and for the renewal of leases.
+/// One in this many instances may run operations. The others are for calls, and for the renewal of leases.
 const INSTANCES_SHARE: u32 = 2;
 
 /// Returns the settings for running operations; `None` if they are off, or there is no store for them. Call it before the

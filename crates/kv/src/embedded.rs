@@ -83,7 +83,7 @@ struct Open {
     last: Position,
     /// The writer thread sleeps and must be woken.
     writer_sleeps: bool,
-    /// Nothing is taken any more.
+    /// Whether the store takes no more writes.
     closed: bool,
 }
 

@@ -50,7 +50,7 @@ pub struct Description {
     pub inputs: Vec<Port>,
     /// The outputs, in the graph's order.
     pub outputs: Vec<Port>,
-    /// For inputs that are indices: the length of the table they lead into.
+    /// The length of the table that each input of indices leads into.
     pub tables: BTreeMap<String, u64>,
     /// The number of axes of ports whose number the graph does not give, if it is known from elsewhere.
     pub ranks: BTreeMap<String, usize>,
@@ -229,9 +229,9 @@ fn shape_of<'a>(shapes: &'a [(String, Vec<u64>)], name: &str) -> Option<&'a [u64
 /// The shapes of one run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Shapes {
-    /// Of the inputs, by name.
+    /// The lengths of each input, by name.
     pub inputs: Vec<(String, Vec<u64>)>,
-    /// Of the outputs, by name.
+    /// The lengths of each output, by name.
     pub outputs: Vec<(String, Vec<u64>)>,
 }
 

@@ -21,7 +21,7 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    /// To be made before a load, and dropped after it.
+    /// Begins a measurement. Call it before a load, and drop the result after it.
     pub fn begin() -> Self {
         let ended = ENDED.load(Ordering::SeqCst);
         let began = BEGAN.fetch_add(1, Ordering::SeqCst);

@@ -320,7 +320,7 @@ impl Model {
         self.infer_with(inputs, CallOptions::default()).await
     }
 
-    /// As [`Model::infer`], and gives up at `deadline` with an [`EngineRefusal::Deadline`].
+    /// Does the same as [`Model::infer`], and gives up at `deadline` with an [`EngineRefusal::Deadline`].
     pub async fn infer_by(
         &self,
         inputs: Vec<(String, NnTensor)>,
@@ -333,7 +333,7 @@ impl Model {
         self.infer_with(inputs, options).await
     }
 
-    /// As [`Model::infer`], with options.
+    /// Does the same as [`Model::infer`], with options.
     ///
     /// # Errors
     ///

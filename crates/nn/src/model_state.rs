@@ -60,7 +60,7 @@ pub(crate) struct State {
     pub(crate) instances: Vec<Slot>,
     /// The runs under way, lost ones included.
     pub(crate) active_runs: Vec<ActiveRun>,
-    /// Nothing begins any more: loading was given up.
+    /// Whether loading was given up, so that nothing begins any more.
     pub(crate) given_up: bool,
     /// The time at which the queue will be looked at next.
     pub(crate) wake: Option<Nanos>,

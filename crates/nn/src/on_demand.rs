@@ -50,7 +50,7 @@ pub struct Limits {
 pub const COPIES_WHILE_OPENING: u64 = 4;
 
 impl Default for Limits {
-    /// For a memory of 256 MiB, the default of this project's host.
+    /// Limits for a memory of 256 MiB, the default of this project's host.
     fn default() -> Self {
         Self {
             graph_bytes: 48 << 20,

@@ -63,7 +63,7 @@ pub struct Stats {
     pub success: u64,
     /// Calls that failed when they ran.
     pub failures: u64,
-    /// From arrival to failure, those calls together.
+    /// Time from arrival to failure, the sum over these calls.
     pub failures_ns: u64,
     /// Runs that failed, including runs of several calls that were tried again in parts.
     pub failed_executions: u64,

@@ -24,7 +24,7 @@ impl Numbers {
         (self.0 >> 33) % limit
     }
 
-    /// From `low` to `high`.
+    /// Returns a number from `low` to `high`.
     fn real(&mut self, low: f32, high: f32) -> f32 {
         low + (high - low) * self.below(1 << 20) as f32 / (1 << 20) as f32
     }

@@ -24,7 +24,7 @@ impl Numbers {
         ((self.0 >> 33) % limit as u64) as usize
     }
 
-    /// Of either sign, and of a size from a hundredth to a hundred.
+    /// Returns a number of either sign, and of a size from a hundredth to a hundred.
     fn real(&mut self) -> f32 {
         let size = 10f32.powf(self.below(4001) as f32 / 1000.0 - 2.0);
         size * if self.below(2) == 0 { -1.0 } else { 1.0 }
@@ -647,7 +647,7 @@ fn running_sum() -> Vec<u8> {
     )
 }
 
-/// As `quantize_dynamic` writes a linear layer.
+/// Makes a linear layer as `quantize_dynamic` writes it.
 fn quantised() -> Vec<u8> {
     let weights: Vec<u8> = (0..16u8).map(|at| at.wrapping_mul(37)).collect();
     over_x(

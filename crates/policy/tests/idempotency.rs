@@ -577,7 +577,7 @@ fn the_number_of_entries_does_not_grow_with_time() {
 #[derive(Default)]
 struct Ledger {
     executed: BTreeSet<(usize, u64, u64)>,
-    /// For each key, the bodies callers were told, with when.
+    /// The bodies that callers got for each key, with the times.
     told: BTreeMap<usize, Vec<(u64, String)>>,
     runs: u64,
 }

@@ -33,7 +33,7 @@ struct Facts {
     results: BTreeMap<u32, Vec<(OperationState, Vec<u8>)>>,
     /// Results of runs whose `complete` returned false.
     lost: Vec<Vec<u8>>,
-    /// For each run that began: when its worker asked for it, and when it was granted.
+    /// The time of the worker's request and that of the grant, for each run that began.
     granted: Vec<(u64, u64)>,
     receipts: u32,
     delete_asked: bool,

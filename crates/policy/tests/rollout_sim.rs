@@ -196,7 +196,7 @@ fn a_split_gives_each_arm_its_part_within_one_percent_and_other_runs_draw_others
 /// The behaviour of a version.
 #[derive(Clone, Copy)]
 struct Does {
-    /// Of a thousand calls, how many fail.
+    /// The number of failures in a thousand calls.
     failed_permille: u64,
     /// The median of its latencies; one in a hundred takes five times as long.
     latency_ns: u64,

@@ -16,7 +16,7 @@ pub use messages::{google, grpc, inference};
 /// A file of definitions, as reflection tells of it.
 #[derive(Clone, Copy, Debug)]
 pub struct File {
-    /// As other files import it.
+    /// The name by which other files import it.
     pub name: &'static str,
     /// The names of the files that it imports.
     pub imports: &'static [&'static str],

@@ -42,7 +42,7 @@ struct State {
 /// Times for which nothing may move.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// From the first byte of a head to its last, and until the client's first frame.
+    /// Time from the first byte of a head to its last, and until the client's first frame.
     pub head: Duration,
     /// Time without any request or ping.
     pub idle: Duration,

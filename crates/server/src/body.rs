@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::sync::oneshot;
 
-/// Why a connection ended.
+/// The reason why a connection ended.
 pub(crate) type ConnectionError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The body of a request.

@@ -26,7 +26,7 @@ pub enum Framing {
 enum At {
     /// A head, of which a part may have arrived.
     Head,
-    /// So many bytes of a body.
+    /// A body of which so many bytes are still to come.
     Body(u64),
     /// A chunked body, in this state.
     Chunked(Chunk),

@@ -55,7 +55,7 @@ pub enum Step {
     Answers(Vec<AdapterAnswer>),
 }
 
-/// Why an item is refused. The caller can correct each of these.
+/// The reason why an item is refused. The caller can correct each of these.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RefusalKind {
     /// The adapter does not support such content; the text names the supported content.

@@ -58,7 +58,7 @@ pub struct Decimal<'a> {
     pub exact: bool,
 }
 
-/// Why a number cannot be held in a datatype.
+/// The reason why a number cannot be held in a datatype.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NumberFault {
     /// It has a fractional part and the datatype has none.
@@ -723,7 +723,7 @@ impl<'a> Decimal<'a> {
 #[derive(Clone, Copy)]
 enum Narrowed {
     Certain(u16),
-    /// So near a midpoint that a small error decides.
+    /// The value is so near a midpoint that a small error decides.
     Doubtful(u16),
     /// Exactly on a midpoint; rounded to even.
     Midpoint(u16),

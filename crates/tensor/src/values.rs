@@ -206,7 +206,7 @@ fn wrong_rank(
     Violation::new(place.pointer(), "wrong_shape", shape, message)
 }
 
-/// Why an element is not valid. In the case of `Kind` nothing was consumed.
+/// The reason why an element is not valid. In the case of `Kind` nothing was consumed.
 enum ElementFault<'a> {
     Kind,
     NotAnInteger(Decimal<'a>),

@@ -15,7 +15,7 @@ pub struct ScriptedPolicy {
     pub scope: Scope,
     /// The decision for each call. Without it, the policy admits every call.
     pub decide: Option<Rc<Decide>>,
-    /// Why it cannot be opened, if it cannot.
+    /// The reason why it cannot be opened, if it cannot.
     pub fault: Option<String>,
     /// The calls it was asked about, and how they ended.
     pub log: Rc<RefCell<Vec<String>>>,

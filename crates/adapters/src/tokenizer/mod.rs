@@ -176,7 +176,7 @@ pub(crate) enum Truncation {
     OnlySecond,
 }
 
-/// Why a text cannot be encoded.
+/// The reason why a text cannot be encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Unencodable {
     /// It has more than [`MAX_TEXT_CHARS`] characters.

@@ -66,9 +66,9 @@ pub struct HttpTrigger {
 /// The paths that a trigger answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HttpRoute {
-    /// Only this path, without its slashes at either end.
+    /// The trigger answers only this path, without its slashes at either end.
     Exact(String),
-    /// This path and all below it, without its slashes at either end.
+    /// The trigger answers this path and all below it, without its slashes at either end.
     Below(String),
     /// The trigger answers no path: only other components can call the component.
     Private,
@@ -140,10 +140,10 @@ pub struct Serving {
 /// The engine that runs the models.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Nn {
-    /// In this host, outside WebAssembly: components with a `native` file are served from it.
+    /// Models run in this host, outside WebAssembly: components with a `native` file are served from it.
     #[default]
     Native,
-    /// In WebAssembly, in the component that is linked into the `source`, as on Spin.
+    /// Models run in WebAssembly, in the component that is linked into the `source`, as on Spin.
     Component,
 }
 

@@ -25,7 +25,7 @@ const RETRY_MS: u64 = 5_000;
 /// The most events that the components are asked for at the same time. Each needs an instance, and calls need these, too.
 const MAX_ASKING: u32 = 4;
 
-/// Of the instances, one in this many may be asked at most.
+/// At most one in this many instances may be asked for events.
 const ASKING_SHARE: u32 = 4;
 
 /// The subject of faults of the store in the log.

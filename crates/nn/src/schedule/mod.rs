@@ -153,7 +153,7 @@ impl<T> Scheduler<T> {
         self.closed = true;
     }
 
-    /// From now on every call runs by itself.
+    /// Lets every later call run by itself.
     pub fn stop_batching(&mut self) {
         self.limits.max_items = 1;
         self.batch_tuner = BatchTuner::new(&self.limits);

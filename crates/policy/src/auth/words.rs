@@ -84,7 +84,7 @@ pub struct Admitted {
     pub priority: Option<u8>,
 }
 
-/// Why a request is refused.
+/// The reason why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RefusalKind {
     /// The request has no credential, and one is needed.

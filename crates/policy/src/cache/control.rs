@@ -68,7 +68,7 @@ pub enum Served {
     Bypass(Why),
 }
 
-/// Why a run did not use the cache.
+/// The reason why a run did not use the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
     /// Another call's run had the place, or a run of the same call took too long.

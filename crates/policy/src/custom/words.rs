@@ -38,7 +38,7 @@ pub struct Call<'a> {
     pub body_bytes: u64,
 }
 
-/// Why a call was refused.
+/// The reason why a call was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefusalKind {
     /// The caller lacks the permission.

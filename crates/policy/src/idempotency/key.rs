@@ -13,7 +13,7 @@ pub const MAX_IDEMPOTENCY_KEY_BYTES: usize = 255;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct IdempotencyKey(String);
 
-/// Why an `Idempotency-Key` header is refused.
+/// The reason why an `Idempotency-Key` header is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyFault {
     /// More than one header line.

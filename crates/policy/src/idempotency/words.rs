@@ -43,7 +43,7 @@ pub struct StoredAnswer {
     pub body: Result<Vec<u8>, u64>,
 }
 
-/// Why idempotency refuses a call.
+/// The reason why idempotency refuses a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefusalKind {
     /// The header is not an idempotency key.

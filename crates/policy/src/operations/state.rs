@@ -164,7 +164,7 @@ pub(super) fn progress(
 /// The decision of a worker that looks at an operation.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Decision {
-    /// Nothing remains to be done.
+    /// The operation has ended, and nothing remains to be done.
     Ended,
     /// Look again at this time.
     Later(u64),
@@ -174,7 +174,7 @@ pub(super) enum Decision {
     End(u32, WithoutRun),
 }
 
-/// Why an operation ends without a further run.
+/// The reason why an operation ends without a further run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum WithoutRun {
     /// A caller asked for it.

@@ -245,7 +245,7 @@ pub enum Renewal {
     Lost,
 }
 
-/// Why operations refuse a call.
+/// The reason why operations refuse a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefusalKind {
     /// The tenant has as many operations, or bytes of them, as it may.

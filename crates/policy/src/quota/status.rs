@@ -63,7 +63,7 @@ pub struct Tally {
     pub admitted: u64,
     /// Calls refused because a limit was used up or too small.
     pub refused: u64,
-    /// Of those, calls refused from memory, without the store.
+    /// The part of these calls that was refused from memory, without the store.
     pub refused_from_memory: u64,
     /// Calls of callers that were blocked after too many refusals.
     pub backed_off: u64,
@@ -78,7 +78,7 @@ pub struct Tally {
 pub struct StoreFailures {
     /// Charges that failed, each of one limit.
     pub charges: u64,
-    /// Of those, calls that went on uncounted because the limit says `open`.
+    /// The part of these charges whose calls went on uncounted, because the limit says `open`.
     pub passed_open: u64,
     /// Refunds that failed: their units stay used until their window passes.
     pub refunds: u64,

@@ -29,7 +29,7 @@ pub struct Scope {
     pub settles: bool,
 }
 
-/// Why a call was refused.
+/// The reason why a call was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefusalKind {
     /// A limit is used up at the moment.

@@ -190,7 +190,7 @@ impl Choice<'_, '_> {
         }
     }
 
-    /// For a call that names no version.
+    /// Chooses the version for a call that names none.
     fn free(&self) -> Result<Chosen, NoVersion> {
         let asked = self.asked;
         let mut chosen = match self.split() {

@@ -82,7 +82,7 @@ pub enum Change {
     },
 }
 
-/// Why a change was not made.
+/// The reason why a change was not made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EditError {
     /// The request is invalid; lists every fault.
@@ -103,7 +103,7 @@ pub enum EditError {
 pub struct Environment<'a> {
     /// The versions of the model, ascending.
     pub versions: &'a [ModelVersion],
-    /// Why the current run was rolled back automatically, if it was.
+    /// The reason why the current run was rolled back automatically, if it was.
     pub rolled_back: Option<&'a str>,
     /// Milliseconds since the Unix epoch.
     pub now_ms: u64,

@@ -24,7 +24,7 @@ pub const COUNTERS: u32 = 2 * COUNTERS_PER_ARM as u32;
 /// One counted call in this many judges the run. The choice is random, so that many instances together judge no more
 /// often than one alone.
 const JUDGED_ONE_OF: u64 = 16;
-/// As [`JUDGED_ONE_OF`], for failed calls of the canary.
+/// The same as [`JUDGED_ONE_OF`], for failed calls of the canary.
 const JUDGED_FAILED_ONE_OF: u64 = 4;
 
 /// The shortest window, in seconds.
@@ -59,7 +59,7 @@ pub enum Outcome {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Bounds {
-    /// By how much its error rate may exceed the other side's; 0.02 is two calls in a hundred.
+    /// The permitted difference of its error rate to the other side's; 0.02 is two calls in a hundred.
     pub max_error_rate_increase: Option<f64>,
     /// The largest ratio of its latency to the other side's, at the quantile.
     pub max_latency_ratio: Option<f64>,

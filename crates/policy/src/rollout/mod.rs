@@ -218,7 +218,7 @@ impl Version {
         self.0
     }
 
-    /// As the rest of the gate knows it; `None` for 0, which no document that was read has.
+    /// Returns the version as the rest of the gate knows it; `None` for 0, which no document that was read has.
     fn of_model(self) -> Option<ModelVersion> {
         ModelVersion::parse(&self.0.to_string())
     }
@@ -351,7 +351,7 @@ impl Percent {
         fits.then_some(Self(hundredths as u16))
     }
 
-    /// As a number from 0 to 100.
+    /// Returns the percentage as a number from 0 to 100.
     pub fn get(self) -> f64 {
         f64::from(self.0) / 100.0
     }

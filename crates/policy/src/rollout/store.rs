@@ -56,7 +56,7 @@ fn tally_name(model: &str, number: u64, counter: u32) -> String {
     format!("rollouts:tally:{model}:{number}:{counter}")
 }
 
-/// Why the document was not changed.
+/// The reason why the document was not changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UpdateError {
     /// The change cannot be made.
@@ -269,7 +269,7 @@ pub async fn roll_back<K: Kv>(kv: &K, model: &str, id: u64, why: &str) -> Result
     Ok(first)
 }
 
-/// Why a run was rolled back; `None` while it goes on.
+/// Returns the reason why a run was rolled back; `None` while it goes on.
 ///
 /// # Errors
 ///

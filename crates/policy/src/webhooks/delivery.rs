@@ -157,7 +157,7 @@ pub struct Delivery {
     /// Number of times that a caller asked for the message again, at most [`MAX_AGAIN`].
     #[serde(default)]
     pub generation: u32,
-    /// Why no further attempt is made, if that is not because of the last one.
+    /// The reason why no further attempt is made, if that is not because of the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }

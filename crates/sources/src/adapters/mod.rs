@@ -33,7 +33,7 @@ pub struct Adapter<'a> {
 }
 
 impl<'a> Adapter<'a> {
-    /// For a source; its credentials are read here.
+    /// Makes the adapter for a source; its credentials are read here.
     pub fn new(
         client: &'a Client,
         source: &'a Source,

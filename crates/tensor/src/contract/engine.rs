@@ -96,9 +96,9 @@ impl FirstRun {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Isolation {
-    /// In its own process: a crash affects only the model's calls.
+    /// The model runs in its own process: a crash affects only the model's calls.
     Process,
-    /// On threads of the server.
+    /// The model runs on threads of the server.
     Thread,
 }
 

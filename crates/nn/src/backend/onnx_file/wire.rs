@@ -12,7 +12,7 @@ pub const MAX_DEPTH: usize = 64;
 /// The longest name that is read. Exporters' longest are a few hundred bytes; a false length must not allocate memory.
 const MAX_NAME_BYTES: u64 = 64 * 1024;
 
-/// Why bytes cannot be read as an ONNX file.
+/// The reason why bytes cannot be read as an ONNX file.
 pub struct Malformed(pub &'static str);
 
 impl From<std::io::Error> for Malformed {

@@ -10,7 +10,7 @@ pub(crate) const MAX_NUMBERS: usize = 64;
 /// The most names in one product.
 pub(super) const MAX_NAMES: usize = 16;
 
-/// From this end on a slice takes all there is: exporters write such numbers, and no axis is as long.
+/// An end from which on a slice takes the whole axis: exporters write such numbers, and no axis is as long.
 pub(super) const WHOLE_AXIS: i64 = 1_000_000_000;
 
 /// The number of items, as a name in a [`Length`].

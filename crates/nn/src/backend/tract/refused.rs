@@ -22,7 +22,7 @@ const TABLE: &str = include_str!("refused.txt");
 struct Rule {
     operator: &'static str,
     conditions: Vec<Condition>,
-    /// As the table has them, for messages.
+    /// The text of the form in messages.
     shown: &'static str,
     fault: &'static str,
 }

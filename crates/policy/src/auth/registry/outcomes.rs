@@ -5,7 +5,7 @@ use penstock_core::KvError;
 use penstock_core::violation::Violation;
 use std::fmt;
 
-/// Why an operation was not performed.
+/// The reason why an operation was not performed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RegistryError {
     /// The request is invalid; lists every fault with its place in the body.

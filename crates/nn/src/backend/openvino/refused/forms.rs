@@ -143,7 +143,7 @@ fn tile<'s>(
     producers: &HashMap<&'s str, &'s Operator>,
     operator: &'s Operator,
 ) -> Option<&'static str> {
-    /// With fewer axes it was not seen.
+    /// The number of axes; the difference was not seen with fewer.
     const AXES: usize = 4;
     let is_short = (shapes.input(operator, 0)).is_some_and(|dims| dims.len() < AXES);
     if is_short || !varies(structure, shapes, producers, operator.input(1)?) {
