@@ -5,8 +5,8 @@
 //! They are sorted by length, the longest first, so that recordings that ended are the last rows and are cut off. Running
 //! silence in their place would make every short recording of a batch as expensive as the longest.
 //!
-//! The rule for the chunks of a segment is that of the package `silero-vad` 6.2.3 with its defaults: speech begins where
-//! the probability reaches the threshold, and ends where it stays 0.15 below it for long enough.
+//! The rule for the chunks of a segment is that of the package `silero-vad` 6.2.3 with its defaults. Speech begins where
+//! the probability reaches the threshold. It ends where the probability stays 0.15 below it for long enough.
 
 use crate::outputs::{config, floats, json, tensor};
 use crate::sound::{Recording, recording, resampled};

@@ -15,8 +15,8 @@ use wasm_encoder::{
     ValType,
 };
 
-/// Returns the component that stands in for an import, if there is one: `import` is the name of the import, and
-/// `imports` are the names of all imports of the component that has it.
+/// Returns the component that stands in for an import, if there is one. `import` is the name of the import. `imports` are
+/// the names of all imports of the component that has it.
 pub(super) fn empty<'i>(
     import: &str,
     mut imports: impl Iterator<Item = &'i str>,

@@ -2,9 +2,9 @@
 //! have.
 //!
 //! The operators of a graph ([`crate::backend::Rows`]) define the computation, and not a runtime's way to do it: a
-//! runtime may choose another kernel for another size, or quantise without being asked. So a few rows run alone and
-//! then together with rows that would reveal it: far larger, far smaller, at the ends of the contract's bounds, NaN and
-//! infinity, first, last and in between, in runs of several sizes, and of other lengths if an axis is filled.
+//! runtime may choose another kernel for another size, or quantise without being asked. So a few rows run alone and then
+//! together with rows that would reveal it: far larger, far smaller, at the ends of the contract's bounds, NaN and
+//! infinity. They run first, last and in between, in runs of several sizes, and with other lengths if an axis is filled.
 
 use std::time::{Duration, Instant};
 

@@ -196,7 +196,7 @@ impl fmt::Display for TensorType {
     }
 }
 
-/// A tensor of a call. The fields are open so that a host can move bytes in and out without a copy; the engine checks a
+/// A tensor of a call. The fields are open so that a host can move bytes in and out without a copy. The engine checks a
 /// tensor again before it runs it, so a wrong tensor costs its caller only an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NnTensor {

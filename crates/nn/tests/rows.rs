@@ -1,5 +1,5 @@
-//! One caller's numbers never change another's answer: the verdict of a graph's operators about its rows is compared
-//! with the results of every backend, alone and in every batch, and with the behaviour of a loaded model.
+//! One caller's numbers never change another's answer. The verdict of a graph's operators about its rows is compared with
+//! the results of every backend, alone and in every batch, and with the behaviour of a loaded model.
 
 use crate::support;
 

@@ -1,6 +1,6 @@
-//! Rollouts in numbers and in time: how exactly callers are spread and how firmly they stay, how soon a bad canary ends and
-//! how seldom a good one does, and the state of the document while several administrators and many instances change it
-//! over a store that loses and delays, where they die in the middle of things.
+//! Rollouts in numbers and in time. The tests measure how exactly callers are spread and how firmly they stay, how soon a
+//! bad canary ends and how seldom a good one does. They also check the document while several administrators and many
+//! instances change it. The store loses and delays, and callers die in the middle of things.
 //!
 //! `PENSTOCK_SEED=n` replays one schedule, `PENSTOCK_SCHEDULES=n` runs more.
 

@@ -366,8 +366,9 @@ const OF_CONTENT: [&str; 8] = [
     "retry-after",
 ];
 
-/// Completes an answer that came after a wait by the headers that the components wrote for the request itself: its id, the
-/// state of its limits, its record for the audit log, and those for caches and for pages of other origins.
+/// Completes an answer that came after a wait. The components wrote some headers for the request itself: its id, the
+/// state of its limits, its record for the audit log, and those for caches and for pages of other origins. The later
+/// answer gets these.
 fn keep_headers(first: &Response<Bytes>, later: &mut Response<Bytes>) {
     let still_accepted = later.status() == StatusCode::ACCEPTED;
     let headers = later.headers_mut();

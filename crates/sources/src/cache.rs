@@ -53,7 +53,7 @@ pub struct Downloaded {
 pub struct Known {
     /// The address of the source, without secrets.
     pub from: String,
-    /// The SHA-256 over all its files, for `sha256` of a source.
+    /// The checksum for pinning: of the single file, or over all files.
     pub pin: Digest,
     /// The commit or digest that the source states.
     pub identity: Option<String>,

@@ -30,7 +30,7 @@ pub struct Record {
     pub from: String,
     /// The source's key in the cache.
     pub source: String,
-    /// The SHA-256 over all its files.
+    /// The checksum for pinning: of the single file, or over all files.
     pub sha256: Digest,
     /// The commit or digest that the source states.
     #[serde(skip_serializing_if = "Option::is_none")]

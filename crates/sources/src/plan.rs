@@ -21,7 +21,7 @@ pub struct Wanted {
 /// Files on this machine, installed or in the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CachedVersion {
-    /// The SHA-256 over all its files.
+    /// The checksum for pinning: of the single file, or over all files.
     pub pin: Digest,
     /// Whether its signature was good, by the key that is wanted now.
     pub signed: bool,
@@ -50,7 +50,7 @@ pub enum Remote {
 /// The files made of the downloads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Made {
-    /// The SHA-256 over all its files.
+    /// The checksum for pinning: of the single file, or over all files.
     pub pin: Digest,
     /// Whether its signature is good.
     pub signed: bool,

@@ -35,7 +35,7 @@ const MAX_TEXT_BYTES: u64 = 1 << 20;
 /// The result of a pull.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// The SHA-256 over all files, for `sha256` of a source.
+    /// The checksum for pinning: of the single file, or over all files.
     pub sha256: Digest,
     /// The reason that nothing was done, if so.
     pub kept: Option<UpToDateReason>,

@@ -1,6 +1,6 @@
-//! The element types and their names: the tensor data types of the Open Inference Protocol v2 ("Tensor Data Types" in its REST
-//! specification); `BF16`, which common servers add; and ONNX's types of at most a byte, for which no server has names
-//! (decisions/0048).
+//! The element types and their names. They are the tensor data types of the Open Inference Protocol v2 ("Tensor Data
+//! Types" in its REST specification), `BF16`, which common servers add, and ONNX's types of at most a byte. For these no
+//! server has names (decisions/0048).
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;

@@ -228,10 +228,10 @@ impl<'a> Reader<'a> {
         labels
     }
 
-    /// Reads the table of this host, which Spin does not read. It has labels that the host grants beside those that
-    /// Spin would (Spin knows one and refuses the others unless it is told their stores). It also has the files that the
-    /// host serves instead of the `source`: `native` if it provides natively the part that the `source` carries, and
-    /// `direct` if it calls only the direct entry point.
+    /// Reads the table of this host, which Spin does not read. It has labels that the host grants beside those that Spin
+    /// would (Spin knows one and refuses the others unless it is told their stores). It also has the files that the host
+    /// serves instead of the `source`. The host serves `native` if it provides natively the part that the `source`
+    /// carries, and `direct` if it calls only the direct entry point.
     pub(super) fn own_table(
         &mut self,
         section: &Section<'_>,

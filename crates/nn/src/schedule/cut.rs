@@ -79,8 +79,8 @@ fn unit<T>(call: &Waiting<T>) -> f64 {
     call.ask.bytes as f64 / parts.max(1) as f64
 }
 
-/// Puts the next run together: the oldest call of the highest priority, and after it, in order, those that may share
-/// its run, while items, bytes, tokens and all deadlines allow, and no more than the instance's part of all calls. The
+/// Puts the next run together. It has the oldest call of the highest priority, and after it, in order, those that may
+/// share its run. Items, bytes, tokens and all deadlines bound it, and so does the instance's part of all calls. The
 /// queue must not be empty.
 pub fn cut<T>(queue: &Queue<T>, limits: &Limits, situation: &Situation<'_>) -> Cut {
     let Some(leader) = queue.calls().next() else {

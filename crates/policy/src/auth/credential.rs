@@ -87,7 +87,7 @@ pub fn find<'a>(headers: &'a [(&str, &[u8])]) -> Result<Credential<'a>, CheckRef
     }
 }
 
-/// Returns whether a text could be a credential, even a broken one: an API key, or a JWT (RFC 7519), which has three parts
+/// Returns whether a text could be a credential, even a broken one: an API key or a JWT (RFC 7519). A JWT has three parts
 /// when it is signed and five when it is encrypted.
 fn is_recognised(text: &str) -> bool {
     let fits = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);

@@ -2,8 +2,8 @@
 //!
 //! # Runs
 //!
-//! Each run of an operation is an *epoch*: 1, 2, 3… as with [`idempotency`](crate::idempotency), and for the same reason: it
-//! needs only atomic increments, and no late or repeated write can change a state that a caller saw. The entries of an epoch:
+//! Each run of an operation is an *epoch*: 1, 2, 3… as with [`idempotency`](crate::idempotency). It needs only atomic
+//! increments, and no late or repeated write can change a state that a caller saw. The entries of an epoch:
 //!
 //! * `c`, the claim, is a counter. The first worker that increments it owns the epoch. It adds the time.
 //! * `r`, the run, is written by the owner once it knows that no earlier epoch counts, and renewed while it runs.

@@ -135,7 +135,7 @@ impl OperationState {
 /// An operation, as its tenant sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operation {
-    /// Its id, which also tells the hour of its creation.
+    /// Its id, which also tells the time of its creation.
     pub id: OperationId,
     /// The tenant to which it belongs.
     pub tenant: String,

@@ -7,9 +7,9 @@
 //!
 //! # Bounds
 //!
-//! In any interval of length d, with clocks that differ by s: a token bucket admits at most
-//! burst + limit·(d + s)/window, a leaky bucket at most limit·(d + max_wait + s)/window and one call
-//! more; calls go on evenly spaced after their waits.
+//! In any interval of length d, with clocks that differ by s, a token bucket admits at most burst + limit·(d + s)/window.
+//! A leaky bucket admits at most limit·(d + max_wait + s)/window and one call more. Its calls go on evenly spaced after
+//! their waits.
 //!
 //! When many callers use a bucket at the same moment, each round of swaps serves at least one of them. A caller that
 //! loses [`MAX_SWAPS`] rounds is treated as if the store had failed.
@@ -260,11 +260,10 @@ impl Bucket {
     /// The sliding window that keeps this bucket's promise without a compare-and-swap, as (limit, window in
     /// milliseconds).
     ///
-    /// A token bucket becomes a window of `burst` in the time that restores `burst`: the average rate
-    /// is the same, and the window's bound L·(1 + d/W) is the bucket's own burst + rate·d. Where that
-    /// time is under [`MIN_FALLBACK_WINDOW_MS`], the window is that long instead and holds as much as the
-    /// rate gives in it (rounded down, at least `burst`), so bursts may be larger. A leaky bucket
-    /// becomes a window of its limit, without pacing.
+    /// A token bucket becomes a window of `burst` in the time that restores `burst`. The average rate is the same. The
+    /// window's bound L·(1 + d/W) is the bucket's own burst + rate·d. Where that time is under
+    /// [`MIN_FALLBACK_WINDOW_MS`], the window is that long instead. It holds as much as the rate gives in it (rounded
+    /// down, at least `burst`), so bursts may be larger. A leaky bucket becomes a window of its limit, without pacing.
     pub fn fallback(&self) -> (u64, u64) {
         match self.shape {
             Shape::Leaky { .. } => (self.limit, self.window_ms),

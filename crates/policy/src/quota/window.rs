@@ -12,9 +12,9 @@
 //!   and just under 2·L in a whole W (all of L at the end of one window and a drip after it; the
 //!   older counter is taken as spread evenly, which it was not).
 //!
-//! With clocks that differ by s, or operations that take s from the reading of the clock to the store,
-//! each counter still holds at most L, and an interval of d touches the counters of d + s: at most
-//! ⌈(d + s)/W⌉ + 1 of them. An instant at a boundary can then see 2·L with either.
+//! Clocks may differ by s, or operations may take s from the reading of the clock to the store. Each counter then still
+//! holds at most L. An interval of d touches the counters of d + s: at most ⌈(d + s)/W⌉ + 1 of them. An instant at a
+//! boundary can then see 2·L with either.
 
 /// The decision of a window on a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

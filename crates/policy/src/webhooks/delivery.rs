@@ -32,8 +32,8 @@ pub const TIMEOUT_MS: u64 = 15_000;
 /// Time after which an attempt without an outcome counts as lost, in milliseconds: its host stopped in it. Clocks may differ.
 pub const LOST_MS: u64 = 60_000;
 
-/// Time for which the entries of a delivery are needed after its operation expired, in milliseconds: a caller may ask for the
-/// message again just before, and a receiver may ask for the longest wait each time.
+/// Time for which the entries of a delivery are needed after its operation expired, in milliseconds. A caller may ask for
+/// the message again just before, and a receiver may ask for the longest wait each time.
 pub const KEEP_MS: u64 = 12 * 24 * HOUR_MS;
 
 /// The most times that a caller may ask for a message again. Each leaves entries until the sweep.

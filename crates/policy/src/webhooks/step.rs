@@ -10,8 +10,8 @@ use crate::operations::PERIOD_MS;
 /// Time after which the components are asked again for an event that they could not give, in milliseconds.
 const ASK_AGAIN_MS: u64 = 30_000;
 
-/// Time after the one in its id after which the call of an operation is stored, or never will be: ids of keyed calls carry the
-/// beginning of an hour, and are used until its end.
+/// Milliseconds after the time in its id by which the call of an operation is stored, if it ever is. Ids of keyed calls
+/// carry the beginning of an hour, and are used until its end.
 const STORED_MS: u64 = 2 * PERIOD_MS;
 
 /// Time before another look at an operation that may be about to be stored, in milliseconds. It doubles.
