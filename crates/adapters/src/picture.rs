@@ -41,7 +41,7 @@ const EXTENSION: &[u8] = b"http://ns.adobe.com/xmp/extension/\0";
 pub struct Picture {
     /// Number of pixels in a row.
     pub width: usize,
-    /// Number of rows.
+    /// Number of rows from top to bottom.
     pub height: usize,
     /// 1 for grey, 3 for red, green and blue.
     pub channels: usize,

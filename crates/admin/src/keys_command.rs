@@ -42,7 +42,7 @@ pub enum Via {
     },
     /// The store itself, on this machine. No server may have it open.
     Offline {
-        /// The manifest file. It may contain the pepper.
+        /// The path of the manifest. It may contain the pepper.
         app: PathBuf,
         /// The runtime configuration with the store of each label.
         runtime_config: Option<PathBuf>,

@@ -24,7 +24,7 @@ pub const PUSHBACK: &str = "grpc-retry-pushback-ms";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum GrpcStatus {
-    /// The call succeeded.
+    /// The call succeeded; there is no error.
     Ok = 0,
     /// The caller cancelled the call.
     Cancelled = 1,

@@ -97,7 +97,7 @@ pub trait Kv {
     async fn delete(&self, kv_key: &str) -> Result<(), KvError>;
     /// Adds to a counter, 0 if absent, and returns the sum. Atomic on every store.
     async fn increment(&self, kv_key: &str, delta: i64) -> Result<i64, KvError>;
-    /// Begins a compare-and-swap. Returns the current value, and the handle for [`Kv::swap`].
+    /// Begins a compare-and-swap of an entry. Returns the current value, and the handle for [`Kv::swap`].
     async fn read_to_swap(&self, kv_key: &str) -> Result<(Option<Vec<u8>>, Self::Swap), KvError>;
     /// Writes if the entry is unchanged since it was read. Returns whether it was.
     async fn swap(&self, swap: Self::Swap, value: &[u8]) -> Result<bool, KvError>;

@@ -12,7 +12,7 @@ use penstock_core::{Caller, RouteKind};
 /// The surface of a call, which determines the form of its body and its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Surface {
-    /// One prediction: `:predict`.
+    /// One prediction for all items of a body: `:predict`.
     Predict,
     /// Several predictions, each with its own result: `:batchPredict`.
     BatchPredict,

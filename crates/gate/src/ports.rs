@@ -82,7 +82,7 @@ pub trait Ports: Services {
     fn index(&self, ready: bool) -> Result<String, ControlFailure>;
     /// Loads or reloads a model. Returns after it is ready or has failed.
     fn load(&self, model: &str) -> Result<(), ControlFailure>;
-    /// Unloads a model. Its calls fail until it is loaded again.
+    /// Unloads a model from the host. Its calls fail until it is loaded again.
     fn unload(&self, model: &str) -> Result<(), ControlFailure>;
 }
 

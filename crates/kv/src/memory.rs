@@ -26,8 +26,8 @@ pub const DEFAULT_MAX_BYTES: u64 = 256 << 20;
 /// headers. They are counted so that a flood of tiny entries meets the bound too.
 pub const ENTRY_OVERHEAD_BYTES: u64 = 96;
 
-/// Number of locks. Many more than cores, so that two threads seldom meet; a page of a listing visits one shard, so many
-/// shards also keep a page short.
+/// Number of locks, one for each shard. There are many more than cores, so that two threads seldom meet. A page of a listing
+/// visits one shard, so many shards also keep a page short.
 const SHARDS: usize = 256;
 
 /// Prefix of this store's cursors.

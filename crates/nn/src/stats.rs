@@ -15,7 +15,7 @@ const EXACT_SIZES: u32 = 32;
 /// The counts and times of runs of one size.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BatchStats {
-    /// Number of runs.
+    /// Number of runs of this size.
     pub count: u64,
     /// Time spent putting inputs together.
     pub compute_input_ns: u64,

@@ -354,7 +354,7 @@ async fn callers_that_share_runs_get_their_own_answers() {
     assert_eq!((stats.failures, process(&model).crashes), (0, 0));
 }
 
-/// SplitMix64.
+/// Returns the next number of the generator SplitMix64.
 fn random(seed: &mut u64) -> u64 {
     *seed = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
     let mut z = *seed;

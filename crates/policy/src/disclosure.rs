@@ -16,7 +16,7 @@ use serde_json::{Map, Number, Value};
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
-/// Most entries `[[disclosure]]`. A call walks through all of them.
+/// Most entries of `[[disclosure]]`. A call walks through all of them.
 pub const MAX_ENTRIES: usize = 64;
 /// The most names in a list of an entry.
 pub const MAX_NAMES: usize = 64;

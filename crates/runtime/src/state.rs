@@ -173,7 +173,7 @@ impl InstanceState {
         self.kv.ledger()
     }
 
-    /// Whether the instance leaked when a request began.
+    /// Returns the flag that says whether the instance leaked when a request began.
     pub fn leaking(&self) -> &Arc<AtomicBool> {
         &self.leaking
     }

@@ -106,7 +106,7 @@ impl Server {
         }
     }
 
-    /// Runs one operation. Returns the time of the next look at it; `None` if it ended.
+    /// Runs an operation in an instance. Returns the time of the next look at it; `None` if it ended.
     async fn run(
         &self,
         work: &Work,

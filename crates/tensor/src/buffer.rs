@@ -257,7 +257,7 @@ impl Buffer {
         }
     }
 
-    /// Returns the bytes. Bytes that the host holds are copied into memory here.
+    /// Returns the bytes as a vector. Bytes that the host holds are copied into memory here.
     pub fn into_vec(mut self) -> Vec<u8> {
         std::mem::take(self.to_mut())
     }

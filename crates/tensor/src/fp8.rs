@@ -31,7 +31,7 @@ pub(crate) struct Nearest {
 }
 
 impl Fp8 {
-    /// All formats. Other modules name a format by its index here.
+    /// All formats of 8 bits. Other modules name a format by its index here.
     pub const ALL: [Self; 4] = [Self::E4m3fn, Self::E4m3fnuz, Self::E5m2, Self::E5m2fnuz];
 
     /// The format of a datatype; `None` for other datatypes.

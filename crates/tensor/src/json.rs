@@ -58,7 +58,7 @@ pub enum Kind {
     Number,
     /// The word `true` or `false`.
     Boolean,
-    /// The word `null`.
+    /// The word `null`, for no value.
     Null,
 }
 

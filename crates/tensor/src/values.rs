@@ -27,7 +27,7 @@ pub enum ParameterValue {
     Integer(i128),
     /// Any other number, which must be finite.
     Number(f64),
-    /// A JSON string.
+    /// A JSON string of any content.
     String(String),
 }
 
@@ -64,7 +64,7 @@ impl ParameterValue {
 /// The place of a tensor's value in the body. The pointer is written only for a violation.
 #[derive(Clone, Copy)]
 pub(crate) enum BodyLocation<'p> {
-    /// The place `/inputs`.
+    /// The place `/inputs` as a whole.
     Inputs,
     /// The place `/inputs/<name>`, of `:predict`.
     Named(&'p str),

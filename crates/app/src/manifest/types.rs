@@ -12,7 +12,7 @@ pub struct Manifest {
     pub path: PathBuf,
     /// The folder that relative paths in it start from.
     pub root: PathBuf,
-    /// The section `[application]`.
+    /// The section `[application]`: name, version, description and authors.
     pub application: Application,
     /// The section `[variables]`, by the variables' names.
     pub variables: BTreeMap<String, Variable>,
@@ -239,7 +239,7 @@ pub enum Capability {
     KeyValueStores,
     /// The databases that it may open, `sqlite_databases`.
     SqliteDatabases,
-    /// The variables, `variables`.
+    /// The application variables, `variables`.
     Variables,
 }
 

@@ -249,7 +249,7 @@ impl Shared {
         }
     }
 
-    /// Locks the queue. Hold it only for a moment.
+    /// Locks the queue for the caller. Hold it only for a moment.
     pub(super) fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -11,7 +11,7 @@ pub const MAX_SCAN: usize = 1024;
 /// The facts that a cut depends on beside the queue.
 #[derive(Debug)]
 pub struct Situation<'a> {
-    /// The present time.
+    /// The present time of the scheduler.
     pub now: Nanos,
     /// Items of the runs under way.
     pub running_items: u64,

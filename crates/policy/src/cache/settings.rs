@@ -4,7 +4,7 @@ use penstock_core::ModelName;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 
-/// Most entries `[[cache]]`: as many as the models of one server.
+/// Most entries of `[[cache]]`: as many as the models of one server.
 pub const MAX_ENTRIES: usize = 1024;
 /// The longest time to live, in seconds. By then the place of a result is usually overwritten.
 const MAX_TTL_S: u64 = 7 * 86_400;

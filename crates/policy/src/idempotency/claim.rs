@@ -515,7 +515,7 @@ impl Idempotency {
         Ok(CompleteResult::Superseded(looked))
     }
 
-    /// Commits an outcome. Returns whether it counts; it does not if the epoch was closed before.
+    /// Commits an outcome of a run. Returns whether it counts; it does not if the epoch was closed before.
     async fn commit<K: Kv>(
         &self,
         kv: &K,

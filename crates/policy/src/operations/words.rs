@@ -23,7 +23,7 @@ pub struct Rules {
 /// A call that is to become an operation. Its caller is authenticated, its body is valid and its charges are made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Submission {
-    /// The authenticated caller. Its address is not stored.
+    /// The caller, after authentication. Its address is not stored.
     pub caller: Caller,
     /// The kind of route, by its name in policies.
     pub kind: String,

@@ -186,7 +186,7 @@ impl Precision {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Provider {
-    /// The processor. This is the default.
+    /// The processor of the machine. This is the default.
     #[default]
     Cpu,
     /// NVIDIA's CUDA, on a GPU.

@@ -112,7 +112,7 @@ pub(super) struct Value {
     pub(super) numbers: Option<Vec<Length>>,
     /// Whether it is a list of floating-point numbers that begins with 1, as scales of `Resize` do.
     pub(super) begins_with_one: bool,
-    /// Whether its elements say where in the run an item is.
+    /// The relation of its elements to the place of an item in the run.
     pub(super) place: ItemIndexUse,
 }
 

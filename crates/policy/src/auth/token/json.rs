@@ -14,7 +14,7 @@ const MAX_DEPTH: usize = 8;
 /// The members of an object.
 pub(super) type Members = BTreeMap<String, Json>;
 
-/// A parsed value. Members of objects have unique names.
+/// A parsed JSON value. Members of objects have unique names.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Json {
     Null,
