@@ -111,8 +111,8 @@ struct UpArgs {
     #[arg(long, env = "PENSTOCK_LOG", value_enum, default_value_t = Log::Pretty)]
     log: Log,
     /// The gate's entry point that the host calls.
-    #[arg(long, env = "PENSTOCK_DOOR", value_enum, default_value_t = DoorArg::Direct)]
-    door: DoorArg,
+    #[arg(long, env = "PENSTOCK_DOOR", value_enum, default_value_t = EntryPointArg::Direct)]
+    door: EntryPointArg,
     /// The place where models run.
     #[arg(long, env = "PENSTOCK_NN", value_enum, default_value_t = NnArg::Native)]
     nn: NnArg,
@@ -388,7 +388,7 @@ enum Log {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum DoorArg {
+enum EntryPointArg {
     /// The typed entry point `penstock:gate/door`. It costs the least.
     Direct,
     /// The entry point `wasi:http/handler`, which Spin uses.
@@ -466,8 +466,8 @@ fn main() -> ExitCode {
                             NnArg::Component => Nn::Component,
                         },
                         entry_point: match args.door {
-                            DoorArg::Direct => EntryPointKind::Direct,
-                            DoorArg::Http => EntryPointKind::Http,
+                            EntryPointArg::Direct => EntryPointKind::Direct,
+                            EntryPointArg::Http => EntryPointKind::Http,
                         },
                     },
                     ..args.common.app()

@@ -3,6 +3,8 @@
 use crate::common;
 
 use common::{Options, Response, Server, exchange, root};
+use penstock_kv::{EmbeddedSettings, EmbeddedStore};
+use penstock_testkit::free_port;
 use serde_json::{Value, json};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -585,7 +587,7 @@ fn a_token_that_others_may_read_is_not_used() {
 }
 
 #[test]
-fn a_second_server_needs_only_another_address_for_its_api() {
+fn an_admin_api_without_an_address_moves_to_a_free_port() {
     // If another process already has the port, the test works as well.
     let _first = TcpListener::bind("127.0.0.1:3001");
     let server = Server::start_with(Options {
@@ -597,6 +599,87 @@ fn a_second_server_needs_only_another_address_for_its_api() {
     let admin = admin_of(&server);
     assert_ne!(admin.port(), 3001);
     ok(&ask(admin, "GET", "/admin/v1/keys", None), 200);
+}
+
+/// A folder for an application, whose state directory has the compiled components of the other tests.
+fn application_folder() -> tempfile::TempDir {
+    use std::os::unix::fs::{DirBuilderExt, symlink};
+    let files = tempfile::tempdir().unwrap();
+    let state = files.path().join(".penstock");
+    let cache = state_dir().join("cache");
+    let mut builder = std::fs::DirBuilder::new();
+    let builder = builder.recursive(true).mode(0o700);
+    builder.create(&state).unwrap();
+    builder.create(&cache).unwrap();
+    symlink(cache, state.join("cache")).unwrap();
+    files
+}
+
+#[test]
+fn a_second_server_needs_only_another_address_for_its_api() {
+    let files = application_folder();
+    let state = files.path().join(".penstock");
+    let shipped = std::fs::read_to_string(root().join("penstock.toml")).unwrap();
+    let (first_port, second_port) = (free_port(), free_port());
+    let serve = |port: u16| {
+        // This leaks a few bytes until the tests end.
+        let listen: &'static str = format!("127.0.0.1:{port}").leak();
+        Server::start_with(Options {
+            policy_text: Some(shipped.clone()),
+            folder: Some(files.path().to_owned()),
+            listen: Some(listen),
+            tract: true,
+            ..Options::default()
+        })
+    };
+    let tenants = |server: &Server, method: &str, body: Option<Value>| {
+        let token = std::fs::read_to_string(state.join("admin-token")).unwrap();
+        let bearer = format!("Bearer {}", token.trim_end());
+        let headers = [
+            ("authorization", bearer.as_str()),
+            ("content-type", "application/json"),
+        ];
+        let body = body.map(|body| body.to_string().into_bytes());
+        let headers = &headers[..if body.is_some() { 2 } else { 1 }];
+        let path = "/admin/v1/tenants";
+        common::call(admin_of(server), method, path, headers, body.as_deref())
+    };
+    let names = |server: &Server| ok(&tenants(server, "GET", None), 200).to_string();
+    let first = serve(first_port);
+    let made = tenants(&first, "POST", Some(json!({"tenant": "acme"})));
+    ok(&made, 201);
+    let second = serve(second_port);
+    second.logged(&format!("default-{second_port}.kv"));
+    assert!(names(&first).contains("acme"));
+    assert!(!names(&second).contains("acme"), "its data are its own");
+    drop((first, second));
+    // The second server starts first, and leaves the first server's data where they are.
+    let second = serve(second_port);
+    second.logged(&format!("default-{second_port}.kv"));
+    let first = serve(first_port);
+    assert!(names(&first).contains("acme"));
+}
+
+#[test]
+fn a_server_whose_named_state_directory_is_in_use_fails_before_it_compiles() {
+    let state = tempfile::tempdir().unwrap();
+    let settings = EmbeddedSettings::new(state.path().join("default.kv"));
+    let _other = EmbeddedStore::open(settings).unwrap();
+    let output = penstock(&["up", "--listen", "127.0.0.1:0", "--admin-listen", "off"])
+        .arg("--app")
+        .arg(root().join("spin.toml"))
+        .arg("--policy")
+        .arg(root().join("penstock.toml"))
+        .arg("--state-dir")
+        .arg(state.path())
+        .output()
+        .unwrap();
+    let error = failed(&output);
+    assert!(
+        error.contains("default.kv is in use by another process") && error.contains("--state-dir"),
+        "{error}"
+    );
+    assert!(!state.path().join("cache").exists(), "it was compiled");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use graphs::{FLOAT, INT64, file_of, graph, int, node, open_matrix, value};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 fn write(folder: &Path, file: &str, content: impl AsRef<[u8]>) {
     let file = folder.join(file);
@@ -231,14 +232,53 @@ fn nan_and_infinity_are_refused_as_bytes_unless_the_contract_lets_them_in() {
     );
 }
 
+/// The result of the comparison in the background.
+fn compared(server: &Server, model: &str) -> String {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let ready = readiness(server, model);
+        match ready["agreement"].as_str() {
+            Some("pending") => {
+                assert!(Instant::now() < deadline, "{ready}");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Some(result) => return result.to_owned(),
+            None => panic!("{ready}"),
+        }
+    }
+}
+
+#[test]
+fn a_model_without_another_backend_serves_and_is_told_to_be_not_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    identity(folder.path(), "same", "");
+    let server = Server::start_with(Options {
+        models: Some(folder.path().to_owned()),
+        policy: Some("[models]\ncompare = \"warn\"\n"),
+        tract: true,
+        ..Options::default()
+    });
+    server.ready();
+    assert_eq!(compared(&server, "same"), "unknown");
+    let line = server.logged("model same version 1: ready");
+    assert!(!line.contains("compared"), "{line}");
+}
+
 #[test]
 fn a_model_that_another_backend_answers_differently_is_told_of_or_refused() {
     let folder = tempfile::tempdir().unwrap();
     disagrees(folder.path());
     identity(folder.path(), "same", "");
     let server = start(folder.path(), "[models]\ncompare = \"warn\"\n", false);
-    let line = server.logged("model same version 1: ready");
-    assert!(line.contains("tract agrees in"), "{line}");
+    server.ready();
+    // Both serve before they are compared.
+    for name in ["disagrees", "same"] {
+        let ready = readiness(&server, name);
+        assert_eq!(ready["ready"], true, "{ready}");
+        assert!(ready["agreement"].is_string(), "{ready}");
+    }
+    assert_eq!(compared(&server, "same"), "agrees");
+    assert_eq!(compared(&server, "disagrees"), "differs");
     server.logged("model disagrees version 1: tract answers differently: output \"y\" is NaN here");
     let ready = readiness(&server, "disagrees");
     assert_eq!(ready["ready"], true);
@@ -248,6 +288,10 @@ fn a_model_that_another_backend_answers_differently_is_told_of_or_refused() {
         "{told}"
     );
     assert_eq!(readiness(&server, "same").get("reason"), None);
+    let index = server.post_json("/v2/repository/index", "{}").json();
+    let mut entries = index.as_array().unwrap().iter();
+    let entry = entries.find(|entry| entry["name"] == "same").unwrap();
+    assert_eq!(entry["agreement"], "agrees", "{index}");
     drop(server);
 
     let server = start(folder.path(), "[models]\ncompare = \"refuse\"\n", false);

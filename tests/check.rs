@@ -197,7 +197,7 @@ fn models_that_do_not_fit_into_their_budget_are_found_and_so_is_a_budget_that_is
         std::fs::write(&policy, format!("{text}\n[models]\n{models}\n")).unwrap();
         check(folder.path())
     };
-    let (sound, said) = with("memory_budget_bytes = 100000000");
+    let (sound, said) = with("memory_budget_bytes = 1000000000");
     assert!(sound, "{said}");
     let (sound, said) = with("memory_budget_bytes = 1000");
     let line = said

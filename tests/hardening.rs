@@ -24,14 +24,6 @@ fn server(policy: &str) -> Server {
     })
 }
 
-fn eventually(mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !holds() {
-        assert!(Instant::now() < deadline, "it never held");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
 /// Counts the answers in the read text.
 fn answers(text: &str) -> usize {
     text.matches("HTTP/1.1 ").count()
@@ -490,7 +482,7 @@ const ASK: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r
 fn one_address_has_so_many_connections_and_trusted_proxies_have_more() {
     let capped = server("[server]\nmax_connections_per_address = 3\n");
     let held: Vec<TcpStream> = (0..3).map(|_| connect(capped.address)).collect();
-    eventually(|| {
+    common::until("the address has its connections", || {
         let text = exchange(capped.address, ASK);
         let refused = text.starts_with("HTTP/1.1 503") && text.contains("retry-after: 1");
         assert!(
@@ -500,7 +492,9 @@ fn one_address_has_so_many_connections_and_trusted_proxies_have_more() {
         refused
     });
     drop(held);
-    eventually(|| exchange(capped.address, ASK).starts_with("HTTP/1.1 200"));
+    common::until("there is room again", || {
+        exchange(capped.address, ASK).starts_with("HTTP/1.1 200")
+    });
 
     let behind = server(
         "[server]\nmax_connections_per_address = 3\ntrusted_proxies = [\"127.0.0.0/8\", \"::1\"]\n",
@@ -756,7 +750,9 @@ fn the_audit_log_says_who_asked_for_what_and_keeps_no_secrets() {
         std::thread::sleep(Duration::from_millis(300));
         drop(stream);
         let held: Vec<TcpStream> = (0..9).map(|_| connect(server.address)).collect();
-        eventually(|| exchange(server.address, ASK).starts_with("HTTP/1.1 503"));
+        common::until("the cap is reached", || {
+            exchange(server.address, ASK).starts_with("HTTP/1.1 503")
+        });
         drop(held);
         let (code, _) = server.terminate();
         assert_eq!(code, Some(0));

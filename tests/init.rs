@@ -1,7 +1,7 @@
 //! `penstock init` and `penstock describe` on the models that scripts/models fetches, and on their bare graphs.
 
-use crate::common::{Options, Server, onnxruntime, root, write};
-use crate::support::{D, Node, onnx_bytes, onnx_type, p};
+use crate::common::{Options, Server, media, onnxruntime, root, write};
+use crate::support::{D, Node, graphs, onnx_bytes, onnx_type, p};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
@@ -451,4 +451,208 @@ fn an_adapter_that_does_not_answer_an_example_stays_a_comment_with_its_reason() 
         said.contains("did not answer an example") && said.contains("UnknownSplitter"),
         "{said}"
     );
+}
+
+/// `y = Double(x)`, with an operator of a domain that no backend has.
+fn doubles() -> Vec<u8> {
+    use graphs::{FLOAT, number, part, value};
+    const DOMAIN: &str = "example.ops";
+    let node = [
+        part(1, "x"),
+        part(2, "y"),
+        part(4, "Double"),
+        part(7, DOMAIN),
+    ];
+    let graph = graphs::graph(
+        &[part(1, node.concat())],
+        &[],
+        &[value("x", FLOAT, &[0, 3])],
+        &[value("y", FLOAT, &[0, 3])],
+    );
+    let opset = [part(1, DOMAIN), number(2, 1)].concat();
+    [graphs::file(&graph), part(8, opset)].concat()
+}
+
+#[test]
+fn operators_of_an_unknown_domain_are_asked_about_and_an_unknown_library_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "doubles.onnx", doubles());
+    let graph = folder.path().join("doubles.onnx");
+    let models = folder.path().join("models");
+    let (made, said) = penstock(&["init", graph.to_str().unwrap()], &models);
+    assert!(made, "{said}");
+    let question = "? Which library has the operators of the domain \"example.ops\" (\"Double\")?";
+    for part in [
+        question,
+        "under [models.operators]: example_ops = ",
+        "not run: the graph does not load: ",
+    ] {
+        assert!(said.contains(part), "{part} is not in:\n{said}");
+    }
+    let file = models.join("doubles/model.toml");
+    let contract = std::fs::read_to_string(&file).unwrap();
+    assert!(contract.contains(question), "{contract}");
+    let commented = "\n# [engine]\n# operators = [\"example_ops\"]\n";
+    assert!(contract.contains(commented), "{contract}");
+    // The question is answered, and the server's settings have another library.
+    let answered = commented.replace("\n# ", "\n");
+    std::fs::write(&file, contract.replace(commented, &answered)).unwrap();
+    let server = Server::start_with(Options {
+        models: Some(models),
+        policy_text: Some(format!(
+            "[models.operators]\nother = \"{}\"\n",
+            graph.display()
+        )),
+        ..Options::default()
+    });
+    server.logged(
+        "model.toml asks for the operator library \"example_ops\", and the server's settings have \"other\"; name its \
+         file under [models.operators]",
+    );
+    let body = r#"{"inputs":{"x":[[1,2,3]]}}"#;
+    let answer = server.post_json("/v1/models/doubles:predict", body);
+    assert_eq!(answer.status, 503);
+}
+
+/// Means of the three colours, then two classes.
+fn classifier_of_images() -> Vec<u8> {
+    use graphs::{FLOAT, int, ints, node, reals, value};
+    let axes = [ints("axes", &[2, 3]), int("keepdims", 0)];
+    graphs::file(&graphs::graph(
+        &[
+            node("ReduceMean", &["pixel_values"], &["means"], &axes),
+            node("MatMul", &["means", "w"], &["logits"], &[]),
+        ],
+        &[reals("w", &[3, 2], &[0.1, -0.1, 0.0, 0.2, 0.3, 0.0])],
+        &[value("pixel_values", FLOAT, &[0, 3, 8, 12])],
+        &[value("logits", FLOAT, &[0, 2])],
+    ))
+}
+
+#[test]
+fn an_export_of_an_image_model_answers_a_png_without_an_edit() {
+    let folder = tempfile::tempdir().unwrap();
+    let preparation = json!({
+        "do_resize": true, "size": { "height": 8, "width": 12 }, "resample": 2, "do_rescale": true,
+        "rescale_factor": 0.00392156862745098, "do_normalize": true, "image_mean": [0.485, 0.456, 0.406],
+        "image_std": [0.229, 0.224, 0.225],
+    });
+    let config = json!({
+        "architectures": ["ViTForImageClassification"], "id2label": { "0": "cat", "1": "dog" },
+    });
+    write(
+        folder.path(),
+        "export/onnx/model.onnx",
+        classifier_of_images(),
+    );
+    for (file, content) in [
+        ("preprocessor_config.json", preparation),
+        ("config.json", config),
+    ] {
+        write(
+            folder.path(),
+            &format!("export/{file}"),
+            content.to_string(),
+        );
+    }
+    let export = folder.path().join("export");
+    let models = folder.path().join("models");
+    let arguments = ["init", export.to_str().unwrap(), "--name", "animals"];
+    let (made, said) = penstock(&arguments, &models);
+    assert!(
+        made && said.contains("the adapter image answers "),
+        "{said}"
+    );
+    let server = Server::start_with(Options {
+        models: Some(models),
+        ..Options::default()
+    });
+    server.ready();
+    let colour = [200u8, 100, 50];
+    let answer = server.post(
+        "/v1/models/animals:predict",
+        "image/png",
+        &media::png(12, 8, colour),
+    );
+    let said = String::from_utf8_lossy(&answer.bytes).into_owned();
+    assert_eq!(answer.status, 200, "{said}");
+    let (means, deviations) = ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375]);
+    let values: Vec<f64> = (0..3)
+        .map(|at| (f64::from(colour[at]) - means[at]) / deviations[at])
+        .collect();
+    let cat = 0.1 * values[0] + 0.3 * values[2];
+    let dog = -0.1 * values[0] + 0.2 * values[1];
+    let expected = cat.exp() / (cat.exp() + dog.exp());
+    let scores = answer.json()["predictions"][0]["scores"].clone();
+    let score = |label: &str| scores[label].as_f64().unwrap_or_else(|| panic!("{said}"));
+    assert!((score("cat") - expected).abs() < 1e-4, "{expected}: {said}");
+    assert!((score("cat") + score("dog") - 1.0).abs() < 1e-5, "{said}");
+}
+
+/// The ports of Silero VAD. The probability of speech is the largest sample of a chunk, without its sign.
+fn detector_of_speech() -> Vec<u8> {
+    use graphs::{FLOAT, INT64, int, ints, node, value};
+    let axes = [ints("axes", &[1]), int("keepdims", 1)];
+    graphs::file(&graphs::graph(
+        &[
+            node("Abs", &["input"], &["loud"], &[]),
+            node("ReduceMax", &["loud"], &["output"], &axes),
+            node("Identity", &["state"], &["stateN"], &[]),
+        ],
+        &[],
+        &[
+            value("input", FLOAT, &[0, 576]),
+            value("state", FLOAT, &[2, 0, 128]),
+            value("sr", INT64, &[]),
+        ],
+        &[
+            value("output", FLOAT, &[0, 1]),
+            value("stateN", FLOAT, &[2, 0, 128]),
+        ],
+    ))
+}
+
+#[test]
+fn a_graph_with_the_ports_of_silero_vad_answers_a_recording_without_an_edit() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "speech.onnx", detector_of_speech());
+    let graph = folder.path().join("speech.onnx");
+    let models = folder.path().join("models");
+    let (made, said) = penstock(&["init", graph.to_str().unwrap()], &models);
+    assert!(
+        made && said.contains("the adapter silero-vad answers "),
+        "{said}"
+    );
+    let server = Server::start_with(Options {
+        models: Some(models),
+        ..Options::default()
+    });
+    server.ready();
+    // Half a second of silence, half a second of a tone, half a second of silence.
+    let half = 8_000;
+    let tone = (0..half).map(|at| if at % 40 < 20 { 29_000 } else { -29_000 });
+    let silence = || std::iter::repeat_n(0i16, half);
+    let samples: Vec<i16> = silence().chain(tone).chain(silence()).collect();
+    let answer = server.post(
+        "/v1/models/speech:predict",
+        "audio/wav",
+        &media::wav(16_000, &samples),
+    );
+    let said = String::from_utf8_lossy(&answer.bytes).into_owned();
+    assert_eq!(answer.status, 200, "{said}");
+    let heard = answer.json()["predictions"][0].clone();
+    let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("{said}"));
+    assert_eq!(
+        heard["segments"].as_array().map(Vec::len),
+        Some(1),
+        "{said}"
+    );
+    let segment = &heard["segments"][0];
+    assert!((number(&segment["start"]) - 0.5).abs() < 0.1, "{said}");
+    assert!((number(&segment["end"]) - 1.0).abs() < 0.1, "{said}");
+    assert!(
+        (number(&heard["probability"]) - 0.885).abs() < 0.01,
+        "{said}"
+    );
+    assert!((number(&heard["duration"]) - 1.5).abs() < 0.01, "{said}");
 }

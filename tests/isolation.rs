@@ -5,7 +5,7 @@ use crate::common;
 use crate::support::graphs;
 
 use common::heavy_model::{beside_identity, counting_contract, endless_contract};
-use common::{Options, Response, Server, children, stat, write};
+use common::{Options, Response, Server, children, stat, until, until_found, write};
 use serde_json::Value;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -56,16 +56,12 @@ fn signal(pid: u32, signal: &str) {
 
 /// The process in which a model runs now, from the log.
 fn process_of(server: &Server, model: &str) -> u32 {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        if let Some(pid) = last_process_of(server, model)
-            && stat(pid).is_some_and(|(parent, state)| parent == server.pid() && state != 'Z')
-        {
-            return pid;
-        }
-        assert!(Instant::now() < deadline, "{model} runs in no process");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    until_found(|| {
+        let pid = last_process_of(server, model);
+        let runs = |(parent, state): (u32, char)| parent == server.pid() && state != 'Z';
+        pid.filter(|pid| stat(*pid).is_some_and(runs))
+            .ok_or_else(|| format!("{model} runs in no process"))
+    })
 }
 
 /// The last process in the log. The log is a moment behind.
@@ -84,14 +80,6 @@ fn last_process_of(server: &Server, model: &str) -> Option<u32> {
 
 fn descriptors(of: u32) -> usize {
     std::fs::read_dir(format!("/proc/{of}/fd")).unwrap().count()
-}
-
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !done() {
-        assert!(Instant::now() < deadline, "{what}: it did not happen");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 fn process_stats(server: &Server, model: &str) -> Value {

@@ -19,7 +19,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// Names in one page of this store. It is small, so that a listing has several pages.
@@ -729,11 +729,9 @@ fn an_answer_waits_until_what_it_rests_on_is_durable() {
             host.store.put("by somebody else", b"");
             let before = host.store.waits.load(Ordering::SeqCst);
             let asked = host.ask(path);
-            let deadline = Instant::now() + Duration::from_secs(20);
-            while host.store.waits.load(Ordering::SeqCst) == before {
-                assert!(Instant::now() < deadline, "{path} waits for nothing");
-                std::thread::sleep(Duration::from_millis(1));
-            }
+            common::until(&format!("{path} waits"), || {
+                host.store.waits.load(Ordering::SeqCst) != before
+            });
             std::thread::sleep(A_MOMENT);
             assert!(!asked.is_finished(), "{path} was answered too early");
             // The operation was applied, and requests that use no store do not wait.

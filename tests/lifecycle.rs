@@ -38,6 +38,16 @@ impl Models {
             ..Options::default()
         })
     }
+
+    /// Serves with a memory budget of so many bytes.
+    fn serve_within(&self, bytes: u64) -> Server {
+        Server::start_with(Options {
+            models: Some(self.path()),
+            door: Some("direct"),
+            policy_text: Some(format!("{POLICY}memory_budget_bytes = {bytes}\n")),
+            ..Options::default()
+        })
+    }
 }
 
 fn file(path: &str) -> Vec<u8> {
@@ -46,15 +56,6 @@ fn file(path: &str) -> Vec<u8> {
 
 fn digits_contract() -> String {
     String::from_utf8(file("models/digits/model.toml")).unwrap()
-}
-
-fn until(what: &str, server: &Server, so: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !so() {
-        let log = || server.log.lock().unwrap().join("\n");
-        assert!(Instant::now() < deadline, "never {what}:\n{}", log());
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 fn logged(server: &Server, text: &str) -> usize {
@@ -101,25 +102,21 @@ fn reloads_lose_no_request(door: &'static str) {
             models.write("digits/2/model.onnx", &graph[..half]);
             std::thread::sleep(Duration::from_millis(50));
             models.write("digits/2/model.onnx", &graph);
-            until("version 2 answers", &server, || ask() == "2");
+            server.until("version 2 answers", || ask() == "2");
             // The same version with a replaced graph.
             let before = logged(&server, "version 2: ready");
             models.write("digits/2/model.onnx", &graph);
-            until("reloaded", &server, || {
-                logged(&server, "version 2: ready") > before
-            });
+            server.until("reloaded", || logged(&server, "version 2: ready") > before);
             // A broken version: it does not answer and does not affect the others.
             models.write("digits/3/model.onnx", "not a graph");
-            until("refused", &server, || {
+            server.until("refused", || {
                 logged(&server, "model digits: not served: ") > 0
             });
             assert_eq!(ask(), "2");
             // A broken graph replaces the good one.
             let before = logged(&server, "keeps serving");
             models.write("digits/2/model.onnx", "not a graph either");
-            until("kept", &server, || {
-                logged(&server, "keeps serving") > before
-            });
+            server.until("kept", || logged(&server, "keeps serving") > before);
             assert_eq!(ask(), "2");
             // Contracts that cannot be read, and contracts that contradict the graph.
             for broken in [
@@ -128,7 +125,7 @@ fn reloads_lose_no_request(door: &'static str) {
             ] {
                 let before = logged(&server, "the new contract is not used");
                 models.write("digits/model.toml", broken);
-                until("refused", &server, || {
+                server.until("refused", || {
                     logged(&server, "the new contract is not used") > before
                 });
                 assert_eq!(ask(), "2");
@@ -145,13 +142,13 @@ fn reloads_lose_no_request(door: &'static str) {
                 "digits/model.toml",
                 contract.replace(description, &format!("description = {stated:?}")),
             );
-            until("the new contract is seen", &server, || {
+            server.until("the new contract is seen", || {
                 String::from_utf8_lossy(&server.get("/v1/models/digits").bytes).contains(stated)
             });
             // The newest version is removed: the one before it answers.
             std::fs::remove_dir_all(models.path().join("digits/3")).unwrap();
             std::fs::remove_dir_all(models.path().join("digits/2")).unwrap();
-            until("version 1 answers again", &server, || ask() == "1");
+            server.until("version 1 answers again", || ask() == "1");
         };
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(changes));
         stop.store(true, Ordering::SeqCst);
@@ -339,14 +336,12 @@ fn a_model_that_is_removed_gives_its_memory_back() {
     for round in 1..=2 {
         models.write("table/model.toml", TABLE);
         models.write("table/1/model.onnx", &graph);
-        until("added", &server, || listed(&server, "table"));
+        server.until("added", || listed(&server, "table"));
         pick(&server, "table");
         let with = server.resident_kib();
         std::fs::remove_dir_all(Path::new(&models.path()).join("table")).unwrap();
-        until("gone", &server, || !listed(&server, "table"));
-        until("given back", &server, || {
-            server.resident_kib() < before + 64 * 1024
-        });
+        server.until("gone", || !listed(&server, "table"));
+        server.until("given back", || server.resident_kib() < before + 64 * 1024);
         let after = server.resident_kib();
         println!(
             "round {round}: {} MiB before, {} with a model of {} MiB, {} after it was removed",
@@ -357,6 +352,45 @@ fn a_model_that_is_removed_gives_its_memory_back() {
         );
         assert!(with > before + SIZE as u64 / 1024, "{before} {with}");
     }
+}
+
+/// The private memory of a model's process. No budget evicts the model meanwhile.
+fn process_bytes(models: &Models, name: &str) -> u64 {
+    let server = models.serve("direct", POLICY);
+    server.ready();
+    let stats = server.get(&format!("/v2/models/{name}/stats")).json();
+    let process = &stats["model_stats"][0]["process"];
+    process["resident_bytes"]
+        .as_u64()
+        .unwrap_or_else(|| panic!("{stats}"))
+}
+
+#[test]
+fn the_process_of_a_small_model_counts_in_the_budget_with_all_its_memory() {
+    let models = Models::new();
+    let graph = file("models/identity/1/model.onnx");
+    for name in ["a", "b"] {
+        models.write(
+            &format!("{name}/model.toml"),
+            file("models/identity/model.toml"),
+        );
+        models.write(&format!("{name}/1/model.onnx"), &graph);
+    }
+    let bytes = process_bytes(&models, "a");
+    assert!(bytes > 1000 * graph.len() as u64, "{bytes}");
+    // Room for the files of thousands of such models, and for one process.
+    let server = models.serve_within(3 * bytes / 2);
+    server.ready();
+    until("evicted", &server, || {
+        logged(&server, "over the memory budget") >= 1
+    });
+    for name in ["a", "b", "a"] {
+        let path = format!("/v1/models/{name}:predict");
+        let answer = server.post_json(&path, "{\"inputs\":{\"a\":[[1,2,3,4]]}}");
+        let text = String::from_utf8_lossy(&answer.bytes).into_owned();
+        assert_eq!(answer.status, 200, "{name}: {text}");
+    }
+    assert!(logged(&server, "over the memory budget") >= 2);
 }
 
 #[test]
@@ -370,11 +404,8 @@ fn over_the_budget_models_rest_and_come_back_and_pinned_ones_stay() {
     }
     models.write("pinned/model.toml", format!("{TABLE}pinned = true\n"));
     models.write("pinned/1/model.onnx", &graph);
-    // Room for two of the four.
-    let server = models.serve(
-        "direct",
-        "[models]\npoll_interval_ms = 100\nmemory_budget_bytes = 150000000\n",
-    );
+    // Room for two of the four, each in a process of its own.
+    let server = models.serve_within(5 * process_bytes(&models, "pinned") / 2);
     server.ready();
     let start = server.resident_kib();
     let mut most = 0;

@@ -2,7 +2,7 @@
 
 use crate::common;
 
-use common::{Options, Server, root};
+use common::{Options, Server, media, root};
 use serde_json::{Value, json};
 
 fn label(server: &Server, body: &[u8]) -> String {
@@ -39,32 +39,12 @@ fn content_is_recognised(server: &Server) {
     assert_eq!(label(server, b""), "empty");
 }
 
-/// A small PNG: signature, header, one compressed scan line, end.
+/// A picture of one white pixel.
 fn png() -> Vec<u8> {
-    let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
-    let mut chunk = |kind: &[u8; 4], data: &[u8]| {
-        png.extend((data.len() as u32).to_be_bytes());
-        let at = png.len();
-        png.extend(kind);
-        png.extend(data);
-        let crc = crc32(&png[at..]);
-        png.extend(crc.to_be_bytes());
-    };
-    chunk(b"IHDR", &[0, 0, 0, 1, 0, 0, 0, 1, 8, 2, 0, 0, 0]);
-    chunk(
-        b"IDAT",
+    media::png_of(
+        &[0, 0, 0, 1, 0, 0, 0, 1, 8, 2, 0, 0, 0],
         &[0x78, 0x9c, 0x63, 0xf8, 0xcf, 0xc0, 0, 0, 3, 1, 1, 0],
-    );
-    chunk(b"IEND", b"");
-    png
-}
-
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |c, _| {
-            (c >> 1) ^ (0xedb8_8320 & (c & 1).wrapping_neg())
-        })
-    })
+    )
 }
 
 #[test]

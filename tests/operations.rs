@@ -3,7 +3,7 @@
 use crate::common;
 use crate::support::graphs;
 
-use common::{Options, Response, Server, heavy_model, try_call};
+use common::{Options, Response, Server, heavy_model, try_call, until_found};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -416,15 +416,14 @@ fn heavy(folder: &Path) -> PathBuf {
 
 /// Waits until an operation is in a state.
 fn reaches(server: &Server, location: &str, state: &str) -> Value {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
+    until_found(|| {
         let operation = server.get(location).json();
         if operation["metadata"]["state"] == state {
-            return operation;
+            Ok(operation)
+        } else {
+            Err(operation)
         }
-        assert!(Instant::now() < deadline, "{operation}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    })
 }
 
 #[test]

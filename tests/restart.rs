@@ -4,7 +4,8 @@
 use crate::common;
 
 use common::{Options, Server};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use penstock_testkit::free_port;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -47,18 +48,15 @@ fn start(program: &str, arguments: &[&str], address: SocketAddr) -> Running {
             )
         });
     let running = Running(child);
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while TcpStream::connect(address).is_err() {
-        assert!(Instant::now() < deadline, "`{program}` does not come up");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    common::until(&format!("`{program}` comes up"), || {
+        TcpStream::connect(address).is_ok()
+    });
     running
 }
 
 /// Returns an address on which nothing listens.
 fn free() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap()
+    (Ipv4Addr::LOCALHOST, free_port()).into()
 }
 
 fn serve(address: SocketAddr, models: &Path) -> Server {

@@ -144,17 +144,12 @@ impl Running {
     /// Waits until a caller gets this version for this reason.
     fn until(&self, path: &str, caller: u8, version: &str, reason: &str) {
         let wanted = (version.to_owned(), reason.to_owned());
-        let deadline = Instant::now() + Duration::from_secs(20);
-        loop {
+        self.server.until(&format!("{wanted:?}"), || {
             let answer = self.call(path, caller, 0);
             let header = |name| answer.header(name).unwrap_or_default().to_owned();
             let said = (header("x-model-version"), header("x-model-version-reason"));
-            if answer.status == 200 && said == wanted {
-                return;
-            }
-            assert!(Instant::now() < deadline, "never {wanted:?}");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+            answer.status == 200 && said == wanted
+        });
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::common;
 
-use common::{Options, Server, connect, exchange, hyper_client, read_one, read_to_end};
+use common::{Options, Server, connect, exchange, hyper_client, read_one, read_to_end, until};
 use http_body_util::{BodyExt, Full};
 use std::io::Write;
 use std::net::TcpStream;
@@ -29,15 +29,6 @@ max_in_flight = 2
 header_timeout_ms = 20000
 body_idle_timeout_ms = 20000
 ";
-
-/// Tries until it holds. A slow machine takes longer; a broken server would take forever.
-fn eventually(mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !holds() {
-        assert!(Instant::now() < deadline, "it never held");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
 
 #[test]
 fn a_body_that_stops_arriving_is_408_and_its_connection_closed() {
@@ -190,13 +181,13 @@ fn connections_beyond_the_cap_are_answered_503_with_retry_after() {
     let refused =
         |answer: &str| answer.starts_with("HTTP/1.1 503") && answer.contains("retry-after: 1");
     // The refused one has sent its request already, and must still get the answer.
-    eventually(|| {
+    until("the cap is reached", || {
         let mut stream = connect(server.address);
         let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
         refused(&read_to_end(&mut stream))
     });
     drop(held);
-    eventually(|| {
+    until("there is room again", || {
         let mut stream = connect(server.address);
         let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
         read_to_end(&mut stream).starts_with("HTTP/1.1 200")
@@ -218,7 +209,7 @@ fn bodies_beyond_the_in_flight_cap_are_503_and_requests_without_one_still_answer
             stream
         })
         .collect();
-    eventually(|| {
+    until("the cap is reached", || {
         let answer = server.post_json("/v1/models/identity:predict", "{}");
         if answer.status != 503 {
             return false;
@@ -258,7 +249,7 @@ fn callers_that_take_none_of_their_answers_are_let_go() {
             stream
         })
         .collect();
-    eventually(|| {
+    until("a caller is let go", || {
         let mut stream = connect(server.address);
         let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
         read_to_end(&mut stream).starts_with("HTTP/1.1 200")
@@ -453,14 +444,14 @@ fn connections_that_rest_make_way_where_there_are_no_others_left() {
         ..Options::default()
     });
     let mut held = Vec::new();
-    eventually(|| {
+    until("all connections are taken", || {
         let mut stream = connect(server.address);
         let _ = stream.write_all(HEALTHZ);
         let answer = read_one(&mut stream);
         held.push(stream);
         answer.starts_with("HTTP/1.1 503")
     });
-    eventually(|| {
+    until("an idle one makes way", || {
         let mut stream = connect(server.address);
         let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
         read_to_end(&mut stream).starts_with("HTTP/1.1 200")
@@ -493,7 +484,9 @@ fn health_checks_fail_before_the_listener_closes_and_what_comes_meanwhile_is_ans
     assert!(!answer.contains("connection: close"), "{answer}");
     let stopping = std::thread::spawn(move || server.terminate());
     // A client without health checks gets an answer that tells it to use another connection next.
-    eventually(|| ask(&mut open().unwrap(), "/ready").starts_with("HTTP/1.1 503"));
+    until("the server is stopping", || {
+        ask(&mut open().unwrap(), "/ready").starts_with("HTTP/1.1 503")
+    });
     for (path, status) in [
         ("/v2/health/ready", 503),
         ("/ready", 503),

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A server of one file, with ranges. It sends at most this many bytes per second, and none while it is held.
 struct Files {
@@ -349,19 +349,8 @@ fn a_server_pulls_its_models_while_others_already_answer_and_ready_tells() {
         "{status} {said}"
     );
     files.per_second.store(FAST, Ordering::SeqCst);
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while infer("pulled") != 200 {
-        assert!(
-            Instant::now() < deadline,
-            "{:?}",
-            server.log.lock().unwrap()
-        );
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    while ready(&server).0 != 200 {
-        assert!(Instant::now() < deadline, "{:?}", ready(&server));
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    server.until("the pulled model serves", || infer("pulled") == 200);
+    server.until("the server is ready", || ready(&server).0 == 200);
     let log = server.log.lock().unwrap().join("\n");
     assert!(log.contains("model never version 1: not pulled"), "{log}");
     drop(server);
@@ -379,7 +368,6 @@ fn a_server_pulls_its_models_while_others_already_answer_and_ready_tells() {
         policy_text: Some(gone),
         ..Options::default()
     });
-    let deadline = Instant::now() + Duration::from_secs(30);
     let again = |model: &str| {
         let body = serde_json::to_vec(&call).unwrap();
         server
@@ -390,14 +378,7 @@ fn a_server_pulls_its_models_while_others_already_answer_and_ready_tells() {
             )
             .status
     };
-    while again("pulled") != 200 {
-        assert!(
-            Instant::now() < deadline,
-            "{:?}",
-            server.log.lock().unwrap()
-        );
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    server.until("the model of the cache serves", || again("pulled") == 200);
 }
 
 fn tar_entry(name: &str, body: &[u8]) -> Vec<u8> {

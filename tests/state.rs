@@ -498,14 +498,11 @@ fn a_redis_that_goes_away_closes_or_opens_limits_as_configured_and_is_found_agai
         (503, "store_unavailable")
     );
     redis.restart();
-    let deadline = Instant::now() + Duration::from_secs(20);
     // Each label has its own connection.
-    while predict(address, IDENTITY, Some("c"), ONE_ITEM).status != 200
-        || predict(address, SLOW, None, SLOW_BODY).status != 200
-    {
-        assert!(Instant::now() < deadline, "the stores were not found again");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    common::until("the stores are found again", || {
+        predict(address, IDENTITY, Some("c"), ONE_ITEM).status == 200
+            && predict(address, SLOW, None, SLOW_BODY).status == 200
+    });
     stop.store(1, Ordering::Relaxed);
     for thread in load {
         let seen = thread.join().unwrap();

@@ -3,7 +3,7 @@
 use crate::common;
 
 use common::root;
-use std::net::TcpListener;
+use penstock_testkit::free_port;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -101,12 +101,6 @@ fn shell(folder: &Path, script: &str) -> Command {
     command
 }
 
-/// A port that was free a moment ago. The tutorial names ports, so the server cannot choose them in this test.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("it is bound").port()
-}
-
 /// The files that a reader has after `scripts/up`: the manifest, the components, the program and the models of the
 /// repository.
 fn checkout(folder: &Path) {
@@ -129,6 +123,7 @@ fn every_command_of_the_tutorial_works_and_prints_what_the_page_shows() {
     let folder = tempfile::tempdir().unwrap();
     checkout(folder.path());
     let page = std::fs::read_to_string(root().join("docs/tutorial.md")).unwrap();
+    // The tutorial names ports, so the server cannot choose them in this test.
     let (port, admin_port) = (free_port(), free_port());
     let moved = |text: &str| text.replace("127.0.0.1:3000", &format!("127.0.0.1:{port}"));
     let mut serving: Option<Serving> = None;

@@ -5,7 +5,7 @@ use crate::support::graphs;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use common::{Options, Server, heavy_model, try_call};
+use common::{Options, Server, heavy_model, try_call, until_found};
 use ed25519_dalek::{Signature, VerifyingKey};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -23,23 +23,8 @@ const LONG: &str = r#"{"inputs":{"times":[2000000000],"x":[1]}}"#;
 
 const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
-/// The time to wait for something that must happen. The second attempt comes 5.5 seconds after the first one at the latest.
-const PATIENCE: Duration = Duration::from_secs(30);
-
 /// The most attempts of one tenant at the same time.
 const AT_ONCE: usize = 8;
-
-/// Looks until there is a value. An error of `look` describes the state instead.
-fn until<T>(mut look: impl FnMut() -> Result<T, String>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match look() {
-            Ok(found) => return found,
-            Err(seen) => assert!(Instant::now() < deadline, "not in time: {seen}"),
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
 
 /// The reply of the receiver to a message.
 #[derive(Clone, Copy)]
@@ -172,7 +157,7 @@ impl Receiver {
 
     /// Waits until this number of messages has come.
     fn wait_for(&self, count: usize) {
-        until(|| match self.messages().len() {
+        until_found(|| match self.messages().len() {
             came if came >= count => Ok(()),
             came => Err(format!("{came} messages of {count}")),
         });
@@ -280,7 +265,7 @@ fn accept(server: &Server, path: &str, url: Option<&str>, body: &str) -> String 
 
 /// Waits until the webhook of an operation is in a state, and returns the operation.
 fn reaches(server: &Server, location: &str, state: &str) -> Value {
-    until(|| {
+    until_found(|| {
         let operation = server.get(location).json();
         match operation["metadata"]["webhook"]["state"] == state {
             true => Ok(operation),
@@ -356,7 +341,7 @@ fn a_message_that_the_receiver_did_not_take_is_sent_again_by_itself() {
     let server = setup.start();
     let url = setup.receiver.url("/");
     let location = accept(&server, PREDICT, Some(&url), ONE_ITEM);
-    let failed = until(|| {
+    let failed = until_found(|| {
         let operation = server.get(&location).json();
         match attempts(&operation).is_empty() {
             false => Ok(operation),
@@ -463,7 +448,7 @@ impl Storm {
     /// Posts the calls, each until it has a 202.
     fn post_all(&self) {
         for number in 0..Self::CALLS {
-            let id = until(|| self.try_post(number));
+            let id = until_found(|| self.try_post(number));
             self.accepted.lock().unwrap().insert(id);
         }
     }
@@ -529,7 +514,7 @@ fn every_operation_and_nothing_else_is_announced_although_the_server_is_killed_t
         let mut server = first;
         for kill in 1..=Storm::KILLS {
             let wanted = kill * Storm::CALLS / (Storm::KILLS + 1);
-            let accepted = until(|| match storm.accepted.lock().unwrap().len() {
+            let accepted = until_found(|| match storm.accepted.lock().unwrap().len() {
                 accepted if accepted >= wanted => Ok(accepted),
                 accepted => Err(format!("{accepted} calls of {wanted} have a 202")),
             });
@@ -550,7 +535,7 @@ fn every_operation_and_nothing_else_is_announced_although_the_server_is_killed_t
     assert_eq!(listed(&server), accepted);
 
     let expected: BTreeSet<String> = accepted.iter().map(|id| message_id(id)).collect();
-    until(|| {
+    until_found(|| {
         let missing = expected.difference(&setup.receiver.ids()).count();
         match missing {
             0 => Ok(()),
@@ -578,7 +563,7 @@ fn the_url_of_a_tenant_is_told_of_all_its_operations_and_of_cancelled_ones_too()
     setup.policy = "[operations]\nworkers = 1\n";
     let server = setup.start();
     let running = accept(&server, HEAVY, None, LONG);
-    until(|| {
+    until_found(|| {
         let operation = server.get(&running).json();
         match operation["metadata"]["state"] == "running" {
             true => Ok(()),

@@ -4,6 +4,7 @@
 
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 pub mod grpc_client;
 pub mod heavy_model;
 pub mod hyper_client;
+pub mod media;
 
 /// Returns the root folder of the repository.
 pub fn root() -> &'static Path {
@@ -52,6 +54,20 @@ pub fn open_to_all(policy: &str) -> String {
     format!("{open}{policy}")
 }
 
+/// Switches the comparison with another backend off, if the policy does not set it. It would load every model twice in
+/// the background of every server, which slows the other tests and adds processes that some of them count.
+pub fn without_comparison(policy: &str) -> String {
+    const OFF: &str = "compare = \"off\"\n";
+    const MODELS: &str = "[models]\n";
+    if policy.contains("compare = ") {
+        return policy.to_owned();
+    }
+    match policy.contains(MODELS) {
+        true => policy.replacen(MODELS, &format!("{MODELS}{OFF}"), 1),
+        false => format!("{policy}\n{MODELS}{OFF}"),
+    }
+}
+
 /// A running server, killed when dropped.
 pub struct Server {
     pub address: SocketAddr,
@@ -85,6 +101,8 @@ pub struct Options {
     pub hostile: bool,
     /// Texts of the manifest to replace, such as the file of a component.
     pub manifest: &'static [(&'static str, &'static str)],
+    /// The folder of the application, with its state beside the manifest. It can be that of several servers.
+    pub folder: Option<PathBuf>,
 }
 
 impl Server {
@@ -95,9 +113,11 @@ impl Server {
 
     pub fn start_with(options: Options) -> Self {
         let files = tempfile::tempdir().expect("a temporary directory");
-        let policy = files.path().join("penstock.toml");
+        let folder = options.folder.as_deref().unwrap_or(files.path());
+        let policy = folder.join("penstock.toml");
         let policy_text = options.policy_text.as_deref().or(options.policy);
-        std::fs::write(&policy, open_to_all(policy_text.unwrap_or_default())).unwrap();
+        let policy_text = without_comparison(policy_text.unwrap_or_default());
+        std::fs::write(&policy, open_to_all(&policy_text)).unwrap();
         // Servers share their compiled components and nothing else.
         let runtime_config = files.path().join("runtime.toml");
         let own_store = format!(
@@ -119,8 +139,8 @@ impl Server {
             models = models_with_adapter(files.path(), "hostile");
             let hostile = [("build/adapters.wasm", "build/test/hostile-adapter.wasm")];
             app = app_with(files.path(), &models, &hostile);
-        } else if !options.manifest.is_empty() {
-            app = app_with(files.path(), &models, options.manifest);
+        } else if !options.manifest.is_empty() || options.folder.is_some() {
+            app = app_with(folder, &models, options.manifest);
         }
         let program = options.program.as_deref();
         let built = Path::new(env!("CARGO_BIN_EXE_penstock"));
@@ -133,10 +153,6 @@ impl Server {
             .arg(&models)
             .arg("--policy")
             .arg(&policy)
-            .arg("--runtime-config-file")
-            .arg(&runtime_config)
-            .arg("--state-dir")
-            .arg(root().join("target/penstock-test-state"))
             // The environment of the person who runs the tests must not change them.
             .env_remove("PENSTOCK_ONNXRUNTIME")
             .env_remove("PENSTOCK_OPENVINO")
@@ -149,7 +165,16 @@ impl Server {
             .env_remove("SPIN_VARIABLE_PEPPER_FILE")
             .env_remove("PENSTOCK_LOG")
             .env_remove("RUST_LOG")
+            .env_remove("PENSTOCK_RUNTIME_CONFIG_FILE")
+            .env_remove("PENSTOCK_STATE_DIR")
             .stderr(Stdio::piped());
+        if options.folder.is_none() {
+            command
+                .arg("--runtime-config-file")
+                .arg(&runtime_config)
+                .arg("--state-dir")
+                .arg(root().join("target/penstock-test-state"));
+        }
         if !options.tract {
             command.arg("--onnxruntime").arg(onnxruntime());
         }
@@ -242,23 +267,27 @@ impl Server {
 
     /// Waits until every model is loaded.
     pub fn ready(&self) {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while self.get("/ready").status != 200 {
-            assert!(Instant::now() < deadline, "the models are not ready");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        self.until("the models are ready", || self.get("/ready").status == 200);
+    }
+
+    /// Waits until this holds. If it never does, the failure shows the log.
+    pub fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
+        until_found(|| {
+            holds().then_some(()).ok_or(NotYet {
+                what,
+                log: &self.log,
+            })
+        });
     }
 
     /// Waits until a log line contains the text, and returns the line.
     pub fn logged(&self, text: &str) -> String {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        loop {
-            if let Some(line) = self.log.lock().unwrap().iter().find(|l| l.contains(text)) {
-                return line.clone();
-            }
-            assert!(Instant::now() < deadline, "no log line has {text:?}");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        until_found(|| {
+            let log = self.log.lock().unwrap();
+            let line = log.iter().find(|line| line.contains(text));
+            line.cloned()
+                .ok_or_else(|| format!("no log line has {text:?}"))
+        })
     }
 
     pub fn get(&self, path: &str) -> Response {
@@ -288,6 +317,42 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// The longest wait for an event that must come. A slow machine takes longer than others; a broken server takes forever.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The time between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Waits until this holds.
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    until_found(|| holds().then_some(()).ok_or(what));
+}
+
+/// Looks until there is a value. An error says what was seen instead.
+pub fn until_found<T, E: Display>(mut look: impl FnMut() -> Result<T, E>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match look() {
+            Ok(found) => return found,
+            Err(seen) => assert!(Instant::now() < deadline, "not in time: {seen}"),
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// An event that did not come, with the log of the server.
+struct NotYet<'a> {
+    what: &'a str,
+    log: &'a Mutex<Vec<String>>,
+}
+
+impl Display for NotYet<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let log = self.log.lock().unwrap().join("\n");
+        write!(f, "{}:\n{log}", self.what)
     }
 }
 

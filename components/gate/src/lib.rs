@@ -3,9 +3,9 @@
 
 #![allow(missing_docs)]
 
-use penstock_guest::gate::Door;
+use penstock_guest::gate::DirectEntryPoint;
 
-penstock_guest::imports::bindings::export!(Door with_types_in penstock_guest::imports::bindings);
+penstock_guest::imports::bindings::export!(DirectEntryPoint with_types_in penstock_guest::imports::bindings);
 
 #[cfg(feature = "http")]
 #[spin_sdk::http_service]

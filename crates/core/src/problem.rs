@@ -11,6 +11,15 @@ use crate::violation::Violation;
 macro_rules! catalogue {
     ($($(#[$doc:meta])* $variant:ident = $code:literal, $status:literal, $title:literal, $remedy:literal;)*) => {
         /// Every error of Penstock. The word is stable; the number is not.
+        ///
+        /// ```
+        /// use penstock_core::Code;
+        ///
+        /// let code = Code::parse("quota_exceeded").unwrap();
+        /// assert_eq!(code, Code::QuotaExceeded);
+        /// assert_eq!(code.as_str(), "quota_exceeded");
+        /// assert_eq!(code.status(), 429);
+        /// ```
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Code { $($(#[$doc])* $variant,)* }
 

@@ -10,6 +10,16 @@ pub use penstock_tensor::content::{
 };
 use penstock_tensor::{InferRequest, Rejection, Tensor, Unknown};
 
+/// The message about a file that cannot be read.
+pub fn unreadable(file: &str, error: &std::io::Error) -> String {
+    format!("cannot read {file}: {error}")
+}
+
+/// The message about a file that is longer than the gate reads.
+pub fn too_long(file: &str, bytes: u64, limit: u64) -> String {
+    format!("{file} has {bytes} bytes; at most {limit} are read")
+}
+
 /// The gate's interfaces to the host and to other components.
 pub trait Ports: Services {
     /// A contract opened by the validation component.
@@ -93,9 +103,9 @@ pub struct InferOptions {
     pub priority: Option<u8>,
     /// The time in milliseconds that the call may take, if it is shorter than the request's deadline.
     pub timeout_ms: Option<u32>,
-    /// Marks the rows as independent items that were joined to save runs. If the model's rows depend on each other,
+    /// Marks the rows as independent items that were combined to save runs. If the model's rows depend on each other,
     /// nothing runs and the call fails with [`FailureKind::RowsDepend`].
-    pub is_joined: bool,
+    pub is_combined: bool,
 }
 
 /// The reason why a query or a change of models failed.
@@ -169,7 +179,7 @@ pub enum FailureKind {
     InputsRejected,
     /// The runtime failed on these tensors.
     Failed,
-    /// Joined items cannot share a run, because their rows depend on each other. Nothing ran.
+    /// Combined items cannot share a run, because their rows depend on each other. Nothing ran.
     RowsDepend,
 }
 

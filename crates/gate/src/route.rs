@@ -6,6 +6,19 @@
 use penstock_core::{Code, Problem, RouteKind};
 
 /// The route that a request selects. Model names and versions are percent-decoded but not validated.
+///
+/// ```
+/// use penstock_core::{Code, RouteKind};
+/// use penstock_gate::route::{Route, route, target};
+///
+/// let predict = route("POST", "/v1/models/digits@2:predict").unwrap();
+/// assert_eq!(predict, Route::Predict(target("digits", Some("2"))));
+/// assert_eq!(predict.kind(), RouteKind::Predict);
+/// assert_eq!(predict.model(), Some("digits"));
+///
+/// let refused = route("GET", "/v1/models/digits:predict").unwrap_err();
+/// assert_eq!(refused.code, Code::MethodNotAllowed);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
     /// The path `/healthz`: liveness of the process.

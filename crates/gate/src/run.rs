@@ -39,8 +39,8 @@ pub(crate) struct RunOptions {
     pub priority: Option<u8>,
     /// The time that the call may take, in microseconds.
     pub timeout_us: Option<u64>,
-    /// Marks the rows as independent items; see [`Runner::infer_joined`].
-    pub is_joined: bool,
+    /// Marks the rows as independent items; see [`Runner::infer_combined`].
+    pub is_combined: bool,
 }
 
 /// The answer that a surface writes.
@@ -148,7 +148,7 @@ impl<'a, P: Ports> Runner<'a, P> {
             fingerprint: &self.opened.fingerprint,
             inputs: &inputs,
             outputs,
-            is_joined: options.is_joined,
+            is_combined: options.is_combined,
             timeout_us: options.timeout_us,
         };
         let cache = (self.call.ports, &self.call.policies.results);
@@ -169,9 +169,9 @@ impl<'a, P: Ports> Runner<'a, P> {
         })
     }
 
-    /// Runs the model once on items that were joined to save runs. Returns `None` and runs nothing if an item's
+    /// Runs the model once on items that were combined to save runs. Returns `None` and runs nothing if an item's
     /// answer depends on the other items. Each item then needs a run of its own.
-    pub fn infer_joined(
+    pub fn infer_combined(
         &mut self,
         inputs: Vec<Tensor>,
         outputs: &[String],
@@ -180,7 +180,7 @@ impl<'a, P: Ports> Runner<'a, P> {
             return Ok(None);
         }
         let options = RunOptions {
-            is_joined: true,
+            is_combined: true,
             ..RunOptions::default()
         };
         match self.infer(inputs, outputs, options) {
@@ -276,7 +276,7 @@ impl<'a, P: Ports> Runner<'a, P> {
         InferOptions {
             priority,
             timeout_ms: options.timeout_us.map(ms),
-            is_joined: options.is_joined,
+            is_combined: options.is_combined,
         }
     }
 
@@ -356,7 +356,7 @@ impl<'a, P: Ports> Runner<'a, P> {
             }
             runs += 1;
             let options = RunOptions {
-                is_joined: count > 1,
+                is_combined: count > 1,
                 ..RunOptions::default()
             };
             let outputs = match other {

@@ -1,6 +1,7 @@
 //! Tests authentication in the gate: the kind of each route, hidden models, and the audit record.
 
-use penstock_gate::{Gate, Header, Request, Response};
+use crate::gate_common::{json_of, send};
+use penstock_gate::Response;
 use penstock_policy::custom::words::{Refusal, RefusalKind};
 use penstock_testkit::keys::{add_key, add_tenant};
 use penstock_testkit::models::{ECHO, echo};
@@ -24,29 +25,21 @@ fn key(ports: &InMemory, tenant: &str, scopes: &[&str]) -> String {
     add_key(ports, tenant, scopes, "free")
 }
 
-fn send(ports: &InMemory, target: &str, headers: &[(&str, &str)]) -> (Response, Value) {
-    let response = send_raw(ports, target, headers);
-    let value = serde_json::from_slice(&response.body).expect("every body is JSON");
+/// Calls the model if the target is a call of one, and gets anything else.
+fn ask(ports: &InMemory, target: &str, headers: &[(&str, &str)]) -> (Response, Value) {
+    let response = ask_raw(ports, target, headers);
+    let value = json_of(&response);
     (response, value)
 }
 
-fn send_raw(ports: &InMemory, target: &str, headers: &[(&str, &str)]) -> Response {
+fn ask_raw(ports: &InMemory, target: &str, headers: &[(&str, &str)]) -> Response {
     let calls = target.contains("predict") || target.contains("infer");
-    let header = |(name, value): &(&str, &str)| Header {
-        name: (*name).into(),
-        value: (*value).into(),
+    let (method, body) = if calls {
+        ("POST", BODY)
+    } else {
+        ("GET", &b""[..])
     };
-    let request = Request {
-        method: if calls { "POST" } else { "GET" }.into(),
-        target: target.into(),
-        headers: headers.iter().map(header).collect(),
-        body: if calls {
-            BODY.to_vec().into()
-        } else {
-            Vec::new().into()
-        },
-    };
-    Gate::new(ports.clone()).handle(&request)
+    send(ports, method, target, headers, body)
 }
 
 const ROUTES: [&str; 9] = [
@@ -65,7 +58,7 @@ const ROUTES: [&str; 9] = [
 fn without_credentials_every_route_but_probes_and_errors_is_closed() {
     let ports = ports(POLICY);
     for target in ROUTES {
-        let (response, body) = send(&ports, target, &[]);
+        let (response, body) = ask(&ports, target, &[]);
         assert_eq!(response.status, 401, "{target}");
         let code = &body["error"];
         let code = code["code"].as_str().or(body["code"].as_str());
@@ -83,7 +76,7 @@ fn without_credentials_every_route_but_probes_and_errors_is_closed() {
         "/errors",
         "/errors/internal",
     ] {
-        assert_eq!(send(&ports, target, &[]).0.status, 200, "{target}");
+        assert_eq!(ask(&ports, target, &[]).0.status, 200, "{target}");
     }
     assert_eq!(ports.runs.get(), 0);
 }
@@ -102,7 +95,7 @@ fn ready_tells_everybody_whether_and_only_who_may_know_what() {
         (Some(all.as_str()), Some(2)),
     ] {
         let headers: Vec<(&str, &str)> = credentials.iter().map(|c| ("x-api-key", *c)).collect();
-        let (response, body) = send(&ports, "/ready", &headers);
+        let (response, body) = ask(&ports, "/ready", &headers);
         assert_eq!((response.status, &body["ready"]), (200, &Value::Bool(true)));
         assert_eq!(
             body["models"].as_array().map(Vec::len),
@@ -121,7 +114,7 @@ fn another_tenants_model_and_one_there_is_not_are_answered_alike() {
         for route in ["", ":predict"] {
             let [hidden, absent] = ["acme-x", "acme-y"].map(|model| {
                 let target = format!("/v1/models/{model}{route}");
-                let (response, body) = send(&ports, &target, &[("api-key", text)]);
+                let (response, body) = ask(&ports, &target, &[("api-key", text)]);
                 assert_eq!(response.status, 404, "{target}");
                 let mut body = body.to_string().replace(model, "?");
                 let id = response.header("x-request-id").unwrap();
@@ -138,7 +131,7 @@ fn another_tenants_model_and_one_there_is_not_are_answered_alike() {
             assert_eq!(hidden, absent);
         }
     }
-    let (_, listed) = send(&ports, "/v1/models", &[("api-key", &other)]);
+    let (_, listed) = ask(&ports, "/v1/models", &[("api-key", &other)]);
     let names: Vec<&str> = listed["models"]
         .as_array()
         .unwrap()
@@ -149,12 +142,12 @@ fn another_tenants_model_and_one_there_is_not_are_answered_alike() {
     // Its tenant sees it, and gets the names of the other models.
     let acme = key(&ports, "acme", &["*"]);
     assert_eq!(
-        send(&ports, "/v1/models/acme-x:predict", &[("api-key", &acme)])
+        ask(&ports, "/v1/models/acme-x:predict", &[("api-key", &acme)])
             .0
             .status,
         200
     );
-    let (_, body) = send(&ports, "/v1/models/acme-y", &[("api-key", &acme)]);
+    let (_, body) = ask(&ports, "/v1/models/acme-y", &[("api-key", &acme)]);
     assert!(body.to_string().contains("acme-x"), "{body}");
 }
 
@@ -176,7 +169,7 @@ fn a_challenge_names_the_realm_of_the_settings() {
             "Bearer realm=\"models of acme\", error=\"invalid_request\"",
         ),
     ] {
-        let (response, _) = send(&ports, "/v1/models/m", &headers);
+        let (response, _) = ask(&ports, "/v1/models/m", &headers);
         assert_eq!(response.status, 401);
         let told = response.header("www-authenticate").unwrap();
         assert!(told.starts_with(challenge), "{told}");
@@ -220,14 +213,14 @@ fn the_policy_of_the_operators_own_knows_the_caller_and_never_the_credential() {
             ("x-team", "red"),
             ("content-type", "application/json"),
         ];
-        let (answer, body) = send(&ports, "/v1/models/m:predict", &headers);
+        let (answer, body) = ask(&ports, "/v1/models/m:predict", &headers);
         assert_eq!(
             (answer.status, answer.header("x-tenant")),
             (200, Some("acme")),
             "{body}"
         );
     }
-    let (answer, _) = send(&ports, "/v1/models/m:predict", &[]);
+    let (answer, _) = ask(&ports, "/v1/models/m:predict", &[]);
     assert_eq!((answer.status, ports.custom.log.borrow().len()), (401, 4));
 }
 
@@ -275,7 +268,7 @@ fn nobody_can_tell_a_hidden_model_from_none_whoever_asks_and_however() {
                 "/v2/models/{}/infer",
             ] {
                 let [hidden, absent] = ["acme-x", "acme-y"].map(|model| {
-                    let (response, body) = send(&ports, &path.replace("{}", model), &headers);
+                    let (response, body) = ask(&ports, &path.replace("{}", model), &headers);
                     let id = response.header("x-request-id").unwrap().to_owned();
                     let plain = |text: String| text.replace(&id, "-").replace(model, "?");
                     let headers = response.headers.iter().map(|header| {
@@ -306,7 +299,7 @@ fn what_one_tier_was_told_is_not_replayed_to_another() {
     let free = key(&ports, "acme", &["*", "usage"]);
     let call = |text: &str| {
         let headers = [("api-key", text), ("idempotency-key", "k")];
-        let (response, body) = send(&ports, "/v1/models/m:predict", &headers);
+        let (response, body) = ask(&ports, "/v1/models/m:predict", &headers);
         (
             response.status,
             body["error"]["code"].as_str().map(str::to_owned),
@@ -330,7 +323,7 @@ fn answers_for_one_caller_are_not_for_caches() {
         ("/ready", "no-store", None),
     ] {
         let control = |headers: &[(&str, &str)]| {
-            let (response, _) = send(&ports, path, headers);
+            let (response, _) = ask(&ports, path, headers);
             response.header("cache-control").map(str::to_owned)
         };
         assert_eq!(control(&[("api-key", &text)]).as_deref(), Some(known));
@@ -357,7 +350,7 @@ fn callers_of_this_machine_need_no_key_unless_a_name_of_the_network_is_in_it() {
         let mut headers = headers;
         headers.push(("spin-client-addr", "127.0.0.1:9"));
         assert_eq!(
-            send(&ports, "/v1/models", &headers).0.status,
+            ask(&ports, "/v1/models", &headers).0.status,
             status,
             "{headers:?}"
         );
@@ -371,7 +364,7 @@ fn a_missing_scope_is_a_403_that_names_it_and_only_for_what_there_is() {
     let bearer = format!("Bearer {text}");
     let with = [("authorization", bearer.as_str())];
     assert_eq!(
-        send(&ports, "/v1/models/acme-x:predict", &with).0.status,
+        ask(&ports, "/v1/models/acme-x:predict", &with).0.status,
         200
     );
     assert_eq!(
@@ -379,7 +372,7 @@ fn a_missing_scope_is_a_403_that_names_it_and_only_for_what_there_is() {
         Some(2),
         "the tier's priority goes to the engine"
     );
-    let (response, body) = send(&ports, "/v1/models/m:predict", &with);
+    let (response, body) = ask(&ports, "/v1/models/m:predict", &with);
     assert_eq!(
         (response.status, body["error"]["code"].as_str()),
         (403, Some("permission_denied"))
@@ -391,10 +384,10 @@ fn a_missing_scope_is_a_403_that_names_it_and_only_for_what_there_is() {
             .contains("scope=\"predict:m\"")
     );
     assert_eq!(
-        send(&ports, "/v1/models/nothing:predict", &with).0.status,
+        ask(&ports, "/v1/models/nothing:predict", &with).0.status,
         404
     );
-    assert_eq!(send(&ports, "/v1/usage", &with).0.status, 403);
+    assert_eq!(ask(&ports, "/v1/usage", &with).0.status, 403);
 }
 
 #[test]
@@ -403,7 +396,7 @@ fn idempotency_keys_of_two_tenants_never_meet() {
     let (one, two) = (key(&ports, "acme", &["*"]), key(&ports, "other", &["*"]));
     let call = |text: &str| {
         let headers = [("api-key", text), ("idempotency-key", "k-1")];
-        let (response, body) = send(&ports, "/v1/models/m:predict", &headers);
+        let (response, body) = ask(&ports, "/v1/models/m:predict", &headers);
         assert_eq!(response.status, 200);
         (
             response.header("idempotency-replayed").is_some(),
@@ -421,7 +414,7 @@ fn the_audit_log_is_told_who_and_what_where_the_host_asks_and_nobody_else_is() {
     let ports = ports(POLICY);
     let text = key(&ports, "acme", &["predict"]);
     let told = |target: &str, headers: &[(&str, &str)]| {
-        let (response, _) = send(&ports, target, headers);
+        let (response, _) = ask(&ports, target, headers);
         let line = response.header("penstock-audit")?.to_owned();
         assert!(!line.contains(&text[17..]), "{line}");
         Some(serde_json::from_str::<Value>(&line).unwrap())
@@ -473,17 +466,17 @@ fn a_certificate_counts_only_when_the_host_vouches_for_it() {
     let ports = ports(&policy);
     let said = "secret {\"certificate\":{\"sha256\":\"00\",\"names\":[\"dns:a\"]}}";
     let with = [("penstock-connection", said)];
-    assert_eq!(send(&ports, "/v1/models/m:predict", &with).0.status, 401);
+    assert_eq!(ask(&ports, "/v1/models/m:predict", &with).0.status, 401);
     ports
         .environment
         .borrow_mut()
         .insert("PENSTOCK_HOST_TOKEN".into(), "secret".into());
-    assert_eq!(send(&ports, "/v1/models/m:predict", &with).0.status, 200);
+    assert_eq!(ask(&ports, "/v1/models/m:predict", &with).0.status, 200);
     ports
         .environment
         .borrow_mut()
         .insert("PENSTOCK_HOST_TOKEN".into(), "another".into());
-    assert_eq!(send(&ports, "/v1/models/m:predict", &with).0.status, 401);
+    assert_eq!(ask(&ports, "/v1/models/m:predict", &with).0.status, 401);
 }
 
 #[test]
@@ -491,13 +484,13 @@ fn the_description_tells_a_caller_of_no_model_it_may_not_know_of() {
     let ports = ports(POLICY);
     let acme = format!("Bearer {}", key(&ports, "acme", &["*"]));
     let other = format!("Bearer {}", key(&ports, "other", &["*"]));
-    let (mine, _) = send(&ports, "/openapi.json", &[("authorization", &acme)]);
+    let (mine, _) = ask(&ports, "/openapi.json", &[("authorization", &acme)]);
     assert!(
         String::from_utf8(mine.body.into_vec())
             .unwrap()
             .contains("acme-x")
     );
-    let (theirs, document) = send(&ports, "/openapi.json", &[("authorization", &other)]);
+    let (theirs, document) = ask(&ports, "/openapi.json", &[("authorization", &other)]);
     assert_eq!(theirs.status, 200);
     assert!(
         !String::from_utf8(theirs.body.into_vec())
@@ -505,12 +498,12 @@ fn the_description_tells_a_caller_of_no_model_it_may_not_know_of() {
             .contains("acme-x")
     );
     assert!(document["paths"]["/v1/models/m:predict"].is_object());
-    let (hidden, hidden_body) = send(
+    let (hidden, hidden_body) = ask(
         &ports,
         "/openapi.json?model=acme-x",
         &[("authorization", &other)],
     );
-    let (missing, missing_body) = send(
+    let (missing, missing_body) = ask(
         &ports,
         "/openapi.json?model=acme-y",
         &[("authorization", &other)],
@@ -520,10 +513,10 @@ fn the_description_tells_a_caller_of_no_model_it_may_not_know_of() {
         hidden_body["error"]["available"],
         missing_body["error"]["available"]
     );
-    let (nobody, _) = send(&ports, "/openapi.json", &[]);
+    let (nobody, _) = ask(&ports, "/openapi.json", &[]);
     assert_eq!(nobody.status, 401);
     // The page reveals nothing about models, so it needs no credentials.
-    assert_eq!(send_raw(&ports, "/docs", &[]).status, 200);
+    assert_eq!(ask_raw(&ports, "/docs", &[]).status, 200);
 }
 
 #[test]
@@ -532,17 +525,17 @@ fn a_copy_of_what_one_caller_is_told_is_for_nobody_else() {
     let acme = format!("Bearer {}", key(&ports, "acme", &["*"]));
     let other = format!("Bearer {}", key(&ports, "other", &["*"]));
     for target in ["/v1/models", "/openapi.json"] {
-        let (first, _) = send(&ports, target, &[("authorization", &acme)]);
+        let (first, _) = ask(&ports, target, &[("authorization", &acme)]);
         assert_eq!(first.header("cache-control"), Some("private, no-cache"));
         let tag = first.header("etag").unwrap();
         let again = |who: &str| {
             let headers = [("authorization", who), ("if-none-match", tag)];
-            send_raw(&ports, target, &headers)
+            ask_raw(&ports, target, &headers)
         };
         assert_eq!(again(&acme).status, 304);
         assert_eq!(again(&other).status, 200, "what it is told differs");
         assert_eq!(again("Bearer nonsense").status, 401);
     }
-    let (usage, _) = send(&ports, "/ready", &[("authorization", &acme)]);
+    let (usage, _) = ask(&ports, "/ready", &[("authorization", &acme)]);
     assert_eq!(usage.header("cache-control"), Some("no-store"));
 }

@@ -2,8 +2,8 @@
 //! simulates races between callers.
 
 use crate::surfaces_common::call_at as send;
+use penstock_gate::Response;
 use penstock_gate::ports::{Failure, FailureKind, Ports, Services};
-use penstock_gate::{Gate, Request, Response};
 use penstock_policy::cache::Lookup;
 use penstock_policy::cache::result;
 use penstock_policy::cache::service::CacheService;
@@ -176,7 +176,7 @@ fn tenants_share_no_results_unless_the_operator_says_so() {
                     data: [1f32, 2.0].iter().flat_map(|v| v.to_le_bytes()).collect(),
                 }],
                 outputs: &[],
-                is_joined: false,
+                is_combined: false,
             }
             .digest()
         };
@@ -273,12 +273,7 @@ fn a_hit_costs_its_request_and_no_items() {
     let log = ports.quota_log.borrow().join(" ");
     assert_eq!(log.matches("charge 1").count(), 3, "{log}");
     assert_eq!(log.matches("refund").count(), 2, "{log}");
-    let usage = Gate::new(ports.clone()).handle(&Request {
-        method: "GET".into(),
-        target: "/v1/usage".into(),
-        headers: vec![],
-        body: vec![].into(),
-    });
+    let usage = penstock_testkit::send(&ports, "GET", "/v1/usage", &[], b"");
     let row = &json(&usage)["usage"][0];
     assert_eq!(
         (&row["requests"], &row["items"]),
@@ -369,7 +364,7 @@ fn another_runs(ports: &InMemory) -> impl Fn(&InMemory, &[Tensor]) + 'static {
             data: [1f32, 2.0].iter().flat_map(|v| v.to_le_bytes()).collect(),
         }],
         outputs: &[],
-        is_joined: false,
+        is_combined: false,
     }
     .digest();
     fn at(digest: &[u8; 32]) -> CacheAddress<'_> {

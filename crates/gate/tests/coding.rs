@@ -1,16 +1,17 @@
 //! Tests compressed bodies: accepted and refused ones, and that a decoder never exceeds the limit by more than a
 //! step.
 
+use crate::gate_common::answer;
 use flate2::{
     Compress, Compression, FlushCompress, write::DeflateEncoder, write::GzEncoder,
     write::ZlibEncoder,
 };
 use penstock_core::ModelVersion;
+use penstock_gate::Response;
 use penstock_gate::coding::{
     Coding, DecodeError, Decoded, MAX_BLOCKS, MAX_PARTS, STEP_BYTES, decode,
 };
 use penstock_gate::ports::Failure;
-use penstock_gate::{Gate, Header, Request, Response};
 use penstock_tensor::Tensor;
 use penstock_testkit::InMemory;
 use penstock_testkit::models::ADAPTED;
@@ -88,27 +89,13 @@ fn ports() -> InMemory {
     InMemory::new(&[("m", MODEL, &["1"]), ("adapted", ADAPTED, &["1"])], run)
 }
 
-fn send(ports: &InMemory, path: &str, headers: &[(&str, &str)], body: &[u8]) -> (Response, Value) {
-    let request = Request {
-        method: "POST".into(),
-        target: path.into(),
-        headers: headers
-            .iter()
-            .map(|(name, value)| Header {
-                name: (*name).into(),
-                value: (*value).into(),
-            })
-            .collect(),
-        body: body.to_vec().into(),
-    };
-    let response = Gate::new(ports.clone()).handle(&request);
-    let value = serde_json::from_slice(&response.body).expect("every body is JSON");
-    (response, value)
+fn post(ports: &InMemory, path: &str, headers: &[(&str, &str)], body: &[u8]) -> (Response, Value) {
+    answer(ports, "POST", path, headers, body)
 }
 
 #[test]
 fn a_compressed_body_is_answered_like_the_same_body_uncompressed() {
-    let (_, plain) = send(&ports(), MODEL_PATH, &[], BODY);
+    let (_, plain) = post(&ports(), MODEL_PATH, &[], BODY);
     assert_eq!(plain["predictions"][1], json!({"a": [3.0, 4.0]}));
     for (coding, body) in [
         ("gzip", gzip(BODY)),
@@ -119,12 +106,12 @@ fn a_compressed_body_is_answered_like_the_same_body_uncompressed() {
         ("identity", BODY.to_vec()),
         ("", BODY.to_vec()),
     ] {
-        let (response, value) = send(&ports(), MODEL_PATH, &[("content-encoding", coding)], &body);
+        let (response, value) = post(&ports(), MODEL_PATH, &[("content-encoding", coding)], &body);
         assert_eq!(response.status, 200, "{coding}: {value}");
         assert_eq!(value["predictions"], plain["predictions"], "{coding}");
     }
     let headers = [("content-encoding", "zstd"), ("content-type", "text/plain")];
-    let (_, value) = send(
+    let (_, value) = post(
         &ports(),
         "/v1/models/adapted:predict",
         &headers,
@@ -148,7 +135,7 @@ fn a_coding_that_is_not_taken_is_415_with_those_that_are() {
         "gzip;q=1",
         "\u{e4}",
     ] {
-        let (response, value) = send(
+        let (response, value) = post(
             &ports(),
             MODEL_PATH,
             &[("content-encoding", coding)],
@@ -167,13 +154,13 @@ fn a_coding_that_is_not_taken_is_415_with_those_that_are() {
     }
     let twice = [("content-encoding", "gzip"), ("content-encoding", "gzip")];
     assert_eq!(
-        send(&ports(), MODEL_PATH, &twice, &gzip(&gzip(BODY)))
+        post(&ports(), MODEL_PATH, &twice, &gzip(&gzip(BODY)))
             .0
             .status,
         415
     );
     // The content type is wrong, so no other coding would help.
-    let (response, _) = send(&ports(), MODEL_PATH, &[("content-type", "image/png")], BODY);
+    let (response, _) = post(&ports(), MODEL_PATH, &[("content-type", "image/png")], BODY);
     assert_eq!(
         (response.status, response.header("accept-encoding")),
         (415, None)
@@ -197,7 +184,7 @@ fn a_body_that_is_not_its_coding_is_400_and_says_where_it_breaks() {
             "member at byte",
         ),
     ] {
-        let (response, value) = send(&ports(), MODEL_PATH, &[("content-encoding", coding)], &body);
+        let (response, value) = post(&ports(), MODEL_PATH, &[("content-encoding", coding)], &body);
         assert_eq!(
             (response.status, &value["error"]["code"]),
             (400, &json!("invalid_content_coding")),
@@ -207,7 +194,7 @@ fn a_body_that_is_not_its_coding_is_400_and_says_where_it_breaks() {
         assert!(message.contains(words), "{message}");
     }
     // An empty body is empty in every coding, and is not JSON.
-    let (response, value) = send(&ports(), MODEL_PATH, &[("content-encoding", "gzip")], b"");
+    let (response, value) = post(&ports(), MODEL_PATH, &[("content-encoding", "gzip")], b"");
     assert_eq!(
         (response.status, &value["error"]["code"]),
         (400, &json!("malformed_json"))
@@ -218,7 +205,7 @@ fn a_body_that_is_not_its_coding_is_400_and_says_where_it_breaks() {
 fn a_body_too_large_when_decoded_is_413_with_the_limit_of_decoded_bodies() {
     let large = format!("{}{}", String::from_utf8_lossy(BODY), " ".repeat(5000)).into_bytes();
     for (coding, body) in [("gzip", gzip(&large)), ("zstd", zstd(&large))] {
-        let (response, value) = send(&ports(), MODEL_PATH, &[("content-encoding", coding)], &body);
+        let (response, value) = post(&ports(), MODEL_PATH, &[("content-encoding", coding)], &body);
         assert_eq!(
             (response.status, &value["error"]["code"]),
             (413, &json!("body_too_large"))
@@ -233,7 +220,7 @@ fn a_body_too_large_when_decoded_is_413_with_the_limit_of_decoded_bodies() {
         } else {
             zstd(BODY)
         };
-        let (_, value) = send(&ports, MODEL_PATH, &[("content-encoding", coding)], &body);
+        let (_, value) = post(&ports, MODEL_PATH, &[("content-encoding", coding)], &body);
         let message = value["error"]["message"].as_str().unwrap();
         assert!(message.contains("more than 20 bytes"), "{message}");
     }
@@ -249,17 +236,17 @@ fn a_repeated_call_is_replayed_and_the_same_bytes_in_another_coding_are_another_
         ("content-type", "text/plain"),
         ("content-encoding", "gzip"),
     ];
-    let (first, _) = send(&ports, path, &keyed, &body);
-    let (second, _) = send(&ports, path, &keyed, &body);
+    let (first, _) = post(&ports, path, &keyed, &body);
+    let (second, _) = post(&ports, path, &keyed, &body);
     assert_eq!((first.status, &second.body), (200, &first.body));
     assert_eq!(second.header("idempotency-replayed"), Some("true"));
-    let (third, _) = send(&ports, path, &keyed[..2], &body);
+    let (third, _) = post(&ports, path, &keyed[..2], &body);
     assert_eq!(third.status, 422);
     assert_eq!(ports.runs.get(), 1);
     // A body that cannot be decoded is not stored.
     let keyed = [("idempotency-key", "b"), ("content-encoding", "gzip")];
-    assert_eq!(send(&ports, MODEL_PATH, &keyed, b"x").0.status, 400);
-    assert_eq!(send(&ports, MODEL_PATH, &keyed, &gzip(BODY)).0.status, 200);
+    assert_eq!(post(&ports, MODEL_PATH, &keyed, b"x").0.status, 400);
+    assert_eq!(post(&ports, MODEL_PATH, &keyed, &gzip(BODY)).0.status, 200);
 }
 
 #[test]
@@ -428,7 +415,7 @@ fn encoded(coding: Coding, level: u32, content: &[u8]) -> Vec<u8> {
 fn deflate_is_one_stream_of_the_zlib_format_and_nothing_else() {
     let zlib = encoded(Coding::Deflate, 6, BODY);
     let headers = [("content-encoding", "deflate")];
-    let (response, _) = send(&ports(), MODEL_PATH, &headers, &zlib);
+    let (response, _) = post(&ports(), MODEL_PATH, &headers, &zlib);
     assert_eq!(response.status, 200);
     let mut bare = DeflateEncoder::new(Vec::new(), Compression::default());
     bare.write_all(BODY).unwrap();
@@ -438,7 +425,7 @@ fn deflate_is_one_stream_of_the_zlib_format_and_nothing_else() {
         (zlib.repeat(2), "bytes after its end"),
         (zlib[..zlib.len() - 1].to_vec(), "it ends within"),
     ] {
-        let (response, value) = send(&ports(), MODEL_PATH, &headers, &body);
+        let (response, value) = post(&ports(), MODEL_PATH, &headers, &body);
         assert_eq!(response.status, 400);
         assert_eq!(value["error"]["code"], "invalid_content_coding");
         let message = value["error"]["message"].as_str().unwrap();

@@ -1,7 +1,8 @@
 //! Tests the CORS headers for pages of other origins, on every path and for every kind of answer.
 
+use crate::gate_common::send;
+use penstock_gate::Response;
 use penstock_gate::ports::Failure;
-use penstock_gate::{Gate, Header, Request, Response};
 use penstock_tensor::Tensor;
 use penstock_testkit::{InMemory, LIMITS};
 
@@ -29,25 +30,6 @@ fn ports(policy: &str) -> InMemory {
     );
     ports.set_policy(policy);
     ports
-}
-
-fn send(
-    ports: &InMemory,
-    method: &str,
-    target: &str,
-    headers: &[(&str, &str)],
-    body: &[u8],
-) -> Response {
-    let headers = headers.iter().map(|(name, value)| Header {
-        name: (*name).into(),
-        value: (*value).into(),
-    });
-    Gate::new(ports.clone()).handle(&Request {
-        method: method.into(),
-        target: target.into(),
-        headers: headers.collect(),
-        body: body.to_vec().into(),
-    })
 }
 
 fn cors(response: &Response) -> Vec<(&str, &str)> {

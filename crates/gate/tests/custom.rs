@@ -1,7 +1,8 @@
 //! Tests the operator's own policy, which decides after the limits and before the body is read.
 
+use crate::gate_common::{JSON, answer, send};
+use penstock_gate::Response;
 use penstock_gate::ports::{Failure, FailureKind};
-use penstock_gate::{Gate, Header, Request, Response};
 use penstock_policy::custom::words::{Call, RawHeaders, Refusal, RefusalKind};
 use penstock_testkit::models::{ECHO, echo};
 use penstock_testkit::{InMemory, ScriptedPolicy};
@@ -16,25 +17,10 @@ fn with(policy: ScriptedPolicy) -> InMemory {
     ports
 }
 
-fn send(ports: &InMemory, method: &str, target: &str, more: &[(&str, &str)]) -> (Response, Value) {
-    let headers = [("content-type", "application/json")].iter().chain(more);
-    let request = Request {
-        method: method.into(),
-        target: target.into(),
-        headers: headers
-            .map(|(name, value)| Header {
-                name: (*name).into(),
-                value: (*value).into(),
-            })
-            .collect(),
-        body: match method {
-            "POST" => BODY.to_vec().into(),
-            _ => Vec::new().into(),
-        },
-    };
-    let response = Gate::new(ports.clone()).handle(&request);
-    let body = serde_json::from_slice(&response.body).expect("every body is JSON");
-    (response, body)
+fn ask(ports: &InMemory, method: &str, target: &str, more: &[(&str, &str)]) -> (Response, Value) {
+    let headers = [JSON, more].concat();
+    let body = if method == "POST" { BODY } else { b"" };
+    answer(ports, method, target, &headers, body)
 }
 
 fn log(ports: &InMemory) -> Vec<String> {
@@ -70,7 +56,7 @@ fn a_call_shows_the_headers_that_the_policy_names() {
         ("x-other", "1"),
         ("penstock-connection", "{}"),
     ];
-    let (answer, _) = send(&ports, "POST", &format!("{PREDICT}?explain=false"), &shown);
+    let (answer, _) = ask(&ports, "POST", &format!("{PREDICT}?explain=false"), &shown);
     assert_eq!((answer.status, answer.header("x-seen")), (200, Some("red")));
     let admitted =
         "admit anonymous predict m POST /v1/models/m:predict?explain=false 30 [\"x-team\"]";
@@ -100,7 +86,7 @@ fn a_refusal_runs_nothing_and_says_what_the_policy_says() {
         let ports = with(refusing(kind));
         ports.set_policy("[[limits]]\nname = \"busy\"\nalgorithm = \"concurrency\"\nlimit = 1\n");
         for _ in 0..3 {
-            let (answer, body) = send(&ports, "POST", PREDICT, &[]);
+            let (answer, body) = ask(&ports, "POST", PREDICT, &[]);
             assert_eq!(answer.status, status, "{body}");
             assert_eq!(body["error"]["code"], code);
             assert_eq!(body["error"]["message"], "not on Sundays");
@@ -121,7 +107,7 @@ fn a_refusal_runs_nothing_and_says_what_the_policy_says() {
 fn a_call_that_a_limit_refuses_never_reaches_the_policy() {
     let ports = with(ScriptedPolicy::new(&[], |_| Ok(Vec::new())));
     ports.set_policy("[[limits]]\nname = \"one\"\nlimit = 1\nwindow_s = 60\n");
-    let statuses = [(); 3].map(|()| send(&ports, "POST", PREDICT, &[]).0.status);
+    let statuses = [(); 3].map(|()| ask(&ports, "POST", PREDICT, &[]).0.status);
     assert_eq!(statuses, [200, 429, 429]);
     assert_eq!(log(&ports).len(), 2, "{:?}", log(&ports));
 }
@@ -165,7 +151,7 @@ fn a_header_of_the_policy_changes_none_of_the_answer_and_bad_ones_are_logged() {
             "[cors]\nallowed_origins = [\"https://a.example\"]\n[[limits]]\nname = \"l\"\nlimit = 5\nwindow_s = 60\n",
         );
         let more = [("origin", "https://a.example"), ("accept-encoding", "gzip")];
-        let (answer, _) = send(&ports, "POST", PREDICT, &more);
+        let (answer, _) = ask(&ports, "POST", PREDICT, &more);
         assert_eq!(answer.status, status);
         assert_eq!(answer.header("x-good"), Some("1"));
         assert_eq!(
@@ -219,15 +205,7 @@ fn every_surface_asks_once_for_a_call() {
         ),
     ] {
         let ports = with(ScriptedPolicy::new(&[], |_| Ok(header("x-custom", "1"))));
-        let response = Gate::new(ports.clone()).handle(&Request {
-            method: "POST".into(),
-            target: target.into(),
-            headers: vec![Header {
-                name: "content-type".into(),
-                value: b"application/json".to_vec(),
-            }],
-            body: body.as_bytes().to_vec().into(),
-        });
+        let response = send(&ports, "POST", target, JSON, body.as_bytes());
         assert_eq!(response.header("x-custom"), Some("1"), "{target}");
         let log = log(&ports);
         assert_eq!(log.len(), 2, "{log:?}");
@@ -244,7 +222,7 @@ fn a_policy_that_cannot_be_opened_fails_calls_and_no_probe() {
         fault: Some("`custom.limit` is missing".to_owned()),
         ..ScriptedPolicy::default()
     });
-    let (answer, body) = send(&ports, "POST", PREDICT, &[]);
+    let (answer, body) = ask(&ports, "POST", PREDICT, &[]);
     assert_eq!(
         (answer.status, body["error"]["code"].as_str()),
         (500, Some("internal"))
@@ -257,7 +235,7 @@ fn a_policy_that_cannot_be_opened_fails_calls_and_no_probe() {
             .iter()
             .any(|line| line.contains("`custom.limit` is missing"))
     );
-    assert_eq!(send(&ports, "GET", "/healthz", &[]).0.status, 200);
+    assert_eq!(ask(&ports, "GET", "/healthz", &[]).0.status, 200);
 }
 
 #[test]
@@ -279,7 +257,7 @@ fn every_admitted_call_is_settled_however_it_ends() {
             })
         });
         ports.custom = policy();
-        send(&ports, "POST", PREDICT, &[]);
+        ask(&ports, "POST", PREDICT, &[]);
         let end = log(&ports).pop().unwrap();
         assert!(
             end.ends_with(&format!("failed: {failed}")),
@@ -288,11 +266,11 @@ fn every_admitted_call_is_settled_however_it_ends() {
     }
 
     let ports = with(policy());
-    send(&ports, "POST", "/v1/models/nobody:predict", &[]);
-    send(&ports, "GET", "/v1/models", &[]);
+    ask(&ports, "POST", "/v1/models/nobody:predict", &[]);
+    ask(&ports, "GET", "/v1/models", &[]);
     let key = [("idempotency-key", "k1")];
-    send(&ports, "POST", PREDICT, &key);
-    let (replay, _) = send(&ports, "POST", PREDICT, &key);
+    ask(&ports, "POST", PREDICT, &key);
+    let (replay, _) = ask(&ports, "POST", PREDICT, &key);
     assert_eq!(replay.header("idempotency-replayed"), Some("true"));
     let log = log(&ports);
     let ends: Vec<&str> = log
@@ -320,9 +298,9 @@ fn every_admitted_call_is_settled_however_it_ends() {
 #[test]
 fn the_built_in_policy_is_asked_nothing_and_probes_never_are() {
     let ports = with(ScriptedPolicy::default());
-    assert_eq!(send(&ports, "POST", PREDICT, &[]).0.status, 200);
+    assert_eq!(ask(&ports, "POST", PREDICT, &[]).0.status, 200);
     assert!(log(&ports).is_empty());
     let ports = with(refusing(RefusalKind::Forbidden));
-    assert_eq!(send(&ports, "GET", "/ready", &[]).0.status, 200);
+    assert_eq!(ask(&ports, "GET", "/ready", &[]).0.status, 200);
     assert!(log(&ports).is_empty());
 }

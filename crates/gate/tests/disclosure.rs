@@ -1,8 +1,8 @@
 //! Tests the disclosure rules in each form of answers.
 
+use crate::gate_common::answer;
 use penstock_core::ModelVersion;
 use penstock_gate::ports::Failure;
-use penstock_gate::{Gate, Header, Request};
 use penstock_tensor::Tensor;
 use penstock_testkit::InMemory;
 use penstock_testkit::models::ADAPTED;
@@ -37,22 +37,12 @@ fn ports(policy: &str) -> InMemory {
     ports
 }
 
-fn send(ports: &InMemory, target: &str, headers: &[(&str, &str)], body: &str) -> Value {
-    let headers = headers.iter().map(|(name, value)| Header {
-        name: (*name).into(),
-        value: (*value).into(),
-    });
-    let response = Gate::new(ports.clone()).handle(&Request {
-        method: "POST".into(),
-        target: target.into(),
-        headers: headers.collect(),
-        body: body.as_bytes().to_vec().into(),
-    });
-    serde_json::from_slice(&response.body).expect("every body is JSON")
+fn post(ports: &InMemory, target: &str, headers: &[(&str, &str)], body: &str) -> Value {
+    answer(ports, "POST", target, headers, body.as_bytes()).1
 }
 
 fn predicted(policy: &str) -> Value {
-    send(&ports(policy), "/v1/models/cls:predict", &[], BODY)["predictions"].clone()
+    post(&ports(policy), "/v1/models/cls:predict", &[], BODY)["predictions"].clone()
 }
 
 #[test]
@@ -101,7 +91,7 @@ fn the_label_is_the_models_even_where_told_scores_no_longer_tell_it() {
     // 0.25.
     let body = r#"{"inputs":{"x":[[0.1,0.2,0.3],[0.6,0.7,0.1]]}}"#;
     let ports = ports("[[disclosure]]\nbuckets = 2\n");
-    let found = send(&ports, "/v1/models/cls:predict", &[], body)["predictions"].clone();
+    let found = post(&ports, "/v1/models/cls:predict", &[], body)["predictions"].clone();
     assert_eq!(
         (&found[0]["prob"], &found[0]["label"]),
         (&json!([0.25, 0.25, 0.25]), &json!("cow"))
@@ -127,7 +117,7 @@ fn infer_tells_no_more_than_predict() {
         ),
     ] {
         let ports = ports(&format!("[[disclosure]]\n{policy}\n"));
-        let found = send(&ports, "/v2/models/cls/infer", &[], body);
+        let found = post(&ports, "/v2/models/cls/infer", &[], body);
         assert_eq!(found["outputs"][0]["data"], data, "{policy}");
     }
 }
@@ -137,7 +127,7 @@ fn an_adapter_sees_whole_scores_and_what_it_says_of_them_is_cut() {
     // The adapter answers `{"length": 3}` from the model's output for three letters.
     let said = |policy: &str| {
         let headers = [("content-type", "text/plain")];
-        send(
+        post(
             &ports(policy),
             "/v1/models/adapted:predict",
             &headers,
@@ -159,7 +149,7 @@ fn an_adapter_sees_whole_scores_and_what_it_says_of_them_is_cut() {
         json!([{}])
     );
     let ports = ports("[[disclosure]]\ntop = 1\n");
-    let broken = send(
+    let broken = post(
         &ports,
         "/v1/models/adapted:predict",
         &[("content-type", "text/plain")],
@@ -172,8 +162,8 @@ fn an_adapter_sees_whole_scores_and_what_it_says_of_them_is_cut() {
 fn what_is_replayed_is_what_was_told() {
     let ports = ports("[[disclosure]]\nwithhold_scores = true\n");
     let keyed = [("idempotency-key", "k")];
-    let first = send(&ports, "/v1/models/cls:predict", &keyed, BODY);
-    let second = send(&ports, "/v1/models/cls:predict", &keyed, BODY);
+    let first = post(&ports, "/v1/models/cls:predict", &keyed, BODY);
+    let second = post(&ports, "/v1/models/cls:predict", &keyed, BODY);
     assert_eq!(first, second);
     assert_eq!(first["predictions"][0]["prob"], json!([0.0, 1.0, 0.0]));
     assert_eq!(ports.runs.get(), 1);
@@ -182,7 +172,7 @@ fn what_is_replayed_is_what_was_told() {
 #[test]
 fn a_fault_in_an_entry_refuses_calls_instead_of_telling_everything() {
     let ports = ports("[[disclosure]]\nbuckets = 1\n");
-    let found = send(&ports, "/v1/models/cls:predict", &[], BODY);
+    let found = post(&ports, "/v1/models/cls:predict", &[], BODY);
     assert_eq!(found["error"]["code"], "internal");
     assert!(ports.logged.borrow()[0].contains("disclosure[0].buckets"));
     assert_eq!(ports.runs.get(), 0);

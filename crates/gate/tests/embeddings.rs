@@ -1,7 +1,7 @@
 //! Tests the surface of OpenAI's clients over in-memory ports: embeddings, their refusals, and the list of models.
 
+use crate::gate_common::answer;
 use crate::surfaces_common::{call, call_at, dependent, ports};
-use penstock_gate::{Gate, Request};
 use penstock_testkit::ports::LONGEST;
 use serde_json::{Value, json};
 
@@ -236,15 +236,7 @@ fn a_text_that_is_too_long_is_refused_as_openai_does_or_cut_where_that_is_asked_
 
 #[test]
 fn openais_clients_find_the_models() {
-    let get = |target: &str| {
-        let response = Gate::new(ports()).handle(&Request {
-            method: "GET".into(),
-            target: target.into(),
-            headers: Vec::new(),
-            body: Vec::new().into(),
-        });
-        serde_json::from_slice::<Value>(&response.body).unwrap()
-    };
+    let get = |target: &str| answer(&ports(), "GET", target, &[], b"").1;
     let list = get("/v1/models");
     assert_eq!(list["object"], "list");
     let ids = list["data"].as_array().unwrap().iter();

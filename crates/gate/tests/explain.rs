@@ -1,8 +1,9 @@
 //! Tests explanations over in-memory ports: their runs, their cost, and their content.
 
+use crate::gate_common::answer;
 use penstock_core::ModelVersion;
+use penstock_gate::Response;
 use penstock_gate::ports::Failure;
-use penstock_gate::{Gate, Header, Request, Response};
 use penstock_tensor::{Datatype, Tensor};
 use penstock_testkit::models::ADAPTED;
 use penstock_testkit::{InMemory, LIMITS};
@@ -76,23 +77,19 @@ fn ports() -> InMemory {
     ports
 }
 
-fn send(ports: &InMemory, target: &str, content_type: &str, body: &[u8]) -> (Response, Value) {
-    let response = Gate::new(ports.clone()).handle(&Request {
-        method: "POST".into(),
-        target: target.into(),
-        headers: vec![Header {
-            name: "content-type".into(),
-            value: content_type.into(),
-        }],
-        body: body.to_vec().into(),
-    });
-    let value = serde_json::from_slice(&response.body).expect("every body is JSON");
-    (response, value)
+fn post(ports: &InMemory, target: &str, content_type: &str, body: &[u8]) -> (Response, Value) {
+    answer(
+        ports,
+        "POST",
+        target,
+        &[("content-type", content_type)],
+        body,
+    )
 }
 
 fn explain(ports: &InMemory, target: &str, row: [f32; 3]) -> (u16, Value) {
     let body = json!({ "id": "mine", "inputs": { "a": [row] } }).to_string();
-    let (response, value) = send(ports, target, "application/json", body.as_bytes());
+    let (response, value) = post(ports, target, "application/json", body.as_bytes());
     (response.status, value)
 }
 
@@ -205,7 +202,7 @@ fn what_cannot_be_explained_says_why_and_runs_nothing() {
         (EXPLAIN, "{", 400, "malformed_json"),
         ("/v1/models/none:explain", one, 404, "unknown_model"),
     ] {
-        let (response, value) = send(&ports, target, "application/json", body.as_bytes());
+        let (response, value) = post(&ports, target, "application/json", body.as_bytes());
         let found = (response.status, value["error"]["code"].as_str());
         assert_eq!(found, (status, Some(code)), "{target}: {value}");
     }
@@ -232,14 +229,14 @@ fn an_explanation_comes_from_the_cache_where_the_model_has_one() {
     let ports = ports();
     ports.set_policy("[[cache]]\nmodel = \"m\"\n");
     let body = json!({ "inputs": { "a": [[4, 2, 8]] } }).to_string();
-    let send = |target| send(&ports, target, "application/json", body.as_bytes());
-    let (first, one) = send(EXPLAIN);
+    let post = |target| post(&ports, target, "application/json", body.as_bytes());
+    let (first, one) = post(EXPLAIN);
     assert_eq!(
         first.header("cache-status"),
         Some("penstock; fwd=miss; stored")
     );
     // The same runs explain another class.
-    let (second, other) = send("/v1/models/m:explain?target=second");
+    let (second, other) = post("/v1/models/m:explain?target=second");
     assert_eq!(second.header("cache-status"), Some("penstock; hit; ttl=60"));
     assert_eq!(values(&one["explanation"]), [3.0, 1.0, 7.0]);
     assert_eq!(values(&other["explanation"]), [0.0, 2.0, 0.0]);
@@ -250,7 +247,7 @@ fn an_explanation_comes_from_the_cache_where_the_model_has_one() {
 fn what_an_adapter_made_of_content_is_explained_too() {
     let ports = ports();
     let target = "/v1/models/lengths:predict?explain=true";
-    let (response, value) = send(&ports, target, "text/plain", b"four");
+    let (response, value) = post(&ports, target, "text/plain", b"four");
     assert_eq!(response.status, 200, "{value}");
     assert_eq!(value["predictions"].as_array().map(Vec::len), Some(1));
     assert_eq!(values(&value["explanation"]), [8.0]);
@@ -259,14 +256,7 @@ fn what_an_adapter_made_of_content_is_explained_too() {
 
 #[test]
 fn a_models_description_says_how_it_is_explained() {
-    let ports = ports();
-    let response = Gate::new(ports).handle(&Request {
-        method: "GET".into(),
-        target: "/v1/models/m".into(),
-        headers: vec![],
-        body: vec![].into(),
-    });
-    let value: Value = serde_json::from_slice(&response.body).expect("JSON");
+    let (_, value) = answer(&ports(), "GET", "/v1/models/m", &[], b"");
     assert_eq!(
         value["explain"],
         json!({ "target": "y", "baseline": { "a": 1 } })
@@ -286,7 +276,7 @@ fn explanations_are_for_who_may_have_them_in_either_form() {
             (PREDICT, explained),
             (EXPLAIN, explained),
         ] {
-            let (response, value) = send(&ports, target, "application/json", one);
+            let (response, value) = post(&ports, target, "application/json", one);
             assert_eq!(response.status, status, "{scope} {target}: {value}");
         }
     }

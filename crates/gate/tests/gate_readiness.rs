@@ -165,7 +165,8 @@ fn ready_tells_what_the_host_remarks_on_models_that_answer() {
     let mut ports = one_of_two("");
     let entry = |name: &str, reason: &str| json!({ "name": name, "version": "1", "state": "READY", "reason": reason });
     let remark = "tract answers differently";
-    let index = json!([entry("a", remark), entry("hidden", "of another")]);
+    let mut index = json!([entry("a", remark), entry("hidden", "of another")]);
+    index[0]["agreement"] = json!("differs");
     ports.control = Some(std::rc::Rc::new(penstock_testkit::ports::Control {
         index: index.to_string(),
         ..penstock_testkit::ports::Control::default()
@@ -175,7 +176,7 @@ fn ready_tells_what_the_host_remarks_on_models_that_answer() {
     assert_eq!(
         value["models"],
         json!([
-            {"name":"a","version":"1","ready":true,"required":false,"reason":remark},
+            {"name":"a","version":"1","ready":true,"required":false,"reason":remark,"agreement":"differs"},
             {"name":"b","version":"1","ready":false,"required":false,"reason":"loading"},
         ])
     );

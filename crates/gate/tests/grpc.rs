@@ -3,7 +3,7 @@
 use pb::model_infer_request::InferInputTensor;
 use penstock_core::ModelVersion;
 use penstock_gate::ports::{Failure, FailureKind};
-use penstock_gate::{Gate, Header, Request, Response};
+use penstock_gate::{Gate, Request, Response};
 use penstock_proto::grpc::health::v1 as health;
 use penstock_proto::inference as pb;
 use penstock_tensor::Tensor;
@@ -40,20 +40,8 @@ fn gate() -> Gate<InMemory> {
 const SERVICE: &str = "/inference.GRPCInferenceService";
 
 fn request(path: &str, headers: &[(&str, &str)], message: &[u8]) -> Request {
-    let mut headers = headers.to_vec();
-    headers.push(("content-type", "application/grpc"));
-    Request {
-        method: "POST".into(),
-        target: path.into(),
-        headers: headers
-            .iter()
-            .map(|(n, v)| Header {
-                name: (*n).into(),
-                value: v.as_bytes().to_vec(),
-            })
-            .collect(),
-        body: message.to_vec().into(),
-    }
+    let headers = [headers, &[("content-type", "application/grpc")]].concat();
+    penstock_testkit::request("POST", path, &headers, message)
 }
 
 fn call(method: &str, message: &impl Message) -> Response {

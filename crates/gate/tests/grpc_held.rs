@@ -1,11 +1,12 @@
 //! Messages that the host holds: decoded without their tensors, and written around them.
 
+use crate::gate_common::request;
 use pb::model_infer_request::InferInputTensor;
 use penstock_core::Code;
+use penstock_gate::Gate;
 use penstock_gate::grpc::{
     Form, Inference, condense, decode_condensed, decode_infer, encode_infer,
 };
-use penstock_gate::{Gate, Header, Request};
 use penstock_proto::inference as pb;
 use penstock_tensor::{Buffer, Contract, Datatype, Tensor, Unknown};
 use penstock_testkit::models::{ECHO, echo};
@@ -133,16 +134,10 @@ fn a_fault_after_a_tensor_in_the_host_is_found_at_its_place_in_the_whole_message
         let answer = |body: Buffer| {
             let ports = InMemory::new(&[("m", ECHO, &["1"])], echo);
             let headers = [("content-type", "application/grpc"), ("te", "trailers")];
-            let headers = headers.map(|(name, value)| Header {
-                name: name.into(),
-                value: value.into(),
-            });
-            let answer = Gate::new(ports).handle(&Request {
-                method: "POST".into(),
-                target: "/inference.GRPCInferenceService/ModelInfer".into(),
-                headers: headers.into(),
-                body,
-            });
+            let target = "/inference.GRPCInferenceService/ModelInfer";
+            let mut request = request("POST", target, &headers, b"");
+            request.body = body;
+            let answer = Gate::new(ports).handle(&request);
             let said = |name: &str| answer.header(name).map(str::to_owned);
             (said("grpc-status"), said("grpc-message"))
         };

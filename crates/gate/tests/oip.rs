@@ -1,11 +1,12 @@
 //! Tests the Open Inference Protocol with Triton's extensions over in-memory ports: binary tensors, classes, priority
 //! and timeout, `generate`, and the configuration of models.
 
+use crate::gate_common::{json_of, send};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use penstock_core::ModelVersion;
+use penstock_gate::Response;
 use penstock_gate::ports::Failure;
-use penstock_gate::{Gate, Header, Request, Response};
 use penstock_tensor::tensor::push_byte_string;
 use penstock_tensor::{Datatype, Tensor};
 use penstock_testkit::InMemory;
@@ -75,30 +76,12 @@ fn ports() -> InMemory {
     InMemory::new(&[("m", SCORES, &["1", "2"]), ("text", TEXT, &["1"])], run)
 }
 
-fn request(method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Request {
-    let headers = headers.iter().map(|(name, value)| Header {
-        name: (*name).into(),
-        value: value.as_bytes().to_vec(),
-    });
-    Request {
-        method: method.into(),
-        target: target.into(),
-        headers: headers.collect(),
-        body: body.to_vec().into(),
-    }
-}
-
 fn post(ports: &InMemory, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
-    Gate::new(ports.clone()).handle(&request("POST", target, headers, body))
+    send(ports, "POST", target, headers, body)
 }
 
 fn infer(headers: &[(&str, &str)], body: &[u8]) -> Response {
     post(&ports(), "/v2/models/m/infer", headers, body)
-}
-
-fn json_of(response: &Response) -> Value {
-    serde_json::from_slice(&response.body)
-        .unwrap_or_else(|error| panic!("{error}: {:?}", String::from_utf8_lossy(&response.body)))
 }
 
 /// Returns the JSON of an answer and the bytes after it.
@@ -553,7 +536,7 @@ fn what_generate_refuses_is_answered_as_an_error_before_any_event() {
 
 #[test]
 fn a_models_configuration_is_shown_for_each_version() {
-    let get = |target: &str| Gate::new(ports()).handle(&request("GET", target, &[], b""));
+    let get = |target: &str| send(&ports(), "GET", target, &[], b"");
     for target in ["/v2/models/m/config", "/v2/models/m/versions/2/config"] {
         let response = get(target);
         let config = json_of(&response);
@@ -587,7 +570,7 @@ fn a_models_configuration_is_shown_for_each_version() {
     }
     assert_eq!(get("/v2/models/m/versions/9/config").status, 404);
     assert_eq!(get("/v2/models/none/config").status, 404);
-    let wrong = Gate::new(ports()).handle(&request("POST", "/v2/models/m/config", &[], b""));
+    let wrong = send(&ports(), "POST", "/v2/models/m/config", &[], b"");
     assert_eq!(
         (wrong.status, wrong.header("allow")),
         (405, Some("GET, HEAD"))
@@ -617,8 +600,7 @@ shape = []
 fn metadata_configuration_requests_and_answers_agree_on_a_scalar() {
     let echo = |_: &str, _: ModelVersion, inputs: Vec<Tensor>| Ok(inputs);
     let ports = InMemory::new(&[("scalar", SCALAR, &["1"])], echo);
-    let get =
-        |target: &str| json_of(&Gate::new(ports.clone()).handle(&request("GET", target, &[], b"")));
+    let get = |target: &str| json_of(&send(&ports, "GET", target, &[], b""));
     let metadata = get("/v2/models/scalar");
     let config = get("/v2/models/scalar/config");
     for (kind, named) in [("input", "inputs"), ("output", "outputs")] {
@@ -744,7 +726,7 @@ fn an_extension_that_is_not_served_is_501_and_named() {
         ("POST", "/v2/models/m/trace/setting", "trace"),
         ("POST", "/v2/logging", "logging"),
     ] {
-        let response = Gate::new(ports()).handle(&request(method, path, &[], b"{}"));
+        let response = send(&ports(), method, path, &[], b"{}");
         let error = json_of(&response);
         assert_eq!(
             (response.status, &error["code"]),
@@ -767,7 +749,7 @@ fn what_v2_says_of_models_is_not_compressed_for_clients_that_inflate_only_infere
     let versions: Vec<&str> = versions.iter().map(String::as_str).collect();
     let ports = InMemory::new(&[("m", text.as_str(), versions.as_slice())], echo);
     let asks = [("accept-encoding", "gzip, deflate")];
-    let get = |path: &str| Gate::new(ports.clone()).handle(&request("GET", path, &asks, b""));
+    let get = |path: &str| send(&ports, "GET", path, &asks, b"");
     for path in ["/v2/models/m", "/v2/models/m/config"] {
         let response = get(path);
         assert!(response.body.len() > 1024, "{path}");

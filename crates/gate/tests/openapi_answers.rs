@@ -1,8 +1,7 @@
 //! Compares answers of the gate with the API description: each answer meets its schema and has no other member.
 
 use crate::openapi_common::{EVERY_TYPE, wrong};
-use penstock_gate::{Gate, Header, Request};
-use penstock_testkit::InMemory;
+use penstock_testkit::{InMemory, send};
 use serde_json::{Value, json};
 
 /// Collects the members of a value that its schema does not describe, each with its place.
@@ -91,7 +90,7 @@ fn ports() -> InMemory {
 }
 
 /// Sends a call. `said` is what the host says about its connection.
-fn send_with(
+fn ask_with(
     ports: &InMemory,
     said: &str,
     accept: &str,
@@ -104,31 +103,21 @@ fn send_with(
         // A caller without credentials lists operations from this machine only.
         ("spin-client-addr", "127.0.0.1:4711"),
     ];
-    let response = Gate::new(ports.clone()).handle(&Request {
-        method: method.into(),
-        target: target.into(),
-        headers: (headers.iter())
-            .map(|(name, value)| Header {
-                name: (*name).into(),
-                value: value.as_bytes().to_vec(),
-            })
-            .collect(),
-        body: body.as_bytes().to_vec().into(),
-    });
+    let response = send(ports, method, target, &headers, body.as_bytes());
     let answer: Value = serde_json::from_slice(&response.body).unwrap_or_default();
     (response.status, answer)
 }
 
-fn send(ports: &InMemory, accept: &str, call: (&str, &str, &str)) -> (u16, Value) {
+fn ask(ports: &InMemory, accept: &str, call: (&str, &str, &str)) -> (u16, Value) {
     let facts = format!("{TOKEN} {{\"not_ready\":\"stopping\",\"server\":{{\"tls\":{{}}}}}}");
-    send_with(ports, &facts, accept, call)
+    ask_with(ports, &facts, accept, call)
 }
 
 /// Four operations: two that succeeded and two that wait.
 fn operations(ports: &InMemory) -> [String; 4] {
     let operations = [(); 4].map(|()| {
         let call = ("POST", "/v1/models/two:predictAsync", ROW);
-        let (status, accepted) = send(ports, JSON, call);
+        let (status, accepted) = ask(ports, JSON, call);
         assert_eq!(status, 202, "{accepted}");
         accepted["metadata"]["id"].as_str().unwrap().to_owned()
     });
@@ -138,7 +127,7 @@ fn operations(ports: &InMemory) -> [String; 4] {
     );
     for id in [&operations[0], &operations[3]] {
         let target = format!("/v1/operations/{id}");
-        let (status, _) = send_with(ports, &order, JSON, ("GET", &target, ""));
+        let (status, _) = ask_with(ports, &order, JSON, ("GET", &target, ""));
         assert_eq!(status, 204);
     }
     operations
@@ -419,7 +408,7 @@ const CALLS_OF_V2_AND_TEXTS: &[Call<&str>] = &[
 #[test]
 fn every_answer_has_the_form_that_the_document_gives_it_and_no_other_member() {
     let ports = ports();
-    let (status, document) = send(&ports, JSON, ("GET", "/openapi.json", ""));
+    let (status, document) = ask(&ports, JSON, ("GET", "/openapi.json", ""));
     assert_eq!(status, 200);
     let of_operations = calls_of_operations(&operations(&ports));
     let of_operations = of_operations
@@ -429,7 +418,7 @@ fn every_answer_has_the_form_that_the_document_gives_it_and_no_other_member() {
     let calls = calls.chain(CALLS_OF_V2_AND_TEXTS.iter().copied());
     let mut faults = Vec::new();
     for (method, target, path, body) in calls {
-        let (status, answer) = send(&ports, JSON, (method, target, body));
+        let (status, answer) = ask(&ports, JSON, (method, target, body));
         let at = format!("{method} {target} {status}");
         if body.contains("\"model\"") && !body.contains("none") {
             assert_eq!(status, 200, "{at}: {answer}");
@@ -447,7 +436,7 @@ fn every_answer_has_the_form_that_the_document_gives_it_and_no_other_member() {
         faults.extend(differences(&document, schema, &answer, &at));
         // Errors have a second form.
         if status >= 400 && target != "/ready" && target != "/v2/health/ready" {
-            let (same, answer) = send(&ports, PROBLEM, (method, target, body));
+            let (same, answer) = ask(&ports, PROBLEM, (method, target, body));
             assert_eq!(same, status, "{at}");
             let schema = &response["content"][PROBLEM]["schema"];
             assert!(schema.is_object(), "{at}: the document gives no schema");

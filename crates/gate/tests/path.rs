@@ -6,7 +6,7 @@
 
 #![allow(missing_docs)]
 
-use penstock_gate::{Gate, Header, Request};
+use penstock_gate::{Gate, Request};
 use penstock_testkit::counting::Calls;
 use penstock_testkit::keys::{add_key, add_tenant};
 use penstock_testkit::models::{ECHO, echo};
@@ -96,18 +96,10 @@ fn binary_body(rows: usize) -> (String, Vec<u8>) {
     (length, body)
 }
 
+/// A request from another machine.
 fn request(method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Request {
-    let header = |&(name, value): &(&str, &str)| Header {
-        name: name.into(),
-        value: value.into(),
-    };
-    let address = ("spin-client-addr", "192.0.2.7:4711");
-    Request {
-        method: method.into(),
-        target: target.into(),
-        headers: headers.iter().chain([&address]).map(header).collect(),
-        body: body.to_vec().into(),
-    }
+    let headers = [headers, &[("spin-client-addr", "192.0.2.7:4711")]].concat();
+    penstock_testkit::request(method, target, &headers, body)
 }
 
 /// Operations on the stores so far.

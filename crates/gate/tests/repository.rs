@@ -1,9 +1,10 @@
 //! Tests statistics, index, loading and unloading over in-memory ports: the calls of the host, the answers, and the
 //! refusals.
 
+use crate::gate_common::{json_of, send};
 use penstock_core::ModelVersion;
+use penstock_gate::Response;
 use penstock_gate::ports::Failure;
-use penstock_gate::{Gate, Header, Request, Response};
 use penstock_tensor::Tensor;
 use penstock_testkit::InMemory;
 use penstock_testkit::models::ECHO;
@@ -29,30 +30,6 @@ fn controlled() -> InMemory {
         ..Control::default()
     }));
     ports
-}
-
-fn ask(
-    ports: &InMemory,
-    method: &str,
-    target: &str,
-    headers: &[(&str, &str)],
-    body: &[u8],
-) -> Response {
-    let headers = headers.iter().map(|(name, value)| Header {
-        name: (*name).to_owned(),
-        value: value.as_bytes().to_vec(),
-    });
-    let request = Request {
-        method: method.to_owned(),
-        target: target.to_owned(),
-        headers: headers.collect(),
-        body: body.to_vec().into(),
-    };
-    Gate::new(ports.clone()).handle(&request)
-}
-
-fn json_of(response: &Response) -> Value {
-    serde_json::from_slice(&response.body).expect("it is JSON")
 }
 
 #[track_caller]
@@ -116,7 +93,7 @@ fn models_are_loaded_and_unloaded_and_the_answer_has_no_body() {
             "unload identity",
         ),
     ] {
-        let answer = ask(&ports, "POST", path, &[], body);
+        let answer = send(&ports, "POST", path, &[], body);
         assert_eq!((answer.status, answer.body.len()), (200, 0), "{path}");
         assert_eq!(asked(&ports), [done]);
     }
@@ -159,7 +136,7 @@ fn a_body_that_is_not_what_is_taken_is_400_and_nothing_is_done() {
             "invalid_body",
         ),
     ] {
-        let answer = ask(&ports, "POST", path, &[], body);
+        let answer = send(&ports, "POST", path, &[], body);
         let status = match code {
             "body_too_large" => 413,
             "not_supported" => 501,
@@ -168,7 +145,7 @@ fn a_body_that_is_not_what_is_taken_is_400_and_nothing_is_done() {
         refused(&answer, status, code);
         assert!(asked(&ports).is_empty(), "{path}");
     }
-    let answer = ask(
+    let answer = send(
         &ports,
         "POST",
         load,
@@ -190,7 +167,7 @@ fn what_is_told_is_what_the_host_says_of_models_that_the_caller_may_know_of() {
     };
     let both = [json!("identity"), json!("hidden")];
     assert_eq!(
-        names(&ask(
+        names(&send(
             &ports,
             "POST",
             "/v2/repository/index",
@@ -200,7 +177,7 @@ fn what_is_told_is_what_the_host_says_of_models_that_the_caller_may_know_of() {
         both
     );
     assert_eq!(
-        names(&ask(&ports, "GET", "/v2/models/stats", &[], b"")),
+        names(&send(&ports, "GET", "/v2/models/stats", &[], b"")),
         both
     );
     let scoped = "[auth.anonymous]\nscopes = [\"models:identity\"]\nfrom = \"anywhere\"\n";
@@ -209,14 +186,14 @@ fn what_is_told_is_what_the_host_says_of_models_that_the_caller_may_know_of() {
         ("POST", "/v2/repository/index"),
         ("GET", "/v2/models/stats"),
     ] {
-        let seen = names(&ask(&ports, method, path, &[], b""));
+        let seen = names(&send(&ports, method, path, &[], b""));
         assert_eq!(seen, both[..1], "{path}");
     }
     // Permission to read does not include permission to change.
     for what in ["load", "unload"] {
         let path = format!("/v2/repository/models/identity/{what}");
         refused(
-            &ask(&ports, "POST", &path, &[], b""),
+            &send(&ports, "POST", &path, &[], b""),
             401,
             "credentials_missing",
         );
@@ -231,15 +208,15 @@ fn statistics_are_of_models_and_versions_that_there_are() {
         "/v2/models/identity/stats",
         "/v2/models/identity/versions/2/stats",
     ] {
-        assert_eq!(ask(&ports, "GET", path, &[], b"").status, 200, "{path}");
+        assert_eq!(send(&ports, "GET", path, &[], b"").status, 200, "{path}");
     }
     refused(
-        &ask(&ports, "GET", "/v2/models/nobody/stats", &[], b""),
+        &send(&ports, "GET", "/v2/models/nobody/stats", &[], b""),
         404,
         "unknown_model",
     );
     let path = "/v2/models/identity/versions/3/stats";
-    refused(&ask(&ports, "GET", path, &[], b""), 404, "unknown_version");
+    refused(&send(&ports, "GET", path, &[], b""), 404, "unknown_version");
 }
 
 #[test]
@@ -252,6 +229,6 @@ fn where_the_host_has_no_repository_everything_about_it_is_501() {
         ("POST", "/v2/repository/models/identity/load"),
         ("POST", "/v2/repository/models/identity/unload"),
     ] {
-        refused(&ask(&ports, method, path, &[], b""), 501, "not_supported");
+        refused(&send(&ports, method, path, &[], b""), 501, "not_supported");
     }
 }

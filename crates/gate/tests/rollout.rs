@@ -1,8 +1,9 @@
 //! Tests rollouts over in-memory ports: the chosen version, its headers, and the end of a canary.
 
+use crate::gate_common::{JSON, request};
 use penstock_core::ModelVersion;
 use penstock_gate::ports::{Failure, FailureKind, Services};
-use penstock_gate::{Gate, Header, Request, Response};
+use penstock_gate::{Gate, Response};
 use penstock_policy::rollout::Rollouts;
 use penstock_policy::rollout::service::RolloutService;
 use penstock_tensor::Tensor;
@@ -69,23 +70,12 @@ impl Setup {
     }
 
     fn ask(&mut self, target: &str, headers: &[(&str, &str)]) -> Response {
-        let headers = [("content-type", "application/json")].iter().chain(headers);
-        let get = !target.contains(':');
-        self.gate.handle(&Request {
-            method: if get { "GET" } else { "POST" }.into(),
-            target: target.into(),
-            headers: headers
-                .map(|(name, value)| Header {
-                    name: (*name).into(),
-                    value: value.as_bytes().to_vec(),
-                })
-                .collect(),
-            body: if get {
-                Vec::new().into()
-            } else {
-                br#"{"inputs":{"a":[[1]]}}"#.to_vec().into()
-            },
-        })
+        let headers = [JSON, headers].concat();
+        let (method, body) = match target.contains(':') {
+            true => ("POST", &br#"{"inputs":{"a":[[1]]}}"#[..]),
+            false => ("GET", &b""[..]),
+        };
+        self.gate.handle(&request(method, target, &headers, body))
     }
 
     fn says(&mut self, target: &str, headers: &[(&str, &str)]) -> (u16, String, String) {

@@ -9,7 +9,9 @@ use crate::types::tensors_from_wit;
 use crate::types::{http as wit_http, place_to_wit, tensor_to_inference};
 use crate::{inference::failure, models::control_failure};
 use penstock_core::ModelVersion;
-use penstock_gate::ports::{ControlFailure, Failure, InferOptions, Ports, Services};
+use penstock_gate::ports::{
+    ControlFailure, Failure, InferOptions, Ports, Services, too_long, unreadable,
+};
 use penstock_gate::{Gate, Header, Request, Response};
 use penstock_policy::auth::words::Environment;
 use penstock_tensor::{Buffer, Tensor};
@@ -55,9 +57,9 @@ pub fn answer(request: &Request) -> Response {
 }
 
 /// The type that exports the direct entry point.
-pub struct Door;
+pub struct DirectEntryPoint;
 
-impl bindings::exports::penstock::gate::door::Guest for Door {
+impl bindings::exports::penstock::gate::door::Guest for DirectEntryPoint {
     fn handle(request: wit_http::Request) -> wit_http::Response {
         #[cfg(feature = "gate-held")]
         let body = held::begin(&request).unwrap_or_else(|| request.body.into());
@@ -199,16 +201,14 @@ impl Ports for WitPorts {
     }
 
     fn policy_text(&self) -> Result<String, String> {
-        let unreadable = |e: std::io::Error| format!("cannot read {POLICY_FILE}: {e}");
+        let unreadable = |e: std::io::Error| unreadable(POLICY_FILE, &e);
         let size = match std::fs::metadata(POLICY_FILE) {
             Ok(found) => found.len(),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(String::new()),
             Err(e) => return Err(unreadable(e)),
         };
         if size > MAX_POLICY_BYTES {
-            return Err(format!(
-                "{POLICY_FILE} has {size} bytes; at most {MAX_POLICY_BYTES} are read"
-            ));
+            return Err(too_long(POLICY_FILE, size, MAX_POLICY_BYTES));
         }
         std::fs::read_to_string(POLICY_FILE).map_err(unreadable)
     }
@@ -251,15 +251,12 @@ impl Ports for WitPorts {
 
     fn read_model_file(&self, model: &str, file: &str) -> Result<Vec<u8>, String> {
         let path = format!("{MODELS_DIRECTORY}/{model}/{file}");
-        let size = std::fs::metadata(&path)
-            .map_err(|e| format!("cannot read {file}: {e}"))?
-            .len();
+        let unreadable = |e: std::io::Error| unreadable(file, &e);
+        let size = std::fs::metadata(&path).map_err(unreadable)?.len();
         if size > MAX_MODEL_FILE_BYTES {
-            return Err(format!(
-                "{file} has {size} bytes; at most {MAX_MODEL_FILE_BYTES} are read"
-            ));
+            return Err(too_long(file, size, MAX_MODEL_FILE_BYTES));
         }
-        std::fs::read(&path).map_err(|e| format!("cannot read {file}: {e}"))
+        std::fs::read(&path).map_err(unreadable)
     }
 
     fn model_file_written_s(&self, model: &str, file: &str) -> Option<u64> {
@@ -294,7 +291,7 @@ impl Ports for WitPorts {
         let options = wit_inference::RunOptions {
             priority: options.priority,
             timeout_ms: options.timeout_ms,
-            joined: options.is_joined,
+            joined: options.is_combined,
             held_from_bytes,
         };
         let answered = wit_inference::infer(model, version.get(), &inputs, outputs, options);

@@ -18,7 +18,7 @@ mod component {
     };
     use penstock_core::{GraphName, GraphOptions, NnData, NnWord, ShadowTensor};
     use penstock_tensor::Datatype;
-    use penstock_tensor::tensor::elements;
+    use penstock_tensor::tensor::{axis_too_long, elements};
     use std::cell::RefCell;
     use std::collections::BTreeMap;
 
@@ -238,7 +238,7 @@ mod component {
             .iter()
             .map(|&d| u32::try_from(d))
             .collect::<Result<Vec<u32>, _>>()
-            .map_err(|_| refused(format!("input `{name}` has an axis longer than 4294967295")))?;
+            .map_err(|_| refused(axis_too_long(&name)))?;
         let ty = element_type(datatype_from_wit(datatype));
         let tensor = match data.held {
             Some(place) => held::create(&dimensions, ty, place),

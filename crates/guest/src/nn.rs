@@ -59,15 +59,15 @@ pub struct Tensor {
 pub struct Graph {
     model: String,
     version: u64,
-    /// Whether the rows of each call are independent items that were joined to save runs.
-    is_joined: bool,
+    /// Whether the rows of each call are independent items that were combined to save runs.
+    is_combined: bool,
 }
 
 /// A version that a caller may run.
 pub struct Context {
     model: String,
     version: u64,
-    is_joined: bool,
+    is_combined: bool,
 }
 
 /// An error that is returned to a caller.
@@ -88,12 +88,7 @@ impl graph::Guest for Nn {
         _encoding: graph::GraphEncoding,
         _target: graph::ExecutionTarget,
     ) -> Result<graph::Graph, errors::Error> {
-        Err(errors::Error::new(Error {
-            code: errors::ErrorCode::Security,
-            data: "graphs are not loaded from bytes here; put the model into the models directory and load it by \
-                   name"
-                .to_owned(),
-        }))
+        Err(raised(NnError::graph_in_bytes()))
     }
 
     fn load_by_name(name: String) -> Result<graph::Graph, errors::Error> {
@@ -104,16 +99,12 @@ impl graph::Guest for Nn {
         } = GraphName::parse(&name);
         let opened = opened(model, version)?;
         if options.shadow {
-            return Err(raised(NnError::new(
-                penstock_nn::ErrorCode::UnsupportedOperation,
-                "nothing runs beside a request on this host, so there are no shadow runs; serve the models with Penstock's \
-                 own host",
-            )));
+            return Err(raised(NnError::no_shadow_runs()));
         }
         Ok(graph::Graph::new(Graph {
             model: opened.model().to_owned(),
             version: opened.version(),
-            is_joined: options.joined,
+            is_combined: options.joined,
         }))
     }
 }
@@ -235,7 +226,7 @@ impl graph::GuestGraph for Graph {
         Ok(inference::GraphExecutionContext::new(Context {
             model: self.model.clone(),
             version: self.version,
-            is_joined: self.is_joined,
+            is_combined: self.is_combined,
         }))
     }
 }
@@ -268,15 +259,13 @@ impl Context {
         for (name, handle) in inputs {
             let held: &Tensor = handle.get();
             if held.refused {
-                return Err(raised(NnError::too_large(format!(
-                    "more than {MAX_HELD_BYTES} bytes of tensors were made at once; send fewer items"
-                ))));
+                return Err(raised(NnError::too_many_tensors(MAX_HELD_BYTES)));
             }
             // The bytes are shared and not copied. The tensor releases its share when its handle is dropped below.
             named.push((name, held.tensor.clone()));
         }
         let opened = opened(&self.model, Some(&self.version.to_string()))?;
-        if self.is_joined
+        if self.is_combined
             && let Rows::Dependent(reason) = opened.rows()
         {
             return Err(errors::Error::new(Error {
@@ -316,7 +305,12 @@ fn opened(model: &str, version: Option<&str>) -> Result<Rc<Opened>, errors::Erro
                 | Unavailable::Failed(reason)
                 | Unavailable::Unloaded(reason) => Error {
                     code: errors::ErrorCode::RuntimeError,
-                    data: format!("not_ready: {reason}"),
+                    data: NnData {
+                        word: NnWord::NotReady,
+                        retry_after_ms: None,
+                        message: &reason,
+                    }
+                    .to_string(),
                 },
             })
         })

@@ -430,16 +430,9 @@ mod gate {
         }
     }
 
-    fn not_an_id() -> words::Refusal {
-        words::Refusal {
-            kind: words::RefusalKind::StoreFailed,
-            message: "the operations component returned an id of another form".to_owned(),
-        }
-    }
-
     fn operation(operation: wit::Operation) -> Result<words::Operation, words::Refusal> {
         Ok(words::Operation {
-            id: OperationId::parse(&operation.id).ok_or_else(not_an_id)?,
+            id: OperationId::parse(&operation.id).ok_or_else(words::Refusal::not_an_id)?,
             tenant: operation.tenant,
             kind: operation.kind,
             model: operation.model,

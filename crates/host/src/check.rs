@@ -107,9 +107,12 @@ pub fn findings(options: &AppOptions, compare: bool) -> Vec<Finding> {
     }
     let models = prepare::models_directory(options, &mut mounts);
     let mut models_settings = settings.models;
-    if compare && models_settings.compare == Compare::Off {
-        models_settings.compare = Compare::Warn;
-    }
+    // Without the option, only a comparison that decides whether a model serves is worth its time.
+    models_settings.compare = match (compare, models_settings.compare) {
+        (true, Compare::Off) => Compare::Warn,
+        (false, Compare::Warn) => Compare::Off,
+        (_, asked) => asked,
+    };
     let found = models_findings(options, &models, &models_settings);
     findings.extend(found);
     findings
@@ -155,6 +158,8 @@ fn models_findings(options: &AppOptions, models: &Path, settings: &ModelsSetting
     let unbounded = penstock_nn::Settings {
         memory_budget_bytes: None,
         launcher: options.launcher.clone(),
+        // The findings contain the result.
+        compare_later: false,
         ..settings.repository(false)
     };
     let repository = match Repository::open(models, backends, unbounded) {

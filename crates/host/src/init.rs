@@ -286,6 +286,19 @@ fn attempt(derived: &Derived, graph: &Path, backends: &Backends) -> Result<Ran, 
     })
 }
 
+/// Asks for the libraries of operators that no backend has, if the graph was not loaded.
+fn ask_for_libraries(made: &mut Made, graph: &Path) {
+    if !matches!(made.outcome, Err(Obstacle::Load(_))) {
+        return;
+    }
+    let graph = Graph::of(graph);
+    let foreign = graph.map(|graph| graph.foreign_operators());
+    if let Some(foreign) = foreign.filter(|foreign| !foreign.is_empty()) {
+        made.description.foreign = foreign;
+        made.derived = derive(&made.description);
+    }
+}
+
 fn parsed(text: &str) -> Result<Contract, String> {
     Contract::parse(text).map_err(|faults| {
         let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
@@ -408,6 +421,8 @@ fn initialise(
     let backends = prepare::backends(options)?;
     let (description, files) = described(&graph, &backends)?;
     let mut made = made(&description, &graph, &backends);
+    ask_for_libraries(&mut made, &graph);
+    let needs_library = !made.description.foreign.is_empty();
     let (beside, answer) = adapted(&mut made, &graph, &backends)?;
     let Made {
         derived, outcome, ..
@@ -454,6 +469,16 @@ fn initialise(
     }
     let ran = match outcome {
         Ok(ran) => ran,
+        // Only the operator of the server can give the library. The contract asks for it.
+        Err(Obstacle::Load(reason)) if needs_library => {
+            writeln!(
+                out,
+                "not run: the graph does not load: {reason}\n\nanswer the question about operators in {}, and run \
+                 `penstock check`",
+                contract_file.display()
+            )?;
+            return Ok(());
+        }
         Err(Obstacle::Load(reason)) => bail!(
             "the graph does not load: {reason}. `penstock describe {}` lists the backends that load it. The contract in \
              {} holds all that the graph declares",

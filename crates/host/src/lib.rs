@@ -7,7 +7,8 @@
 //! * [`jwks`]: the key sets of token issuers; `https`: requests to other servers;
 //! * `operations`: the unfinished operations of the store; `webhooks`: tells callers' servers of operations that end;
 //! * `guess`: the adapter that a model's files suggest, for `init`;
-//! * `listen`: the addresses that a server listens on; `signals`, `ending`: how the process ends;
+//! * `listen`: the addresses that a server listens on; `second_server`: the store of a second server on one machine;
+//! * `signals`, `ending`: how the process ends;
 //! * [`log`]: the destination of log lines; `model_events`: log lines about the models.
 
 pub mod access;
@@ -25,6 +26,7 @@ mod model_events;
 mod operations;
 mod prepare;
 pub mod pulls;
+mod second_server;
 pub mod settings;
 mod signals;
 pub mod up;

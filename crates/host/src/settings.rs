@@ -131,10 +131,10 @@ pub struct ModelsSettings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Compare {
-    /// No second backend runs, and nothing is compared. This is the default.
-    #[default]
+    /// No second backend runs, and nothing is compared.
     Off,
     /// It serves, and the log, the index and `/ready` report the difference.
+    #[default]
     Warn,
     /// The version is not served.
     Refuse,
@@ -166,8 +166,7 @@ impl Default for ModelsSettings {
             load_timeout_ms: penstock_nn::repository::LOAD_TIMEOUT.as_millis() as u64,
             isolation: None,
             process_memory_bytes: None,
-            // It loads every graph twice; docs/decisions/0029 has the cost.
-            compare: Compare::Off,
+            compare: Compare::default(),
             compare_tolerance: penstock_nn::agreement::TOLERANCE,
             // A caller that unloads a model takes it from all callers.
             control: false,
@@ -293,6 +292,8 @@ impl ModelsSettings {
             load_timeout: Duration::from_millis(self.load_timeout_ms),
             memory_budget_bytes: self.memory_budget_bytes,
             compare: self.compare.into(),
+            // It loads every graph twice, and no start should wait for that; docs/decisions/0029 has the cost.
+            compare_later: true,
             compare_tolerance: self.compare_tolerance,
             run_memory_bytes: usize::try_from(self.run_memory_bytes).unwrap_or(usize::MAX),
             derive: self.derive.unwrap_or(true),

@@ -10,6 +10,7 @@ use crate::operations;
 use crate::prepare::several;
 pub use crate::prepare::{Prepared, prepare, prepare_with};
 use crate::pulls::{AtStart, Pulls};
+use crate::second_server;
 use crate::settings::Settings;
 use crate::signals;
 use crate::webhooks::{Running, Webhooks};
@@ -103,7 +104,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
     let admin = Reserved::admin(options.admin, settings.admin.as_ref())?;
     let tls = Tls::open(&settings.tls, &options.app.policy)?;
     let audit = Audit::start(&settings.audit, &options.app.state_dir())?;
-    let mut prepared = prepare(&options.app, &settings).await?;
+    let mut prepared = open_application(&options, &settings).await?;
     let listener = public.listen()?;
     let address = listener.local_addr()?;
     let pulls = Pulls::open(&options.app, &settings, &prepared.models)?;
@@ -186,6 +187,18 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
     }
     log_end(&server, &prepared.repository, left);
     Ok(())
+}
+
+/// Makes the application ready. In the default state directory, a second server gets its own store.
+async fn open_application(options: &UpOptions, settings: &Settings) -> anyhow::Result<Prepared> {
+    if options.app.state_dir.is_some() {
+        return prepare(&options.app, settings).await;
+    }
+    let port = options.listen.port();
+    prepare_with(&options.app, settings, async |configs| {
+        second_server::open_stores(configs, port).await
+    })
+    .await
 }
 
 /// Stops the runs of operations, and gives them back to the store.

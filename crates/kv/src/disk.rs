@@ -78,7 +78,7 @@ pub enum OpenError {
     /// Another store, of this process or another, has the directory.
     #[error(
         "{} is in use by another process: a store on disk has one user at a time; stop the other \
-         one, give each its own directory, or share a Redis server",
+         process, give each server its own directory with --state-dir, or share a Redis server",
         .0.display()
     )]
     InUse(PathBuf),

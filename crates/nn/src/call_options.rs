@@ -43,5 +43,5 @@ pub struct CallOptions {
     /// call of its run is dropped as well.
     pub begun: Option<Arc<AtomicBool>>,
     /// Its rows are separate items, put into one call to save runs. It is refused if rows depend on each other.
-    pub is_joined: bool,
+    pub is_combined: bool,
 }

@@ -13,6 +13,7 @@
 //! - **Sequences and maps are written as the tensors that carry them** (docs/TYPES.md). The keys of the maps that
 //!   `ZipMap` makes are the output's labels.
 //! - **Outputs that no tensor carries are left out**; an input that none carries makes the model impossible to serve.
+//! - **Operators that no backend has** become a question for each domain, with the table `[engine]` as a comment.
 //! - **A run outranks the graph.** If a run shows other axes than the graph declares, [`Description::correct`] writes
 //!   the axes of the run, and a question.
 
@@ -24,6 +25,8 @@ use penstock_tensor::contract::{DERIVED_MEMBERS, Format, MAX_NAME_BYTES, MAX_TEN
 use crate::backend::{Composed, Dim, Graph, Port, PortType};
 use crate::contract_check::datatype_of;
 use crate::index_bounds::IndexBounds;
+
+mod libraries;
 
 /// Longest description that is taken over from a graph, in characters.
 const MAX_DESCRIPTION_CHARS: usize = 200;
@@ -70,6 +73,8 @@ pub struct Description {
     pub came: BTreeMap<String, Vec<u64>>,
     /// The adapter, if there is evidence for one.
     pub adapter: Option<AdapterTable>,
+    /// Operators that no backend has, by domain ([`Graph::foreign_operators`]). Only for a graph that did not load.
+    pub foreign: BTreeMap<String, Vec<String>>,
     /// Questions of other parts, which are added to those of the contract.
     pub questions: Vec<String>,
 }
@@ -644,6 +649,19 @@ fn assembled(
     );
     if !bounds.is_empty() {
         out.push_str(&format!("\n[axes]\n{bounds}"));
+    }
+    if !description.foreign.is_empty() {
+        let asked = libraries::questions(&description.foreign);
+        out.push('\n');
+        for question in &asked {
+            out.push_str(&format!(
+                "# ? {}\n",
+                on_one_line(question, MAX_QUESTION_CHARS)
+            ));
+        }
+        questions.extend(asked);
+        let entries = list(&libraries::entries(&description.foreign));
+        out.push_str(&format!("# [engine]\n# operators = [{entries}]\n"));
     }
     if let Some(adapter) = &description.adapter {
         out.push('\n');

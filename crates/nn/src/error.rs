@@ -71,6 +71,15 @@ pub enum EngineRefusal {
 }
 
 /// A failed load or call.
+///
+/// ```
+/// use penstock_nn::{ErrorCode, NnError};
+///
+/// let error = NnError::not_found("there is no model `digits`");
+/// assert_eq!(error.code, ErrorCode::NotFound);
+/// assert_eq!(error.to_string(), "not-found: there is no model `digits`");
+/// assert!(error.refusal.is_none());
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NnError {
     /// The error code of wasi:nn.
@@ -117,6 +126,28 @@ impl NnError {
     /// Makes an error of [`ErrorCode::TooLarge`].
     pub fn too_large(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::TooLarge, message)
+    }
+
+    /// A graph in bytes, which no caller may load.
+    pub fn graph_in_bytes() -> Self {
+        Self::new(
+            ErrorCode::Security,
+            "graphs are not loaded from bytes here; put the model into the models directory and load it by name",
+        )
+    }
+
+    /// A shadow run, where nothing can run beside a request.
+    pub fn no_shadow_runs() -> Self {
+        Self::unsupported(
+            "nothing runs beside a request on this host, so there are no shadow runs; serve the models with Penstock's own host",
+        )
+    }
+
+    /// Tensors that take more bytes than a caller may hold.
+    pub fn too_many_tensors(limit: usize) -> Self {
+        Self::too_large(format!(
+            "more than {limit} bytes of tensors were made at once; send fewer items"
+        ))
     }
 
     /// A refusal, under the wasi:nn code that comes nearest to it.

@@ -22,6 +22,7 @@
 //! - **A panic in a backend costs only its run.** The instance is dropped and made again.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -176,6 +177,7 @@ impl Model {
             }),
             lost: held.lost.clone(),
             agreement: OnceLock::new(),
+            awaits_agreement: AtomicBool::new(false),
         })))
     }
 
@@ -232,6 +234,22 @@ impl Model {
     /// The result of the comparison with another backend; `None` if nothing was compared.
     pub fn agreement(&self) -> Option<&Agreement> {
         self.0.agreement.get()
+    }
+
+    /// The comparison with another backend in one word: `pending`, `agrees`, `differs`, or `unknown` if it could not be
+    /// made. `None` if nothing is compared.
+    pub fn agreement_state(&self) -> Option<&'static str> {
+        match self.agreement() {
+            Some(Agreement::Agrees { .. }) => Some("agrees"),
+            Some(Agreement::Differs { .. }) => Some("differs"),
+            Some(Agreement::Unknown(_)) => Some("unknown"),
+            None => (self.0.awaits_agreement.load(Ordering::SeqCst)).then_some("pending"),
+        }
+    }
+
+    /// Notes that a comparison is to follow.
+    pub(crate) fn await_agreement(&self) {
+        self.0.awaits_agreement.store(true, Ordering::SeqCst);
     }
 
     /// Notes the result of the comparison. The first note stays.
@@ -351,7 +369,7 @@ impl Model {
                 Ok(inputs)
             })
             .inspect_err(|_| inner.lock().stats.refusals.invalid += 1)?;
-        if options.is_joined
+        if options.is_combined
             && let Rows::Dependent(reason) = inner.lock().rows.clone()
         {
             return Err(NnError::refused(EngineRefusal::RowsDepend, reason));

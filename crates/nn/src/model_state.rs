@@ -2,7 +2,7 @@
 //! one lock.
 
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, SystemTime};
 
@@ -52,6 +52,8 @@ pub(crate) struct Inner {
     pub(crate) lost: Arc<overdue::Count>,
     /// The result of the comparison with another backend.
     pub(crate) agreement: OnceLock<Agreement>,
+    /// Whether a comparison is to follow.
+    pub(crate) awaits_agreement: AtomicBool,
 }
 
 pub(crate) struct State {

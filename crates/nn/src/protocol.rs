@@ -164,6 +164,9 @@ pub fn index(entries: &[IndexEntry], ready: bool) -> Value {
             listed.insert("state".to_owned(), entry.state.into());
             let reason = entry.reason.as_deref().unwrap_or_default();
             listed.insert("reason".to_owned(), reason.into());
+            if let Some(agreement) = entry.agreement {
+                listed.insert("agreement".to_owned(), agreement.into());
+            }
             Value::Object(listed)
         })
         .collect()
@@ -189,6 +192,7 @@ mod tests {
             pinned: false,
             last_used: None,
             is_default: true,
+            agreement: None,
         }
     }
 
@@ -211,6 +215,11 @@ mod tests {
             index(&entries, true),
             json!([{ "name": "a", "version": "12", "state": "READY", "reason": "" }])
         );
+        let compared = IndexEntry {
+            agreement: Some("pending"),
+            ..entry("a", 12, "READY", None)
+        };
+        assert_eq!(index(&[compared], true)[0]["agreement"], "pending");
         assert_eq!(index(&[], true), json!([]));
         // The word is the one that versions have.
         assert_ne!(State::Loading.as_str(), READY);

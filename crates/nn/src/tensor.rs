@@ -17,6 +17,15 @@ pub const BYTES_PREFIX_BYTES: usize = 4;
 
 /// The type of a tensor's elements. The first seven are those of wasi:nn's `tensor-type` (0.2.0-rc-2024-10-28), in its
 /// order. `penstock:nn/tensors` carries all of them.
+///
+/// ```
+/// use penstock_nn::TensorType;
+///
+/// assert_eq!(TensorType::Fp32.as_str(), "FP32");
+/// assert_eq!(TensorType::Fp32.size(), 4);
+/// assert!(TensorType::WASI.contains(&TensorType::Fp32));
+/// assert!(!TensorType::WASI.contains(&TensorType::Bool));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TensorType {
     /// IEEE 754 half precision, 2 bytes.
@@ -198,6 +207,17 @@ impl fmt::Display for TensorType {
 
 /// A tensor of a call. The fields are open so that a host can move bytes in and out without a copy. The engine checks a
 /// tensor again before it runs it, so a wrong tensor costs its caller only an error.
+///
+/// ```
+/// use penstock_nn::{ErrorCode, NnTensor, TensorType};
+///
+/// let elements: Vec<u8> = [1.0f32, 2.0].iter().flat_map(|x| x.to_le_bytes()).collect();
+/// let row = NnTensor::new(TensorType::Fp32, vec![1, 2], elements).unwrap();
+/// assert_eq!(row.data.len(), 8);
+///
+/// let short = NnTensor::new(TensorType::Fp32, vec![1, 3], row.data).unwrap_err();
+/// assert_eq!(short.code, ErrorCode::InvalidArgument);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NnTensor {
     /// The type of its elements.

@@ -565,7 +565,7 @@ async fn a_storm_of_callers_that_go_and_fail_and_run_late_leaves_nothing_behind(
                     deadline: (mark % 5 == 0).then(|| Instant::now() + Duration::from_millis(4)),
                     priority: Some(1 + (mark % 2) as u8),
                     begun: None,
-                    is_joined: false,
+                    is_combined: false,
                 };
                 let asked = model.infer_with(input(&[value, value]), terms);
                 if mark % 7 == 3 {

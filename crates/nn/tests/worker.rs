@@ -6,8 +6,14 @@ mod support;
 use std::sync::Arc;
 use std::time::{Duration, Instant as Clock};
 
+use penstock_nn::backend::scripted::{Scripted, Step};
 use penstock_nn::overdue::GRACE;
-use penstock_nn::{EngineRefusal, GraphSource, LoadOptions, Model, TensorType};
+use penstock_nn::repository::Compare;
+use penstock_nn::{
+    Backends, EngineRefusal, GraphSource, LoadOptions, Model, Repository, Settings, State,
+    TensorType,
+};
+use penstock_tensor::contract::Isolation;
 use support::child::*;
 use support::*;
 use tokio::time::Instant;
@@ -453,6 +459,106 @@ fn a_graph_that_changed_on_disk_is_not_started_again_under_the_old_name() {
         assert!(began.elapsed() < Duration::from_secs(20), "{down}");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_budget_counts_the_memory_of_a_process_and_not_the_size_of_its_file() {
+    const HELD: usize = 64 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["a", "b"] {
+        let model = folder.path().join(name);
+        std::fs::create_dir_all(model.join("1")).unwrap();
+        std::fs::write(model.join("model.toml"), VECTOR).unwrap();
+        std::fs::write(model.join("1/model.onnx"), b"a few bytes").unwrap();
+    }
+    let open = |budget: usize| {
+        let settings = Settings {
+            memory_budget_bytes: Some(budget as u64),
+            isolation: Some(Isolation::Process),
+            launcher: Some(launcher_of_children_that_hold(HELD)),
+            ..Settings::default()
+        };
+        let backends = Backends::builtin().prefer(Arc::new(Scripted::echo()));
+        Repository::open(folder.path(), backends, settings).expect("it opens")
+    };
+    // Room for one of the two.
+    let repository = open(HELD * 3 / 2);
+    repository.load_all(|_| {}).await;
+    until("one of the two is evicted", || {
+        let readiness = repository.readiness();
+        (readiness.ready, readiness.evicted) == (1, 1)
+    })
+    .await;
+    for name in ["a", "b", "a"] {
+        let handle = repository.handle(name, None).expect("it answers");
+        let model = handle.model().await.expect("it is loaded again");
+        assert_eq!(ask(&model, asks::ECHO).await, Ok(asks::ECHO));
+        drop(model);
+        let held = repository.memory_bytes();
+        assert!(
+            (HELD as u64..2 * HELD as u64).contains(&held),
+            "{name}: {held}"
+        );
+        let resident = repository.get(name, None).ok();
+        let resident = resident.and_then(|model| process(&model).resident_bytes);
+        assert!(resident.expect("it serves") >= HELD as u64);
+    }
+    drop(repository);
+    // A model that does not fit alone is refused with its real size.
+    let repository = open(HELD / 2);
+    repository.load_all(|_| {}).await;
+    let reason = repository.handle("a", None).err().expect("it is too large");
+    let text = reason.to_string();
+    assert!(text.contains("models.memory_budget_bytes"), "{text}");
+}
+
+/// The result of comparing a scripted model with tract in the background.
+async fn compared_with_tract(script: Scripted, backends: Backends) -> &'static str {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("m");
+    std::fs::create_dir_all(model.join("1")).unwrap();
+    std::fs::write(model.join("model.toml"), VECTOR).unwrap();
+    std::fs::write(model.join("1/model.onnx"), identity_bytes()).unwrap();
+    let settings = Settings {
+        compare: Compare::Warn,
+        compare_later: true,
+        launcher: Some(launcher()),
+        ..Settings::default()
+    };
+    let backends = backends.prefer(Arc::new(script));
+    let repository = Repository::open(folder.path(), backends, settings).expect("it opens");
+    let mut told = None;
+    repository
+        .load_all(|report| {
+            if let State::Ready(model) = report.state {
+                told = Some(model.agreement_state());
+            }
+        })
+        .await;
+    let told = told.expect("it serves, whatever another backend answers");
+    assert!(told.is_some(), "at least that the comparison is to come");
+    let model = repository.get("m", None).expect("it serves");
+    until("it is compared", || {
+        model.agreement_state() != Some("pending")
+    })
+    .await;
+    model.agreement_state().expect("it was compared")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_serves_is_compared_in_the_background() {
+    let one_more = |_: usize, inputs: &[penstock_nn::NnTensor]| {
+        let values = as_fp32(&inputs[0]);
+        let more: Vec<f32> = values.iter().map(|value| value * 2.0 + 1.0).collect();
+        Step::Answer(vec![fp32(&inputs[0].dims, &more)])
+    };
+    let both = Backends::builtin;
+    let same = compared_with_tract(Scripted::echo(), both()).await;
+    assert_eq!(same, "agrees");
+    let other = compared_with_tract(Scripted::new(one_more), both()).await;
+    assert_eq!(other, "differs");
+    let alone = compared_with_tract(Scripted::echo(), Backends::default()).await;
+    assert_eq!(alone, "unknown");
 }
 
 fn identity_bytes() -> Vec<u8> {

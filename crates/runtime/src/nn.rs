@@ -339,12 +339,7 @@ impl graph::Host for NnView<'_> {
         _encoding: graph::GraphEncoding,
         _target: graph::ExecutionTarget,
     ) -> wasmtime::Result<Result<Resource<Graph>, Resource<Error>>> {
-        let data = "graphs are not loaded from bytes here; put the model into the models directory \
-                    and load it by name";
-        Ok(Err(self.fail(Error {
-            code: errors::ErrorCode::Security,
-            data: data.to_owned(),
-        })?))
+        Ok(Err(self.fail(NnError::graph_in_bytes().into())?))
     }
 
     fn load_by_name(
@@ -489,7 +484,7 @@ async fn run(
         let options = CallOptions {
             deadline: allowed,
             priority: asked.priority,
-            is_joined: asked.joined,
+            is_combined: asked.joined,
             ..CallOptions::default()
         };
         return Ok(model.infer_with(inputs, options).await?);
@@ -503,7 +498,7 @@ async fn run(
         deadline: Some(deadline),
         begun: Some(begun.clone()),
         priority: asked.priority,
-        is_joined: asked.joined,
+        is_combined: asked.joined,
     };
     let mut answer = std::pin::pin!(async {
         let model = match tokio::time::timeout_at(deadline, handle.model()).await {

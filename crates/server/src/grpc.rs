@@ -262,7 +262,7 @@ impl Server {
                     Some(problem) => self.ended(&call, &problem),
                 });
             }
-            let rests = running.is_empty();
+            let is_idle = running.is_empty();
             tokio::select! {
                 biased;
                 () = over(&mut phases, call.until), if ending.is_none() => {
@@ -283,7 +283,7 @@ impl Server {
                     }
                     messages.rest();
                 }
-                message = messages.next(rests), if ending.is_none() && running.len() < MAX_RUNNING => {
+                message = messages.next(is_idle), if ending.is_none() && running.len() < MAX_RUNNING => {
                     match message {
                         Ok(Some((message, place))) => {
                             let begun = Instant::now();

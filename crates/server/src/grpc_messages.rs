@@ -120,7 +120,7 @@ impl<'s> Messages<'s> {
     /// with an incomplete message, may pause only for a bounded time.
     pub(crate) async fn next(
         &mut self,
-        rests: bool,
+        is_idle: bool,
     ) -> Result<Option<(Message, MessagePermit)>, Problem> {
         let settings = &self.server.settings;
         let body_pause = Duration::from_millis(settings.body_idle_timeout_ms);
@@ -142,7 +142,7 @@ impl<'s> Messages<'s> {
                 None if crowded => body_pause.min(stream_pause),
                 None => stream_pause,
             };
-            let until = (rests || self.partial.is_some()).then(|| self.last + pause);
+            let until = (is_idle || self.partial.is_some()).then(|| self.last + pause);
             // Other streams may open meanwhile, and leave less time to this one.
             let look = until.map(|until| until.min(Instant::now() + body_pause));
             let slow_at = match &self.partial {

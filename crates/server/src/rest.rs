@@ -178,19 +178,19 @@ mod tests {
         );
         drop(working);
         let quiet = Instant::now();
-        let rests = |after: Duration| heads.decision(quiet + after, LIMITS, None);
+        let decision = |after: Duration| heads.decision(quiet + after, LIMITS, None);
         assert!(matches!(
-            rests(Duration::from_secs(74)),
+            decision(Duration::from_secs(74)),
             IdleDecision::Wait(_)
         ));
-        assert_eq!(rests(Duration::from_secs(76)), IdleDecision::Close);
+        assert_eq!(decision(Duration::from_secs(76)), IdleDecision::Close);
         // The next head.
         heads.read(b"GET", at(quiet, 70));
         assert!(matches!(
-            rests(Duration::from_secs(76)),
+            decision(Duration::from_secs(76)),
             IdleDecision::Wait(_)
         ));
-        assert_eq!(rests(Duration::from_secs(85)), IdleDecision::Close);
+        assert_eq!(decision(Duration::from_secs(85)), IdleDecision::Close);
     }
 
     #[test]

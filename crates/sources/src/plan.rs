@@ -157,160 +157,114 @@ mod tests {
         Remote::Listed { pin: None, missing }
     }
 
-    #[test]
-    fn each_state_has_its_next_step() {
-        let pinned = |of| Wanted {
+    fn pinned(of: u8) -> Wanted {
+        Wanted {
             pin: Some(sum(of)),
             signed: false,
-        };
-        let any = Wanted::default();
-        let signed = Wanted {
+        }
+    }
+
+    fn signed() -> Wanted {
+        Wanted {
             pin: None,
             signed: true,
-        };
-        let half = CachedVersion {
+        }
+    }
+
+    /// A version of which a file is missing.
+    fn half() -> CachedVersion {
+        CachedVersion {
             whole: false,
             ..held(1)
-        };
-        let made = |of, signed| Made {
-            pin: sum(of),
-            signed,
-        };
-        let away = Remote::Unreachable("no route".to_owned());
-        let gone = Remote::Refused("404".to_owned());
+        }
+    }
+
+    fn made(of: u8, signed: bool) -> Made {
+        let pin = sum(of);
+        Made { pin, signed }
+    }
+
+    fn up(reason: &str) -> Step {
+        Step::GiveUp(reason.to_owned())
+    }
+
+    #[test]
+    fn a_version_on_this_machine_is_used_before_the_source_is_asked() {
         let no = Remote::NotAsked;
-        let (one, two) = (held(1), held(2));
-        let up = Step::GiveUp;
-        for (at, (wanted, installed, cached, remote, made, expected)) in [
-            (&any, None, None, &no, None, Step::Ask),
-            (&any, Some(&one), Some(&one), &no, None, Step::Ask),
-            (
-                &pinned(1),
-                Some(&one),
-                None,
-                &no,
-                None,
-                Step::Keep(UpToDateReason::Pinned),
-            ),
-            (&pinned(1), Some(&two), None, &no, None, Step::Ask),
-            (&pinned(1), Some(&half), None, &no, None, Step::Ask),
-            (&pinned(1), None, Some(&one), &no, None, Step::InstallCached),
-            (&pinned(1), None, Some(&half), &no, None, Step::Ask),
-            (
-                &signed,
-                Some(&one),
-                Some(&one),
-                &away,
-                None,
-                up("no route".to_owned()),
-            ),
-            (
-                &any,
-                Some(&one),
-                None,
-                &away,
-                None,
-                Step::Keep(UpToDateReason::Offline),
-            ),
-            (&any, None, Some(&one), &away, None, Step::InstallCached),
-            (
-                &any,
-                None,
-                Some(&half),
-                &away,
-                None,
-                up("no route".to_owned()),
-            ),
-            (
-                &pinned(1),
-                None,
-                Some(&two),
-                &away,
-                None,
-                up("no route".to_owned()),
-            ),
-            (
-                &any,
-                Some(&one),
-                Some(&one),
-                &gone,
-                None,
-                up("404".to_owned()),
-            ),
-            (
-                &any,
-                None,
-                None,
-                &listed(&[0, 2]),
-                None,
-                Step::Fetch(vec![0, 2]),
-            ),
-            (&any, None, None, &listed(&[]), None, Step::Make),
-            (
-                &any,
-                None,
-                None,
-                &listed(&[]),
-                Some(made(1, false)),
-                Step::Install,
-            ),
-            (
-                &any,
-                Some(&one),
-                None,
-                &listed(&[]),
-                Some(made(1, false)),
-                Step::Keep(UpToDateReason::Same),
-            ),
-            (
-                &any,
-                Some(&half),
-                None,
-                &listed(&[]),
-                Some(made(1, false)),
-                Step::Install,
-            ),
-            (
-                &pinned(1),
-                None,
-                None,
-                &listed(&[]),
-                Some(made(2, false)),
-                up(not_pinned(sum(1), sum(2))),
-            ),
-            (
-                &signed,
-                None,
-                None,
-                &listed(&[]),
-                Some(made(2, false)),
-                up("it is not signed".to_owned()),
-            ),
-            (
-                &signed,
-                None,
-                None,
-                &listed(&[]),
-                Some(made(2, true)),
-                Step::Install,
-            ),
+        let (any, pinned) = (Wanted::default(), pinned(1));
+        let (one, two, half) = (held(1), held(2), half());
+        let kept = Step::Keep(UpToDateReason::Pinned);
+        for (at, (wanted, installed, cached, expected)) in [
+            (&any, None, None, Step::Ask),
+            (&any, Some(&one), Some(&one), Step::Ask),
+            (&pinned, Some(&one), None, kept),
+            (&pinned, Some(&two), None, Step::Ask),
+            (&pinned, Some(&half), None, Step::Ask),
+            (&pinned, None, Some(&one), Step::InstallCached),
+            (&pinned, None, Some(&half), Step::Ask),
         ]
         .into_iter()
         .enumerate()
         {
-            let step = next(wanted, installed, cached, remote, made.as_ref());
+            let step = next(wanted, installed, cached, &no, None);
+            assert_eq!(step, expected, "row {at}");
+        }
+    }
+
+    #[test]
+    fn a_source_that_is_away_or_refuses_leaves_the_installed_version() {
+        let away = Remote::Unreachable("no route".to_owned());
+        let gone = Remote::Refused("404".to_owned());
+        let (any, signed, pinned) = (Wanted::default(), signed(), pinned(1));
+        let (one, two, half) = (held(1), held(2), half());
+        let kept = Step::Keep(UpToDateReason::Offline);
+        for (at, (wanted, installed, cached, remote, expected)) in [
+            (&signed, Some(&one), Some(&one), &away, up("no route")),
+            (&any, Some(&one), None, &away, kept),
+            (&any, None, Some(&one), &away, Step::InstallCached),
+            (&any, None, Some(&half), &away, up("no route")),
+            (&pinned, None, Some(&two), &away, up("no route")),
+            (&any, Some(&one), Some(&one), &gone, up("404")),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let step = next(wanted, installed, cached, remote, None);
+            assert_eq!(step, expected, "row {at}");
+        }
+    }
+
+    #[test]
+    fn a_listed_version_is_fetched_made_checked_and_installed() {
+        let (none, all) = (listed(&[0, 2]), listed(&[]));
+        let (any, signed, pinned) = (Wanted::default(), signed(), pinned(1));
+        let (one, half) = (held(1), half());
+        let same = Step::Keep(UpToDateReason::Same);
+        let other = not_pinned(sum(1), sum(2));
+        let first = || Some(made(1, false));
+        let second = || Some(made(2, false));
+        for (at, (wanted, installed, remote, made, expected)) in [
+            (&any, None, &none, None, Step::Fetch(vec![0, 2])),
+            (&any, None, &all, None, Step::Make),
+            (&any, None, &all, first(), Step::Install),
+            (&any, Some(&one), &all, first(), same),
+            (&any, Some(&half), &all, first(), Step::Install),
+            (&pinned, None, &all, second(), up(&other)),
+            (&signed, None, &all, second(), up("it is not signed")),
+            (&signed, None, &all, Some(made(2, true)), Step::Install),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let step = next(wanted, installed, None, remote, made.as_ref());
             assert_eq!(step, expected, "row {at}");
         }
         let stated = Remote::Listed {
             pin: Some(sum(2)),
             missing: vec![0],
         };
-        let step = next(&pinned(1), None, None, &stated, None);
-        assert_eq!(
-            step,
-            up(not_pinned(sum(1), sum(2))),
-            "before anything is downloaded"
-        );
+        let step = next(&pinned, None, None, &stated, None);
+        assert_eq!(step, up(&other), "before anything is downloaded");
     }
 
     fn helds() -> impl Strategy<Value = Option<CachedVersion>> {

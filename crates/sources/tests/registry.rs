@@ -2,9 +2,10 @@
 
 use crate::common;
 
-use common::{ModelFolder, Running, bytes, free_port, source, start, without};
+use common::{ModelFolder, Running, bytes, source, start, without};
 use penstock_sources::plan::UpToDateReason;
 use penstock_sources::{Digest, Source};
+use penstock_testkit::free_port;
 use serde_json::{Value, json};
 use std::process::Command;
 

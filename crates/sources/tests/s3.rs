@@ -2,9 +2,10 @@
 
 use crate::common;
 
-use common::{ModelFolder, bytes, free_port, source, start, without};
+use common::{ModelFolder, bytes, source, start, without};
 use penstock_sources::Source;
 use penstock_sources::plan::UpToDateReason;
+use penstock_testkit::free_port;
 use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
 use serde_json::json;
 use std::path::Path;

@@ -7,6 +7,16 @@ use std::fmt;
 use std::str::FromStr;
 
 /// The type of a tensor's elements.
+///
+/// ```
+/// use penstock_tensor::Datatype;
+///
+/// let datatype: Datatype = "FP32".parse().unwrap();
+/// assert_eq!(datatype, Datatype::Fp32);
+/// assert_eq!(datatype.size_bytes(), Some(4));
+/// assert_eq!(Datatype::Bytes.size_bytes(), None);
+/// assert_eq!(Datatype::Int4.integer_range(), Some((-8, 7)));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Datatype {
     /// One byte, 0 or 1.

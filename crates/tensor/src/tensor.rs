@@ -56,6 +56,11 @@ impl Tensor {
     }
 }
 
+/// The message about an input with an axis that a runtime, which counts in 32 bits, cannot take.
+pub fn axis_too_long(input: &str) -> String {
+    format!("input `{input}` has an axis longer than {}", u32::MAX)
+}
+
 /// The number of elements of a shape, 1 for `[]`; `None` if it exceeds `u64`. An axis of length 0 makes it 0, for all lengths
 /// of the other axes.
 pub fn elements(shape: &[u64]) -> Option<u64> {

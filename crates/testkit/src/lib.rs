@@ -5,24 +5,21 @@
 //! A whole gate over ports in memory, with the real policies:
 //!
 //! ```
-//! use penstock_gate::{Gate, Header, Request};
-//! use penstock_testkit::{InMemory, models};
+//! use penstock_testkit::{InMemory, models, send};
 //!
 //! let ports = InMemory::new(&[("echo", models::ECHO, &["1"])], models::echo);
-//! let request = Request {
-//!     method: "POST".into(),
-//!     target: "/v1/models/echo:predict".into(),
-//!     headers: vec![Header { name: "content-type".into(), value: "application/json".into() }],
-//!     body: br#"{"inputs":{"a":[[1,2]]}}"#.into(),
-//! };
-//! let response = Gate::new(ports).handle(&request);
+//! let json = [("content-type", "application/json")];
+//! let body = br#"{"inputs":{"a":[[1,2]]}}"#;
+//! let response = send(&ports, "POST", "/v1/models/echo:predict", &json, body);
 //! assert_eq!(response.status, 200);
 //! ```
 
+pub mod client;
 pub mod clock;
 pub mod counting;
 pub mod custom;
 pub mod faulty_kv;
+pub mod free_port;
 pub mod held;
 pub mod keys;
 pub mod kv;
@@ -32,9 +29,11 @@ pub mod ports;
 pub mod redis_server;
 pub mod sim;
 
+pub use client::{request, send};
 pub use clock::FakeClock;
 pub use custom::ScriptedPolicy;
 pub use faulty_kv::FaultyStore;
+pub use free_port::free_port;
 pub use held::HostBody;
 pub use kv::MemoryKv;
 pub use ports::{InMemory, LIMITS};

@@ -325,7 +325,7 @@ impl Ports for InMemory {
         options: InferOptions,
     ) -> Result<Vec<Tensor>, Failure> {
         self.calls.component();
-        if options.is_joined && self.rows_depend.get() {
+        if options.is_combined && self.rows_depend.get() {
             return Err(Failure {
                 kind: FailureKind::RowsDepend,
                 message: "operator CumSum sums over the items of a run".to_owned(),

@@ -1,8 +1,9 @@
 //! A Redis server for one test: on a free port of this machine, with nothing on disk. It can be stopped, paused and
 //! started again.
 
+use crate::free_port;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -34,11 +35,8 @@ impl RedisServer {
         let directory = tempfile::tempdir().expect("a temporary directory");
         // Another process may take the port between the check and the start.
         for _ in 0..5 {
-            let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-            let port = probe.local_addr().expect("bound").port();
-            drop(probe);
             let mut server = Self {
-                port,
+                port: free_port(),
                 options: options.iter().map(|&option| option.to_owned()).collect(),
                 directory: tempfile::tempdir_in(directory.path()).expect("a temporary directory"),
                 child: None,

@@ -106,6 +106,10 @@ pub(crate) struct ModelState {
     /// The reason why the version cannot run, or a remark about a version that can.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
+    /// The comparison with another backend: `pending`, `agrees`, `differs`, or `unknown` if it could not be made. Absent
+    /// if nothing is compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) agreement: Option<String>,
 }
 
 /// A folder of the models directory that is not a model.

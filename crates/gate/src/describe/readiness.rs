@@ -1,6 +1,6 @@
 //! Answers `/ready` and `/v2/health/ready`: whether the server accepts new work, and the state of its models.
 
-use super::repository;
+use super::repository::{self, Remark};
 use crate::answer::server::{ModelState, Readiness, SkippedFolder};
 use crate::catalogue::{Catalogue, Model, known};
 use crate::connection::Connection;
@@ -67,17 +67,22 @@ pub(crate) fn readiness<P: Ports>(
             is_ready &= could_run || !is_required;
             for (version, state) in states.into_iter().filter(|_| *shown) {
                 let ready = state.is_ok();
-                let reason = match state {
-                    Err(reason) => Some(reason),
-                    // The version is ready, and the host has a remark about it.
-                    Ok(()) => told.remove(&(model.name.to_string(), version.to_string())),
+                let remark = match state {
+                    Err(reason) => Remark {
+                        reason: Some(reason),
+                        agreement: None,
+                    },
+                    // The version is ready, and the host may have a remark about it.
+                    Ok(()) => (told.remove(&(model.name.to_string(), version.to_string())))
+                        .unwrap_or_default(),
                 };
                 models.push(ModelState {
                     name: model.name.to_string(),
                     version: Some(version.to_string()),
                     ready,
                     required: is_required,
-                    reason,
+                    reason: remark.reason,
+                    agreement: remark.agreement,
                 });
             }
         }
@@ -90,6 +95,7 @@ pub(crate) fn readiness<P: Ports>(
                     ready: false,
                     required: true,
                     reason: Some(NO_SUCH_MODEL.to_owned()),
+                    agreement: None,
                 });
             }
         }

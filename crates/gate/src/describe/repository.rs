@@ -45,15 +45,29 @@ pub(crate) fn index<P: Ports>(ports: &P, ready: bool, sees: Sees<'_>) -> Result<
     Ok(Response::json(200, &said))
 }
 
+/// The host's remarks on a version that is ready.
+#[derive(Default)]
+pub(crate) struct Remark {
+    /// Such as files that are not served.
+    pub(crate) reason: Option<String>,
+    /// The comparison with another backend.
+    pub(crate) agreement: Option<String>,
+}
+
 /// Returns the host's remarks on ready versions, by model and version. The result is empty if the host has no index.
-pub(crate) fn remarks<P: Ports>(ports: &P) -> BTreeMap<(String, String), String> {
+pub(crate) fn remarks<P: Ports>(ports: &P) -> BTreeMap<(String, String), Remark> {
     let said = parsed(ports.index(true)).unwrap_or_default();
     let entries = said.as_array().into_iter().flatten();
     let remark = |entry: &Value| {
-        let text = |name| entry.get(name).and_then(Value::as_str);
-        let reason = text("reason").filter(|reason| !reason.is_empty())?;
-        let place = (text("name")?.to_owned(), text("version")?.to_owned());
-        Some((place, reason.to_owned()))
+        let text = |name| {
+            let text = entry.get(name).and_then(Value::as_str);
+            text.filter(|text| !text.is_empty()).map(str::to_owned)
+        };
+        let remark = Remark {
+            reason: text("reason"),
+            agreement: text("agreement"),
+        };
+        Some(((text("name")?, text("version")?), remark))
     };
     entries.filter_map(remark).collect()
 }

@@ -204,13 +204,7 @@ fn run_claimed<P: Ports>(
             .collect(),
         body: submission.body.into(),
     };
-    let context = Context {
-        request_id: RequestId::from_header(submission.request_id.as_bytes())
-            .unwrap_or_else(|| RequestId::generate(ports.unix_ms(), ports.random())),
-        random: ports.random(),
-        unix_ms: ports.unix_ms(),
-        started_ns: ports.monotonic_ns(),
-    };
+    let context = context_of(ports, &submission.request_id);
     let connection = Connection::default();
     let mut exchange = Exchange::new(&request, &context, &connection);
     let mut meter = Meter::default();
@@ -247,8 +241,6 @@ fn run_claimed<P: Ports>(
         )),
     };
     let now_ms = ports.unix_ms();
-    let compute_us = meter.compute_ns / 1_000;
-    let ran = meter.items > 0 || meter.ran_and_failed;
     if let Err(problem) = &result
         && may_pass(problem.code)
         && attempt < max_attempts
@@ -270,34 +262,60 @@ fn run_claimed<P: Ports>(
         .complete(id, (epoch, attempt), end, now_ms)
         .map_err(Refusal::problem)?;
     if counts {
-        let ran_ms = ran.then(|| compute_us.div_ceil(1_000));
-        policies
-            .quota
-            .settle_deferred(&submission.receipt, ran_ms, now_ms);
-        if policies.counts {
-            let amounts = Amounts {
-                // The request and its bytes were counted when it was accepted.
-                requests: 0,
-                items: meter.items,
-                bytes: 0,
-                compute_us,
-            };
-            let random = context.random as u64;
-            let counted = (policies.usage).count(
-                &submission.caller,
-                &submission.model,
-                amounts,
-                now_ms,
-                random,
-            );
-            if let Err(message) = counted {
-                ports.log(&format!(
-                    "the usage of operation {id} cannot be counted: {message}"
-                ));
-            }
-        }
+        let charged = (&submission.caller, submission.model.as_str());
+        let at = (now_ms, context.random as u64);
+        settle(
+            (ports, policies),
+            id,
+            charged,
+            &submission.receipt,
+            &meter,
+            at,
+        );
     }
     Ok(None)
+}
+
+/// The context of a run: its own times, and the id of the request that was accepted.
+fn context_of<P: Ports>(ports: &P, request_id: &str) -> Context {
+    Context {
+        request_id: RequestId::from_header(request_id.as_bytes())
+            .unwrap_or_else(|| RequestId::generate(ports.unix_ms(), ports.random())),
+        random: ports.random(),
+        unix_ms: ports.unix_ms(),
+        started_ns: ports.monotonic_ns(),
+    }
+}
+
+/// Returns the charges for work that was not done, and counts the use of an operation that ended.
+fn settle<P: Ports>(
+    (ports, policies): (&P, &Policies<P>),
+    id: &OperationId,
+    (caller, model): (&Caller, &str),
+    receipt: &str,
+    meter: &Meter,
+    (now_ms, random): (u64, u64),
+) {
+    let compute_us = meter.compute_ns / 1_000;
+    let ran = meter.items > 0 || meter.ran_and_failed;
+    let ran_ms = ran.then(|| compute_us.div_ceil(1_000));
+    policies.quota.settle_deferred(receipt, ran_ms, now_ms);
+    if !policies.counts {
+        return;
+    }
+    let amounts = Amounts {
+        // The request and its bytes were counted when it was accepted.
+        requests: 0,
+        items: meter.items,
+        bytes: 0,
+        compute_us,
+    };
+    let counted = (policies.usage).count(caller, model, amounts, now_ms, random);
+    if let Err(message) = counted {
+        ports.log(&format!(
+            "the usage of operation {id} cannot be counted: {message}"
+        ));
+    }
 }
 
 /// Returns whether another run may succeed. The model did not run.

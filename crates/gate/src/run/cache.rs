@@ -36,7 +36,7 @@ pub(crate) struct Question<'a> {
     pub inputs: &'a [Tensor],
     /// The requested outputs; empty means all.
     pub outputs: &'a [String],
-    pub is_joined: bool,
+    pub is_combined: bool,
     /// The time in microseconds that the call may wait for another call's run.
     pub timeout_us: Option<u64>,
 }
@@ -206,7 +206,7 @@ impl Question<'_> {
             contract: self.fingerprint,
             inputs: self.inputs,
             outputs: &self.wanted(),
-            is_joined: self.is_joined,
+            is_combined: self.is_combined,
         }
         .digest()
     }

@@ -248,7 +248,7 @@ fn run_group<P: Ports>(runner: &mut Runner<'_, P>, group: Group) -> Vec<(usize, 
             .collect();
         let all: Vec<&[Tensor]> = group.iter().map(|(_, inputs)| inputs.as_slice()).collect();
         let joined = join(&all);
-        match runner.infer_joined(joined, &[]) {
+        match runner.infer_combined(joined, &[]) {
             Ok(Some(outputs)) => {
                 if let Some(parts) = split(outputs, &sizes) {
                     let places = group.into_iter().map(|(index, _)| index);

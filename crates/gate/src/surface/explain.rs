@@ -168,11 +168,11 @@ impl<P: Ports> Work<P> for Explain {
             let rows = batch.first().and_then(|tensor| tensor.shape.first());
             let rows = rows.copied().unwrap_or(1);
             let asked: &[String] = if all { &[] } else { &explained };
-            let joined = match rows {
+            let combined = match rows {
                 0 | 1 => Some(runner.infer(batch, asked, RunOptions::default())?),
-                _ => runner.infer_joined(batch, asked)?,
+                _ => runner.infer_combined(batch, asked)?,
             };
-            let mut answered = match joined {
+            let mut answered = match combined {
                 Some(answered) => answered,
                 None => {
                     // Build the batch again, because the engine consumed the first one without running it.

@@ -83,7 +83,7 @@ impl<P: Ports> Work<P> for Infer {
         let options = RunOptions {
             priority,
             timeout_us,
-            is_joined: false,
+            is_combined: false,
         };
         let mut outputs = runner.infer(inputs, &names, options)?;
         // Disclosure rules apply before classification, so classes reveal no more than scores.

@@ -165,7 +165,7 @@ pub(super) fn run<P: Ports>(
     let options = RunOptions {
         priority: asked.priority,
         timeout_us: asked.timeout_us,
-        is_joined: false,
+        is_combined: false,
     };
     let mut outputs = runner.infer(inputs, &names, options)?;
     runner.disclose(&mut outputs);

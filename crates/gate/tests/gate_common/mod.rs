@@ -1,11 +1,12 @@
 //! Models in memory and requests to a gate over them.
 
 use penstock_core::ModelVersion;
+use penstock_gate::Response;
 use penstock_gate::ports::Failure;
-use penstock_gate::{Gate, Header, Request, Response};
 use penstock_tensor::Tensor;
 use penstock_testkit::InMemory;
 use penstock_testkit::models::ADAPTED;
+pub use penstock_testkit::{request, send};
 use serde_json::Value;
 
 pub const IDENTITY: &str = r#"
@@ -47,19 +48,24 @@ pub fn ports() -> InMemory {
     )
 }
 
-pub fn request(method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Request {
-    Request {
-        method: method.into(),
-        target: target.into(),
-        headers: headers
-            .iter()
-            .map(|(n, v)| Header {
-                name: (*n).into(),
-                value: v.as_bytes().to_vec(),
-            })
-            .collect(),
-        body: body.to_vec().into(),
-    }
+/// Sends a request whose answer is JSON.
+pub fn answer(
+    ports: &InMemory,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> (Response, Value) {
+    let response = send(ports, method, target, headers, body);
+    let value = json_of(&response);
+    (response, value)
+}
+
+/// The JSON of an answer.
+#[track_caller]
+pub fn json_of(response: &Response) -> Value {
+    serde_json::from_slice(&response.body)
+        .unwrap_or_else(|error| panic!("{error}: {:?}", String::from_utf8_lossy(&response.body)))
 }
 
 pub fn call(
@@ -68,9 +74,7 @@ pub fn call(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> (Response, Value) {
-    let response = Gate::new(ports()).handle(&request(method, target, headers, body));
-    let body = serde_json::from_slice(&response.body).expect("every body is JSON");
-    (response, body)
+    answer(&ports(), method, target, headers, body)
 }
 
 pub const JSON: &[(&str, &str)] = &[("content-type", "application/json")];

@@ -1,6 +1,6 @@
 //! A gate on a host with workers, its requests, and orders of the host, for the tests of operations and webhooks.
 
-use penstock_gate::{Gate, Header, Request, Response};
+use penstock_gate::Response;
 use penstock_testkit::InMemory;
 use penstock_testkit::models::{ECHO, echo};
 use serde_json::{Value, json};
@@ -67,20 +67,8 @@ pub fn send(
     let own = own
         .iter()
         .filter(|(name, _)| headers.iter().all(|(other, _)| other != name));
-    let request = Request {
-        method: method.into(),
-        target: target.into(),
-        headers: headers
-            .iter()
-            .chain(own)
-            .map(|(name, value)| Header {
-                name: (*name).into(),
-                value: value.as_bytes().to_vec(),
-            })
-            .collect(),
-        body: body.to_vec().into(),
-    };
-    let response = Gate::new(ports.clone()).handle(&request);
+    let headers: Vec<_> = headers.iter().chain(own).copied().collect();
+    let response = penstock_testkit::send(ports, method, target, &headers, body);
     let note = response.header("penstock-operation");
     Answer {
         body: serde_json::from_slice(&response.body).unwrap_or(Value::Null),

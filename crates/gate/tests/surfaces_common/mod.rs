@@ -1,10 +1,10 @@
 //! Models with and without adapters, and calls of them, for the tests of surfaces.
 
 use penstock_core::ModelVersion;
+use penstock_gate::Response;
 use penstock_gate::ports::{Failure, FailureKind};
-use penstock_gate::{Gate, Header, Request, Response};
 use penstock_tensor::Tensor;
-use penstock_testkit::InMemory;
+use penstock_testkit::{InMemory, send};
 use serde_json::Value;
 
 pub const IDENTITY: &str = r#"
@@ -93,18 +93,7 @@ pub fn call_at(ports: &InMemory, target: &str, headers: &[(&str, &str)], body: &
     if !headers.iter().any(|(name, _)| *name == "content-type") {
         all.push(("content-type", "application/json"));
     }
-    Gate::new(ports.clone()).handle(&Request {
-        method: "POST".into(),
-        target: target.into(),
-        headers: all
-            .into_iter()
-            .map(|(name, value)| Header {
-                name: name.into(),
-                value: value.as_bytes().to_vec(),
-            })
-            .collect(),
-        body: body.to_vec().into(),
-    })
+    send(ports, "POST", target, &all, body)
 }
 
 pub fn call(target: &str, body: &Value) -> (u16, Value) {

@@ -11,6 +11,21 @@ use super::options::GraphSource;
 use super::port::Port;
 use crate::error::NnError;
 
+/// The domains whose operators a backend has itself. A contract needs no library for them.
+const BUILT_IN_DOMAINS: [&str; 11] = [
+    "",
+    "ai.onnx",
+    "ai.onnx.ml",
+    "ai.onnx.preview.training",
+    "ai.onnx.training",
+    "com.microsoft",
+    "com.microsoft.experimental",
+    "com.microsoft.nchwc",
+    "com.ms.internal.nhwc",
+    "org.openvinotoolkit",
+    "org.pytorch.aten",
+];
+
 /// The description of an ONNX file.
 #[derive(Debug)]
 pub struct Graph(Declared);
@@ -91,6 +106,20 @@ impl Graph {
     /// Each operator that is used anywhere in it, by domain and name, and how often.
     pub fn operators(&self) -> &BTreeMap<(String, String), u64> {
         &self.0.facts.operators
+    }
+
+    /// The names of the operators that neither a backend nor the file itself defines, by domain. A library must have them.
+    pub fn foreign_operators(&self) -> BTreeMap<String, Vec<String>> {
+        let mut foreign: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (domain, name) in self.operators().keys() {
+            let is_defined = (self.0.functions.iter())
+                .any(|function| function.domain == *domain && function.name == *name);
+            if !is_defined && !BUILT_IN_DOMAINS.contains(&domain.as_str()) {
+                let names = foreign.entry(domain.clone()).or_default();
+                names.push(name.clone());
+            }
+        }
+        foreign
     }
 
     /// Returns whether the shape of an output follows from values that callers send. A sequence is given out as two tensors,

@@ -82,7 +82,7 @@ pub trait Session: Send + Sync {
         Rows::default()
     }
 
-    /// Bytes that the loaded graph holds, if the runtime tells them; otherwise its file's size is used.
+    /// Bytes that the loaded graph holds, if the runtime tells them; otherwise the memory of its process is measured.
     fn memory_bytes(&self) -> Option<u64> {
         None
     }

@@ -294,3 +294,38 @@ fn axes_that_came_outrank_those_that_the_graph_declares() {
         );
     }
 }
+
+#[test]
+fn operators_that_no_backend_has_are_asked_about_with_the_setting_that_names_their_library() {
+    let names =
+        |names: &[&str]| -> Vec<String> { names.iter().map(|name| (*name).to_owned()).collect() };
+    let derived = derive(&Description {
+        inputs: vec![port("x", FP32, &["N", "3"])],
+        outputs: vec![port("y", FP32, &["N", "3"])],
+        foreign: BTreeMap::from([
+            ("ai.onnx.contrib".to_owned(), names(&["StringUpper"])),
+            ("own\n[engine]".to_owned(), names(&["Double", "Halve"])),
+        ]),
+        ..Description::default()
+    });
+    let commented = "\n# [engine]\n# operators = [\"extensions\", \"own__engine_\"]\n";
+    assert!(derived.text.contains(commented), "{}", derived.text);
+    for part in [
+        "# ? Which library has the operators of the domain \"ai.onnx.contrib\" (\"StringUpper\")?",
+        "onnxruntime-extensions has operators of this domain",
+        "# ? Which library has the operators of the domain \"own\\n[engine]\" (\"Double\", \"Halve\")?",
+        "under [models.operators]: own__engine_ = \"/path/to/library.so\"",
+    ] {
+        assert!(
+            derived.text.contains(part),
+            "{part} is not in\n{}",
+            derived.text
+        );
+    }
+    let asked = (derived.questions.iter()).filter(|question| question.contains("[engine]"));
+    assert_eq!(asked.count(), 2);
+    Contract::parse(&derived.text).expect("the table is a comment");
+    let answered = derived.text.replace("\n# [engine]\n# ", "\n[engine]\n");
+    let contract = Contract::parse(&answered).expect("the marks were removed");
+    assert_eq!(contract.engine.operators.len(), 2);
+}

@@ -54,7 +54,7 @@ pub struct IndexEntry {
     pub state: &'static str,
     /// The reason that the version does not answer. If it does, the reason that the files on disk do not serve.
     pub reason: Option<String>,
-    /// Bytes it holds, as its runtime reports or else as its files have; 0 if it is not in memory.
+    /// Bytes it holds, as the memory budget counts them; 0 if it is not in memory.
     pub memory_bytes: u64,
     /// Whether it is exempt from the memory budget.
     pub pinned: bool,
@@ -62,4 +62,6 @@ pub struct IndexEntry {
     pub last_used: Option<Duration>,
     /// Whether calls without a version go to it.
     pub is_default: bool,
+    /// The comparison with another backend; see [`Model::agreement_state`].
+    pub agreement: Option<&'static str>,
 }

@@ -1,12 +1,14 @@
-//! Loads one version: chooses its backend, runs it for the first time, and compares it with another backend.
+//! Loads one version: chooses its backend, and runs it for the first time. [`super::compare`] compares it with another
+//! backend.
 
+use super::comparisons::Comparison;
 use super::event::EventKind;
 use super::perform::{Core, MAX_ABANDONED_LOADS, Start};
 use super::progress::{Progress, Stage};
 use super::scan;
 use super::settings::Settings;
-use crate::agreement::{self, Agreement, Compare, Compared};
-use crate::backend::{Backend, Graph, GraphSource, LoadOptions, panic_text};
+use crate::agreement::{Agreement, Compare};
+use crate::backend::{Backend, Graph, GraphSource};
 use crate::batch_trials::try_rows;
 use crate::derive::{Description, derive};
 use crate::error::{NnError, listed, quoted};
@@ -17,8 +19,7 @@ use crate::model::Model;
 use crate::worker::restart::Restarts;
 use crate::worker::{ChildOptions, Isolated};
 use crate::{contract_check, first_run};
-use penstock_tensor::contract::{Contract, FirstRun, Isolation, Provider};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use penstock_tensor::contract::{Contract, FirstRun, Isolation};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,8 +27,12 @@ use std::time::Instant;
 
 impl Core {
     /// Loads one version, compares it with its contract and runs it once on every instance. Returns it with the bytes
-    /// that it holds.
-    pub(super) fn load(&self, start: &Start, progress: &Progress) -> Result<(Model, u64), NnError> {
+    /// that it holds, and the comparison that is to follow.
+    pub(super) fn load(
+        &self,
+        start: &Start,
+        progress: &Progress,
+    ) -> Result<(Model, u64, Option<Comparison>), NnError> {
         let (name, version) = (&start.name, start.version);
         let contract = start.contract.as_deref().ok_or_else(|| {
             NnError::runtime("its contract changed while it was read; it is read again")
@@ -71,6 +76,7 @@ impl Core {
         let began = Instant::now();
         let elapsed = || began.elapsed();
         let mut runs = Vec::new();
+        let mut comparison = None;
         first_run::find(
             contract,
             version,
@@ -102,9 +108,11 @@ impl Core {
             progress.at(Stage::TryingBatches);
             try_rows(&model, contract);
             layout::rows_agree(contract, version, &model.rows())?;
-            if self.settings.compare != Compare::Off {
+            let source = GraphSource::from(path.as_path());
+            if self.settings.compares_later() {
+                comparison = Some(self.comparison(start, &model, contract, source, &options));
+            } else if self.settings.compare != Compare::Off {
                 progress.at(Stage::Comparing);
-                let source = GraphSource::from(path.as_path());
                 let agreement = self.compare(&model, contract, &source, &options, progress);
                 // From here on, runs are the model's own again.
                 progress.compiled(&model);
@@ -122,9 +130,12 @@ impl Core {
         let bytes = match (model.memory_bytes(), backend.loads_into_this_process()) {
             (Some(bytes), _) => bytes,
             (None, true) => held::held(meter.grown(), start.job.file_bytes()),
-            (None, false) => start.job.file_bytes(),
+            (None, false) => {
+                let resident = model.process().and_then(|process| process.resident_bytes);
+                held::held_by_process(resident, start.job.file_bytes())
+            }
         };
-        Ok((model, bytes))
+        Ok((model, bytes, comparison))
     }
 
     /// Returns the memory in bytes that a run may hold.
@@ -251,6 +262,7 @@ impl Core {
                     load_timeout: *load_timeout,
                     process_bytes: engine.process_memory_bytes.or(*process_memory_bytes),
                     restarts: Restarts::default(),
+                    in_background: false,
                 },
             ))),
             (Isolation::Process, None) => Err(NnError::unsupported(
@@ -258,73 +270,6 @@ impl Core {
                  \"thread\"",
             )),
         }
-    }
-
-    /// Runs made-up calls on the model and on the first other backend that loads its graph. A failure of the other
-    /// proves nothing about the model.
-    pub(super) fn compare(
-        &self,
-        model: &Model,
-        contract: &Contract,
-        source: &GraphSource,
-        options: &LoadOptions,
-        progress: &Progress,
-    ) -> Agreement {
-        let alone = LoadOptions {
-            instances: Some(1),
-            provider: Provider::Cpu,
-            device: None,
-            batching: Err("it is compared with".into()),
-            ..options.clone()
-        };
-        let mut why = "this server has one backend for it".to_owned();
-        for backend in self.backends.others(model.backend(), contract.format) {
-            let load = || Model::load(model.name(), model.version(), &*backend, source, &alone);
-            let other = match catch_unwind(AssertUnwindSafe(load)) {
-                Ok(Ok(other)) => other,
-                Ok(Err(error)) => {
-                    why = error.message;
-                    continue;
-                }
-                Err(panic) => {
-                    why = format!("{} panicked: {}", backend.name(), panic_text(&*panic));
-                    continue;
-                }
-            };
-            progress.compiled(&other);
-            let (with, mut calls, mut largest) = (backend.name(), 0, 0f64);
-            for call in agreement::calls(contract) {
-                // A call that either backend refuses proves nothing, because it was made up.
-                let Ok(served) = model.try_run(call.inputs.clone()) else {
-                    continue;
-                };
-                let answered = match other.try_run(call.inputs) {
-                    Ok(answered) => answered,
-                    Err(error) => {
-                        why = format!("{with} answers no made-up call: {}", error.message);
-                        continue;
-                    }
-                };
-                match agreement::compare(&served, &answered, self.settings.compare_tolerance) {
-                    Compared::Same(apart) => {
-                        calls += 1;
-                        largest = largest.max(apart);
-                    }
-                    Compared::Other(what) => {
-                        let what = format!("{what}, for {}", call.how);
-                        return Agreement::Differs { with, what };
-                    }
-                }
-            }
-            if calls > 0 {
-                return Agreement::Agrees {
-                    with,
-                    calls,
-                    largest,
-                };
-            }
-        }
-        Agreement::Unknown(why)
     }
 }
 

@@ -16,6 +16,8 @@
 //!   makes the guests' view.
 
 mod cell;
+mod compare;
+mod comparisons;
 mod event;
 mod index;
 mod load;
@@ -524,6 +526,10 @@ impl Repository {
                 pinned: model.pinned(),
                 last_used: None,
                 is_default: false,
+                agreement: match state {
+                    State::Ready(model) => model.agreement_state(),
+                    _ => None,
+                },
             };
             if let Some(reason) = perform::fault(model) {
                 let text = reason.to_string();

@@ -6,6 +6,7 @@
 //! replaced as a whole when it changes.
 
 use super::cell::{Cell, Loaded, Now};
+use super::comparisons::Comparisons;
 use super::said::LastReport;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -148,6 +149,8 @@ pub(super) struct Core {
     pub discarding: AtomicUsize,
     /// Loads that were given up and still run.
     pub(super) abandoned_loads: AtomicUsize,
+    /// Comparisons with other backends. Never locked together with the book.
+    pub(super) comparisons: Mutex<Comparisons>,
     /// The memory of shadow runs, and the calls that wait meanwhile.
     pub shadows: Arc<ShadowTotals>,
     pub(super) published: RwLock<Option<Arc<Snapshot>>>,
@@ -207,6 +210,7 @@ impl Core {
             started: AtomicBool::new(false),
             discarding: AtomicUsize::new(0),
             abandoned_loads: AtomicUsize::new(0),
+            comparisons: Mutex::default(),
             shadows: Arc::default(),
             published: RwLock::new(None),
             generation: watch::Sender::new(0),
@@ -591,8 +595,9 @@ impl Core {
             self.abandoned_loads.fetch_sub(1, Ordering::SeqCst);
             return;
         }
+        let mut later = None;
         let outcome = match outcome {
-            Ok((model, bytes)) => {
+            Ok((model, bytes, comparison)) => {
                 let id = inner.next_load;
                 inner.next_load += 1;
                 let loaded = Arc::new(Loaded {
@@ -601,6 +606,7 @@ impl Core {
                     contract: start.job.contract,
                     retired: AtomicBool::new(false),
                 });
+                later = comparison.map(|comparison| (comparison, Arc::downgrade(&loaded)));
                 inner.loads.insert(id, loaded);
                 Ok((id, bytes))
             }
@@ -611,6 +617,9 @@ impl Core {
             .insert((start.name.clone(), start.version), began.elapsed());
         self.finish(inner, &start.name, start.version, start.job, outcome);
         self.turn.send_modify(|turn| *turn += 1);
+        if let Some((comparison, loaded)) = later {
+            self.compare_later(comparison, loaded);
+        }
         self.drive();
     }
 

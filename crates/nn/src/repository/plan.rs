@@ -89,7 +89,7 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    /// The memory that it is taken to hold if the runtime does not tell.
+    /// The memory that it is taken to hold if that cannot be measured.
     pub(crate) fn file_bytes(&self) -> u64 {
         self.file_bytes
     }

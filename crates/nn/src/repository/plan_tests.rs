@@ -124,7 +124,7 @@ impl Simulation {
             .finished(&name, version, job, outcome, self.now_ms);
     }
 
-    /// Everything there is to do, done.
+    /// Performs plans and finishes loads until there is nothing to do.
     fn settle(&mut self) {
         for _ in 0..1_000 {
             let acted = self.plan();
@@ -134,7 +134,7 @@ impl Simulation {
                 return;
             }
         }
-        panic!("it never comes to rest");
+        panic!("the plans never end");
     }
 
     fn call(&mut self, name: &str, version: u64) {
@@ -151,7 +151,7 @@ impl Simulation {
                 Phase::Waiting => "waiting".to_owned(),
                 Phase::Ready(load) => format!("{}/{}", load.contract.0, load.graph.0),
                 Phase::Evicted { .. } => "evicted".to_owned(),
-                Phase::Unloaded => "down".to_owned(),
+                Phase::Unloaded => "unloaded".to_owned(),
                 Phase::Failed(reason) => format!("failed({})", &reason[..reason.len().min(9)]),
             };
             format!("{number}:{state}")
@@ -166,7 +166,7 @@ fn mix(job: Job) -> u64 {
 }
 
 #[test]
-fn a_version_on_disk_is_loaded_and_a_changed_one_is_loaded_beside_it() {
+fn versions_on_disk_are_loaded_and_a_changed_graph_replaces_its_version() {
     let mut simulation = Simulation::new(None);
     simulation
         .book
@@ -188,7 +188,7 @@ fn a_version_on_disk_is_loaded_and_a_changed_one_is_loaded_beside_it() {
 }
 
 #[test]
-fn a_broken_version_never_takes_the_place_of_one_that_answers_and_is_tried_once() {
+fn a_broken_graph_is_tried_once_and_never_replaces_a_version_that_answers() {
     let mut simulation = Simulation::new(None);
     simulation.broken = [22, 31].into();
     simulation.book.seen("m", seen(1, &[(2, 21)]), false);
@@ -224,7 +224,7 @@ fn a_broken_version_never_takes_the_place_of_one_that_answers_and_is_tried_once(
 }
 
 #[test]
-fn a_contract_is_taken_by_all_versions_at_once_or_by_none() {
+fn all_versions_change_to_a_new_contract_at_once_or_none_does() {
     for (broken, after, refused) in [
         (vec![], "1:2/11 2:2/21 3:2/31", false),
         // The highest version that answered does not run under it, and nothing newer does.
@@ -271,7 +271,7 @@ fn a_contract_is_taken_by_all_versions_at_once_or_by_none() {
 }
 
 #[test]
-fn a_contract_is_taken_when_only_a_newer_version_runs_under_it() {
+fn a_new_contract_is_used_if_only_a_newer_version_runs_under_it() {
     let mut simulation = Simulation::new(None);
     simulation.broken = [2021].into();
     simulation.book.seen("m", seen(1, &[(2, 21)]), false);
@@ -290,7 +290,7 @@ fn a_contract_is_taken_when_only_a_newer_version_runs_under_it() {
 }
 
 #[test]
-fn an_unreadable_contract_is_refused_where_something_answers_and_a_fault_where_nothing_does() {
+fn an_unreadable_contract_is_refused_if_a_version_answers_and_is_a_fault_if_none_does() {
     let mut simulation = Simulation::new(None);
     simulation
         .book
@@ -317,7 +317,7 @@ fn an_unreadable_contract_is_refused_where_something_answers_and_a_fault_where_n
 }
 
 #[test]
-fn an_unloaded_version_stays_unloaded_until_it_is_loaded() {
+fn an_unloaded_version_stays_unloaded_until_it_is_loaded_by_request() {
     let mut simulation = Simulation::new(None);
     simulation
         .book
@@ -326,28 +326,28 @@ fn an_unloaded_version_stays_unloaded_until_it_is_loaded() {
     simulation.book.unload("m", Some(2));
     simulation.book.unload("m", Some(2));
     simulation.settle();
-    assert_eq!(simulation.states("m"), "1:1/11 2:down");
+    assert_eq!(simulation.states("m"), "1:1/11 2:unloaded");
     simulation
         .book
         .seen("m", seen(2, &[(1, 11), (2, 22)]), true);
     simulation.settle();
-    assert_eq!(simulation.states("m"), "1:2/11 2:down");
+    assert_eq!(simulation.states("m"), "1:2/11 2:unloaded");
     simulation.book.unload("m", None);
     simulation
         .book
         .seen("m", seen(2, &[(1, 11), (2, 22), (3, 31)]), true);
     simulation.settle();
-    assert_eq!(simulation.states("m"), "1:down 2:down 3:down");
+    assert_eq!(simulation.states("m"), "1:unloaded 2:unloaded 3:unloaded");
     simulation.book.load("m", Some(2));
     simulation.settle();
-    assert_eq!(simulation.states("m"), "1:down 2:2/22 3:down");
+    assert_eq!(simulation.states("m"), "1:unloaded 2:2/22 3:unloaded");
     simulation.book.load("m", None);
     simulation.settle();
     assert_eq!(simulation.states("m"), "1:2/11 2:2/22 3:2/31");
 }
 
 #[test]
-fn a_version_that_is_unloaded_while_it_loads_does_not_come_up() {
+fn a_version_that_is_unloaded_while_it_loads_does_not_become_ready() {
     let mut simulation = Simulation::new(None);
     simulation.book.seen("m", seen(1, &[(1, 11)]), false);
     simulation.plan();
@@ -358,12 +358,12 @@ fn a_version_that_is_unloaded_while_it_loads_does_not_come_up() {
     simulation.book.unload("m", None);
     simulation.finish(0);
     simulation.settle();
-    assert_eq!(simulation.states("m"), "1:down");
+    assert_eq!(simulation.states("m"), "1:unloaded");
     assert!(!simulation.book.knows(1));
 }
 
 #[test]
-fn over_the_budget_the_least_recently_used_rests_and_comes_back_when_it_is_wanted() {
+fn over_the_budget_the_least_recently_used_version_is_evicted_and_loaded_again_for_a_call() {
     let mut simulation = Simulation::new(Some(25));
     for name in ["a", "b"] {
         simulation.book.seen(name, seen(1, &[(1, 11)]), false);
@@ -402,7 +402,7 @@ fn over_the_budget_the_least_recently_used_rests_and_comes_back_when_it_is_wante
 }
 
 #[test]
-fn a_model_that_is_always_called_takes_turns_with_one_that_does_not_fit_beside_it() {
+fn two_busy_models_that_do_not_fit_together_take_turns() {
     let mut simulation = Simulation::new(Some(15));
     simulation.book.seen("a", sized(1, &[(1, 11)], 10), false);
     simulation.settle();
@@ -425,7 +425,7 @@ fn a_model_that_is_always_called_takes_turns_with_one_that_does_not_fit_beside_i
 }
 
 #[test]
-fn pinned_models_stay_and_what_can_never_fit_fails_with_the_reason() {
+fn pinned_models_stay_loaded_and_a_model_that_can_never_fit_fails_with_the_reason() {
     let mut simulation = Simulation::new(Some(25));
     simulation
         .book
@@ -636,7 +636,7 @@ fn a_version_that_answers_keeps_answering_and_the_budget_is_kept_in_every_histor
 }
 
 #[test]
-fn a_load_that_takes_long_keeps_no_other_back_and_so_many_go_on_at_most() {
+fn a_slow_load_delays_no_other_load_and_the_number_of_slow_loads_is_bounded() {
     let mut simulation = Simulation::new(None);
     let names: Vec<String> = (0..20).map(|number| format!("m{number:02}")).collect();
     for name in &names {

@@ -90,8 +90,8 @@ impl Looker {
         let looks = self.look(root)?;
         let mut news = Vec::new();
         for (name, look) in &looks {
-            let rests = self.last.get(name) == Some(look);
-            if rests && self.told.get(name) != Some(look) {
+            let is_stable = self.last.get(name) == Some(look);
+            if is_stable && self.told.get(name) != Some(look) {
                 news.push((name.clone(), Some(look.clone())));
                 self.told.insert(name.clone(), look.clone());
             }

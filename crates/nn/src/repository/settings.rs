@@ -36,6 +36,9 @@ pub struct Settings {
     pub derive: bool,
     /// The treatment of a model if a second backend gives other answers.
     pub compare: Compare,
+    /// Whether [`Compare::Warn`] compares after the model is ready. This needs `launcher`, because the other backend gets a
+    /// process; without it, and for [`Compare::Refuse`], the comparison is a part of the load.
+    pub compare_later: bool,
     /// The difference that is allowed, as a part of the output's largest element.
     pub compare_tolerance: f64,
     /// Libraries of operators that contracts may ask for, by name.
@@ -61,6 +64,7 @@ impl Default for Settings {
             run_memory_bytes: RUN_MEMORY_BYTES,
             derive: false,
             compare: Compare::Off,
+            compare_later: false,
             compare_tolerance: agreement::TOLERANCE,
             operators: BTreeMap::new(),
             publish: false,
@@ -68,5 +72,12 @@ impl Default for Settings {
             process_memory_bytes: None,
             launcher: None,
         }
+    }
+}
+
+impl Settings {
+    /// Whether models are compared after they are ready.
+    pub(super) fn compares_later(&self) -> bool {
+        self.compare == Compare::Warn && self.compare_later && self.launcher.is_some()
     }
 }

@@ -20,6 +20,7 @@ use penstock_tensor::contract::Provider;
 
 use super::control::{Control, Kind, Note};
 use super::shared::{self, BODY, Header, Looks, Segment, Slice};
+use super::spawn::IN_BACKGROUND;
 use super::status::mapped_bytes;
 use super::wire::{self, Message, Open, Opened};
 use crate::backend::{Backend, GraphSource, Instance, Interrupt, LoadOptions, Session, panic_text};
@@ -29,6 +30,9 @@ use crate::tensor::NnTensor;
 /// Private memory that a process may map beyond its load and its runs: stacks, the allocator's reserves, and data that
 /// a runtime keeps for prepared shapes.
 const SLACK_BYTES: u64 = 1 << 30;
+
+/// The lowest priority of a process (`nice`).
+const LOWEST_PRIORITY: libc::c_int = 19;
 
 /// The longest an instance's thread sleeps before it looks again.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
@@ -74,8 +78,15 @@ fn prepare() -> io::Result<Control> {
         // Native libraries of the server may hold files open without the flag that closes them here.
         libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0);
     }
-    // If memory runs out, the kernel should end this process before the server.
-    let _ = std::fs::write("/proc/self/oom_score_adj", "500");
+    let in_background = std::env::var_os(IN_BACKGROUND).is_some();
+    // If memory runs out, the kernel should end this process before the server, and one that no call waits for first.
+    let score = if in_background { "1000" } else { "500" };
+    let _ = std::fs::write("/proc/self/oom_score_adj", score);
+    if in_background {
+        // Later threads inherit it.
+        // SAFETY: changes the priority of this thread alone.
+        unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, LOWEST_PRIORITY) };
+    }
     // SAFETY: the descriptor is duplicated, and only this code owns the new one.
     let socket = unsafe { libc::fcntl(0, libc::F_DUPFD_CLOEXEC, 3) };
     if socket < 0 {

@@ -33,6 +33,9 @@ pub struct ChildOptions {
     pub process_bytes: Option<u64>,
     /// The times at which a process that ended is started again.
     pub restarts: Restarts,
+    /// Whether no call waits for the process. It then has the lowest priority, and the kernel ends it first if memory runs
+    /// out.
+    pub in_background: bool,
 }
 
 /// A backend whose graphs are each in a process of their own.
@@ -94,6 +97,7 @@ impl Backend for Isolated {
             version: self.inner.version(),
             may_move: self.inner.runs_on_calling_thread(options),
             load_timeout: self.child.load_timeout,
+            in_background: self.child.in_background,
         };
         // Before the child reads them, so that a change meanwhile is not missed.
         let stamp = start.stamp();
@@ -107,7 +111,10 @@ impl Backend for Isolated {
             quoted(&self.child.model),
             self.child.version
         );
-        tracing::info!("{label}: runs in process {}", child.id());
+        match self.child.in_background {
+            true => tracing::debug!("{label}: runs in process {}", child.id()),
+            false => tracing::info!("{label}: runs in process {}", child.id()),
+        }
         let process = Arc::new(Process {
             label,
             start,

@@ -4,7 +4,7 @@ use super::control::{Control, Kind, Note};
 use super::launcher::Launcher;
 use super::restart::{FIRST_WAIT, Restarts};
 use super::shared::{self, GONE, Header, Segment, Slice};
-use super::spawn::{Reaped, how, is_for_children, spawn};
+use super::spawn::{IN_BACKGROUND, Reaped, how, is_for_children, spawn};
 use super::wire::{self, Open, Opened};
 use crate::backend::Interrupt;
 use crate::error::{EngineRefusal, NnError};
@@ -38,6 +38,8 @@ pub(super) struct Start {
     /// Whether the threads of instances may be moved to other processors between their runs.
     pub(super) may_move: bool,
     pub(super) load_timeout: Duration,
+    /// Whether no call waits for the child; see [`IN_BACKGROUND`].
+    pub(super) in_background: bool,
 }
 
 /// A child that has loaded its graph.
@@ -107,6 +109,9 @@ impl Start {
             .process_group(0)
             .stdin(Stdio::from(theirs.into_fd()))
             .stdout(Stdio::null());
+        if self.in_background {
+            command.env(IN_BACKGROUND, "1");
+        }
         let mut child = Reaped(Some(
             spawn(command).map_err(|error| failed("it does not start", error))?,
         ));

@@ -34,6 +34,9 @@ pub(super) const VARIABLES_OF: [&str; 8] = [
     "OV_",
 ];
 
+/// Set for a child that no call waits for.
+pub(super) const IN_BACKGROUND: &str = "PENSTOCK_WORKER_IN_BACKGROUND";
+
 /// A child that is ended when this is dropped, and that leaves nothing behind.
 pub(super) struct Reaped(pub(super) Option<Child>);
 

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use penstock_nn::backend::scripted::{self, Scripted, Step};
 use penstock_nn::worker::restart::Restarts;
-use penstock_nn::worker::{self, ProcessStats};
+use penstock_nn::worker::{self, Launcher, ProcessStats};
 use penstock_nn::{Backend, GraphSource, LoadOptions, Model, NnError, NnTensor};
 use tokio::time::Instant;
 
-use super::{as_fp32, fp32, isolated, isolated_with};
+use super::{as_fp32, fp32, isolated, isolated_with, launcher};
 
 /// The behaviour of the scripted child, by the first element of a call.
 pub mod asks {
@@ -95,9 +95,27 @@ pub fn script(_: usize, inputs: &[NnTensor]) -> Step {
     }
 }
 
+/// Set for a child that holds so many bytes from its start.
+const HOLDS: &str = "PENSTOCK_TEST_HOLDS";
+
+/// Starts children that answer with their inputs, and hold so many bytes.
+pub fn launcher_of_children_that_hold(bytes: usize) -> Launcher {
+    let mut launcher = launcher();
+    launcher
+        .environment
+        .push((HOLDS.into(), bytes.to_string().into()));
+    launcher
+}
+
 pub fn find(name: &str, library: Option<&Path>) -> Result<Arc<dyn Backend>, NnError> {
-    match name {
-        scripted::NAME => Ok(Arc::new(Scripted::new(script))),
+    let held = std::env::var(HOLDS).ok().and_then(|held| held.parse().ok());
+    match (name, held) {
+        (scripted::NAME, Some(held)) => {
+            // Ones, because the system allocates no pages for zeros.
+            std::mem::forget(std::hint::black_box(vec![1u8; held]));
+            Ok(Arc::new(Scripted::echo()))
+        }
+        (scripted::NAME, None) => Ok(Arc::new(Scripted::new(script))),
         _ => worker::find(name, library),
     }
 }

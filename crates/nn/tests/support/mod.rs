@@ -379,6 +379,7 @@ pub fn isolated_with(backend: Arc<dyn Backend>, restarts: Restarts) -> Arc<dyn B
         load_timeout: Duration::from_secs(60),
         process_bytes: None,
         restarts,
+        in_background: false,
     };
     Arc::new(Isolated::new(backend, launcher(), child))
 }

@@ -29,7 +29,7 @@ pub struct Question<'a> {
     pub outputs: &'a [String],
     /// Whether the inputs come from several requests. If rows depend on each other, one request with the same rows may get
     /// another result.
-    pub is_joined: bool,
+    pub is_combined: bool,
 }
 
 impl Question<'_> {
@@ -62,7 +62,7 @@ impl Question<'_> {
             hash.text(output);
         }
         // Hash it only if true, so that results of earlier releases, which lacked the flag, are still found.
-        if self.is_joined {
+        if self.is_combined {
             hash.number(1);
         }
         *hash.0.finalize().as_bytes()
@@ -152,7 +152,7 @@ mod tests {
                         contract: b"c",
                         inputs,
                         outputs,
-                        is_joined: false,
+                        is_combined: false,
                     };
                     assert_eq!(question.digest(), question.digest());
                     seen.insert(question.digest());
@@ -168,13 +168,13 @@ mod tests {
             contract: b"d",
             inputs: &inputs[0],
             outputs: &outputs[0],
-            is_joined: false,
+            is_combined: false,
         };
         assert!(seen.insert(another.digest()));
-        let joined = Question {
-            is_joined: true,
+        let combined = Question {
+            is_combined: true,
             ..another
         };
-        assert!(seen.insert(joined.digest()));
+        assert!(seen.insert(combined.digest()));
     }
 }

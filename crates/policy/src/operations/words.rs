@@ -280,6 +280,14 @@ impl RefusalKind {
 }
 
 impl Refusal {
+    /// The component returned an id that is none.
+    pub fn not_an_id() -> Self {
+        Self {
+            kind: RefusalKind::StoreFailed,
+            message: "the operations component returned an id of another form".to_owned(),
+        }
+    }
+
     /// The problem document of the answer.
     pub fn problem(self) -> Problem {
         let problem = Problem::new(self.kind.code(), self.message);

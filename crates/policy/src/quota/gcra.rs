@@ -97,7 +97,7 @@ pub struct Charge {
 impl State {
     /// The bytes for the store.
     pub fn to_bytes(self) -> Vec<u8> {
-        let door = if self.closed { 'c' } else { 'o' };
+        let state = if self.closed { 'c' } else { 'o' };
         let Self {
             full_at,
             times_full,
@@ -105,7 +105,7 @@ impl State {
             refunded,
             ..
         } = self;
-        format!("{door} {full_at} {times_full} {latest_ms} {refunded}").into_bytes()
+        format!("{state} {full_at} {times_full} {latest_ms} {refunded}").into_bytes()
     }
 
     /// Parses bytes from the store; `None` for an unknown format.

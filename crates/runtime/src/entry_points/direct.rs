@@ -67,10 +67,10 @@ pub struct Direct {
 
 struct Instance {
     store: Store<InstanceState>,
-    door: DirectDoor,
+    bindings: DirectDoor,
     served: u32,
     /// The time of its last answer.
-    rested: Instant,
+    idle_since: Instant,
     _counted: Counted,
 }
 
@@ -103,7 +103,7 @@ impl Direct {
 
     /// Keeps an instance that answered, unless it reached its number of requests or grew large: the memory of an
     /// instance never shrinks. Instances that were idle for long are dropped.
-    fn rest(&self, mut instance: Instance) {
+    fn keep(&self, mut instance: Instance) {
         let state = instance.store.data_mut();
         if instance.served >= self.settings.max_reuse
             || state.held_bytes() > self.settings.retained_bytes
@@ -113,12 +113,12 @@ impl Direct {
         {
             return;
         }
-        instance.rested = Instant::now();
+        instance.idle_since = Instant::now();
         let mut idle = self.idle();
         idle.push_back(instance);
         let stale = idle
             .front()
-            .is_some_and(|oldest| oldest.rested.elapsed() > MAX_IDLE);
+            .is_some_and(|oldest| oldest.idle_since.elapsed() > MAX_IDLE);
         let stale = if stale { idle.pop_front() } else { None };
         drop(idle);
         // Outside the lock: freeing an instance takes longer than the others should wait.
@@ -126,7 +126,7 @@ impl Direct {
     }
 
     /// Returns an idle instance that sees the current models.
-    fn rested(&self) -> Option<Instance> {
+    fn take_idle(&self) -> Option<Instance> {
         let newest = self.idle().pop_back()?;
         if !newest.store.data().is_behind() {
             return Some(newest);
@@ -180,7 +180,7 @@ impl Direct {
         context: RequestContext,
         permit: OwnedSemaphorePermit,
     ) -> Result<Response<Bytes>, EntryPointError> {
-        let mut instance = match self.rested() {
+        let mut instance = match self.take_idle() {
             Some(instance) => instance,
             None => self
                 .instantiate()
@@ -210,7 +210,7 @@ impl Direct {
             held_body: holds_body.then_some(body.len() as u64),
         };
         let answered = instance
-            .door
+            .bindings
             .penstock_gate_door()
             .call_handle(&mut instance.store, record)
             .await;
@@ -226,7 +226,7 @@ impl Direct {
         let rest = rest_of(&mut answer, state);
         state.nn().forget_held();
         let ledger = state.ledger().clone();
-        self.rest(instance);
+        self.keep(instance);
         drop(permit);
         // The instance serves others meanwhile, so that many answers wait for one write to the disk.
         ledger.settled().await?;
@@ -235,12 +235,12 @@ impl Direct {
 
     async fn instantiate(&self) -> wasmtime::Result<Instance> {
         let mut store = InstanceState::store(self.pre.engine(), &self.source)?;
-        let door = self.pre.instantiate_async(&mut store).await?;
+        let bindings = self.pre.instantiate_async(&mut store).await?;
         Ok(Instance {
             store,
-            door,
+            bindings,
             served: 0,
-            rested: Instant::now(),
+            idle_since: Instant::now(),
             _counted: Counted::new(&self.counts),
         })
     }

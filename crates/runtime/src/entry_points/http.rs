@@ -276,7 +276,7 @@ impl WorkerState for Worker {
         if let Err(error) = result {
             self.counted.0.note_trap();
             let why = penstock_app::one_line(&format_args!("{error:#}"));
-            tracing::error!("an instance behind the HTTP door ended: {why}");
+            tracing::error!("an instance behind the HTTP entry point ended: {why}");
         }
     }
 }

@@ -301,11 +301,6 @@ impl Drop for Running {
     }
 }
 
-pub fn free_port() -> u16 {
-    let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    probe.local_addr().unwrap().port()
-}
-
 /// Returns whether `PENSTOCK_TEST_WITHOUT` names a program, whose tests are then left out.
 pub fn without(what: &str) -> bool {
     let without = std::env::var("PENSTOCK_TEST_WITHOUT").unwrap_or_default();

@@ -78,17 +78,7 @@ pub fn operations(about: &About) -> Vec<Operation> {
         .answering("200", "The page.", html),
     ];
     if about.sends_webhooks {
-        operations.push(
-            operation(
-                ("get", "/.well-known/penstock/webhook-keys"),
-                "listWebhookKeys",
-                "server",
-                "List the keys that sign webhooks",
-                Kind::Read,
-            )
-            .saying("The public keys of the signatures `v1a` (Ed25519). Receivers of one tenant check `v1` by their secret instead.")
-            .answering("200", "The keys.", named("WebhookKeys")),
-        );
+        operations.push(webhook_keys());
     }
     for operation in &mut operations {
         match operation.id.as_str() {
@@ -109,6 +99,19 @@ pub fn operations(about: &About) -> Vec<Operation> {
         operations.push(usage());
     }
     operations
+}
+
+/// Returns the operation that reads the public keys of webhooks.
+fn webhook_keys() -> Operation {
+    operation(
+        ("get", "/.well-known/penstock/webhook-keys"),
+        "listWebhookKeys",
+        "server",
+        "List the keys that sign webhooks",
+        Kind::Read,
+    )
+    .saying("The public keys of the signatures `v1a` (Ed25519). Receivers of one tenant check `v1` by their secret instead.")
+    .answering("200", "The keys.", named("WebhookKeys"))
 }
 
 /// Returns the operation that reads the caller's own usage.
