@@ -11,7 +11,7 @@ use std::fmt;
 /// The most scopes of one caller.
 pub const MAX_SCOPES: usize = 64;
 
-/// Bytes of the longest scope: a route and a model's name.
+/// Most characters of a wrong scope, or of a model's name, that an answer repeats. It does not bound the length of a scope.
 pub const MAX_SCOPE_BYTES: usize = 128;
 
 /// A kind of route and a set of models.
