@@ -191,7 +191,7 @@ fn nobody_is_answered_without_the_token_or_from_a_browser() {
     let token = token();
     let call =
         |headers: &[(&str, &str)]| common::call(admin, "GET", "/admin/v1/keys", headers, None);
-    // Another last digit, whatever the token's own is.
+    // Replace the last digit of the token by another one.
     let (first, last) = token.split_at(token.len() - 1);
     let wrong = format!("Bearer {first}{}", if last == "0" { "1" } else { "0" });
     for (headers, code) in [
@@ -251,7 +251,7 @@ fn nobody_is_answered_without_the_token_or_from_a_browser() {
 }
 
 #[test]
-fn what_is_sent_is_read_strictly_and_within_bounds() {
+fn requests_are_read_strictly_and_within_bounds() {
     let (_server, admin) = start();
     let bearer = format!("Bearer {}", token());
     let own = ("authorization", bearer.as_str());

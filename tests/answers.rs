@@ -1,4 +1,4 @@
-//! An answer over HTTP is what the model's contract promises and its graph computes. Otherwise there is no answer.
+//! An answer over HTTP meets the model's contract and has the numbers that the graph computes. Otherwise there is no answer.
 
 use crate::common;
 use crate::support::graphs;

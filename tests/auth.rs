@@ -270,7 +270,7 @@ fn two_tenants_that_try_everything_on_each_other_find_nothing() {
 }
 
 #[test]
-fn who_shows_nothing_is_let_in_from_this_machine_and_not_through_a_proxy() {
+fn a_caller_without_credentials_is_admitted_from_this_machine_and_not_through_a_proxy() {
     let policy = "[auth.anonymous]\nscopes = [\"*\"]\n";
     let server = Server::start_with(Options {
         policy: Some(policy),

@@ -196,7 +196,7 @@ fn a_model_is_unloaded_and_loaded_again_and_callers_see_it_at_once() {
 }
 
 #[test]
-fn what_cannot_be_loaded_is_told_with_its_reason_and_what_there_is() {
+fn a_refused_load_gives_its_reason_and_an_unknown_model_lists_the_models() {
     let models = models();
     let server = start(models.path(), CONTROL);
     let text = refused(&load(&server, "broken"), 409, "failed_precondition");
@@ -224,7 +224,7 @@ fn nothing_is_loaded_where_the_operator_does_not_allow_it() {
 }
 
 #[test]
-fn who_may_read_models_may_not_unload_them() {
+fn the_scope_to_read_models_does_not_permit_to_unload_them() {
     let models = models();
     let server = start(
         models.path(),

@@ -118,9 +118,9 @@ fn page(name: &str) -> String {
 
 /// A row of a table of docs/SETTINGS.md.
 struct Row {
-    /// `auth.issuers[]` of `auth.issuers[].name`.
+    /// The part `auth.issuers[]` of `auth.issuers[].name`.
     table: String,
-    /// `name` of `auth.issuers[].name`.
+    /// The part `name` of `auth.issuers[].name`.
     setting: String,
     default: String,
     values: String,

@@ -186,7 +186,7 @@ fn call_with_bytes(
     server.call("POST", "/v2/models/identity/infer", &headers, Some(&body))
 }
 
-/// The JSON of an answer, without what differs between any two, and the bytes after it.
+/// The JSON of an answer, with placeholders for the members that differ between any two, and the bytes after it.
 fn in_parts(answer: &Response) -> (u16, serde_json::Value, Vec<u8>) {
     let length = answer.header("inference-header-content-length");
     let length = length.map_or(answer.bytes.len(), |length| length.parse().unwrap());

@@ -139,7 +139,7 @@ fn errors_say_what_is_wrong_in_their_status_and_their_details() {
 }
 
 #[test]
-fn what_is_no_call_over_http2_with_protobuf_is_refused_in_http() {
+fn a_call_that_is_not_protobuf_over_http2_is_refused_in_http() {
     let server = server("");
     let answer = server.post(INFER, "application/grpc", b"\0\0\0\0\0");
     assert_eq!(answer.status, 415);

@@ -80,7 +80,7 @@ fn chunked_requests_keep_their_connection_where_they_are_read_along() {
 }
 
 #[test]
-fn what_rfc_9112_calls_malformed_is_400_and_ends_the_connection() {
+fn a_request_that_rfc_9112_calls_malformed_is_400_and_ends_the_connection() {
     let server = server("");
     let get = |headers: &str| format!("GET /healthz HTTP/1.1\r\nhost: x\r\n{headers}\r\n\r\n");
     let post =
@@ -153,7 +153,7 @@ fn what_rfc_9112_calls_malformed_is_400_and_ends_the_connection() {
 }
 
 #[test]
-fn what_is_tolerated_is_read_one_way_only() {
+fn a_tolerated_form_is_read_in_one_way_only() {
     let server = server("");
     for (what, request) in [
         // RFC 9112 §2.2 lets a recipient accept a bare LF as the end of a line, and hyper does.
@@ -564,7 +564,7 @@ fn a_first_byte_alone_does_not_keep_its_connection_until_the_headers_are_late() 
 }
 
 #[test]
-fn what_pads_a_head_or_names_what_nobody_takes_is_refused_and_ends_the_connection() {
+fn a_padded_head_or_an_unknown_method_or_coding_is_refused_and_ends_the_connection() {
     let server = server("");
     let blanks = " ".repeat(60_000);
     let method = "M".repeat(200);
@@ -639,7 +639,7 @@ fn bodies_that_one_address_sends_slowly_do_not_take_everybodys_places() {
 }
 
 #[test]
-fn who_comes_through_a_trusted_proxy_is_never_taken_for_this_machine() {
+fn a_caller_through_a_trusted_proxy_is_never_taken_for_this_machine() {
     let server = Server::start_with(Options {
         policy: Some(
             "[auth.anonymous]\nscopes = [\"*\"]\n[server]\ntrusted_proxies = [\"127.0.0.1\"]\n",

@@ -23,7 +23,7 @@ fn penstock(arguments: &[&str], models: &Path) -> (bool, String) {
     (output.status.success(), said)
 }
 
-/// The available models: without scripts/models, those of the repository.
+/// The models that are here: without scripts/models, those of the repository.
 fn graphs() -> Vec<(String, std::path::PathBuf)> {
     let folders = std::fs::read_dir(root().join("models")).unwrap().flatten();
     let mut graphs: Vec<_> = folders
@@ -290,7 +290,7 @@ fn config_of(graph: &str, class: &str) -> Value {
     config
 }
 
-/// Runs `init` on an export. Returns what it said, and the contract.
+/// Runs `init` on an export. Returns its output and the contract.
 fn made(folder: &Path, graph: &str, files: &[(&str, Value)]) -> (String, String) {
     let from = export(folder, graph, files);
     let models = folder.join("models");
@@ -312,7 +312,7 @@ fn a_tagger_of_words_becomes_no_model_of_vectors() {
         "{said}{contract}"
     );
     assert!(said.contains("token-classification answers"), "{said}");
-    // The graph and the tokenizer alone do not say what the numbers are.
+    // The graph and the tokenizer alone do not tell the meaning of the numbers.
     let (said, contract) = made(folder.path(), "people", &[]);
     assert!(!contract.contains("[adapter]"), "{contract}");
     assert!(

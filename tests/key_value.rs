@@ -673,7 +673,7 @@ fn handles_may_be_dropped_in_any_order() {
 }
 
 #[test]
-fn who_opens_without_end_is_stopped_and_nobody_else_is_hurt() {
+fn an_instance_that_opens_without_end_is_stopped_and_no_other_is_harmed() {
     for door in DOORS {
         let host = start(door, "[instances]\ncount = 4\n");
         let (error, words) = host.refused("/wasi/hoard?label=default");
@@ -744,7 +744,7 @@ fn an_answer_waits_until_what_it_rests_on_is_durable() {
 }
 
 #[test]
-fn what_an_instance_remembers_is_waited_for_and_what_it_never_asked_is_not() {
+fn an_answer_waits_for_entries_that_its_instance_saw_and_for_no_others() {
     let host = start(EntryPointKind::Direct, "[instances]\ncount = 1\n");
     host.store.durable.send_replace(0);
     // An instance that never used a store.

@@ -12,7 +12,7 @@ use support::{D, Node, onnx_bytes, p};
 
 const DOORS: [&str; 2] = ["direct", "http"];
 
-/// `server.max_body_bytes`, by default.
+/// The default of `server.max_body_bytes`.
 const LIMIT: usize = 16 << 20;
 
 fn put(folder: &Path, name: &str, contract: &str, graph: &[u8]) {

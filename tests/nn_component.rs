@@ -138,7 +138,7 @@ fn models(folder: &Path) {
 }
 
 #[test]
-fn what_cannot_be_served_is_said_as_the_native_host_says_it() {
+fn a_model_that_cannot_serve_is_reported_as_by_the_native_host() {
     let folder = tempfile::tempdir().unwrap();
     models(folder.path());
     let options = |in_webassembly| Options {

@@ -38,7 +38,7 @@ enum Kind {
     InWebAssembly,
 }
 
-/// A running host. Those of [`HOSTS`] live as long as the process.
+/// A host that runs. Those of [`HOSTS`] live as long as the process.
 struct Host {
     kind: Kind,
     address: SocketAddr,

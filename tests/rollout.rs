@@ -101,7 +101,7 @@ impl Running {
         error["error"]["message"].as_str().unwrap().to_owned()
     }
 
-    /// Runs a command.
+    /// Runs `penstock models` with these arguments. Returns whether it succeeded, and its output.
     fn command(&self, args: &[&str]) -> (bool, String) {
         let output = Command::new(env!("CARGO_BIN_EXE_penstock"))
             .arg("models")
@@ -153,7 +153,7 @@ impl Running {
     }
 }
 
-/// Longer than an instance may use what it read.
+/// Waits longer than an instance may use the rollouts that it read.
 fn wait() {
     std::thread::sleep(Duration::from_millis(1_200));
 }

@@ -355,7 +355,7 @@ fn a_server_pulls_its_models_while_others_already_answer_and_ready_tells() {
     assert!(log.contains("model never version 1: not pulled"), "{log}");
     drop(server);
 
-    // The network is gone: what is in the cache serves.
+    // The network is gone: the files in the cache serve.
     std::fs::remove_dir_all(models.join("pulled")).unwrap();
     let gone = format!(
         "[[models.sources]]\nname = \"pulled\"\nfrom = \"{}\"\n[models.pull]\ncache = \"{}\"\nidle_timeout_ms = 1000\ntimeout_ms = 3000\n",

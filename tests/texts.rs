@@ -12,11 +12,11 @@ struct Golden {
     texts: Vec<String>,
     queries: Vec<String>,
     tagged: Vec<String>,
-    /// For each text the scores of both labels.
+    /// The scores of both labels for each text.
     toxic: Vec<[f64; 2]>,
-    /// For each query the score of each text.
+    /// The score of each text for each query.
     overlap: Vec<Vec<f64>>,
-    /// For each text the tags of its tokens, with their places.
+    /// The tags of the tokens for each text, with their places.
     people: Vec<Vec<(String, u64, u64)>>,
 }
 

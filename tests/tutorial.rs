@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 enum Block {
     /// A file to write: its path is in the first line.
     File { path: String, text: String },
-    /// `penstock up`. It replaces the running server, if there is one.
+    /// The command `penstock up`. It replaces the running server, if there is one.
     Serve,
     /// Commands, and their output if the page shows it.
     Commands {
@@ -53,7 +53,7 @@ fn blocks(page: &str) -> Vec<Block> {
     blocks
 }
 
-/// Whether a text matches the page, where `…` stands for any text, also over several lines, and white space does not
+/// Returns whether a text matches the page, where `…` stands for any text, also over several lines, and white space does not
 /// count.
 fn shows(shown: &str, printed: &str) -> bool {
     let dense = |text: &str| -> String { text.split_whitespace().collect() };

@@ -31,7 +31,7 @@ const AT_ONCE: usize = 8;
 enum Reply {
     /// An answer with this status.
     Status(u16),
-    /// No answer. The connection stays open.
+    /// There is no answer. The connection stays open.
     Nothing,
 }
 
@@ -45,7 +45,7 @@ struct Message {
 }
 
 impl Message {
-    /// Reads a request. A request that a kill cut off is an error.
+    /// Reads one request. A request that a kill cut off is an error.
     fn read(stream: &mut BufReader<TcpStream>) -> std::io::Result<Self> {
         let mut read_line = || {
             let mut line = String::new();

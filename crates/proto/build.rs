@@ -1,4 +1,4 @@
-//! Compiles the messages, without protoc, and what reflection tells of them.
+//! Compiles the messages without protoc, and writes the table that reflection answers from.
 
 use protox::prost::Message as _;
 use std::fmt::Write as _;
@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut table = String::from("&[\n");
     for (index, file) in set.file.iter().enumerate() {
         let mut file = file.clone();
-        // Comments are for who reads the source.
+        // Remove the comments, which serve only readers of the source.
         file.source_code_info = None;
         let path = out.join(format!("{index}.bin"));
         std::fs::write(&path, file.encode_to_vec())?;

@@ -17,7 +17,7 @@ pub mod heavy_model;
 pub mod hyper_client;
 pub mod media;
 
-/// The repository.
+/// Returns the root folder of the repository.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -490,7 +490,7 @@ pub fn try_call(
     })
 }
 
-/// A whole answer.
+/// An answer that was read to its end.
 #[derive(Debug)]
 pub struct Response {
     pub status: u16,

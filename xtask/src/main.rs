@@ -136,7 +136,8 @@ fn componentize(module: &[u8]) -> Result<Vec<u8>> {
     Ok(component)
 }
 
-/// Joins two components: the exports of the plug satisfy imports of the socket. The remaining imports of both become
+/// Joins two components, the plug and the socket: the exports of the plug satisfy imports of the socket. The remaining
+/// imports of both become
 /// the imports of the whole, and so do the socket's exports.
 fn plugged(socket: Vec<u8>, plug: Vec<u8>) -> Result<Vec<u8>> {
     let mut graph = CompositionGraph::new();
@@ -251,7 +252,7 @@ impl Surface {
     }
 }
 
-/// Whether a name matches a pattern, in which `*` stands for any run of characters.
+/// Returns whether a name matches a pattern, in which `*` stands for any run of characters.
 fn matches(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
@@ -289,7 +290,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 mod tests {
     use super::*;
 
-    /// The smallest component: a header and nothing else.
+    /// The component with the fewest bytes: a header and nothing else.
     const EMPTY: &[u8] = b"\0asm\x0d\x00\x01\x00";
 
     fn names(imports: &[&str]) -> Surface {
@@ -363,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_not_plugged() {
+    fn components_that_do_not_fit_are_not_plugged() {
         assert!(plugged(EMPTY.to_vec(), b"text".to_vec()).is_err());
         let error = plugged(EMPTY.to_vec(), EMPTY.to_vec()).unwrap_err();
         assert!(

@@ -15,11 +15,11 @@ use std::cell::Cell;
 
 /// Rows and columns of the model's input.
 const SIDE: usize = 8;
-/// The value of ink.
+/// The number for full ink in the model's input.
 const INK: f32 = 16.0;
 /// The name of the model's input.
 const INPUT: &str = "pixels";
-/// The number of digits.
+/// The number of classes: the digits 0 to 9.
 const DIGITS: usize = 10;
 /// Rows and columns to which a drawing is scaled first.
 const SHEET: usize = 64;
@@ -33,7 +33,7 @@ const MIN_CONTRAST: f32 = 0.1;
 #[serde(deny_unknown_fields)]
 struct Config {}
 
-/// The adapter.
+/// The adapter for images of a handwritten digit.
 pub struct Digits {
     labels: Vec<String>,
     /// The number of items of the requested run.
@@ -161,7 +161,7 @@ fn seen(picture: &Picture) -> Result<[f32; SIDE * SIDE], RefusalKind> {
     Ok(seen)
 }
 
-/// Whether the picture's edge is darker than half.
+/// Returns whether the picture's edge is darker than half.
 fn paper_is_dark(picture: &Picture) -> bool {
     let (width, height) = (picture.width, picture.height);
     let rows = [0, height - 1];
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_drawn_fills_the_height_in_the_middle_on_light_and_on_dark_paper() {
+    fn a_drawing_fills_the_height_in_the_middle_on_light_and_on_dark_paper() {
         // A bar of 10 by 40 somewhere on a sheet of 100 by 90.
         let drawn = |x: usize, y: usize| (60..70).contains(&x) && (30..70).contains(&y);
         let light = seen(&grey(100, 90, |x, y| if drawn(x, y) { 20 } else { 240 }));

@@ -62,7 +62,7 @@ fn smooth() -> Scaling {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {
-    /// The model's input.
+    /// The name of the model's input for the pixels.
     input: String,
     /// The model's output; optional if it has only one.
     output: Option<String>,

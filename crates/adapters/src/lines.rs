@@ -20,21 +20,21 @@ const MAX_CHARACTERS: usize = 65_536;
 const MAX_TENSOR_BYTES: usize = 64 << 20;
 /// The most numbers of a run's output, 64 MiB.
 const MAX_OUTPUT_NUMBERS: usize = 16 << 20;
-/// Red, green and blue.
+/// The channels of the input: red, green and blue.
 const DEPTH: usize = 3;
 
 /// The settings for the preparation and reading of lines.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Reading {
-    /// The model's input.
+    /// The name of the model's input for the pixels.
     pub input: String,
     /// The model's output; optional if it has only one.
     pub output: Option<String>,
     pub height: u32,
     /// The least width of a batch.
     pub min_width: u32,
-    /// The greatest width. A longer line is squeezed.
+    /// The greatest width of a batch, in pixels. A longer line is squeezed.
     pub max_width: u32,
     /// Pixels of the input to a step of the output.
     pub step: u32,

@@ -13,15 +13,15 @@ use std::cell::RefCell;
 const MAX_INPUT_PIXELS: u64 = 4 << 20;
 /// The most bytes of a run's input.
 const MAX_TENSOR_BYTES: usize = 64 << 20;
-/// The most classes.
+/// Most classes that a model may have.
 const MAX_LABELS: usize = 4_096;
 /// The most boxes that are compared, the best ones. Each is compared with all boxes that stay.
 const MAX_CANDIDATES: usize = 4_096;
 /// The most boxes of an answer.
 const MAX_OBJECTS: usize = 300;
-/// Centre and size.
+/// Numbers of a box: its centre and its size.
 const BOX: usize = 4;
-/// Red, green and blue.
+/// The channels of the input: red, green and blue.
 const DEPTH: usize = 3;
 
 /// The layout of an output.
@@ -38,10 +38,10 @@ enum Form {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum ImagePosition {
-    /// In the middle.
+    /// In the middle of the input, with the borders filled.
     #[default]
     Center,
-    /// In the upper left corner.
+    /// In the upper left corner of the input, with the borders filled.
     TopLeft,
 }
 
@@ -340,7 +340,7 @@ impl Objects {
     }
 }
 
-/// Intersection over union.
+/// Returns the overlap of two boxes: intersection over union, from 0 to 1.
 fn common(a: Corners, b: Corners) -> f32 {
     let size = |c: Corners| (c.xmax - c.xmin).max(0.0) * (c.ymax - c.ymin).max(0.0);
     let both = size(Corners {

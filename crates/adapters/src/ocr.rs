@@ -30,7 +30,7 @@ const MAX_LINE_PIXELS: usize = 2 * MAX_PIXELS as usize;
 const SAME_LINE: f64 = 10.0;
 /// A line that is taller than its width by this factor is rotated.
 const UPRIGHT: f64 = 1.5;
-/// Red, green and blue.
+/// The channels of the input: red, green and blue.
 const DEPTH: usize = 3;
 
 #[derive(Deserialize)]
@@ -64,7 +64,7 @@ struct Detect {
     unclip: f64,
 }
 
-/// A point, in pixels.
+/// A point in pixels of the image: from the left, from the top.
 type Point = [f64; 2];
 /// Four corners from the upper left, clockwise.
 type Corners = [Point; 4];
@@ -198,7 +198,7 @@ impl Adapter for Ocr {
 }
 
 impl Ocr {
-    /// The next step.
+    /// Returns the next step for the item: a run of a model, or the answer.
     fn next(&self, state: &mut State) -> Result<Step, String> {
         let at = state
             .pictures
@@ -406,7 +406,7 @@ impl Ocr {
     }
 }
 
-/// From top to bottom, and those of one height from left to right.
+/// Orders lines from top to bottom, and those of one height from left to right.
 fn in_reading_order(lines: &mut [(Corners, f32)]) {
     lines.sort_by(|(a, _), (b, _)| {
         a[0][1]
@@ -467,7 +467,7 @@ fn components(map: &[f32], width: usize, height: usize, threshold: f32) -> Vec<V
     found
 }
 
-/// A rectangle: its middle, its axes of length 1 and half its sides.
+/// A rotated rectangle: its middle, its axes of length 1 and half its sides.
 #[derive(Clone, Copy, Debug)]
 struct Rectangle {
     middle: Point,
@@ -476,7 +476,7 @@ struct Rectangle {
 }
 
 impl Rectangle {
-    /// The shorter side.
+    /// Returns the length of the shorter side.
     fn side(&self) -> f64 {
         2.0 * self.half[0].min(self.half[1])
     }
@@ -495,7 +495,7 @@ impl Rectangle {
         }
     }
 
-    /// The corners clockwise. The first is the upper one of the two corners on the left.
+    /// Returns the corners clockwise. The first is the upper one of the two corners on the left.
     fn corners(&self) -> Corners {
         let ([x, y], [ax, ay], [a, b]) = (self.middle, self.axis, self.half);
         let corner = |s: f64, t: f64| [x + s * a * ax - t * b * ay, y + s * a * ay + t * b * ax];

@@ -51,7 +51,7 @@ pub fn tensor(name: &str, shape: Vec<u64>, numbers: &[f32]) -> Tensor {
     }
 }
 
-/// Writes JSON text. It cannot fail, because all keys are names.
+/// Writes a value as JSON text. It cannot fail, because all keys are names.
 pub fn json(value: &impl Serialize) -> Result<String, String> {
     serde_json::to_string(value).map_err(|e| format!("an answer cannot be written: {e}"))
 }

@@ -37,11 +37,11 @@ const ONES: &[u8] = &[
 const RGBA: usize = 4;
 const EXTENSION: &[u8] = b"http://ns.adobe.com/xmp/extension/\0";
 
-/// A decoded image.
+/// A decoded image, as the bytes of its pixels.
 pub struct Picture {
-    /// Pixels in a row.
+    /// Number of pixels in a row.
     pub width: usize,
-    /// Rows.
+    /// Number of rows from top to bottom.
     pub height: usize,
     /// 1 for grey, 3 for red, green and blue.
     pub channels: usize,
@@ -509,13 +509,13 @@ pub enum Scaling {
 /// A part of a picture, in pixels and parts of pixels.
 #[derive(Clone, Copy, Debug)]
 pub struct Area {
-    /// Its left edge.
+    /// Its left edge, in pixels from the left.
     pub x: f64,
-    /// Its upper edge.
+    /// Its upper edge, in pixels from the top.
     pub y: f64,
-    /// Its width.
+    /// Its width in pixels.
     pub width: f64,
-    /// Its height.
+    /// Its height in pixels.
     pub height: f64,
 }
 
@@ -642,7 +642,7 @@ pub(crate) mod tests {
             picture.bytes[at] > 200 && picture.bytes[at + 2] < 60
         };
         assert!(red(&flat, 2, 8) && !red(&flat, 29, 8));
-        // Orientation 6: what is left in the file is the top.
+        // Orientation 6: the left side in the file is the top.
         let turned = decoded(TURNED, false).unwrap();
         assert_eq!((turned.width, turned.height), (16, 32));
         assert!(red(&turned, 8, 2) && !red(&turned, 8, 29));

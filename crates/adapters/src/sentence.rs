@@ -14,7 +14,7 @@ use penstock_tensor::{Datatype, Tensor};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 
-/// The largest `max_tokens`. Such models read 512 tokens.
+/// Largest `max_tokens` of a configuration. Such models read 512 tokens.
 const MOST_TOKENS: usize = 8_192;
 /// The special tokens around a text.
 const AROUND: usize = 2;
@@ -32,7 +32,7 @@ enum Pooling {
     /// The mean of all of them.
     #[default]
     Mean,
-    /// The first.
+    /// The vector of the first token.
     Cls,
 }
 
@@ -46,7 +46,7 @@ struct Config {
     normalize: bool,
     /// The most tokens of a text, special tokens included.
     max_tokens: usize,
-    /// Numbers of a vector.
+    /// The numbers of a vector, which the model's output must have.
     dimensions: usize,
     /// The vocabulary, one piece per line.
     vocabulary: String,
@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_model_cannot_use_is_refused_with_its_place() {
+    fn content_that_the_model_cannot_use_is_refused_with_its_place() {
         let long = refused(text("hello hello hello world world"));
         assert!(
             long.starts_with("too long: The text has 7 tokens"),

@@ -5,8 +5,8 @@
 //! They are sorted by length, the longest first, so that recordings that ended are the last rows and are cut off. Running
 //! silence in their place would make every short recording of a batch as expensive as the longest.
 //!
-//! The rule for the chunks of a segment is that of the package `silero-vad` 6.2.3 with its defaults: speech begins where
-//! the probability reaches the threshold, and ends where it stays 0.15 below it for long enough.
+//! The rule for the chunks of a segment is that of the package `silero-vad` 6.2.3 with its defaults. Speech begins where
+//! the probability reaches the threshold. It ends where the probability stays 0.15 below it for long enough.
 
 use crate::outputs::{config, floats, json, tensor};
 use crate::sound::{Recording, recording, resampled};
@@ -31,7 +31,7 @@ const MAX_CALL_SECONDS: u32 = 600;
 
 /// The most runs of one call (`MAX_ADAPTER_RUNS` of the gate). A recording takes one for each of its chunks.
 const MAX_RUNS: u32 = 4_096;
-/// The largest `max_seconds`: the whole seconds of as many chunks.
+/// Largest `max_seconds` of a configuration: the whole seconds of as many chunks.
 const MAX_RECORDING_SECONDS: u32 = MAX_RUNS * CHUNK as u32 / RATE_HZ;
 
 #[derive(Clone, Deserialize)]
@@ -76,7 +76,7 @@ struct Recordings {
     state: Vec<f32>,
 }
 
-/// One recording.
+/// A recording in progress, with the probabilities of speech so far.
 struct Track {
     /// Its index among the items.
     item: usize,
@@ -192,7 +192,7 @@ impl Adapter for SileroVad {
     }
 }
 
-/// A recording as samples.
+/// Decodes a recording to samples at the model's rate, with silence around them.
 fn track(recording: &Recording<'_>) -> Result<Track, RefusalKind> {
     let duration_ms = recording.duration_ms();
     let heard = resampled(recording.samples()?, recording.rate_hz, RATE_HZ);

@@ -31,7 +31,7 @@ const MAX_FLOAT: f32 = 16.0;
 pub struct Recording<'a> {
     encoding: Encoding,
     channels: usize,
-    /// Frames a second.
+    /// Number of frames in a second.
     pub rate_hz: u32,
     data: &'a [u8],
 }
@@ -40,7 +40,7 @@ pub struct Recording<'a> {
 enum Encoding {
     /// 8 bits, 128 for silence.
     Unsigned8,
-    /// So many bytes, little-endian, two's complement.
+    /// Integers of so many bytes, little-endian, two's complement.
     Signed(usize),
     Float32,
 }
@@ -106,7 +106,7 @@ fn wav(body: &[u8]) -> Result<Recording<'_>, RefusalKind> {
     }
 }
 
-/// The name and stated size of a chunk, and what follows them.
+/// The name and stated size of a chunk, and the bytes behind its header.
 fn chunk_header(bytes: &[u8]) -> Option<([u8; 4], u32, &[u8])> {
     let ([i, j, k, l, size @ ..], after) = bytes.split_first_chunk::<CHUNK_HEADER>()?;
     Some(([*i, *j, *k, *l], u32::from_le_bytes(*size), after))
@@ -125,7 +125,7 @@ fn unpadded(stated: u32, after: &[u8]) -> &[u8] {
     }
 }
 
-/// The samples' bytes, from what follows the header of the data chunk.
+/// The bytes of the samples. `after` are the bytes behind the header of the data chunk.
 fn data(stated: u32, after: &[u8], frame_bytes: usize) -> Result<&[u8], RefusalKind> {
     let no_chunks = |rest: &[u8]| {
         invalid(format!(
@@ -154,8 +154,9 @@ fn data(stated: u32, after: &[u8], frame_bytes: usize) -> Result<&[u8], RefusalK
     Ok(data)
 }
 
-/// Whether what follows the data cannot be samples: it is too short for a chunk, or consists of whole chunks, perhaps with a
-/// padding of zeros or an ID3v1 tag after them. A second data chunk is an error, since its samples would be left out.
+/// Returns whether the bytes behind the data cannot be samples: they are too short for a chunk, or consist of whole chunks,
+/// perhaps with a padding of zeros or an ID3v1 tag after them. A second data chunk is an error, since its samples would be
+/// left out.
 fn tail_is_known(mut rest: &[u8], stated_data: u32) -> Result<bool, RefusalKind> {
     loop {
         let Some((id, stated, after)) = chunk_header(rest) else {
@@ -181,7 +182,7 @@ fn tail_is_known(mut rest: &[u8], stated_data: u32) -> Result<bool, RefusalKind>
     }
 }
 
-/// Encoding, channels and rate.
+/// Reads the chunk `fmt `: the encoding, the channels and the frames in a second.
 fn read_format(chunk: &[u8]) -> Result<(Encoding, usize, u32), RefusalKind> {
     const PCM: u16 = 1;
     const FLOAT: u16 = 3;
@@ -265,7 +266,7 @@ impl Recording<'_> {
             }
     }
 
-    /// Samples of each channel.
+    /// The number of frames: samples of each channel.
     pub fn frames(&self) -> usize {
         self.data.len() / self.frame_bytes()
     }
@@ -558,7 +559,7 @@ pub(crate) mod tests {
             let resampled = resampled(tone(440.0, rate_hz, rate_hz as usize / 4), rate_hz, 16_000);
             assert!(resampled.len().abs_diff(4_000) <= 4, "{rate_hz}");
             let wanted = tone(440.0, 16_000, resampled.len());
-            // The ends miss what would have come before and after.
+            // The ends lack the samples before and after them.
             for at in 200..3_800 {
                 let error = (resampled[at] - wanted[at]).abs();
                 assert!(error < 2e-3, "{rate_hz}: {error} at {at}");
@@ -567,7 +568,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_the_new_rate_cannot_hold_is_not_heard() {
+    fn tones_above_the_new_rate_are_not_heard() {
         for rate_hz in [32_000, 44_100, 48_000] {
             let heard = resampled(
                 tone(9_500.0, rate_hz, rate_hz as usize / 4),

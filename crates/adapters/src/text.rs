@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-/// The largest `max_tokens`.
+/// Largest `max_tokens` of a configuration.
 const MOST_TOKENS: usize = 32_768;
 /// The most numbers of one run's output, 64 MiB.
 const MAX_OUTPUT_NUMBERS: usize = 16 << 20;
@@ -28,7 +28,7 @@ pub const EMBEDDING: &str = "text-embedding";
 pub const CLASSIFICATION: &str = "text-classification";
 /// A score of a pair.
 pub const CROSS_ENCODER: &str = "cross-encoder";
-/// Entities of a text.
+/// The adapter that finds entities in a text.
 pub const TOKENS: &str = "token-classification";
 
 /// The function that makes scores of the model's outputs.
@@ -39,7 +39,7 @@ enum Function {
     Softmax,
     /// Each is between 0 and 1: the classes are independent.
     Sigmoid,
-    /// They are scores already.
+    /// The outputs are scores already.
     None,
 }
 
@@ -49,9 +49,9 @@ enum Pooling {
     /// The mean of the tokens' vectors.
     #[default]
     Mean,
-    /// The first token's.
+    /// The vector of the first token.
     Cls,
-    /// The last token's.
+    /// The vector of the last token.
     Last,
     /// The model gives one vector for each text.
     None,
@@ -63,7 +63,7 @@ enum Aggregation {
     /// Neighbours with the same tag are one entity.
     #[default]
     Simple,
-    /// Each token is one.
+    /// Each token with a tag is an entity of its own.
     None,
 }
 

@@ -18,7 +18,7 @@ const MAX_PIECES: usize = 1 << 20;
 /// The prefix of pieces that continue a word.
 const CONTINUES: &str = "##";
 
-/// A vocabulary: one piece per line. The id of a piece is its line, from 0.
+/// The pieces that a model knows, one per line. The id of a piece is its line, from 0.
 pub struct Vocabulary {
     text: String,
     /// The place of each piece in the text.
@@ -27,7 +27,7 @@ pub struct Vocabulary {
     first: Vec<u32>,
     /// The numbers of the pieces that continue a word, in the order of their bytes.
     later: Vec<u32>,
-    /// The id for padding.
+    /// The id that fills shorter rows of a batch.
     pub padding: u32,
     /// The id of unknown words.
     unknown: u32,
@@ -37,17 +37,17 @@ pub struct Vocabulary {
     pub end: u32,
 }
 
-/// A text as ids.
+/// The ids of a text, or the first of them.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Encoded {
-    /// The first ids.
+    /// The first ids, as many as were asked for.
     pub ids: Vec<u32>,
     /// The number of all ids.
     pub count: usize,
 }
 
 impl Vocabulary {
-    /// Parses a vocabulary. The error is about the text.
+    /// Parses the text of a vocabulary. The error is a sentence about the text.
     pub fn new(text: String) -> Result<Self, String> {
         let mut pieces = Vec::new();
         let (mut first, mut later) = (Vec::new(), Vec::new());
@@ -102,7 +102,7 @@ impl Vocabulary {
         Ok(vocabulary)
     }
 
-    /// The number of pieces.
+    /// The number of pieces, and of ids.
     pub fn size(&self) -> usize {
         self.pieces.len()
     }
@@ -295,7 +295,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_counted_and_not_kept() {
+    fn ids_beyond_the_limit_are_counted_and_not_kept() {
         let vocabulary = small("a\n##a\n").unwrap();
         let word = "a".repeat(MAX_WORD_CHARS);
         let encoded = vocabulary.encode(&word, 10);

@@ -121,7 +121,7 @@ fn a_jpeg_that_lacks_a_row_between_two_restarts_is_refused() {
 }
 
 #[test]
-fn what_follows_the_end_of_an_image_is_passed_over() {
+fn bytes_after_the_end_of_an_image_are_ignored() {
     let mut png = png_of(
         8,
         8,

@@ -70,7 +70,7 @@ impl Wav {
     }
 }
 
-/// So many bytes of a loud noise, none of which is the name of a chunk.
+/// Returns so many bytes of a loud noise, none of which is the name of a chunk.
 fn noise(bytes: usize) -> Vec<u8> {
     let mut state = 1u32;
     std::iter::repeat_with(|| {
@@ -195,7 +195,7 @@ fn the_size_of_the_whole_file_does_not_matter_where_the_chunks_agree() {
 }
 
 #[test]
-fn what_programs_write_behind_the_data_is_passed_over() {
+fn chunks_and_tags_behind_the_data_are_ignored() {
     let list = chunk(b"LIST", b"INFOISFT\x0e\0\0\0Lavf61.7.100\0\0");
     let mut id3 = b"TAG".to_vec();
     id3.resize(128, b' ');

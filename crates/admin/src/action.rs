@@ -19,49 +19,49 @@ pub(super) const BASE: &str = "/admin/v1/";
 /// An action of an administrator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// `POST /admin/v1/tenants`
+    /// Creates a tenant: `POST /admin/v1/tenants`.
     CreateTenant(NewTenant),
-    /// `GET /admin/v1/tenants`
+    /// Lists tenants by pages: `GET /admin/v1/tenants`.
     ListTenants {
         /// The page to continue with.
         page: Option<PageToken>,
     },
-    /// `GET /admin/v1/tenants/{tenant}`
+    /// Shows one tenant: `GET /admin/v1/tenants/{tenant}`.
     ShowTenant(String),
-    /// `POST /admin/v1/tenants/{tenant}:disable`, or `:enable`
+    /// Disables or enables a tenant: `POST /admin/v1/tenants/{tenant}:disable`, or `:enable`.
     SetTenant {
-        /// The tenant.
+        /// The name of the tenant.
         tenant: String,
         /// Whether its callers are admitted.
         enabled: bool,
     },
-    /// `POST /admin/v1/keys`
+    /// Creates a key: `POST /admin/v1/keys`.
     CreateKey(NewKey),
-    /// `GET /admin/v1/keys`
+    /// Lists keys by pages: `GET /admin/v1/keys`.
     ListKeys {
         /// The tenant of the keys, or `None` for all.
         tenant: Option<String>,
         /// The page to continue with.
         page: Option<PageToken>,
     },
-    /// `GET /admin/v1/keys/{id}`
+    /// Shows one key: `GET /admin/v1/keys/{id}`.
     ShowKey(String),
-    /// `POST /admin/v1/keys/{id}:rotate`
+    /// Replaces a key: `POST /admin/v1/keys/{id}:rotate`.
     RotateKey {
-        /// The key's id.
+        /// The id of the key that is replaced.
         id: String,
         /// Seconds for which it stays valid beside its successor.
         overlap_s: u64,
     },
-    /// `POST /admin/v1/keys/{id}:revoke`
+    /// Revokes a key for good: `POST /admin/v1/keys/{id}:revoke`.
     RevokeKey(String),
 }
 
 /// An action that was carried out.
 pub struct Done {
-    /// The HTTP status.
+    /// The HTTP status of the answer.
     pub status: u16,
-    /// The answer.
+    /// The body of the answer, as JSON.
     pub body: Value,
     /// A description of the action for the log, without secrets.
     pub said: String,
@@ -98,7 +98,7 @@ fn resource(path: &str) -> Option<Resource<'_>> {
 }
 
 impl Action {
-    /// Reads a request.
+    /// Reads the action of a request.
     ///
     /// # Errors
     ///
@@ -414,7 +414,7 @@ fn tenant_json(record: &TenantRecord) -> Value {
     body
 }
 
-/// Whether a text may be part of the path of a request for a key or tenant. Check it before the request is sent.
+/// Returns whether a text may be part of the path of a request for a key or tenant. Check it before the request is sent.
 pub fn is_id_or_name(text: &str) -> bool {
     api_key::is_id(text) || is_name(text)
 }
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_command_line_asks_is_what_the_server_reads() {
+    fn the_server_reads_the_requests_of_the_command_line() {
         let page = PageToken::parse("3.17");
         let scope = |text: &str| Scope::try_from(text.to_owned()).unwrap();
         for action in [
@@ -513,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_is_refused_with_its_code() {
+    fn a_request_with_a_fault_is_refused_with_its_code() {
         for (method, target, body, code) in [
             ("GET", "/", "", Code::UnknownPath),
             ("GET", "/admin/v1", "", Code::UnknownPath),

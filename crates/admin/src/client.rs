@@ -18,15 +18,15 @@ const MAX_ANSWER_BYTES: usize = 8 << 20;
 pub struct Ask<'a> {
     /// The flag that names the server, for messages.
     pub flag: &'a str,
-    /// The server, `http://host:port`.
+    /// The address of the server, `http://host:port`.
     pub server: &'a str,
-    /// The method.
+    /// The HTTP method in upper case.
     pub method: &'a str,
-    /// Path and query.
+    /// The path and the query of the URL.
     pub target: &'a str,
-    /// The bearer token.
+    /// The token that is sent as `Authorization: Bearer …`, if any.
     pub bearer: Option<&'a str>,
-    /// The body, JSON.
+    /// The JSON of the body, if there is one.
     pub body: Option<&'a serde_json::Value>,
     /// The command to start if no server answers.
     pub start: &'a str,

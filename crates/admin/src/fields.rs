@@ -123,7 +123,7 @@ pub(super) struct Body {
 }
 
 impl Body {
-    /// Reads a body. An empty body has no members.
+    /// Reads the body of a request. An empty body has no members.
     pub(super) fn of(bytes: &[u8]) -> Result<Self, Problem> {
         let mut faults = Vec::new();
         if bytes.iter().all(u8::is_ascii_whitespace) {
@@ -238,7 +238,7 @@ impl Body {
         }
     }
 
-    /// Whether a member exists and is `null`.
+    /// Returns whether a member exists and is `null`.
     pub(super) fn is_null(&self, name: &str) -> bool {
         matches!(self.members.get(name), Some(Value::Null))
     }
@@ -283,7 +283,7 @@ impl Body {
         scopes
     }
 
-    /// Returns all faults: of the form, of the values, and of members that were not read.
+    /// Ends the reading and returns all faults: of the form, of the values, and of members that were not read.
     pub(super) fn end(mut self, of_values: Vec<Violation>) -> Result<(), Problem> {
         for name in self.members.keys() {
             let message = "the member is unknown";

@@ -30,19 +30,19 @@ use std::process::ExitCode;
 /// The environment variable with the pepper. Spin reads the same one.
 const PEPPER: &str = "SPIN_VARIABLE_PEPPER";
 
-/// The admin API or the store.
+/// The way to the keys: the admin API, or the store.
 #[derive(Clone, Debug)]
 pub enum Via {
-    /// A running server.
+    /// The admin API of a running server.
     Server {
         /// Its admin API, `http://host:port`.
         admin: String,
         /// The directory of its token, if the environment does not have it.
         state_dir: PathBuf,
     },
-    /// The store itself. No server may have it open.
+    /// The store itself, on this machine. No server may have it open.
     Offline {
-        /// The manifest. It may contain the pepper.
+        /// The path of the manifest. It may contain the pepper.
         app: PathBuf,
         /// The runtime configuration with the store of each label.
         runtime_config: Option<PathBuf>,

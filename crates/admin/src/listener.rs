@@ -1,5 +1,5 @@
-//! Decides who may administer keys, tenants and versions of models. It has its own listener, which shares no limit with
-//! the public one.
+//! The admin API for keys, tenants and versions of models, and the check of its token. It has its own listener, which shares
+//! no limit with the public one.
 //!
 //! The token permits everything. So requests of browsers are refused before the token is checked: an `Origin`, and a
 //! `Host` that is a name which may point here (DNS rebinding).
@@ -39,11 +39,11 @@ pub const STORE: &str = "default";
 /// The store of the canaries' counters, if it exists. It may be lost at a crash.
 const COUNTERS: &str = "counters";
 
-/// Largest body. A key with all its scopes takes less than ten kilobytes.
+/// Bytes of the largest body. A key with all its scopes takes less than ten kilobytes.
 const MAX_BODY_BYTES: usize = 64 << 10;
 /// Bytes of a larger one that are read and discarded.
 const MAX_DISCARD_BYTES: usize = 1 << 20;
-/// Connections at once. One more waits. They suffice for a person and some scripts.
+/// Connections that are open at once. One more waits. They suffice for a person and some scripts.
 const MAX_CONNECTIONS: usize = 64;
 /// Most headers of one request, and most bytes of them.
 const MAX_HEADERS: usize = 64;
@@ -107,13 +107,13 @@ struct Shared {
     address: SocketAddr,
 }
 
-/// The admin API, listening.
+/// The admin API before it serves: its listener is open, and answers nothing yet.
 pub struct Admin {
     listener: TcpListener,
     context: Arc<Shared>,
 }
 
-/// The admin API, answering.
+/// The admin API while it serves, with the signal that stops it.
 pub struct Administrating {
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
@@ -348,7 +348,7 @@ impl Shared {
         }
     }
 
-    /// Checks the token. The time depends only on the length of the sent bytes.
+    /// Checks the bearer token. The time depends only on the length of the sent bytes.
     fn authenticate(&self, headers: &HeaderMap) -> Result<(), Problem> {
         let mut values = headers.get_all(header::AUTHORIZATION).iter();
         let (Some(value), None) = (values.next(), values.next()) else {
@@ -399,7 +399,8 @@ fn admissible(headers: &HeaderMap, own: IpAddr) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Whether a `Host` is an address or localhost, and not a name that a stranger may control. The port may be a tunnel's.
+/// Returns whether a `Host` is an address or localhost, and not a name that a stranger may control. The port may be a
+/// tunnel's.
 fn is_own(host: &str, own: IpAddr) -> bool {
     let Ok(authority) = host.parse::<http::uri::Authority>() else {
         return false;
@@ -426,7 +427,8 @@ fn is_json(headers: &HeaderMap) -> bool {
     kind.eq_ignore_ascii_case("application/json")
 }
 
-/// Reads a body. If it is too large, it reads a bounded rest too: a caller that still sends when its connection closes
+/// Reads the body of a request. If it is too large, it reads a bounded rest too: a caller that still sends when its
+/// connection closes
 /// never sees the answer.
 async fn collect(mut body: Incoming) -> Result<Bytes, Problem> {
     let read = async {

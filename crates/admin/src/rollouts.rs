@@ -26,9 +26,9 @@ const TRY_AGAIN: Duration = Duration::from_millis(100);
 /// An action of an administrator.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RolloutAction {
-    /// `GET /admin/v1/models`
+    /// Lists the models: `GET /admin/v1/models`.
     List,
-    /// `GET /admin/v1/models/{model}`
+    /// Shows the versions and the rollout of a model: `GET /admin/v1/models/{model}`.
     Show(String),
     /// All other paths below the model.
     Change(String, Change),
@@ -38,7 +38,7 @@ pub enum RolloutAction {
 pub struct Models {
     /// The models that this host runs.
     pub repository: Arc<Repository>,
-    /// The models directory. It is read if components run the models.
+    /// The folder with the models. It is read if components run the models.
     pub directory: PathBuf,
 }
 
@@ -46,7 +46,7 @@ pub struct Models {
 type Versions = Vec<(ModelVersion, &'static str)>;
 
 impl Models {
-    /// The models by name.
+    /// Returns the models by name, each with its versions.
     fn list(&self) -> BTreeMap<String, Versions> {
         let listed: BTreeMap<String, Versions> = (self.repository.list().into_iter())
             .map(|model| {
@@ -108,7 +108,7 @@ enum Part<'p> {
     Deprecation(&'p str),
 }
 
-/// Whether a path belongs to the rollouts.
+/// Returns whether a path belongs to the rollouts.
 pub fn is_path(path: &str) -> bool {
     let rest = path
         .strip_prefix(BASE)
@@ -168,7 +168,7 @@ fn named(text: &str, what: &str, expected: &str) -> Problem {
 }
 
 impl RolloutAction {
-    /// Reads a request.
+    /// Reads the action of a request.
     ///
     /// # Errors
     ///
@@ -625,7 +625,7 @@ mod tests {
     use crate::read_back::{assert_read_back, assert_refused};
 
     #[test]
-    fn what_the_command_line_asks_is_what_the_server_reads() {
+    fn the_server_reads_the_requests_of_the_command_line() {
         let version = |number| Version::new(number).unwrap();
         let alias = |text| Alias::parse(text).unwrap();
         let target = |text| Target::parse(text).unwrap();
@@ -730,7 +730,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_is_refused_with_its_code() {
+    fn a_request_with_a_fault_is_refused_with_its_code() {
         for (method, path, body, code) in [
             ("POST", "", "", Code::MethodNotAllowed),
             ("GET", "?x=1", "", Code::InvalidParameter),

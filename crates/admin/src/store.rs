@@ -13,7 +13,7 @@ fn failed(error: StoreError) -> KvError {
 }
 
 impl StoreKv {
-    /// Wraps a store.
+    /// Makes a store of the host usable for the policies.
     pub fn new(store: Arc<dyn Store>) -> Self {
         Self(store)
     }

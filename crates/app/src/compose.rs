@@ -208,7 +208,7 @@ impl<'m> Composer<'m> {
         self.finish(root, part)
     }
 
-    /// Exports what the root exports and encodes the whole.
+    /// Gives the composed component the exports of the root, and encodes it.
     fn finish(&mut self, root: &Component, part: Part) -> Option<(Vec<u8>, Vec<String>)> {
         let exports: Vec<String> = self.graph.types()[part.world]
             .exports
@@ -502,11 +502,11 @@ fn inherits(inherit: &Inherit, capability: Capability) -> &'static str {
 /// The access that an import gives a dependency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reach {
-    /// No access to configuration.
+    /// The import gives no access to configuration.
     Computing,
     /// The access that this configuration grants.
     Configured(Capability),
-    /// Unknown access.
+    /// The import is not in the list.
     Unknown,
 }
 
@@ -545,7 +545,7 @@ fn reach(import: &str) -> Reach {
     }
 }
 
-/// Whether an import only names types, none of them a resource: there is nothing to call or to hold.
+/// Returns whether an import only names types, none of them a resource: there is nothing to call or to hold.
 fn carries_nothing(types: &Types, kind: ItemKind) -> bool {
     match kind {
         ItemKind::Type(Type::Resource(_)) => false,
@@ -566,7 +566,7 @@ enum Match {
     Compatible,
 }
 
-/// Whether a dependency's key names an import.
+/// Compares the key of a dependency with the name of an import.
 fn matches(name: &DependencyName, import: &str) -> Match {
     let (wanted_package, wanted_interface, wanted_version) = match name {
         DependencyName::Plain(plain) if plain == import => return Match::Exact,

@@ -30,7 +30,7 @@ pub(crate) struct Reader<'a> {
     pub(crate) file: &'a Path,
     /// The folder that relative paths in it start from.
     pub(crate) root: &'a Path,
-    /// Its lines.
+    /// The positions of its lines, for the places of faults.
     pub(crate) lines: Lines<'a>,
     /// Faults that prevent its use.
     pub(crate) findings: Vec<Finding>,

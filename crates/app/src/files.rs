@@ -35,7 +35,7 @@ pub struct SingleFile {
 pub struct Visible {
     /// Directories, in the order of the manifest.
     pub directories: Vec<Mount>,
-    /// Single files. There is no directory at `/` beside them.
+    /// Files that are mounted one by one. There is no directory at `/` beside them.
     pub files: Vec<SingleFile>,
 }
 
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_a_copy_could_serve_is_refused_with_its_line() {
+    fn files_that_only_a_copy_could_serve_are_refused_with_their_line() {
         for (files, said) in [
             ("files = [\"models/**\"]", "patterns such as `models/**`"),
             ("files = [\"none.txt\"]", "cannot be opened"),

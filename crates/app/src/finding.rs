@@ -27,7 +27,7 @@ impl fmt::Display for Severity {
 /// A location in a file. Line and column count from one, the column in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SourceLocation {
-    /// The line, from one.
+    /// The number of the line, from one.
     pub line: usize,
     /// The column, from one, in characters.
     pub column: usize,
@@ -42,11 +42,11 @@ pub struct Finding {
     pub line: Option<usize>,
     /// The column, from one, in characters.
     pub column: Option<usize>,
-    /// The fault.
+    /// A sentence that names the fault.
     pub message: String,
-    /// The correction.
+    /// The change that corrects it.
     pub remedy: String,
-    /// Whether the application can be served anyway.
+    /// An error prevents serving; a warning does not.
     pub severity: Severity,
 }
 

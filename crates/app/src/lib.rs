@@ -7,7 +7,7 @@
 //! * [`runtime_config`]: the store of each label; [`open_stores`](mod@open_stores): opens the stores;
 //! * [`variables`], [`secrets`]: the secret values of components and the host;
 //! * `document`: reads a TOML document so that all its faults are found;
-//! * [`finding`]: reports a fault to the person who can correct it.
+//! * [`finding`]: reports a fault with its place and its remedy.
 //!
 //! This crate runs no WebAssembly and serves no request: its work is done once, before the first request.
 

@@ -183,7 +183,7 @@ impl Manifest {
     }
 }
 
-/// Whether a path is the prefix or below it. Both have no slashes at either end.
+/// Returns whether a path is the prefix or below it. Both have no slashes at either end.
 fn covers(prefix: &str, path: &str) -> bool {
     prefix.is_empty()
         || path

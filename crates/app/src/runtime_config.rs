@@ -48,9 +48,9 @@ const NOT_SERVED: [&str; 14] = [
     "outbound_mqtt",
 ];
 
-/// Spin's own type: a file if `path` is set, otherwise memory.
+/// The type of Spin's own store: a file if `path` is set, otherwise memory.
 const SPIN: &str = "spin";
-/// Our embedded store.
+/// The type of Penstock's embedded store.
 const PENSTOCK: &str = "penstock";
 const REDIS: &str = "redis";
 const MEMORY: &str = "memory";
@@ -63,7 +63,7 @@ const BESIDE_SPIN: &str = "penstock";
 /// The store of each label.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuntimeConfig {
-    /// The stores, by label.
+    /// The stores by the label with which components open them.
     pub stores: BTreeMap<String, StoreConfig>,
 }
 
@@ -72,9 +72,9 @@ pub struct RuntimeConfig {
 pub struct StoreConfig {
     /// The place in the file, or `None` for a default.
     pub place: Option<(PathBuf, SourceLocation)>,
-    /// The store.
+    /// The kind of store, with its settings.
     pub kind: StoreKind,
-    /// When written data are durable.
+    /// The moment at which written data are durable.
     pub durability: Durability,
 }
 
@@ -93,9 +93,9 @@ pub enum StoreKind {
         /// Most bytes of names and values, or `None` for the store's own limit.
         max_bytes: Option<u64>,
     },
-    /// Redis or Valkey.
+    /// A server of Redis or Valkey.
     Redis {
-        /// Its URL.
+        /// The URL of the server, or the variable that has it.
         url: RedisUrl,
     },
 }
@@ -103,13 +103,13 @@ pub enum StoreKind {
 /// The URL of a Redis server. Neither form shows a password when it is printed.
 #[derive(Clone, PartialEq, Eq)]
 pub enum RedisUrl {
-    /// Written in the file.
+    /// The URL is written in the file.
     Literal(String),
-    /// In an environment variable of this name.
+    /// The URL is in an environment variable of this name.
     Environment(String),
 }
 
-/// When written data are durable.
+/// The moment at which written data are durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
     /// Before the answer leaves: one wait per request, shared with others.
@@ -129,7 +129,7 @@ impl fmt::Display for Durability {
 }
 
 impl RedisUrl {
-    /// The URL itself.
+    /// Returns the URL, with its password.
     ///
     /// # Errors
     ///

@@ -20,7 +20,7 @@ pub const MIN_TOKEN_CHARS: usize = 32;
 pub const ADMIN_TOKEN: &str = "PENSTOCK_ADMIN_TOKEN";
 const ADMIN_TOKEN_FILE: &str = "admin-token";
 
-/// Reads an environment variable.
+/// Reads a variable of the environment; a parameter, so that tests need not set any.
 pub type Environment<'e> = &'e dyn Fn(&str) -> Option<OsString>;
 
 /// The environment of this process.
@@ -31,16 +31,16 @@ pub fn environment(name: &str) -> Option<OsString> {
 /// A secret and its source.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret {
-    /// The secret itself.
+    /// The text of the secret. Do not log it.
     pub text: String,
-    /// Its source.
+    /// The place from which it was read.
     pub origin: Origin,
 }
 
 /// The source of a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// The operator gave it.
+    /// The operator gave it, for example in an environment variable.
     Given,
     /// The host created it at an earlier start. It is in this file.
     Kept(PathBuf),

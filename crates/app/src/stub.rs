@@ -15,8 +15,8 @@ use wasm_encoder::{
     ValType,
 };
 
-/// Returns the component that stands in for an import, if there is one: `import` is the name of the import, and
-/// `imports` are the names of all imports of the component that has it.
+/// Returns the component that stands in for an import, if there is one. `import` is the name of the import. `imports` are
+/// the names of all imports of the component that has it.
 pub(super) fn empty<'i>(
     import: &str,
     mut imports: impl Iterator<Item = &'i str>,
@@ -42,7 +42,7 @@ pub(super) fn empty<'i>(
     }
 }
 
-/// `wasi:cli/environment`, empty. It has the functions of WASI 0.2 and of 0.3: an instance may offer more than is
+/// Makes an empty `wasi:cli/environment`. It has the functions of WASI 0.2 and of 0.3: an instance may offer more than is
 /// requested.
 fn environment(import: &str) -> Vec<u8> {
     let string = ComponentValType::Primitive(PrimitiveValType::String);
@@ -74,7 +74,7 @@ fn environment(import: &str) -> Vec<u8> {
     component.finish()
 }
 
-/// `wasi:filesystem/preopens`, empty.
+/// Makes an empty `wasi:filesystem/preopens`: no directory is visible.
 fn preopens(import: &str, types_import: &str) -> Vec<u8> {
     let mut component = silent_core();
     let mut descriptor = InstanceType::new();

@@ -29,7 +29,7 @@ impl fmt::Debug for Variables {
 }
 
 impl Variables {
-    /// No variables.
+    /// Returns a set without variables.
     pub fn none() -> Arc<Self> {
         Arc::default()
     }
@@ -90,7 +90,7 @@ pub fn findings(
         .collect()
 }
 
-/// Returns the pepper: the given one, else the manifest's, else one that is created once and kept.
+/// Returns the pepper of API keys: the given one, else the manifest's, else one that is created once and kept.
 ///
 /// # Errors
 ///

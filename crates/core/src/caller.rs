@@ -19,7 +19,7 @@ pub struct Caller {
     pub subject: Option<String>,
     /// The tier, which decides priority and limits.
     pub tier: String,
-    /// The scopes: a kind of route, or `route:model`, with `*` for any.
+    /// The permissions: a kind of route, or `route:model`, with `*` for any.
     pub scopes: Vec<String>,
     /// Whether the request has no credential.
     pub anonymous: bool,

@@ -24,15 +24,15 @@ pub const PUSHBACK: &str = "grpc-retry-pushback-ms";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum GrpcStatus {
-    /// It succeeded.
+    /// The call succeeded; there is no error.
     Ok = 0,
     /// The caller cancelled the call.
     Cancelled = 1,
     /// The cause of the error is unknown.
     Unknown = 2,
-    /// The request is not valid, whatever the state of the server.
+    /// The request is not valid, independent of the state of the server.
     InvalidArgument = 3,
-    /// The deadline passed.
+    /// The deadline of the call passed.
     DeadlineExceeded = 4,
     /// The named object does not exist.
     NotFound = 5,
@@ -50,11 +50,11 @@ pub enum GrpcStatus {
     OutOfRange = 11,
     /// The method does not exist.
     Unimplemented = 12,
-    /// The server failed internally.
+    /// The server failed internally, by no fault of the caller.
     Internal = 13,
     /// The service is unavailable now; a retry may succeed.
     Unavailable = 14,
-    /// Data was lost.
+    /// Data was lost or corrupted, and cannot be restored.
     DataLoss = 15,
     /// The request has no valid credential.
     Unauthenticated = 16,
@@ -82,7 +82,7 @@ impl GrpcStatus {
         Self::Unauthenticated,
     ];
 
-    /// The number in `grpc-status`.
+    /// The number of the status in `grpc-status`.
     pub const fn number(self) -> u8 {
         self as u8
     }
@@ -251,7 +251,7 @@ pub fn codec(content_type: &[u8]) -> Option<Codec> {
 /// The most digits of a `grpc-timeout`.
 const MAX_TIMEOUT_DIGITS: usize = 8;
 
-/// Parses `grpc-timeout`: up to eight digits and a unit. `None` for another form.
+/// Parses a `grpc-timeout`: up to eight digits and a unit. `None` for another form.
 pub fn timeout(value: &[u8]) -> Option<Duration> {
     let (unit, digits) = value.split_last()?;
     if digits.is_empty()
@@ -286,20 +286,20 @@ pub fn frame_head(message_bytes: usize) -> Option<[u8; FRAME_HEAD_BYTES]> {
 pub struct Message {
     /// Whether it is compressed, in the coding that `grpc-encoding` names.
     pub compressed: bool,
-    /// The message.
+    /// The bytes of the message without its frame, still compressed if `compressed`.
     pub bytes: Vec<u8>,
 }
 
-/// Why a body is not a sequence of messages.
+/// The reason why a body is not a sequence of messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameFault {
     /// The byte before a message is neither 0 nor 1.
     Flag(u8),
     /// A message is larger than the limit.
     TooLarge {
-        /// Its length in bytes.
+        /// The stated length of the message in bytes.
         bytes: u64,
-        /// The limit in bytes.
+        /// The largest accepted length in bytes.
         limit: u64,
     },
 }
@@ -329,7 +329,8 @@ impl FrameFault {
     }
 }
 
-/// Splits a body into messages, whatever its pieces. It holds only the bytes of one message that have arrived, and allocates
+/// Splits a body that arrives in pieces into messages. It holds only the bytes of one message that have arrived, and
+/// allocates
 /// nothing for a claimed length.
 #[derive(Debug)]
 pub struct Deframer {
@@ -357,7 +358,7 @@ impl Deframer {
         self.message.len()
     }
 
-    /// Whether the body may end here.
+    /// Returns whether the body may end here.
     pub fn is_between_messages(&self) -> bool {
         self.head_bytes == 0
     }

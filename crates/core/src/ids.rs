@@ -6,12 +6,12 @@ use std::fmt;
 
 /// Longest model name, in bytes. It is a folder name, a path segment, and part of keys in the store, which have 512 bytes.
 pub const MAX_MODEL_NAME_BYTES: usize = 128;
-/// Longest version: a decimal number that fits `u64` has at most 20 digits.
+/// Digits of the longest version: a decimal number that fits `u64` has at most 20.
 pub const MAX_MODEL_VERSION_DIGITS: usize = 20;
 /// Longest `x-request-id` that is accepted from a caller. Every log line of the request repeats it.
 pub const MAX_REQUEST_ID_BYTES: usize = 128;
 
-/// A model's name: 1 to 128 of `A-Z a-z 0-9 - _ .`, not beginning with a dot.
+/// The name of a model: 1 to 128 of `A-Z a-z 0-9 - _ .`, not beginning with a dot.
 ///
 /// Triton and KServe accept these names too. A name is one segment of a path and no hidden file: it has no `/` and no leading
 /// dot, so it is neither `.` nor `..`. It has none of the characters with a meaning here: `@ # ~ !` in names of graphs, `:` in
@@ -36,7 +36,7 @@ impl ModelName {
         fits.then(|| Self(text.to_owned()))
     }
 
-    /// The name as text.
+    /// Returns the name as it stands in paths and files.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -48,7 +48,7 @@ impl fmt::Display for ModelName {
     }
 }
 
-/// A model's version: a positive decimal number without leading zeros, as its folder is named.
+/// The version of a model: a positive decimal number without leading zeros, as its folder is named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct ModelVersion(u64);
 
@@ -94,7 +94,7 @@ impl RequestId {
         Self(sortable("req_", unix_ms, random))
     }
 
-    /// The id as text.
+    /// Returns the id as answers and headers show it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -116,7 +116,7 @@ impl PredictionId {
         Self(sortable("pred_", unix_ms, random))
     }
 
-    /// The id as text.
+    /// Returns the id as answers and headers show it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -152,7 +152,7 @@ impl OperationId {
         ulid::Ulid::from_string(self.short()).map_or(0, |ulid| ulid.timestamp_ms())
     }
 
-    /// The id as text.
+    /// Returns the id as answers and headers show it.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -62,7 +62,8 @@ impl fmt::Display for KvError {
     }
 }
 
-/// An open store. A policy that must be correct on every host uses only `get`, `exists`, `set`, `delete` and `increment`.
+/// An open key-value store. A policy that must be correct on every host uses only `get`, `exists`, `set`, `delete` and
+/// `increment`.
 /// [`Kv::read_many`] and [`Kv::set_many`] do several of these in one operation. [`Kv::read_to_swap`] is for stores whose
 /// compare-and-swap is sound.
 ///
@@ -75,7 +76,7 @@ pub trait Kv {
 
     /// The value of an entry that `set` wrote.
     async fn get(&self, kv_key: &str) -> Result<Option<Vec<u8>>, KvError>;
-    /// Whether an entry exists; counters included.
+    /// Returns whether an entry exists; counters included.
     async fn exists(&self, kv_key: &str) -> Result<bool, KvError>;
     /// Reads the values of entries that `set` wrote, and whether counters exist, in one operation if the store can. The first
     /// `values` names are of such entries, the others of counters. The reads are not one moment: each entry is read at some time
@@ -83,7 +84,7 @@ pub trait Kv {
     async fn read_many(&self, kv_keys: &[String], values: usize) -> Result<Many, KvError> {
         read_one_by_one(self, kv_keys, values).await
     }
-    /// Writes an entry.
+    /// Writes an entry, and replaces the value that it had.
     async fn set(&self, kv_key: &str, value: &[u8]) -> Result<(), KvError>;
     /// Writes several entries in order, in one operation if the store can. It is not atomic.
     async fn set_many(&self, entries: &[(String, Vec<u8>)]) -> Result<(), KvError> {
@@ -96,7 +97,7 @@ pub trait Kv {
     async fn delete(&self, kv_key: &str) -> Result<(), KvError>;
     /// Adds to a counter, 0 if absent, and returns the sum. Atomic on every store.
     async fn increment(&self, kv_key: &str, delta: i64) -> Result<i64, KvError>;
-    /// Begins a compare-and-swap: returns the current value, and the handle for [`Kv::swap`].
+    /// Begins a compare-and-swap of an entry. Returns the current value, and the handle for [`Kv::swap`].
     async fn read_to_swap(&self, kv_key: &str) -> Result<(Option<Vec<u8>>, Self::Swap), KvError>;
     /// Writes if the entry is unchanged since it was read. Returns whether it was.
     async fn swap(&self, swap: Self::Swap, value: &[u8]) -> Result<bool, KvError>;
@@ -105,9 +106,9 @@ pub trait Kv {
 /// The result of [`Kv::read_many`], in the order of the names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Many {
-    /// The values.
+    /// The value under each of the first names; `None` where there is no entry.
     pub values: Vec<Option<Vec<u8>>>,
-    /// Whether each counter exists.
+    /// Whether each counter exists, for the names after the values.
     pub counters: Vec<bool>,
 }
 
@@ -128,7 +129,8 @@ pub async fn read_one_by_one<K: Kv + ?Sized>(
 }
 
 impl Many {
-    /// The result that `found` gives, which has what a store has under each name.
+    /// Makes the result from the entries that a store found, in the order of the names. The first `values` are values, the
+    /// others counters.
     pub fn of(found: impl IntoIterator<Item = Option<Vec<u8>>>, values: usize) -> Self {
         let mut found = found.into_iter();
         Self {
@@ -147,7 +149,7 @@ pub struct BatchedReads {
 }
 
 impl BatchedReads {
-    /// For an instance that has not asked yet.
+    /// Makes the state of an instance that has not asked yet.
     pub const fn new() -> Self {
         Self {
             unusable: Cell::new(false),

@@ -35,11 +35,11 @@ pub enum ModelEntry<'a> {
         /// Whether only of versions that are ready.
         ready: bool,
     },
-    /// Statistics.
+    /// The run counts and times of a model or version.
     Statistics {
-        /// Only of this model.
+        /// Selects the statistics of this model; `None` for all.
         model: Option<&'a str>,
-        /// Only of this version, as text; requires a model.
+        /// Selects this version, as text; requires a model.
         version: Option<&'a str>,
     },
     /// Writing it loads a model.
@@ -96,12 +96,12 @@ pub enum ModelFault {
     NotFound,
     /// The current state does not allow it: the files are not a model, or the operator does not permit it.
     FailedPrecondition,
-    /// The host failed.
+    /// The host failed internally. This is also the kind of a message of another form.
     Failed,
 }
 
 impl ModelFault {
-    /// All of them.
+    /// All kinds, for [`Self::parse`].
     pub const ALL: [Self; 3] = [Self::NotFound, Self::FailedPrecondition, Self::Failed];
 
     /// The word in the failure.
@@ -125,7 +125,7 @@ impl ModelFault {
             .unwrap_or((Self::Failed, words))
     }
 
-    /// Formats a failure.
+    /// Writes the failure as [`Self::parse`] reads it: the word, a colon, and the message.
     pub fn say(self, message: impl fmt::Display) -> String {
         format!("{}: {message}", self.as_str())
     }

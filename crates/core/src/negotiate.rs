@@ -69,13 +69,13 @@ pub fn choose<'a>(accept: Option<&str>, offered: &[&'a str]) -> Option<&'a str> 
 /// The content coding of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContentCoding {
-    /// No coding.
+    /// The answer is sent without a coding.
     Identity,
-    /// `gzip` (RFC 1952).
+    /// The coding `gzip` (RFC 1952).
     Gzip,
     /// `deflate`, which is the zlib format (RFC 9110 §8.4.1.2).
     Deflate,
-    /// `zstd` (RFC 8878).
+    /// The coding `zstd` (RFC 8878).
     Zstd,
 }
 
@@ -157,7 +157,7 @@ fn qvalue(text: &str) -> u16 {
 const JSON: &str = "application/json";
 const PROBLEM: &str = "application/problem+json";
 
-/// Whether the caller accepts JSON. A range that matches `application/json` decides. Without one, a named
+/// Returns whether the caller accepts JSON. A range that matches `application/json` decides. Without one, a named
 /// `application/problem+json` counts, because a client that reads errors in that form reads JSON.
 pub fn accepts_json(accept: Option<&str>) -> bool {
     let Some(accept) = accept.filter(|accept| !accept.trim().is_empty()) else {
@@ -168,8 +168,8 @@ pub fn accepts_json(accept: Option<&str>) -> bool {
         .is_some_and(|q| q > 0)
 }
 
-/// Whether `media_type` is JSON: `application/json`, any `+json`, or `text/json`, which older clients send (the WHATWG
-/// MIME Sniffing Standard, §4.6, counts it). Parameters are not part of `media_type`.
+/// Returns whether `media_type` is JSON: `application/json`, any `+json`, or `text/json`, which older clients send (the
+/// WHATWG MIME Sniffing Standard, §4.6, counts it). Parameters are not part of `media_type`.
 pub fn is_json(media_type: &str) -> bool {
     let suffix = media_type.rsplit_once('+').map(|(_, suffix)| suffix);
     media_type.eq_ignore_ascii_case(JSON)

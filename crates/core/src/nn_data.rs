@@ -28,7 +28,7 @@ pub enum NnWord {
 }
 
 impl NnWord {
-    /// All of them.
+    /// All words, for [`NnData::parse`].
     pub const ALL: [Self; 3] = [Self::QueueFull, Self::NotReady, Self::RowsDepend];
 
     /// The word in the data.
@@ -52,11 +52,11 @@ pub const MAX_RETRY_AFTER_MS: u64 = 9_999_999_999;
 /// The data of one error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NnData<'a> {
-    /// The case.
+    /// The kind of the error.
     pub word: NnWord,
     /// Milliseconds after which a retry can pass.
     pub retry_after_ms: Option<u64>,
-    /// The message.
+    /// The message for the caller.
     pub message: &'a str,
 }
 
@@ -121,7 +121,7 @@ pub struct GraphOptions {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GraphName<'a> {
-    /// The model.
+    /// The name of the model.
     pub model: &'a str,
     /// Its version; `None` for the highest that is ready.
     pub version: Option<&'a str>,
@@ -136,7 +136,8 @@ const SHADOW: &str = "!shadow";
 const JOINED: &str = "!joined";
 
 impl<'a> GraphName<'a> {
-    /// Parses a name. If the text after a version is not exactly options in their order, it stays part of the version, which
+    /// Parses the name of a graph. If the text after a version is not exactly options in their order, it stays part of the
+    /// version, which
     /// then does not exist. Options are never applied in part.
     pub fn parse(name: &'a str) -> Self {
         let Some((model, rest)) = name.split_once('@') else {
@@ -154,7 +155,7 @@ impl<'a> GraphName<'a> {
         }
     }
 
-    /// Formats a name.
+    /// Writes the name of a graph, with the options that are not the default.
     pub fn write(model: &str, version: u64, options: GraphOptions) -> String {
         let mut name = format!("{model}@{version}");
         let GraphOptions {
@@ -249,7 +250,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_again() {
+    fn written_data_are_read_again() {
         for word in NnWord::ALL {
             for retry_after_ms in [None, Some(0), Some(1), Some(250), Some(MAX_RETRY_AFTER_MS)] {
                 for message in ["", "try again", "a: b", " retry_after_ms=5: x", "é\n"] {
@@ -282,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_nearly_of_the_form_is_a_message_and_nothing_more() {
+    fn text_of_nearly_the_form_is_a_message_and_nothing_more() {
         for data in [
             "",
             "queue_full",
@@ -391,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_a_name_is_it_is_read_without_harm_and_written_back_where_it_has_terms() {
+    fn every_name_is_read_without_harm_and_written_back_where_it_has_terms() {
         // Every text of up to six of the signs that mean something, and some that do not.
         const SIGNS: [&str; 10] = ["3", "0", "#", "~", "!shadow", "!joined", "!", "@", "m", "é"];
         let mut texts = vec![String::new()];
@@ -404,7 +405,7 @@ mod tests {
                 if read.options == GraphOptions::default() {
                     continue;
                 }
-                // What was read is all there was.
+                // Options that were parsed must be the whole text after the version.
                 let version = read.version.expect("options stand behind a version");
                 let known = GraphName::write("x", 7, read.options);
                 let options = known.strip_prefix("x@7").expect("it begins so");

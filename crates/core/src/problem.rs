@@ -233,9 +233,9 @@ pub const LONGEST_HONOURED_WAIT_S: u32 = 60;
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Problem {
-    /// The error code.
+    /// The error code, which decides the status and the documentation of the error.
     pub code: Code,
-    /// The message of this occurrence: what is wrong, where, and what to do.
+    /// The message of this occurrence. It names the fault, its place and the remedy.
     pub message: String,
     /// One entry for each fault of the body.
     pub violations: Vec<Violation>,
@@ -281,21 +281,21 @@ impl Problem {
         self
     }
 
-    /// Adds `Retry-After`.
+    /// Adds the header `Retry-After`, in seconds.
     #[must_use]
     pub fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after_s = Some(seconds);
         self
     }
 
-    /// Adds `Allow`.
+    /// Adds the header `Allow`, with the methods that the path supports.
     #[must_use]
     pub fn with_allow(mut self, allow: &'static str) -> Self {
         self.allow = Some(allow);
         self
     }
 
-    /// Adds `WWW-Authenticate`.
+    /// Adds the header `WWW-Authenticate`, unless the challenge is `None`.
     #[must_use]
     pub fn with_challenge(mut self, challenge: Option<String>) -> Self {
         self.challenge = challenge;

@@ -9,19 +9,19 @@ pub enum RouteKind {
     Predict,
     /// Calls of `infer`, over REST and gRPC, of `generate` and of `generate_stream`.
     Infer,
-    /// Calls of `/v1/embeddings`.
+    /// Calls of `/v1/embeddings`: texts become vectors.
     Embeddings,
-    /// Calls of `/v1/classify`.
+    /// Calls of `/v1/classify`: texts become labels with scores.
     Classify,
-    /// Calls of `/v1/moderations`.
+    /// Calls of `/v1/moderations`: texts are flagged by category.
     Moderations,
     /// Calls of `/v1/rerank` and `/v2/rerank`.
     Rerank,
-    /// Calls of `/v1/score`.
+    /// Calls of `/v1/score`: pairs of texts become scores.
     Score,
     /// Calls of `:explain`, and of `:predict` with `explain=true`.
     Explain,
-    /// Reading: the models, their metadata and statistics, the repository's index, the description of the API.
+    /// Calls that only read: the models, their metadata and statistics, the repository's index, the description of the API.
     Models,
     /// Loading and unloading a model.
     Repository,
@@ -75,7 +75,7 @@ impl RouteKind {
         Self::ALL.into_iter().find(|kind| kind.as_str() == word)
     }
 
-    /// Whether a call of this kind runs a model. Such a call may have an idempotency key, and is counted.
+    /// Returns whether a call of this kind runs a model. Such a call may have an idempotency key, and is counted.
     pub const fn runs_model(self) -> bool {
         !matches!(
             self,

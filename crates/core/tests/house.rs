@@ -427,7 +427,7 @@ fn raw_string(rest: &[char]) -> usize {
     found.map_or(rest.len(), |at| from + at + end.len())
 }
 
-/// Removes what stands under `#[cfg(test)]`.
+/// Removes the items that stand under `#[cfg(test)]`.
 fn without_tests(text: &str) -> String {
     let mut kept = String::with_capacity(text.len());
     let mut rest = text;
@@ -521,7 +521,7 @@ impl Modules {
         Some(base)
     }
 
-    /// The module that defines what a path names.
+    /// The module that defines the item of a path.
     fn owner(
         &self,
         path: &[String],

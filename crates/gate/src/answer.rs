@@ -20,7 +20,7 @@ pub struct Prediction<'a> {
     pub id: &'a PredictionId,
     /// The caller's own id of the call.
     pub caller_id: Option<&'a str>,
-    /// The model that answered.
+    /// The name of the model that answered.
     pub model: &'a str,
     /// The version of the model.
     pub version: ModelVersion,
@@ -32,7 +32,7 @@ pub struct Prediction<'a> {
     pub explanation: Option<&'a [u8]>,
     /// The time since the request arrived, in nanoseconds.
     pub latency_ns: u64,
-    /// The id of the request.
+    /// The id that the server gave the request, for support.
     pub request_id: &'a RequestId,
 }
 

@@ -12,29 +12,29 @@ use penstock_core::{Caller, RouteKind};
 /// The surface of a call, which determines the form of its body and its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Surface {
-    /// `:predict`.
+    /// One prediction for all items of a body: `:predict`.
     Predict,
-    /// `:batchPredict`.
+    /// Several predictions, each with its own result: `:batchPredict`.
     BatchPredict,
-    /// `:explain`.
+    /// The attributions of a prediction: `:explain`.
     Explain,
     /// The Open Inference Protocol's `infer`.
     Infer,
     /// The Open Inference Protocol's inference over gRPC, as a unary call or a stream message.
     Grpc(Form),
-    /// Triton's `generate`.
+    /// Triton's `generate`: one text in, one JSON object out.
     Generate,
-    /// Triton's `generate_stream`.
+    /// Triton's `generate_stream`: the same as a stream of events.
     GenerateStream,
-    /// OpenAI's `embeddings`.
+    /// OpenAI's `embeddings`: texts become vectors.
     Embeddings,
     /// The `classify` of vLLM and of Text Embeddings Inference.
     Classify,
-    /// OpenAI's `moderations`.
+    /// OpenAI's `moderations`: texts are flagged by category.
     Moderations,
-    /// Cohere's `rerank`.
+    /// Cohere's `rerank`: documents are ordered by their relevance for a query.
     Rerank,
-    /// vLLM's `score`.
+    /// vLLM's `score`: pairs of texts become scores.
     Score,
 }
 
@@ -70,15 +70,15 @@ impl Surface {
 
 /// The data of a call that all its steps share.
 pub(crate) struct ModelCall<'a, P: Ports> {
-    /// The gate's ports.
+    /// The interfaces to the host and the other components.
     pub ports: &'a P,
-    /// The operator's policies.
+    /// The policies as the operator configured them.
     pub policies: &'a Policies<P>,
-    /// The HTTP request.
+    /// The HTTP request, with its body.
     pub request: &'a Request,
     /// The ids and times fixed when the request arrived.
     pub context: &'a Context,
-    /// The authenticated caller.
+    /// The caller, after authentication.
     pub caller: &'a Caller,
     /// The priority level of the caller's tier.
     pub priority: Option<u8>,
@@ -88,7 +88,7 @@ pub(crate) struct ModelCall<'a, P: Ports> {
     pub kind: RouteKind,
     /// The options in the query.
     pub options: &'a CallOptions,
-    /// Whether the call becomes an operation.
+    /// The facts that decide whether the call becomes an operation.
     pub deferral: Deferral,
 }
 
@@ -104,7 +104,7 @@ pub(crate) struct Meter {
     /// The kind of the last run's failure, if it failed. A timeout that the caller chose too short is recorded as
     /// [`FailureKind::InputsRejected`], because it says nothing about the model's health.
     pub failed: Option<FailureKind>,
-    /// The number of runs.
+    /// The number of runs of the model so far.
     pub runs: u64,
     /// Whether a run completed and then failed. Such a run is charged.
     pub ran_and_failed: bool,

@@ -19,7 +19,7 @@ use std::rc::Rc;
 /// The most models of one server. Each costs an open contract in every instance.
 pub const MAX_MODELS: usize = 1024;
 
-/// The most skipped folders that are listed. An operator who sees one checks them all.
+/// Most skipped folders that are listed. An operator who sees one checks all others too.
 const MAX_SKIPPED: usize = 64;
 
 /// The `Retry-After` in seconds for a model that the operator has to repair.
@@ -30,7 +30,7 @@ const CONTRACT_FILE: &str = "model.toml";
 
 /// A model in this instance's catalogue.
 pub struct Model<P: Ports> {
-    /// The model's name.
+    /// The name of the model, which is that of its folder.
     pub name: ModelName,
     /// The model's versions, in ascending order; never empty.
     pub versions: Vec<ModelVersion>,
@@ -56,18 +56,18 @@ pub struct Opened<P: Ports> {
 
 /// A model of a pipeline, in the version that the pipeline's contract pins.
 pub struct StepModel {
-    /// The model's name.
+    /// The name of the model.
     pub model: ModelName,
-    /// The model's version.
+    /// The version of the model that the contract pins.
     pub version: ModelVersion,
-    /// The model's own contract.
+    /// The contract of that version, which the runs of the step must meet.
     pub contract: Contract,
 }
 
 /// A folder of the models directory that is not a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skipped {
-    /// The folder's name.
+    /// The name of the folder, as the file system has it.
     pub folder: String,
     /// The reason why it is not a model, and the remedy.
     pub reason: String,
@@ -81,7 +81,8 @@ pub struct Catalogue<P: Ports> {
 }
 
 impl<P: Ports> Catalogue<P> {
-    /// Reads the listing. A folder is a model if its name is a model name and it holds a contract and at least one
+    /// Reads the listing of the models directory. A folder is a model if its name is a model name and it holds a contract and
+    /// at least one
     /// version folder. Other folders are skipped, and `/ready` lists them.
     pub fn read(ports: &P) -> Self {
         let mut models = BTreeMap::new();
@@ -262,7 +263,7 @@ impl<P: Ports> Catalogue<P> {
     }
 }
 
-/// Returns the catalogue. The first request that needs it reads it, so a health check does not.
+/// Returns the catalogue of models. The first request that needs it reads it, so a health check does not.
 pub(crate) fn known<'a, P: Ports>(
     slot: &'a mut Option<Catalogue<P>>,
     ports: &P,

@@ -40,11 +40,11 @@ const MAX_IDLE: u32 = 64;
 /// A content coding that the gate decodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coding {
-    /// `gzip` (RFC 1952).
+    /// The coding `gzip` (RFC 1952).
     Gzip,
     /// `deflate`, which is the zlib format (RFC 1950).
     Deflate,
-    /// `zstd` (RFC 8878).
+    /// The coding `zstd` (RFC 8878).
     Zstd,
 }
 
@@ -152,7 +152,7 @@ impl Decoded {
         }
     }
 
-    /// Appends decoded bytes. Appends none of them if the total exceeds the limit.
+    /// Appends decoded bytes to the buffer. Appends none of them if the total exceeds the limit.
     fn take(&mut self, more: &[u8]) -> Result<(), DecodeError> {
         self.admit(more.len())?;
         self.bytes.extend_from_slice(more);

@@ -18,14 +18,14 @@ const CONNECTION: &str = "penstock-connection";
 /// The trusted facts about a request's connection.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Connection {
-    /// The client's IP address.
+    /// The client's IP address, as the host states it.
     pub address: Option<String>,
     /// Whether an untrusted proxy forwarded the request.
     pub forwarded: bool,
     /// Whether the request uses a host name of the network, or comes from a web page with such a name. A browser on
     /// this machine follows instructions of any page, also under names that resolve to this machine (DNS rebinding).
     pub named: bool,
-    /// The client's verified certificate.
+    /// The client's certificate, if it showed one that the host verified.
     pub certificate: Option<Certificate>,
     /// The server's state for `/ready`.
     pub server: Option<serde_json::Value>,
@@ -53,7 +53,7 @@ pub struct Announced {
 pub struct Certificate {
     /// The SHA-256 of the certificate's DER form, in lower-case hexadecimal.
     pub sha256: String,
-    /// The subject alternative names.
+    /// The subject alternative names, such as `dns:edge-7.example`.
     #[serde(default)]
     pub names: Vec<String>,
 }

@@ -6,7 +6,7 @@ use penstock_policy::disclosure::{Disclosure, rules};
 use penstock_tensor::render::Ranking;
 use penstock_tensor::{Contract, Tensor};
 
-/// Reduces the outputs. Returns the original ranking of the classes if the reduced scores no longer show it.
+/// Reduces the precision of the outputs. Returns the original ranking of the classes if the reduced scores no longer show it.
 pub fn disclose(
     entries: &[Disclosure],
     model: &str,

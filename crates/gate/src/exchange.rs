@@ -14,7 +14,7 @@ use penstock_policy::operations::notes::{self, Note};
 
 /// The data fixed when a request arrives.
 pub(crate) struct Context {
-    /// The id of the request.
+    /// The id that the server gave the request. It is in the answer and in logs.
     pub request_id: RequestId,
     /// 128 random bits for this request.
     pub random: u128,
@@ -26,7 +26,7 @@ pub(crate) struct Context {
 
 /// A request and the data of its answer.
 pub(crate) struct Exchange<'r> {
-    /// The HTTP request.
+    /// The HTTP request, with its body.
     pub request: &'r Request,
     /// The data fixed when the request arrived.
     pub context: &'r Context,

@@ -56,7 +56,7 @@ impl<P: Ports> Gate<P> {
         }
     }
 
-    /// Answers one request. Every path of the code ends in an answer.
+    /// Answers one request completely. Every path of the code ends in an answer.
     pub fn handle(&mut self, request: &Request) -> Response {
         let context = self.context(request);
         let ports = &self.instance.ports;

@@ -32,7 +32,7 @@ impl BoundedBody {
         Ok(())
     }
 
-    /// Returns the whole body.
+    /// Returns all bytes that were pushed, in one piece.
     pub fn into_bytes(self) -> Vec<u8> {
         self.0
     }

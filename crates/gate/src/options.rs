@@ -8,9 +8,9 @@ use penstock_core::{Code, Problem};
 /// The options of `:predict` and `:explain`.
 #[derive(Debug)]
 pub(crate) struct CallOptions {
-    /// `explain`: whether the answer includes an explanation of the prediction.
+    /// The option `explain`: whether the answer includes an explanation of the prediction.
     pub explain: Result<bool, Problem>,
-    /// `target`: the class to explain; `None` means the predicted class.
+    /// The option `target`: the class to explain; `None` means the predicted class.
     pub target: Result<Option<String>, Problem>,
 }
 

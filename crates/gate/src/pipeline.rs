@@ -43,9 +43,9 @@ use penstock_policy::quota::words;
 
 /// The early end of a request.
 enum End {
-    /// The request is answered.
+    /// The request is answered early, with this answer.
     Answered(Response),
-    /// The request is refused.
+    /// The request is refused or has failed, with this problem.
     Refused(Problem),
 }
 
@@ -62,7 +62,7 @@ struct Subject<'r> {
     model: Option<&'r str>,
 }
 
-/// Answers a request. The exchange collects the data of the answer except its body.
+/// Answers a request, or returns its problem. The exchange collects the data of the answer except its body.
 pub(crate) fn answer<P: Ports>(
     instance: &mut Instance<P>,
     exchange: &mut Exchange<'_>,

@@ -26,31 +26,31 @@ pub(crate) type Sees<'a> = &'a dyn Fn(&[String]) -> Vec<bool>;
 pub struct Policies<P: Ports> {
     /// Authentication and authorisation of callers.
     pub auth: P::Auth,
-    /// The rate limits.
+    /// Charges calls to the rate limits.
     pub quota: P::Quota,
     /// The kinds of limits that exist, so that unused ones are skipped.
     pub scope: quota::words::Scope,
-    /// The idempotency component.
+    /// Finds and stores the answers of calls with an idempotency key.
     pub idempotency: P::Idempotency,
-    /// The rules of idempotency.
+    /// The rules of idempotency that the gate applies itself.
     pub rules: idempotency::words::Rules,
-    /// The long-running calls.
+    /// Stores calls that run later, and their results.
     pub operations: P::Operations,
     /// The rules of long-running calls.
     pub operation_rules: operations::words::Rules,
-    /// The usage counters.
+    /// Counts calls, items, bytes and compute time.
     pub usage: P::Usage,
     /// Whether calls are counted.
     pub counts: bool,
-    /// The operator's own policy.
+    /// Decides calls by the operator's own policy.
     pub custom: P::Custom,
     /// The data that the operator's own policy needs.
     pub custom_scope: custom::words::Scope,
-    /// The disclosure rules.
+    /// The entries `[[disclosure]]`, in the order of the file.
     pub disclosure: Vec<Disclosure>,
     /// The models whose results are cached.
     pub cache: Vec<CacheEntry>,
-    /// The cache of results.
+    /// Stores and finds results of runs.
     pub results: P::Cache,
     /// The most bytes of any decoded body.
     pub body_limit: u64,
@@ -65,7 +65,7 @@ pub struct Policies<P: Ports> {
 }
 
 impl<P: Ports> Policies<P> {
-    /// Opens the policies. Logs an error in the operator's policy, and returns it as an internal problem.
+    /// Opens the policies of an instance. Logs an error in the operator's policy, and returns it as an internal problem.
     pub fn open(ports: &P) -> Result<Self, Problem> {
         let broken = |message: String| {
             ports.log(&format!("the policy cannot be used: {message}"));

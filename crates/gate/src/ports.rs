@@ -31,7 +31,7 @@ pub trait Ports: Services {
     fn unix_ms(&self) -> u64;
     /// Nanoseconds on a clock that never goes back.
     fn monotonic_ns(&self) -> u64;
-    /// 128 random bits.
+    /// Returns 128 random bits, new at each call.
     fn random(&self) -> u128;
 
     /// Writes a message to the operator's log. Callers never see it.
@@ -90,9 +90,9 @@ pub trait Ports: Services {
     /// Returns the index of the repository in the Open Inference Protocol's form, as JSON text. `ready` selects only
     /// the ready models.
     fn index(&self, ready: bool) -> Result<String, ControlFailure>;
-    /// Loads a model. Returns after it is ready or has failed.
+    /// Loads or reloads a model. Returns after it is ready or has failed.
     fn load(&self, model: &str) -> Result<(), ControlFailure>;
-    /// Unloads a model.
+    /// Unloads a model from the host. Its calls fail until it is loaded again.
     fn unload(&self, model: &str) -> Result<(), ControlFailure>;
 }
 
@@ -124,13 +124,13 @@ pub enum ControlFailureKind {
 /// A failed query or change of models.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControlFailure {
-    /// The kind of failure.
+    /// The kind of failure, which decides the error code.
     pub kind: ControlFailureKind,
     /// A description of the failure.
     pub message: String,
 }
 
-/// A parsed body: the inputs, and the caller's other members.
+/// A parsed body: the inputs, and the members that every form of body has.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ParsedBody {
     /// The caller's own id of the call.
@@ -183,10 +183,10 @@ pub enum FailureKind {
     RowsDepend,
 }
 
-/// A failed run.
+/// The failure of a run, with its kind and the time to wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// The kind of failure.
+    /// The kind of failure, which decides the error code.
     pub kind: FailureKind,
     /// A description of the failure.
     pub message: String,

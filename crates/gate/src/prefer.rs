@@ -14,14 +14,15 @@ pub(crate) const RESPOND_ASYNC: &str = "respond-async";
 /// The preferences of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Preferences {
-    /// `respond-async`: the client takes an operation.
+    /// The preference `respond-async`: the client takes an operation.
     pub respond_async: bool,
-    /// `wait`: the seconds that the client waits for a result, at most [`MAX_WAIT_S`].
+    /// The preference `wait`: the seconds that the client waits for a result, at most [`MAX_WAIT_S`].
     pub wait_s: Option<u64>,
 }
 
 impl Preferences {
-    /// Reads the preferences. A preference that is unknown or malformed is ignored, and of several equal ones the first counts
+    /// Reads the preferences of a request. A preference that is unknown or malformed is ignored, and of several equal ones
+    /// the first counts
     /// (RFC 7240 §2).
     pub fn of(request: &Request) -> Self {
         let mut preferences = Self::default();
@@ -59,7 +60,7 @@ impl Preferences {
     }
 }
 
-/// Whether a call becomes an operation.
+/// The facts that decide whether a call becomes an operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Deferral {
     /// Whether the method asks for it: `:predictAsync`.
@@ -71,7 +72,7 @@ pub(crate) struct Deferral {
 }
 
 impl Deferral {
-    /// Whether a call may become an operation, before its number of items is known.
+    /// Returns whether a call may become an operation, before its number of items is known.
     pub fn may_apply(self, rules: &Rules) -> bool {
         let asked = self.demanded || self.preferences.respond_async;
         self.possible && rules.enabled && (asked || rules.from_items > 0)

@@ -11,7 +11,7 @@ use penstock_tensor::{Contract, Rejection};
 pub(crate) const RETRY_NOT_READY_S: u32 = 2;
 /// The `Retry-After` in seconds for a full queue. Queues drain within a second.
 const RETRY_OVERLOADED_S: u32 = 1;
-/// The largest `Retry-After` in seconds, whatever load a runtime reports.
+/// Largest `Retry-After` in seconds, also if a runtime reports a longer wait.
 const MAX_RETRY_S: u64 = 3_600;
 
 /// Renders a problem as an answer, in the form that the request accepts.

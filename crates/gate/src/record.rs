@@ -9,7 +9,7 @@ use serde::Serialize;
 pub struct Header {
     /// The field name in lower case.
     pub name: String,
-    /// The field value. HTTP allows bytes that are not UTF-8.
+    /// The value of the field. HTTP allows bytes that are not UTF-8.
     pub value: Vec<u8>,
 }
 
@@ -100,10 +100,10 @@ impl Request {
     }
 }
 
-/// A complete answer.
+/// A complete answer, before the transport's own headers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
-    /// The HTTP status.
+    /// The HTTP status code.
     pub status: u16,
     /// The headers, with names in lower case.
     pub headers: Vec<Header>,
@@ -137,7 +137,7 @@ impl Response {
         }
     }
 
-    /// Adds a header. `name` must be lower case.
+    /// Adds a header after the present ones. `name` must be lower case.
     pub fn push(&mut self, name: &str, value: impl AsRef<[u8]>) {
         self.headers.push(Header {
             name: name.to_owned(),

@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_gain_nothing_or_tell_too_much_goes_out_as_it_is() {
+    fn answers_that_would_gain_nothing_or_tell_too_much_are_not_compressed() {
         let request = asking("POST", &[("accept-encoding", "gzip, zstd")]);
         let mut error = answer(5_000);
         error.status = 404;
@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn what_v2_says_of_models_is_compressed_from_64_kib_on() {
+    fn descriptions_of_models_under_v2_are_compressed_from_64_kib_on() {
         let request = asking("GET", &[("accept-encoding", "gzip")]);
         let target = || crate::route::target("m", None);
         for route in [

@@ -26,7 +26,7 @@ pub struct RolloutState<S> {
     read_ms: Option<u64>,
     text: Option<String>,
     rollouts: Option<Rollouts>,
-    /// By model: the id of the canary run, the time of the last check, and whether the run was rolled back.
+    /// For each model: the id of the canary run, the time of the last check, and whether the run was rolled back.
     rolled_back: BTreeMap<String, (u64, u64, bool)>,
 }
 

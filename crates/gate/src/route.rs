@@ -21,35 +21,35 @@ use penstock_core::{Code, Problem, RouteKind};
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// `/healthz`: liveness of the process.
+    /// The path `/healthz`: liveness of the process.
     Healthz,
-    /// `/ready`: success if every installed model could run now.
+    /// The path `/ready`: success if every installed model could run now.
     Ready,
-    /// `/errors`: the catalogue of errors.
+    /// The path `/errors`: the catalogue of errors.
     ErrorCatalogue,
-    /// `/errors/{code}`: one entry of the catalogue of errors.
+    /// The path `/errors/{code}`: one entry of the catalogue of errors.
     ErrorEntry(String),
-    /// `/openapi.json`: the OpenAPI description of the API.
+    /// The path `/openapi.json`: the OpenAPI description of the API.
     OpenApi,
-    /// `/docs`: a page on which the API description can be read and tried.
+    /// The path `/docs`: a page on which the API description can be read and tried.
     Docs,
-    /// `/.well-known/penstock/webhook-keys`: the public keys of the signatures of webhooks.
+    /// The path `/.well-known/penstock/webhook-keys`: the public keys of the signatures of webhooks.
     WebhookKeys,
-    /// `/v1/operations`: the caller's operations.
+    /// The path `/v1/operations`: the caller's operations.
     OperationList(OperationForm),
-    /// `/v1/operations/{id}`: one operation, to read or to delete.
+    /// The path `/v1/operations/{id}`: one operation, to read or to delete.
     Operation(OperationTarget),
-    /// `/v1/operations/{id}:cancel`.
+    /// The path `/v1/operations/{id}:cancel`: asks for the end of an operation.
     OperationCancel(OperationTarget),
-    /// `/v1/operations/{id}:wait`.
+    /// The path `/v1/operations/{id}:wait`: answers when the operation has ended.
     OperationWait(OperationTarget),
-    /// `/v1/operations/{id}:announce`: sends the webhook again.
+    /// The path `/v1/operations/{id}:announce`: sends the webhook again.
     OperationAnnounce(OperationTarget),
-    /// `/v1/operations/{id}/response`: the answer that a synchronous call would have got.
+    /// The path `/v1/operations/{id}/response`: the answer that a synchronous call would have got.
     OperationResponse(OperationTarget),
-    /// `/v1/usage`: the caller's own usage.
+    /// The path `/v1/usage`: the caller's own usage.
     Usage,
-    /// `/v1/models`.
+    /// The path `/v1/models`: the models that the caller may see.
     ModelList,
     /// `/v1/models/{m}[/versions/{v}]`.
     Model(Target),
@@ -73,11 +73,11 @@ pub enum Route {
     Rerank(Target),
     /// `/v1/score`; the model is named in the body.
     Score(Target),
-    /// `/v2`.
+    /// The path `/v2`: the server's name, version and extensions.
     ServerMetadata,
-    /// `/v2/health/live`.
+    /// The path `/v2/health/live`: liveness of the process.
     ServerLive,
-    /// `/v2/health/ready`.
+    /// The path `/v2/health/ready`: readiness of every model.
     ServerReady,
     /// `/v2/models/{m}[/versions/{v}]`.
     ModelMetadata(Target),
@@ -93,14 +93,14 @@ pub enum Route {
     GenerateStream(Target),
     /// `/v2/models[/{m}[/versions/{v}]]/stats`: statistics of one model, or of all.
     Statistics(Option<Target>),
-    /// `/v2/repository/index`: the models and their states. The body can narrow the list.
+    /// The path `/v2/repository/index`: the models and their states. The body can narrow the list.
     RepositoryIndex {
         /// Lists only the models that are ready.
         ready: bool,
     },
-    /// `/v2/repository/models/{m}/load`: loads or reloads a model.
+    /// The path `/v2/repository/models/{m}/load`: loads or reloads a model.
     RepositoryLoad(String),
-    /// `/v2/repository/models/{m}/unload`: unloads a model.
+    /// The path `/v2/repository/models/{m}/unload`: unloads a model.
     RepositoryUnload(String),
     /// A path of a Triton extension that the server does not support.
     Extension(Extension),
@@ -109,13 +109,13 @@ pub enum Route {
 /// A Triton extension that lets callers access the server's machine or change its settings for all callers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extension {
-    /// `/v2/systemsharedmemory/…`.
+    /// Tensors in shared memory: paths below `/v2/systemsharedmemory/`.
     SystemSharedMemory,
-    /// `/v2/cudasharedmemory/…`.
+    /// Tensors in the memory of a GPU: paths below `/v2/cudasharedmemory/`.
     CudaSharedMemory,
     /// `/v2/trace/setting` and `/v2/models/{m}/trace/setting`.
     Trace,
-    /// `/v2/logging`.
+    /// The settings of the log: `/v2/logging`.
     Logging,
 }
 
@@ -145,18 +145,19 @@ impl Extension {
 pub struct Target {
     /// The model's name as sent.
     pub model: String,
-    /// The version as sent.
+    /// The version or alias as sent; `None` if the path names none.
     pub version: Option<String>,
 }
 
 /// The form in which operations are written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OperationForm {
-    /// `/v1/operations`: plain members.
+    /// The paths below `/v1/operations`: plain members.
     Plain,
-    /// `/v1/tenants/{tenant}/operations`: the JSON of `google.longrunning.Operation`, for Google's client libraries.
+    /// The paths below `/v1/tenants/{tenant}/operations`: the JSON of `google.longrunning.Operation`, for Google's client
+    /// libraries.
     Google {
-        /// The tenant as sent.
+        /// The name of the tenant as sent.
         tenant: String,
     },
 }
@@ -164,7 +165,7 @@ pub enum OperationForm {
 /// An operation, as the caller names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OperationTarget {
-    /// The id as sent.
+    /// The id of the operation as sent.
     pub id: String,
     /// The form of the answer.
     pub form: OperationForm,
@@ -442,7 +443,7 @@ fn v1_model(last: &str, model: Option<&str>) -> Option<Route> {
     }
 }
 
-/// Builds a target. The version comes from the path, or from an `@` in the model's name.
+/// Builds the target of a call. The version comes from the path, or from an `@` in the model's name.
 pub fn target(model: &str, version: Option<&str>) -> Target {
     match (model.split_once('@'), version) {
         (Some((model, version)), None) => Target {
@@ -729,7 +730,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_stranger_sent_is_repeated_shortened_and_without_control_characters() {
+    fn text_of_a_client_is_repeated_shortened_and_without_control_characters() {
         assert_eq!(shorten("a\nb\u{1b}[0m"), "a\u{fffd}b\u{fffd}[0m");
         assert_eq!(
             shorten(&"ä".repeat(500)).chars().count(),

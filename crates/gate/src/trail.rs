@@ -19,9 +19,9 @@ pub struct Trail {
     pub caller: Option<Caller>,
     /// The kind of credential that identified the caller.
     pub credential: Option<&'static str>,
-    /// The kind of route.
+    /// The kind of route, if the path has one.
     pub route: Option<RouteKind>,
-    /// The requested model.
+    /// The model that the caller named, if the call names one.
     pub model: Option<String>,
     /// Whether the answer is for an authenticated caller.
     pub personal: bool,
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_over_grpc_is_told_by_its_code() {
+    fn a_refusal_over_grpc_is_recorded_by_its_code() {
         for (code, decision) in [
             (None, "admitted"),
             (Some(Code::InvalidBody), "admitted"),

@@ -36,7 +36,7 @@ mod component {
     pub struct Component;
 
     thread_local! {
-        /// The cache. Its store is opened once in the life of an instance.
+        /// The cache of this instance. Its store is opened once in the life of an instance.
         static CACHE: KvCache<WitKv> = const { KvCache::new(WitKv::new(&[COUNTERS, DEFAULT])) };
     }
 

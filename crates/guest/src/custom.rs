@@ -24,7 +24,7 @@ mod component {
 
     use bindings::exports::penstock::policy::policy as wit;
 
-    /// The built-in policy. It asks for nothing, so the gate does not call it for a request.
+    /// The policy that is built in. It asks for nothing, so the gate does not call it for a request.
     pub struct Component;
 
     impl wit::Guest for Component {

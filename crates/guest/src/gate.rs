@@ -51,7 +51,7 @@ thread_local! {
     static GATE: RefCell<Gate<WitPorts>> = RefCell::new(Gate::new(WitPorts));
 }
 
-/// Answers a request. Both entry points call this function.
+/// Answers a request of either entry point.
 pub fn answer(request: &Request) -> Response {
     GATE.with_borrow_mut(|gate| gate.handle(request))
 }

@@ -66,7 +66,7 @@ datatypes! {
 
 const BLOCK_BYTES: usize = size_of::<tensors::Block>();
 
-/// Copies bytes into blocks.
+/// Copies bytes into the blocks of a `bulk`.
 pub fn bulk_to_wit(bytes: &[u8]) -> tensors::Bulk {
     let zero = tensors::Block {
         a: 0,

@@ -8,7 +8,7 @@ use penstock_policy::auth::settings::From;
 use std::net::SocketAddr;
 use std::path::Path;
 
-/// Returns the warnings. `listen` is the address of the server, if it is known.
+/// Returns warnings about callers without credentials. `listen` is the address of the server, if it is known.
 pub fn warnings(settings: &Settings, policy: &Path, listen: Option<SocketAddr>) -> Vec<Finding> {
     let auth = &settings.auth;
     let mut warnings = Vec::new();

@@ -16,7 +16,7 @@ use penstock_tensor::Contract;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Checks and prints. It fails if there is an error, and not if there are only warnings.
+/// Checks the application and prints the findings. It fails if there is an error, and not if there are only warnings.
 pub fn run(options: &AppOptions, compare: bool) -> ExitCode {
     let findings = findings(options, compare);
     for finding in &findings {
@@ -146,7 +146,7 @@ fn as_elsewhere(options: &AppOptions, native: &Manifest, root: &str) -> Vec<Find
     }
 }
 
-/// Checks the models: each contract alone, then each graph against its contract, then all of them against the memory
+/// Checks all models: each contract alone, then each graph against its contract, then all of them against the memory
 /// budget.
 fn models_findings(options: &AppOptions, models: &Path, settings: &ModelsSettings) -> Vec<Finding> {
     let budget_bytes = settings.memory_budget_bytes;

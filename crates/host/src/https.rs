@@ -30,7 +30,7 @@ pub(crate) struct Location {
 }
 
 impl Location {
-    /// Parses an https URL. The error says what is wrong with it.
+    /// Parses an https URL. The error is a sentence with its fault.
     pub(crate) fn parse(url: &str) -> Result<Self, String> {
         let wrong = |what: &str| Err(format!("the URL {what}"));
         let Ok(uri) = url.parse::<http::Uri>() else {
@@ -58,7 +58,7 @@ impl Location {
     }
 }
 
-/// The trusted authorities: the machine's, and those in a PEM file, which `setting` names.
+/// Returns the trusted authorities: the machine's, and those in a PEM file, which `setting` names.
 pub(crate) fn trust(more: Option<&Path>, setting: &str) -> Result<Arc<ClientConfig>, String> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -106,7 +106,7 @@ pub(crate) async fn get(
     })
 }
 
-/// Encrypts a connection. The certificate must be for `host`, a name or an address without brackets.
+/// Makes a connection encrypted. The certificate must be for `host`, a name or an address without brackets.
 pub(crate) async fn secure(
     stream: TcpStream,
     host: &str,

@@ -30,7 +30,7 @@ struct RefreshTimings {
     gap_ms: u64,
     /// Wait after the first failure. Each further one doubles it.
     first_wait_ms: u64,
-    /// Longest of these waits.
+    /// The longest wait after failures, in milliseconds.
     longest_wait_ms: u64,
     /// Longest time for an issuer's answer.
     timeout: Duration,
@@ -87,7 +87,7 @@ struct Last {
 }
 
 impl Rhythm {
-    /// Whether it is time to fetch.
+    /// Returns whether it is time to fetch.
     fn due(&self, now_ms: u64, asked: Option<i64>, refresh_ms: u64, gap_ms: u64) -> bool {
         let Some(last) = self.last else {
             return true;
@@ -172,7 +172,7 @@ async fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// Refreshes one issuer's set.
+/// Keeps the key set of one issuer up to date in the store.
 struct Keeper {
     issuer: Issuer,
     /// Reads sets as the checkers will.
@@ -275,7 +275,7 @@ impl Keeper {
         Ok(self.judge.key_count(&self.issuer.name).unwrap_or(0))
     }
 
-    /// Logs what has changed.
+    /// Logs the outcome of a fetch, if it differs from the outcome that was logged last.
     fn tell(&mut self, outcome: Result<usize, String>) {
         let name = &self.issuer.name;
         let from = match &self.source {

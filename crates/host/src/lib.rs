@@ -44,15 +44,15 @@ use std::path::{Path, PathBuf};
 /// The options of `up` and `check`.
 #[derive(Clone, Debug)]
 pub struct AppOptions {
-    /// The manifest.
+    /// The path of the manifest.
     pub app: PathBuf,
     /// The models directory, if it is not the manifest's.
     pub models: Option<PathBuf>,
-    /// The operator's policy.
+    /// The path of the operator's policy, `penstock.toml`.
     pub policy: PathBuf,
-    /// The ONNX Runtime library.
+    /// The path of the ONNX Runtime library, if the operator named one.
     pub onnxruntime: Option<PathBuf>,
-    /// The OpenVINO library.
+    /// The path of the OpenVINO library, if the operator named one.
     pub openvino: Option<PathBuf>,
     /// The runtime configuration with the store of each label, if it is not the default.
     pub runtime_config: Option<PathBuf>,

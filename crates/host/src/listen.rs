@@ -76,7 +76,7 @@ impl Reserved {
         }))
     }
 
-    /// Listens.
+    /// Begins to listen on the reserved address.
     ///
     /// # Errors
     ///
@@ -147,7 +147,8 @@ fn bind_free(asked: SocketAddr) -> std::io::Result<TcpSocket> {
     bind(SocketAddr::new(asked.ip(), 0))
 }
 
-/// Listens. Connections inherit that their address may be shared, so the next server can bind it while they wait for
+/// Begins to listen on a bound socket. Connections inherit that their address may be shared, so the next server can bind it
+/// while they wait for their end.
 /// their end.
 fn listen(socket: TcpSocket) -> std::io::Result<TcpListener> {
     socket.set_reuseaddr(true)?;

@@ -17,10 +17,11 @@ const RETRY: Duration = Duration::from_secs(5);
 /// Time between two looks whether operations that found no room in the queue have room now.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// Of the instances, one in this many may run operations. The others are for calls, and for the renewal of leases.
+/// One in this many instances may run operations. The others are for calls, and for the renewal of leases.
 const INSTANCES_SHARE: u32 = 2;
 
-/// What the server needs to run operations; `None` if they are off, or there is no store for them. Call it before the server
+/// Returns the settings for running operations; `None` if they are off, or there is no store for them. Call it before the
+/// server
 /// serves: leases of an exclusive store from before this moment are over. `ends` takes the ends of operations.
 pub fn work(
     settings: &Settings,

@@ -28,13 +28,13 @@ pub(crate) const POLICY_FILE: &str = "/penstock.toml";
 
 /// An application that is ready for an entry point.
 pub struct Prepared {
-    /// The manifest.
+    /// The manifest that was read.
     pub manifest: Manifest,
-    /// The composed component, compiled.
+    /// The composed component, compiled to machine code.
     pub compiled: Compiled,
-    /// The source of instances.
+    /// The facts by which each instance is made.
     pub source: InstanceSource,
-    /// The models.
+    /// The models that this host runs.
     pub repository: Arc<Repository>,
     /// The directory they are in.
     pub models: PathBuf,
@@ -240,7 +240,7 @@ pub(crate) fn models_directory(options: &AppOptions, mounts: &mut Vec<app::Mount
     }
 }
 
-/// Whether the host provides an import.
+/// Returns whether the host provides an import.
 pub(crate) fn provided(import: &str) -> bool {
     const PROVIDED: &[&str] = &[
         "wasi:cli/",

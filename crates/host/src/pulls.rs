@@ -27,7 +27,7 @@ const CACHE: &str = "models";
 const LINE_EVERY: Duration = Duration::from_secs(30);
 /// Time between two states of a bar.
 const DRAW_EVERY: Duration = Duration::from_millis(100);
-/// Cells of a bar.
+/// Number of character cells of a progress bar.
 const BAR_CELLS: u64 = 24;
 
 /// Environment variables that have a value.
@@ -399,14 +399,14 @@ fn bar(name: &str, done: u64, total: Option<u64>, rate: u64) -> String {
 /// The options of the commands.
 #[derive(Clone, Debug)]
 pub struct PullOptions {
-    /// The application: its models directory and its policy.
+    /// The application, with its models directory and its policy.
     pub app: AppOptions,
     /// Whether to print JSON instead of text.
     pub json: bool,
 }
 
 impl PullOptions {
-    /// The models directory: the one that was named, or the one that the manifest mounts.
+    /// Returns the models directory: the one that was named, or the one that the manifest mounts.
     fn models(&self) -> anyhow::Result<PathBuf> {
         if let Some(named) = &self.app.models {
             return Ok(named.clone());
@@ -448,7 +448,7 @@ fn finish(work: impl FnOnce() -> anyhow::Result<bool>) -> ExitCode {
     }
 }
 
-/// `penstock models pull`: one source, or all sources of the policy if none is given.
+/// Runs `penstock models pull`: one source, or all sources of the policy if none is given.
 pub fn pull(options: &PullOptions, source: Option<SourceSettings>) -> ExitCode {
     finish(|| {
         let settings = options.settings()?;
@@ -678,7 +678,7 @@ pub fn verify(options: &PullOptions, hash: bool) -> ExitCode {
     })
 }
 
-/// `penstock models prune`.
+/// Runs `penstock models prune`: removes cached files that no source and no installed version needs. `dry` only counts them.
 pub fn prune(options: &PullOptions, dry: bool) -> ExitCode {
     finish(|| {
         let settings = options.settings()?;

@@ -26,53 +26,54 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The whole file.
+/// A policy file, `penstock.toml`, with all its sections.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// `[server]`: connections and requests.
+    /// The section `[server]`: connections and requests.
     pub server: ServerSettings,
-    /// `[tls]`: the certificate, and clients' certificates.
+    /// The section `[tls]`: the certificate, and clients' certificates.
     pub tls: TlsSettings,
-    /// `[audit]`: the log of callers and requests.
+    /// The section `[audit]`: the log of callers and requests.
     pub audit: AuditSettings,
-    /// `[instances]`: the pool of component instances.
+    /// The section `[instances]`: the pool of component instances.
     pub instances: InstanceSettings,
-    /// `[models]`: how this host's models follow their files, and their limits.
+    /// The section `[models]`: how this host's models follow their files, and their limits.
     pub models: ModelsSettings,
-    /// `[auth]`: the accepted callers. Used by the auth component.
+    /// The section `[auth]`: the accepted callers. Used by the auth component.
     pub auth: AuthSettings,
-    /// `[[limits]]`: the limits of callers. Used by the quota component.
+    /// The entries `[[limits]]`: the limits of callers. Used by the quota component.
     pub limits: Vec<Limit>,
-    /// `[backoff]`: callers that are refused again and again. Used by the quota component.
+    /// The section `[backoff]`: callers that are refused again and again. Used by the quota component.
     pub backoff: Backoff,
-    /// `[idempotency]`: calls that may be repeated. Used by the component of that name.
+    /// The section `[idempotency]`: calls that may be repeated. Used by the component of that name.
     pub idempotency: IdempotencySettings,
-    /// `[operations]`: calls that run later. Used by the component of that name, and by this host, which runs them.
+    /// The section `[operations]`: calls that run later. Used by the component of that name, and by this host, which runs
+    /// them.
     pub operations: OperationsSettings,
-    /// `[webhooks]`: announcements of operations that end. Used by the gate, and by this host, which sends them.
+    /// The section `[webhooks]`: announcements of operations that end. Used by the gate, and by this host, which sends them.
     pub webhooks: WebhooksSettings,
-    /// `[usage]`: the usage counters. Used by the component of that name.
+    /// The section `[usage]`: the usage counters. Used by the component of that name.
     pub usage: UsageSettings,
-    /// `[[cache]]`: results that are kept. Used by the gate and the component of that name.
+    /// The entries `[[cache]]`: results that are kept. Used by the gate and the component of that name.
     pub cache: Vec<CacheEntry>,
-    /// `[validation]`: bodies of the Open Inference Protocol. Used by the gate.
+    /// The section `[validation]`: bodies of the Open Inference Protocol. Used by the gate.
     pub validation: ValidationSettings,
-    /// `[cors]`: pages of other origins. Used by the gate.
+    /// The section `[cors]`: pages of other origins. Used by the gate.
     pub cors: CorsSettings,
-    /// `[[disclosure]]`: the precision of scores in answers. Used by the gate.
+    /// The entries `[[disclosure]]`: the precision of scores in answers. Used by the gate.
     pub disclosure: Vec<Disclosure>,
-    /// `[custom]`: settings of the operator's own policy. Only that component reads and checks them.
+    /// The section `[custom]`: settings of the operator's own policy. Only that component reads and checks them.
     pub custom: toml::Table,
-    /// `[admin]`: the admin API for keys and tenants. Without it, there is no admin API.
+    /// The section `[admin]`: the admin API for keys and tenants. Without it, there is no admin API.
     pub admin: Option<AdminSettings>,
 }
 
-/// `[admin]`: the admin API, on its own listener.
+/// The section `[admin]`: the admin API, on its own listener.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdminSettings {
-    /// Its address. Without it [`DEFAULT_ADMIN_LISTEN`], or any free port if that is taken.
+    /// The address to listen on. Without it [`DEFAULT_ADMIN_LISTEN`], or any free port if that is taken.
     pub listen: Option<SocketAddr>,
 }
 
@@ -87,7 +88,7 @@ impl AdminSettings {
     }
 }
 
-/// `[models]`: the life cycle of the models that this host runs.
+/// The section `[models]`: the life cycle of the models that this host runs.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelsSettings {
@@ -106,7 +107,7 @@ pub struct ModelsSettings {
     /// Bytes of private memory that a model's process may map. Without it, the memory of the load plus that of its
     /// runs.
     pub process_memory_bytes: Option<u64>,
-    /// Whether a second backend must give the same outputs, and the consequence if it does not.
+    /// The consequence if a second backend gives other outputs; `off` runs no second backend.
     pub compare: Compare,
     /// The permitted difference, as a part of the output's largest element.
     pub compare_tolerance: f64,
@@ -120,9 +121,9 @@ pub struct ModelsSettings {
     pub operators: BTreeMap<String, PathBuf>,
     /// The models without which the server is not ready; `*` means all that exist. Used by the gate.
     pub required: Vec<String>,
-    /// `[[models.sources]]`: models that are pulled.
+    /// The entries `[[models.sources]]`: models that are pulled.
     pub sources: Vec<SourceSettings>,
-    /// `[models.pull]`: limits and trust of pulls.
+    /// The section `[models.pull]`: limits and trust of pulls.
     pub pull: PullSettings,
 }
 
@@ -130,12 +131,12 @@ pub struct ModelsSettings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Compare {
-    /// Nothing is compared.
+    /// No second backend runs, and nothing is compared.
     Off,
     /// It serves, and the log, the index and `/ready` report the difference.
     #[default]
     Warn,
-    /// It is not served.
+    /// The version is not served.
     Refuse,
 }
 
@@ -181,7 +182,8 @@ impl Default for ModelsSettings {
 /// Shortest interval between looks. A look lists every folder, and takes milliseconds on a network file system.
 const MIN_POLL_INTERVAL_MS: u64 = 50;
 
-/// Longest interval. With a longer one, an operator that copies a model would think that the server does not see it.
+/// Largest `poll_interval_ms`: an hour. With a longer one, an operator that copies a model would think that the server does
+/// not see it.
 const MAX_POLL_INTERVAL_MS: u64 = 3_600_000;
 
 /// Smallest memory of a run. Runtimes take some of it for themselves.

@@ -1,4 +1,4 @@
-//! `penstock up`: starts manifest, components, models and server together, and logs what it serves.
+//! `penstock up`: starts manifest, components, models and server together, and logs the models and addresses that it serves.
 
 use crate::AppOptions;
 use crate::access;
@@ -56,10 +56,10 @@ const HOST_AUDITS: &str = "PENSTOCK_AUDIT";
 /// The variable with the public key of this host's webhooks, for components. Without it this host sends none.
 const HOST_WEBHOOK_KEY: &str = "PENSTOCK_WEBHOOK_KEY";
 
-/// The options of `up`.
+/// The options of `penstock up`, from the command line.
 #[derive(Clone, Debug)]
 pub struct UpOptions {
-    /// The application.
+    /// The files of the application.
     pub app: AppOptions,
     /// The address of the API.
     pub listen: SocketAddr,

@@ -1,6 +1,6 @@
 //! `penstock usage`: gets the usage from a running server and prints it as a table or as JSON lines.
 //!
-//! It uses HTTP because the server has the store open, and because the server alone then decides what the caller may
+//! It uses HTTP because the server has the store open, and because then only the server decides which rows the caller may
 //! see.
 
 use anyhow::{Context, bail};
@@ -19,11 +19,11 @@ const MAX_PAGES: usize = 1_000;
 /// The query, and the form of the output.
 #[derive(Clone, Debug)]
 pub struct UsageOptions {
-    /// The server, `http://host:port`.
+    /// The address of the server, `http://host:port`.
     pub server: String,
     /// The first day, `YYYY-MM-DD`.
     pub from: Option<String>,
-    /// The last day.
+    /// The last day, `YYYY-MM-DD`.
     pub to: Option<String>,
     /// Whether to print one JSON object per line.
     pub json: bool,

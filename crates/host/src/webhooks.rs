@@ -1,5 +1,6 @@
 //! Webhooks: announces operations that end to the callers' own servers. `penstock_policy::webhooks` describes the entries and
-//! decides what is sent where and when. This host reads the entries, sends, and writes the outcomes.
+//! decides the receiver, the content and the time of each message. This host reads the entries, sends, and writes the
+//! outcomes.
 //!
 //! * `intake`: finds deliveries, in the ends of operations and in the store; `queue`: their order;
 //! * `deliver`: makes the steps that `penstock_policy::webhooks::step` decides;

@@ -1,7 +1,7 @@
 //! Measures the operations per second of each store, and the limit that the disk sets for the durable one.
 //!
-//! Prints a table and asserts nothing: machines differ, and the ratio to the raw sync rate of the same
-//! minutes is what can be compared. Usage:
+//! Prints a table and asserts nothing: machines differ, so compare only the ratio to the raw sync rate of the same minutes.
+//! Usage:
 //! `cargo bench --package penstock-kv [-- DIRECTORY]`; the directory, on the disk to be measured, is
 //! made if it is missing (without one: the system's temporary directory).
 

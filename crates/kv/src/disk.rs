@@ -85,7 +85,7 @@ pub enum OpenError {
     /// The directory or a file in it cannot be made or read.
     #[error("cannot open the store in {}: {message}", .directory.display())]
     Failed {
-        /// The store's directory.
+        /// The directory of the store.
         directory: PathBuf,
         /// The error, for an operator.
         message: String,
@@ -176,7 +176,7 @@ pub(crate) trait Disk: Send + Sync + 'static {
         &'a self,
         after: Option<&str>,
     ) -> Box<dyn Iterator<Item = Result<String, String>> + 'a>;
-    /// Bytes the store takes.
+    /// Bytes that the store takes on the disk.
     fn used(&self) -> Result<u64, String>;
     /// Bytes the disk has left.
     fn free(&self) -> Result<u64, String>;

@@ -83,7 +83,7 @@ struct Open {
     last: Position,
     /// The writer thread sleeps and must be woken.
     writer_sleeps: bool,
-    /// Nothing is taken any more.
+    /// Whether the store takes no more writes.
     closed: bool,
 }
 
@@ -99,7 +99,7 @@ struct Inner {
     hasher: RandomState,
     shards: Box<[Shard]>,
     open: Mutex<Open>,
-    /// Wakes the writer thread.
+    /// Wakes the writer thread when there are writes.
     filled: Condvar,
     /// Wakes writers that wait for room in the batch.
     taken: Notify,
@@ -192,8 +192,7 @@ impl Inner {
         self.read_disk(kv_key)
     }
 
-    /// Changes an entry: `change` sees its value and says what to write, if anything. Nothing is done
-    /// when this is refused.
+    /// Changes an entry: `change` sees its value and returns the write to make, if any. If it is refused, nothing is done.
     fn write<T>(
         &self,
         kv_key: &str,

@@ -26,8 +26,8 @@ pub const DEFAULT_MAX_BYTES: u64 = 256 << 20;
 /// headers. They are counted so that a flood of tiny entries meets the bound too.
 pub const ENTRY_OVERHEAD_BYTES: u64 = 96;
 
-/// Locks. Many more than cores, so that two threads seldom meet; a page of a listing visits one shard,
-/// so many shards also keep a page short.
+/// Number of locks, one for each shard. There are many more than cores, so that two threads seldom meet. A page of a listing
+/// visits one shard, so many shards also keep a page short.
 const SHARDS: usize = 256;
 
 /// Prefix of this store's cursors.
@@ -36,7 +36,7 @@ const CURSOR_PREFIX: &str = "memory:";
 /// The bounds of a [`MemoryStore`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemorySettings {
-    /// Most entries.
+    /// Most entries that the store may have.
     pub max_entries: u64,
     /// Most bytes of names, values and [`ENTRY_OVERHEAD_BYTES`] each.
     pub max_bytes: u64,
@@ -118,7 +118,7 @@ impl MemoryStore {
         }
     }
 
-    /// The number of entries.
+    /// The number of entries in all shards.
     pub fn entries(&self) -> u64 {
         self.entries.load(Ordering::Relaxed)
     }
@@ -161,7 +161,7 @@ impl MemoryStore {
         Ok(look(found.map(|slot| &slot.value)))
     }
 
-    /// Changes an entry under its lock: `change` sees the value and says what to write, if anything.
+    /// Changes an entry under its lock: `change` sees the value and returns the new one, if any.
     fn write<T>(
         &self,
         kv_key: &str,
@@ -259,7 +259,7 @@ impl MemoryStore {
     }
 
     /// Names go shard by shard, in order within each. A name never changes its shard, so an entry that exists
-    /// throughout is met exactly once, whatever is added or removed during the listing.
+    /// throughout is met exactly once, also if others are added or removed during the listing.
     fn page(&self, cursor: Option<&str>) -> Result<Page, StoreError> {
         let (mut shard, mut after) = match cursor {
             None => (0, None),

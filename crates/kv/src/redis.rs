@@ -51,7 +51,7 @@ pub const DEFAULT_MAX_RECONNECT_DELAY: Duration = Duration::from_secs(2);
 /// Most operations under way by default: a fast server answers so many in some tens of milliseconds.
 pub const DEFAULT_MAX_IN_FLIGHT: usize = 4096;
 
-/// Longest label. It is part of every key.
+/// Bytes of the longest label. It is part of every key.
 pub const MAX_LABEL_BYTES: usize = 64;
 
 /// The first pause between two attempts to connect; each further one doubles.
@@ -95,7 +95,7 @@ pub struct RedisSettings {
     pub url: String,
     /// The label of the store; part of every key. Letters, digits, `-`, `_` and `.`.
     pub label: String,
-    /// For `rediss://`: the certificate authorities to trust, as PEM; the system's without it.
+    /// Certificate authorities to trust for `rediss://`, as PEM; `None` trusts the system's.
     pub certificate_authorities: Option<Vec<u8>>,
     /// The longest an operation takes.
     pub command_timeout: Duration,
@@ -248,7 +248,7 @@ impl Shared {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(Failed::Redis(error, generation)),
             Err(_) => {
-                // Whatever the cause of the delay, the answers behind it are late as well.
+                // The answers behind it are late as well, for every cause of the delay.
                 self.found_broken(generation);
                 Err(Failed::Store(self.unavailable(&late)))
             }
@@ -535,7 +535,7 @@ impl RedisStore {
         Self { shared, keeper }
     }
 
-    /// Whether there is a connection now: for readiness and metrics.
+    /// Returns whether there is a connection now: for readiness and metrics.
     pub fn connected(&self) -> bool {
         matches!(*self.shared.link.read(), Link::Up { .. })
     }
@@ -682,7 +682,7 @@ impl Store for RedisStore {
         })
     }
 
-    /// Sent in parts: within the part that meets an error, entries after it may be written too.
+    /// Sends the entries in parts: within the part that meets an error, entries after it may be written too.
     fn set_many<'a>(&'a self, entries: &'a [(String, Vec<u8>)]) -> Reply<'a, ()> {
         Reply::later(async move {
             for (index, (kv_key, value)) in entries.iter().enumerate() {

@@ -34,7 +34,7 @@ pub enum StoreError {
     TooLarge {
         /// "a name" or "a value".
         what: &'static str,
-        /// Its size.
+        /// Its size in bytes.
         bytes: usize,
         /// The most that is taken.
         limit: usize,
@@ -65,7 +65,7 @@ pub enum Swap {
 /// Some of a store's names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
-    /// At most [`MAX_LIST_PAGE`] names.
+    /// The names, at most [`MAX_LIST_PAGE`] of them.
     pub names: Vec<String>,
     /// The cursor of the next page; `None` at the end.
     pub cursor: Option<String>,
@@ -74,9 +74,9 @@ pub struct Page {
 /// An answer that is ready or comes later. A store in memory answers at once, and a request must not
 /// pay an allocation for that.
 pub enum Reply<'a, T> {
-    /// The answer. It is taken out when polled.
+    /// The answer is here. It is taken out when polled.
     Ready(Option<Result<T, StoreError>>),
-    /// The pending answer.
+    /// The answer comes later.
     Later(Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>),
 }
 
@@ -114,23 +114,23 @@ impl<T> fmt::Debug for Reply<'_, T> {
     }
 }
 
-/// A key-value store. All operations are linearizable; `set_many` and `delete_many` apply each entry
-/// by itself and stop at the first error.
+/// A store of entries by name. All operations are linearizable; `set_many` and `delete_many` apply each entry by itself and
+/// stop at the first error.
 ///
-/// A counter is an entry that `increment` made. What `get` gives for one is the store's own affair
+/// A counter is an entry that `increment` made. The bytes that `get` returns for one differ between stores
 /// (8 little-endian bytes here, decimal text on Redis): read it with `increment(name, 0)`, which does
 /// not create it, and never `set` one.
 pub trait Store: Send + Sync + 'static {
     /// The store's description for a log line, such as `embedded (/var/lib/penstock/default.kv)`.
     fn describe(&self) -> String;
 
-    /// Whether [`Store::compare_and_swap`] is atomic. All stores here say so; it is asked because
+    /// Returns whether [`Store::compare_and_swap`] is atomic. All stores here say so; it is asked because
     /// others exist.
     fn sound_compare_and_swap(&self) -> bool {
         true
     }
 
-    /// Whether no other process can use the store while this one has it open.
+    /// Returns whether no other process can use the store while this one has it open.
     fn is_exclusive(&self) -> bool {
         false
     }
@@ -139,15 +139,15 @@ pub trait Store: Send + Sync + 'static {
     fn get<'a>(&'a self, kv_key: &'a str) -> Reply<'a, Option<Vec<u8>>>;
     /// The values of several entries, in their order.
     fn get_many<'a>(&'a self, kv_keys: &'a [String]) -> Reply<'a, Vec<Option<Vec<u8>>>>;
-    /// Whether there is such an entry.
+    /// Returns whether there is such an entry.
     fn exists<'a>(&'a self, kv_key: &'a str) -> Reply<'a, bool>;
-    /// Writes an entry.
+    /// Writes an entry, and replaces its value.
     fn set<'a>(&'a self, kv_key: &'a str, value: &'a [u8]) -> Reply<'a, ()>;
-    /// Writes several entries.
+    /// Writes several entries, in their order.
     fn set_many<'a>(&'a self, entries: &'a [(String, Vec<u8>)]) -> Reply<'a, ()>;
     /// Removes an entry, which need not exist.
     fn delete<'a>(&'a self, kv_key: &'a str) -> Reply<'a, ()>;
-    /// Removes several entries.
+    /// Removes several entries, which need not exist.
     fn delete_many<'a>(&'a self, kv_keys: &'a [String]) -> Reply<'a, ()>;
     /// Adds to a counter, which is 0 when absent, and gives the sum.
     fn increment<'a>(&'a self, kv_key: &'a str, delta: i64) -> Reply<'a, i64>;

@@ -33,7 +33,7 @@ mod suite_with_small_batches {
 }
 
 #[tokio::test]
-async fn what_was_written_is_there_after_opening_again() {
+async fn written_entries_are_there_after_opening_again() {
     let directory = tempfile::tempdir().unwrap();
     // Parents are made too.
     let place = directory.path().join("var/lib/penstock");
@@ -202,7 +202,7 @@ fn waiting_for_the_disk_holds_no_thread() {
         .unwrap();
 }
 
-/// A read of an entry that is still on its way to the disk returns the newest value, whatever commits meanwhile.
+/// A read of an entry that is still on its way to the disk returns the newest value, in every order of commits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn reads_follow_writes_through_commits() {
     let directory = tempfile::tempdir().unwrap();

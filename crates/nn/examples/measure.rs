@@ -1,4 +1,4 @@
-//! Prints what a graph costs on each backend: load, raw run, and the same run through [`Model::infer`].
+//! Prints the times of a graph on each backend: load, raw run, and the same run through [`Model::infer`].
 //!
 //! ```text
 //! PENSTOCK_ONNXRUNTIME=… PENSTOCK_OPENVINO=… cargo run --release -p penstock-nn --example measure -- model.onnx

@@ -1,4 +1,4 @@
-//! Runs the ONNX operator tests on tract, and says for each what came of it. `scripts/tract-conformance` fetches the
+//! Runs the ONNX operator tests on tract, and prints the outcome of each. `scripts/tract-conformance` fetches the
 //! tests and calls this.
 //!
 //! ```text

@@ -1,9 +1,10 @@
-//! Tries at load, after the graph's operators allow it, whether an answer is the same whatever other rows its run has.
+//! Tries at load, after the graph's operators allow it, whether an answer is the same for all other rows that its run may
+//! have.
 //!
 //! The operators of a graph ([`crate::backend::Rows`]) define the computation, and not a runtime's way to do it: a
-//! runtime may choose another kernel for another size, or quantise without being asked. So a few rows run alone and
-//! then together with rows that would reveal it: far larger, far smaller, at the ends of the contract's bounds, NaN and
-//! infinity, first, last and in between, in runs of several sizes, and of other lengths if an axis is filled.
+//! runtime may choose another kernel for another size, or quantise without being asked. So a few rows run alone and then
+//! together with rows that would reveal it: far larger, far smaller, at the ends of the contract's bounds, NaN and
+//! infinity. They run first, last and in between, in runs of several sizes, and with other lengths if an axis is filled.
 
 use std::time::{Duration, Instant};
 
@@ -41,10 +42,10 @@ enum Lengths {
     Usual,
 }
 
-/// A row: its elements, the seed they are made with, and its lengths.
+/// A kind of row: its elements, the seed they are made with, and its lengths.
 type Kind = (Elements, u64, Lengths);
 
-/// A run: the watched rows, and a description of the other rows.
+/// A trial run: the watched rows, and a description of the other rows.
 struct Trial {
     rows: Vec<Kind>,
     /// The rows that are compared with their answers alone.
@@ -137,7 +138,7 @@ impl Tries<'_> {
         answer
     }
 
-    /// Makes a trial. Returns whether it had a result.
+    /// Makes a trial run. Returns whether it had a result.
     fn run(&mut self, trial: &Trial) -> bool {
         let mut rows = Vec::new();
         for (at, kind) in trial.rows.iter().enumerate() {

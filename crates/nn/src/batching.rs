@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Default of [`DynamicBatching::max_items`]. On a processor larger runs gain nothing and delay the calls in them.
+/// Default of [`DynamicBatching::max_items`]: items of a run. On a processor larger runs gain nothing and delay the calls in
+/// them.
 pub const MAX_ITEMS: u32 = 32;
 
-/// Default of [`DynamicBatching::max_queue_delay`]. This is the maximum; the actual delay adapts, starting from none.
+/// Default of [`DynamicBatching::max_queue_delay`]: 5 ms. This is the maximum; the actual delay adapts, starting from none.
 pub const MAX_WAIT: Duration = Duration::from_millis(5);
 
-/// Default of [`DynamicBatching::max_bytes`]: most bytes of the inputs of a run that several calls share.
+/// Default of [`DynamicBatching::max_bytes`], 64 MiB: most bytes of the inputs of a run that several calls share.
 pub const MAX_BYTES: u64 = 64 << 20;
 
-/// Default of [`Padding::max_tokens`]: 32 sentences of 256 tokens.
+/// Default of [`Padding::max_tokens`]: as many as 32 sentences of 256 tokens have.
 pub const MAX_TOKENS: u64 = 8192;
 
 /// The options of dynamic batching.
@@ -22,11 +23,11 @@ pub struct DynamicBatching {
     pub max_items: u32,
     /// Most bytes of a shared run's inputs.
     pub max_bytes: u64,
-    /// The longest queue delay.
+    /// The longest time for which a call waits for others.
     pub max_queue_delay: Duration,
-    /// Preferred batch sizes, ascending.
+    /// The batch sizes that a run should have, ascending.
     pub preferred: Vec<u32>,
-    /// The latency target: batches shrink if a run and its queue delay take longer.
+    /// The target for the latency: batches shrink if a run and its queue delay take longer.
     pub target: Option<Duration>,
     /// The axis in which calls may differ in length.
     pub padding: Option<Padding>,

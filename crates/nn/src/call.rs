@@ -38,7 +38,7 @@ pub const MAX_STRING_BYTES: usize = 8 << 20;
 /// The properties of inputs beyond their ports.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Rules {
-    /// By input: whether a call may leave it out.
+    /// Whether a call may leave it out, for each input.
     optional: Vec<bool>,
     /// Whether a tensor may have no elements.
     empty: bool,
@@ -69,7 +69,7 @@ impl Rules {
         })
     }
 
-    /// Whether calls may differ in which inputs they send.
+    /// Returns whether calls may differ in which inputs they send.
     #[cfg(feature = "native")]
     pub(crate) fn has_optional(&self) -> bool {
         self.optional.contains(&true)
@@ -124,7 +124,7 @@ pub(crate) fn bind(
         .collect()
 }
 
-/// Names the outputs. Those that are absent are left out.
+/// Gives the outputs the names of their ports. Those that are absent are left out.
 pub(crate) fn label(
     ports: &[Port],
     outputs: Vec<NnTensor>,
@@ -177,7 +177,7 @@ pub fn for_wasi_nn(
     Ok(outputs)
 }
 
-/// Whether a tensor may go into a port.
+/// Checks that a tensor may go into a port.
 fn fits(port: &Port, rules: &Rules, tensor: &NnTensor) -> Result<(), NnError> {
     let wrong = |what: String| {
         Err(NnError::invalid(format!(

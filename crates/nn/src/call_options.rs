@@ -6,13 +6,13 @@ use std::sync::atomic::AtomicBool;
 
 use tokio::time::Instant;
 
-/// Whether calls share runs.
+/// The sharing of runs between calls, with the reason or the difference that it makes.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SharedRuns {
-    /// They do not, with the reason.
+    /// Calls do not share runs, with the reason.
     No(String),
-    /// They do. The value is the difference between answers alone and together in the trials, as a part of the largest
-    /// element; `None` if it was not tried.
+    /// Calls share runs. The value is the difference between answers alone and together in the trials, as a part of the
+    /// largest element; `None` if it was not tried.
     Yes(Option<f64>),
 }
 
@@ -31,7 +31,7 @@ impl fmt::Display for SharedRuns {
     }
 }
 
-/// The options of a call.
+/// The options of a call, beside its inputs.
 #[derive(Debug, Clone, Default)]
 pub struct CallOptions {
     /// The time at which the answer is no longer of use.

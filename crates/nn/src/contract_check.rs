@@ -265,7 +265,7 @@ fn example_of(
 }
 
 /// A tensor of at most `most` bytes whose elements are within their bounds. `length` gives the lengths of symbolic
-/// axes. The shapes of a sequence are those of its elements, whatever `fill` is.
+/// axes. The shapes of a sequence are those of its elements, for every `fill`.
 pub(crate) fn filled(
     contract: &Contract,
     spec: &TensorSpec,
@@ -359,9 +359,9 @@ pub enum Elements {
     Spread,
     /// Floating-point numbers are this, or the nearest that the bounds allow; others are as usual.
     All(f64),
-    /// The least of their bounds, or of what numbers of their type are usual.
+    /// The least of their bounds, or of the usual numbers of their type.
     Least,
-    /// The greatest.
+    /// The greatest of their bounds, or of the usual numbers of their type.
     Greatest,
 }
 
@@ -606,7 +606,7 @@ pub fn datatype_of(ty: PortType) -> Option<Datatype> {
 /// The last entry of a list whose first number is to be shared among all elements.
 pub(crate) const SHARE: f64 = f64::NEG_INFINITY;
 
-/// Whether a list is a number to share among a tensor's elements; see [`SHARE`].
+/// The number that a list shares among a tensor's elements, if it is such a list; see [`SHARE`].
 pub(crate) fn shared(list: &[f64]) -> Option<f64> {
     match list {
         [whole, SHARE] => Some(*whole),

@@ -49,11 +49,11 @@ pub struct Description {
     pub text: String,
     /// The origin, for a comment.
     pub origin: String,
-    /// The inputs.
+    /// The inputs, in the graph's order.
     pub inputs: Vec<Port>,
-    /// The outputs.
+    /// The outputs, in the graph's order.
     pub outputs: Vec<Port>,
-    /// For inputs that are indices: the length of the table they lead into.
+    /// The length of the table that each input of indices leads into.
     pub tables: BTreeMap<String, u64>,
     /// The number of axes of ports whose number the graph does not give, if it is known from elsewhere.
     pub ranks: BTreeMap<String, usize>,
@@ -75,14 +75,14 @@ pub struct Description {
     pub adapter: Option<AdapterTable>,
     /// Operators that no backend has, by domain ([`Graph::foreign_operators`]). Only for a graph that did not load.
     pub foreign: BTreeMap<String, Vec<String>>,
-    /// Questions that arose elsewhere.
+    /// Questions of other parts, which are added to those of the contract.
     pub questions: Vec<String>,
 }
 
 /// The table `[adapter]` of a contract.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AdapterTable {
-    /// The adapter.
+    /// The name of the adapter.
     pub name: String,
     /// Its files beside the contract: the setting, and the name of the file.
     pub files: Vec<(&'static str, String)>,
@@ -93,7 +93,7 @@ pub struct AdapterTable {
 /// A contract made from a graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Derived {
-    /// The text of `model.toml`.
+    /// The text of `model.toml`, with the questions as comments.
     pub text: String,
     /// Facts that the graph does not state, as the text asks for them.
     pub questions: Vec<String>,
@@ -234,9 +234,9 @@ fn shape_of<'a>(shapes: &'a [(String, Vec<u64>)], name: &str) -> Option<&'a [u64
 /// The shapes of one run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Shapes {
-    /// Of the inputs, by name.
+    /// The lengths of each input, by name.
     pub inputs: Vec<(String, Vec<u64>)>,
-    /// Of the outputs, by name.
+    /// The lengths of each output, by name.
     pub outputs: Vec<(String, Vec<u64>)>,
 }
 
@@ -436,7 +436,7 @@ fn on_one_line(text: &str, most_chars: usize) -> String {
     shown.take(most_chars).collect()
 }
 
-/// Makes a contract.
+/// Makes a contract of the facts about a graph, with questions where they do not suffice.
 ///
 /// ```
 /// use penstock_nn::derive::{Description, derive};
@@ -582,7 +582,7 @@ pub fn derive(description: &Description) -> Derived {
     }
 }
 
-/// The table `[axes]`: the bounds of each open axis, with a question if they are unknown.
+/// Writes the table `[axes]`: the bounds of each open axis, with a question if they are unknown.
 fn axis_bounds(
     description: &Description,
     axes: &Axes,

@@ -11,7 +11,7 @@ pub enum ErrorCode {
     InvalidArgument,
     /// The graph's bytes are not in the encoding they were said to be in.
     InvalidEncoding,
-    /// The deadline passed.
+    /// The deadline of the call passed.
     Timeout,
     /// The backend failed while it ran.
     RuntimeError,
@@ -21,9 +21,9 @@ pub enum ErrorCode {
     TooLarge,
     /// No model of that name or version.
     NotFound,
-    /// Policy forbids it.
+    /// A policy of the host forbids it.
     Security,
-    /// None of the above.
+    /// The cause is none of the above.
     Unknown,
 }
 
@@ -103,27 +103,27 @@ impl NnError {
         }
     }
 
-    /// [`ErrorCode::InvalidArgument`].
+    /// Makes an error of [`ErrorCode::InvalidArgument`].
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::InvalidArgument, message)
     }
 
-    /// [`ErrorCode::RuntimeError`].
+    /// Makes an error of [`ErrorCode::RuntimeError`].
     pub fn runtime(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::RuntimeError, message)
     }
 
-    /// [`ErrorCode::UnsupportedOperation`].
+    /// Makes an error of [`ErrorCode::UnsupportedOperation`].
     pub fn unsupported(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::UnsupportedOperation, message)
     }
 
-    /// [`ErrorCode::NotFound`].
+    /// Makes an error of [`ErrorCode::NotFound`].
     pub fn not_found(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::NotFound, message)
     }
 
-    /// [`ErrorCode::TooLarge`].
+    /// Makes an error of [`ErrorCode::TooLarge`].
     pub fn too_large(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::TooLarge, message)
     }

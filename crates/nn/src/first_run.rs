@@ -58,9 +58,9 @@ enum Use {
     Ones,
     /// 1 in every try: integers divided by 0 end some runtimes.
     Divisor,
-    /// 2 in every element.
+    /// The value 2 in every element.
     Twos,
-    /// 0, 1, 2, …: axes.
+    /// The values 0, 1, 2, …, for axes.
     Ramp,
     /// The shape of the operator's input 0.
     Shape,
@@ -410,7 +410,7 @@ fn suited(used: &Use, data: Option<&[u64]>, last: bool) -> Vec<f64> {
         Use::Of(list) => list.to_vec(),
         Use::Shape => shape(),
         Use::Reshape => {
-            // All elements along the first axis, whatever the number of axes.
+            // All elements along the first axis, for any number of axes.
             let elements: f64 = shape().iter().product();
             let mut list = vec![1.0; contract_check::MAX_FILL_LIST];
             list[0] = elements;
@@ -507,7 +507,7 @@ pub fn find(
     Err(failed.error(version))
 }
 
-/// Whether other inputs would make no difference.
+/// Returns whether other inputs would make no difference.
 fn ends_tries(error: &NnError) -> bool {
     // After an input that ended the runtime's process, no other is tried.
     matches!(

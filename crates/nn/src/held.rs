@@ -17,12 +17,12 @@ static ENDED: AtomicU64 = AtomicU64::new(0);
 /// The heap before a load.
 pub(crate) struct Meter {
     heap: Option<u64>,
-    /// Whether no other load was under way, and the number of those that had begun.
+    /// The number of loads that had begun; `None` if another load was under way.
     alone: Option<u64>,
 }
 
 impl Meter {
-    /// To be made before a load, and dropped after it.
+    /// Begins a measurement. Call it before a load, and drop the result after it.
     pub fn begin() -> Self {
         let ended = ENDED.load(Ordering::SeqCst);
         let began = BEGAN.fetch_add(1, Ordering::SeqCst);

@@ -30,7 +30,7 @@ pub const BOUNDS_NS: [u64; 20] = [
 pub struct Histogram {
     /// The number of observations.
     pub count: u64,
-    /// Their sum in nanoseconds.
+    /// The sum of all observations in nanoseconds.
     pub sum_ns: u64,
     /// The number of observations in each bucket of [`BOUNDS_NS`], and above the last.
     pub buckets: [u64; BOUNDS_NS.len() + 1],

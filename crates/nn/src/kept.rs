@@ -52,7 +52,7 @@ impl Run {
 
 #[cfg(feature = "native")]
 impl Run {
-    /// The shapes alone.
+    /// Returns the shapes of the run, without its elements.
     pub(crate) fn shapes(&self) -> Shapes {
         let outputs = self.outputs.iter();
         Shapes {
@@ -197,7 +197,7 @@ fn of_run<'c>(
     faults
 }
 
-/// Whether a port declares this shape among others.
+/// Returns whether a port declares this shape among others.
 fn declares(port: &Port, shape: &[u64]) -> bool {
     let Some(dims) = &port.dims else { return true };
     dims.len() == shape.len()
@@ -207,7 +207,7 @@ fn declares(port: &Port, shape: &[u64]) -> bool {
         })
 }
 
-/// Whether the contract and the graph differ in the shape of an output, so that a run of other lengths is worth its
+/// Returns whether the contract and the graph differ in the shape of an output, so that a run of other lengths is worth its
 /// time.
 pub(crate) fn in_doubt(contract: &Contract, ports: &[Port]) -> bool {
     contract.outputs.iter().any(|spec| {
@@ -359,7 +359,7 @@ mod tests {
         assert_eq!(judged(&[], run(1, &[1, 3])), (false, false));
         assert_eq!(judged(&["y"], run(1, &[1, 3])), (true, true));
         assert_eq!(judged(&["y"], run(1, &[7, 3])), (true, false));
-        // The number of axes does not follow from values, and a sample is what callers send.
+        // The number of axes does not follow from values, and callers send samples.
         assert_eq!(judged(&["y"], run(1, &[3])), (false, false));
         let sample = Run {
             made_up: false,

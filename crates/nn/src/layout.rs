@@ -146,7 +146,7 @@ impl Unavailable {
     }
 }
 
-/// Whether a name may be a model's.
+/// Returns whether a name may be a model's.
 pub(crate) fn is_model_name(name: &str) -> bool {
     ModelName::parse(name).is_some()
 }
@@ -156,7 +156,7 @@ pub(crate) fn version_number(text: &str) -> Option<u64> {
     ModelVersion::parse(text).map(ModelVersion::get)
 }
 
-/// Whether a folder is named as if it held a version, and no version is named so: `0`, `007`, or a number too large.
+/// Returns whether a folder is named as if it held a version, and no version is named so: `0`, `007`, or a number too large.
 #[cfg(feature = "native")]
 pub(crate) fn is_no_version(name: &str) -> bool {
     let digits = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());
@@ -171,7 +171,7 @@ fn not_a_name(name: &str) -> String {
     )
 }
 
-/// Reads a model's contract.
+/// Reads the contract in a model's directory. The error is a sentence about the model.
 pub(crate) fn contract(name: &str, dir: &Path) -> Result<Contract, String> {
     if !is_model_name(name) {
         return Err(not_a_name(name));
@@ -197,7 +197,7 @@ pub(crate) fn contract(name: &str, dir: &Path) -> Result<Contract, String> {
     parsed(name, &text)
 }
 
-/// A contract's text, read.
+/// Parses the text of a model's contract. The error is a sentence about the model.
 pub(crate) fn parsed(name: &str, text: &str) -> Result<Contract, String> {
     if !is_model_name(name) {
         return Err(not_a_name(name));
@@ -238,7 +238,7 @@ pub(crate) fn sample(contract: &Contract, dir: &Path) -> Result<Option<Sample>, 
     }
 }
 
-/// The versions a model's directory has, whatever is in them.
+/// The numbers of the versions in a model's directory, also of those that cannot be loaded.
 pub(crate) fn versions(dir: &Path) -> Result<BTreeSet<u64>, String> {
     let items = std::fs::read_dir(dir)
         .map_err(|error| format!("its directory cannot be listed: {error}"))?;

@@ -6,7 +6,7 @@
 //! - **Instances.** A model makes at most as many runs at once as it has instances. While all are busy, calls wait, and
 //!   calls that fit together share the next run ([`crate::batch`]).
 //! - **Short runs stay on the task.** Handing a run to another thread and back costs more than the run of a small
-//!   model. A run qualifies if it cannot take long, whatever its inputs contain ([`crate::schedule::quick`]), and if
+//!   model. A run qualifies if it cannot take long for any content of its inputs ([`crate::schedule::quick`]), and if
 //!   recent runs predict at most [`INLINE_BUDGET`]. If it begins when its call arrives, it happens on the caller's
 //!   task. If it begins when another run ends, it happens on a new task. All other runs happen on threads for models
 //!   ([`crate::overdue`]), where a thread continues with the next run of the queue as long as there is one.
@@ -65,7 +65,7 @@ pub struct Model(pub(crate) Arc<Inner>);
 pub type Named = Vec<(String, NnTensor)>;
 
 impl Model {
-    /// Loads a graph. Blocks.
+    /// Loads a graph, and blocks until it is loaded.
     ///
     /// # Errors
     ///
@@ -181,7 +181,7 @@ impl Model {
         })))
     }
 
-    /// The model's name.
+    /// The name under which the model was loaded.
     pub fn name(&self) -> &str {
         &self.0.name
     }
@@ -257,7 +257,7 @@ impl Model {
         let _ = self.0.agreement.set(agreement);
     }
 
-    /// Whether calls share runs.
+    /// Returns the sharing of runs between calls, as the trials decided it.
     pub fn shared_runs(&self) -> SharedRuns {
         self.0.lock().shared_runs.clone()
     }
@@ -315,7 +315,7 @@ impl Model {
         }
     }
 
-    /// Whether rows depend on each other, by the graph's operators and by the trials.
+    /// Returns the dependence of rows on each other, by the graph's operators and by the trials.
     pub fn rows(&self) -> Rows {
         self.0.lock().rows.clone()
     }
@@ -338,7 +338,7 @@ impl Model {
         self.infer_with(inputs, CallOptions::default()).await
     }
 
-    /// As [`Model::infer`], and gives up at `deadline` with an [`EngineRefusal::Deadline`].
+    /// Does the same as [`Model::infer`], and gives up at `deadline` with an [`EngineRefusal::Deadline`].
     pub async fn infer_by(
         &self,
         inputs: Vec<(String, NnTensor)>,
@@ -351,7 +351,7 @@ impl Model {
         self.infer_with(inputs, options).await
     }
 
-    /// As [`Model::infer`], with options.
+    /// Does the same as [`Model::infer`], with options.
     ///
     /// # Errors
     ///

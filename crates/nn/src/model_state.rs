@@ -1,5 +1,5 @@
-//! The state behind [`crate::model::Model`]: its queue, its free instances and the runs under way, and what happens to
-//! them under one lock.
+//! The state behind [`crate::model::Model`]: its queue, its free instances and the runs under way, and their changes under
+//! one lock.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -58,23 +58,23 @@ pub(crate) struct Inner {
 
 pub(crate) struct State {
     pub(crate) scheduler: Scheduler<Job>,
-    /// Free instances: as many as the scheduler has.
+    /// The free instances: as many as the scheduler has.
     pub(crate) instances: Vec<Slot>,
     /// The runs under way, lost ones included.
     pub(crate) active_runs: Vec<ActiveRun>,
-    /// Nothing begins any more: loading was given up.
+    /// Whether loading was given up, so that nothing begins any more.
     pub(crate) given_up: bool,
     /// The time at which the queue will be looked at next.
     pub(crate) wake: Option<Nanos>,
     pub(crate) stats: Stats,
     pub(crate) shared_runs: SharedRuns,
-    /// Whether rows depend on each other.
+    /// The dependence of rows on each other, as it is known so far.
     pub(crate) rows: Rows,
     /// The runs that may happen on a server thread.
     pub(crate) quick: Quick,
     /// Shadow runs that have not begun, oldest first.
     pub(crate) shadows: VecDeque<(Ask, Job)>,
-    /// Shadow runs under way.
+    /// The shadow runs under way.
     pub(crate) shadow_runs: Vec<ShadowRun>,
     /// Runs that were interrupted and are not watched yet.
     pub(crate) unwatched: Vec<RunId>,
@@ -82,7 +82,7 @@ pub(crate) struct State {
     pub(crate) waits: Waits,
 }
 
-/// A run under way.
+/// A run under way, with the signal that interrupts it.
 pub(crate) struct ActiveRun {
     pub(crate) run: RunId,
     pub(crate) began: Instant,
@@ -95,7 +95,7 @@ pub(crate) struct ActiveRun {
 pub(crate) enum Overdue {
     /// The run is in time.
     No,
-    /// The run was interrupted.
+    /// The run was interrupted and has some grace to end.
     Interrupted,
     /// The run continued beyond the grace, and keeps its instance because too many are lost.
     Stuck,
@@ -228,7 +228,7 @@ impl State {
 
 /// The result of giving up a run.
 pub(crate) enum Lost {
-    /// It had ended.
+    /// The run had ended before.
     Ended,
     /// It continues, and keeps its instance.
     Stays,

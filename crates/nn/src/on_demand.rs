@@ -50,7 +50,7 @@ pub struct Limits {
 pub const COPIES_WHILE_OPENING: u64 = 4;
 
 impl Default for Limits {
-    /// For a memory of 256 MiB, which is what this project's host gives by default.
+    /// Limits for a memory of 256 MiB, the default of this project's host.
     fn default() -> Self {
         Self {
             graph_bytes: 48 << 20,
@@ -68,7 +68,7 @@ pub struct OnDemand {
     root: PathBuf,
     backends: Backends,
     limits: Limits,
-    /// The last used last.
+    /// The opened versions; the last used one is last.
     kept: Vec<LoadedVersion>,
 }
 
@@ -78,7 +78,7 @@ struct LoadedVersion {
     outcome: Result<Rc<Opened>, String>,
 }
 
-/// A version that answers.
+/// A version that was opened and can run.
 pub struct Opened {
     model: String,
     version: u64,
@@ -277,18 +277,18 @@ impl LoadedVersion {
 }
 
 impl Opened {
-    /// The model's name.
+    /// The name of the model.
     pub fn model(&self) -> &str {
         &self.model
     }
 
-    /// The version.
+    /// The number of the version.
     pub fn version(&self) -> u64 {
         self.version
     }
 
-    /// Whether rows depend on each other, by the graph's operators. Nothing is tried here: an instance may be made for
-    /// one request.
+    /// Returns the dependence of rows on each other, by the graph's operators. Nothing is tried here: an instance may be made
+    /// for one request.
     pub fn rows(&self) -> &Rows {
         &self.rows
     }

@@ -16,7 +16,7 @@ use crate::repository::IndexEntry;
 use crate::shadow::ShadowStats;
 use crate::stats::{Refusals, VersionStats};
 
-/// The statistics extension's answer.
+/// Writes the answer of the statistics extension.
 pub fn statistics(versions: &[VersionStats]) -> Value {
     json!({ "model_stats": versions.iter().map(version_stats).collect::<Vec<_>>() })
 }

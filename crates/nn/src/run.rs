@@ -58,7 +58,7 @@ impl Inner {
         })
     }
 
-    /// Runs elsewhere.
+    /// Runs the calls on another task or thread.
     pub(crate) fn launch(self: &Arc<Self>, start: Start) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             // The process ends. Waiting calls learn it from the closed channel.
@@ -282,7 +282,7 @@ impl Inner {
         inputs: &[NnTensor],
     ) -> Result<Vec<NnTensor>, NnError> {
         let instance = slot.instance.take();
-        // Everything that may panic is inside, so that the slot goes back whatever happens.
+        // Everything that may panic is inside, so that the slot goes back in every case.
         let ran = catch_unwind(AssertUnwindSafe(|| {
             let mut fresh = match instance {
                 Some(instance) => Slot {

@@ -31,7 +31,7 @@ pub const MAX_BYTES: u64 = 64 << 20;
 /// The relative difference at which floating-point elements still agree: this part of the element that was answered, …
 pub const RELATIVE: f64 = 1e-3;
 
-/// … plus this absolute difference.
+/// … plus this absolute difference, for elements near zero.
 pub const ABSOLUTE: f64 = 1e-5;
 
 /// The results of a version's shadow runs since it was loaded.
@@ -196,7 +196,7 @@ impl Waits {
         self.own = own;
     }
 
-    /// Whether a call waits for any model.
+    /// Returns whether a call waits for any model.
     pub fn anybody(&self) -> bool {
         self.held.waiting.load(Ordering::Relaxed) > 0
     }
@@ -208,7 +208,7 @@ impl Drop for Waits {
     }
 }
 
-/// A shadow run's share of what all may hold, given back when it is dropped.
+/// A shadow run's share of the limit for all shadow runs. It is given back when it is dropped.
 #[derive(Debug)]
 pub struct ShadowPermit {
     held: Arc<ShadowTotals>,

@@ -12,10 +12,10 @@ use crate::shadow::ShadowStats;
 /// at most about sixty rows.
 const EXACT_SIZES: u32 = 32;
 
-/// Runs of one size.
+/// The counts and times of runs of one size.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BatchStats {
-    /// Runs.
+    /// Number of runs of this size.
     pub count: u64,
     /// Time spent putting inputs together.
     pub compute_input_ns: u64,
@@ -30,7 +30,7 @@ pub struct BatchStats {
 pub struct Refusals {
     /// Their inputs do not fit the model.
     pub invalid: u64,
-    /// The queue was full.
+    /// The queue was full when they came.
     pub queue_full: u64,
     /// A call of higher priority took the place.
     pub displaced: u64,
@@ -55,15 +55,15 @@ impl Refusals {
 /// the statistics extension: items that were inferred, and runs of the graph.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Stats {
-    /// Items inferred: a call's first dimension where every input begins with a symbolic one, else 1 a call.
+    /// Number of inferred items: a call's first dimension where every input begins with a symbolic one, else 1 a call.
     pub inference_count: u64,
     /// Runs of the graph that succeeded.
     pub execution_count: u64,
-    /// Calls that were answered.
+    /// Number of calls that were answered.
     pub success: u64,
     /// Calls that failed when they ran.
     pub failures: u64,
-    /// From arrival to failure, those calls together.
+    /// Time from arrival to failure, the sum over these calls.
     pub failures_ns: u64,
     /// Runs that failed, including runs of several calls that were tried again in parts.
     pub failed_executions: u64,
@@ -89,13 +89,13 @@ pub struct Stats {
     pub batches: BTreeMap<u32, BatchStats>,
     /// The time of the last answer.
     pub last_inference: Option<SystemTime>,
-    /// Runs under way.
+    /// Number of runs under way.
     pub running: usize,
-    /// Calls in them.
+    /// Number of calls in these runs.
     pub in_flight: usize,
-    /// Calls that wait.
+    /// Number of calls in the queue.
     pub waiting: usize,
-    /// The present queue delay.
+    /// The queue delay at present, which adapts.
     pub queue_delay: Duration,
     /// Most items of a shared run at present; 1 if calls do not share runs.
     pub most_items: u32,
@@ -129,9 +129,9 @@ impl Stats {
 /// The statistics of one version.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VersionStats {
-    /// The model.
+    /// The name of the model.
     pub model: String,
-    /// The version.
+    /// The number of the version.
     pub version: u64,
     /// The counts; empty if the version is not in memory.
     pub stats: Stats,

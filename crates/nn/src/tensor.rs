@@ -28,33 +28,33 @@ pub const BYTES_PREFIX_BYTES: usize = 4;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TensorType {
-    /// IEEE 754 half precision.
+    /// IEEE 754 half precision, 2 bytes.
     Fp16,
-    /// IEEE 754 single precision.
+    /// IEEE 754 single precision, 4 bytes.
     Fp32,
-    /// IEEE 754 double precision.
+    /// IEEE 754 double precision, 8 bytes.
     Fp64,
-    /// bfloat16.
+    /// The format bfloat16: the upper half of an FP32 number, 2 bytes.
     Bf16,
-    /// Unsigned byte.
+    /// Unsigned integer, 1 byte.
     U8,
-    /// Signed 32 bit.
+    /// Signed integer, 4 bytes.
     I32,
-    /// Signed 64 bit.
+    /// Signed integer, 8 bytes.
     I64,
     /// One byte, 0 or 1.
     Bool,
-    /// Signed byte.
+    /// Signed integer, 1 byte.
     I8,
-    /// Signed 16 bit.
+    /// Signed integer, 2 bytes.
     I16,
-    /// Unsigned 16 bit.
+    /// Unsigned integer, 2 bytes.
     U16,
-    /// Unsigned 32 bit.
+    /// Unsigned integer, 4 bytes.
     U32,
-    /// Unsigned 64 bit.
+    /// Unsigned integer, 8 bytes.
     U64,
-    /// Byte strings: each element is its length as 4 little-endian bytes, and then that many bytes.
+    /// Strings of bytes: each element is its length as 4 little-endian bytes, and then that many bytes.
     Bytes,
     /// Signed 2 bit, one byte for each element.
     I2,
@@ -145,17 +145,17 @@ impl TensorType {
         }
     }
 
-    /// Whether it is an integer of less than a byte or a float of one byte. Few runtimes compute with these.
+    /// Returns whether it is an integer of less than a byte or a float of one byte. Few runtimes compute with these.
     pub const fn is_small(self) -> bool {
         self.packed_bits().is_some() || self.fp8().is_some()
     }
 
-    /// Whether every element takes [`TensorType::size`] bytes.
+    /// Returns whether every element takes [`TensorType::size`] bytes.
     pub const fn is_fixed_size(self) -> bool {
         !matches!(self, Self::Bytes)
     }
 
-    /// Whether the elements are floating-point numbers.
+    /// Returns whether the elements are floating-point numbers.
     pub const fn is_float(self) -> bool {
         matches!(
             self,
@@ -205,7 +205,7 @@ impl fmt::Display for TensorType {
     }
 }
 
-/// A tensor. The fields are open so that a host can move bytes in and out without a copy; the engine checks a
+/// A tensor of a call. The fields are open so that a host can move bytes in and out without a copy. The engine checks a
 /// tensor again before it runs it, so a wrong tensor costs its caller only an error.
 ///
 /// ```
@@ -220,7 +220,7 @@ impl fmt::Display for TensorType {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NnTensor {
-    /// Element type.
+    /// The type of its elements.
     pub ty: TensorType,
     /// Dimensions, outermost first; empty for a scalar.
     pub dims: Vec<u32>,
@@ -254,13 +254,13 @@ impl NnTensor {
         }
     }
 
-    /// Whether the tensor is absent. A scalar has an element, and a tensor without elements has a
+    /// Returns whether the tensor is absent. A scalar has an element, and a tensor without elements has a
     /// dimension.
     pub fn is_absent(&self) -> bool {
         self.dims.is_empty() && self.data.is_empty()
     }
 
-    /// Whether dimensions and bytes agree; see [`NnTensor::new`] for the errors.
+    /// Checks that dimensions and bytes agree; see [`NnTensor::new`] for the errors.
     pub fn check(&self) -> Result<(), NnError> {
         let expected = byte_len(self.ty, &self.dims)?;
         if !self.ty.is_fixed_size() {
@@ -280,7 +280,7 @@ impl NnTensor {
 }
 
 impl NnTensor {
-    /// Whether a `BYTES` tensor holds exactly so many whole elements.
+    /// Checks that a `BYTES` tensor holds exactly so many whole elements.
     fn check_strings(&self, expected: usize) -> Result<(), NnError> {
         let mut strings = Strings::new(&self.data);
         let found = strings.by_ref().count();
@@ -315,7 +315,7 @@ impl<'a> Strings<'a> {
         Self { rest: data }
     }
 
-    /// Whether nothing is left.
+    /// Returns whether nothing is left.
     pub fn is_complete(&self) -> bool {
         self.rest.is_empty()
     }

@@ -1,4 +1,4 @@
-//! A model tried once, outside of a server: what `penstock init` and `penstock describe` need of an engine.
+//! Tries a model once, outside of a server, for `penstock init` and `penstock describe`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use crate::kept::{self, Run};
 use crate::layout;
 use crate::tensor::NnTensor;
 
-/// A run that succeeded.
+/// A run that succeeded, with its inputs and the shapes of its outputs.
 #[derive(Debug)]
 pub struct Ran {
     /// The backend that ran it.
     pub backend: &'static str,
-    /// The inputs.
+    /// The inputs of the run.
     pub inputs: Vec<Tensor>,
-    /// The outputs: name and lengths.
+    /// The outputs of the run: name and lengths.
     pub outputs: Vec<(String, Vec<u32>)>,
     /// The time that the run took.
     pub took: Duration,
@@ -200,7 +200,7 @@ pub fn ports(
     Ok((session.inputs().to_vec(), session.outputs().to_vec()))
 }
 
-/// Whether each backend loads the graph: name, version, and why it does not.
+/// Loads the graph on each backend. Returns name, version, and the reason of each that does not load it.
 pub fn who_loads(
     path: &Path,
     backends: &Backends,

@@ -29,7 +29,7 @@ const TYPES: [(u64, TensorType); 14] = [
     (onnx_type::STRING, TensorType::Bytes),
 ];
 
-/// Known limitations: types that a backend refuses, and must refuse at load.
+/// Returns whether this is a known limitation: a type that the backend refuses, and must refuse at load.
 fn refuses(backend: &dyn Backend, ty: TensorType) -> bool {
     match backend.name() {
         tract::NAME => matches!(ty, TensorType::Bf16 | TensorType::Bytes),

@@ -1,4 +1,4 @@
-//! One suite for every backend: what it refuses, and runs that fail or are interrupted.
+//! One suite for every backend: refused graphs and inputs, and runs that fail or are interrupted.
 
 use crate::every_backend_common::{load, run, unit};
 use crate::support;
@@ -8,7 +8,7 @@ use penstock_nn::{ErrorCode, GraphSource, LoadOptions, NnTensor, TensorType};
 use support::*;
 
 #[test]
-fn whatever_a_caller_sends_wrong_is_an_invalid_argument_that_says_what() {
+fn every_fault_of_an_input_is_an_invalid_argument_that_names_it() {
     let n3 = &[D::S("N"), D::N(3)];
     let graph = onnx(
         &[Node("Add", vec!["a", "b"], vec!["y"])],
@@ -228,7 +228,7 @@ fn lengths_that_contradict_each_other_are_never_run() {
 }
 
 #[test]
-fn what_is_no_graph_does_not_load() {
+fn a_file_that_is_no_graph_does_not_load() {
     let cut = {
         let whole = onnx_bytes(
             &[Node("Identity", vec!["x"], vec!["y"])],

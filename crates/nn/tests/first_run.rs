@@ -184,7 +184,7 @@ fn a_made_up_run_does_not_refuse_lengths_that_follow_from_values() {
     // No made-up bounds cut three elements off.
     let slice = graph("Slice", &["x", "from", "to"], 3);
     assert_eq!(load(slice, 3), Ok(()));
-    // Bounds that are known decide, whatever the graph declares.
+    // Known bounds decide, also against the shapes that the graph declares.
     let reason = load(graph("Neg", &["x"], 3), 3).expect_err("four elements come out");
     assert!(reason.contains("4"), "{reason}");
 }

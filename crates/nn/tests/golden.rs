@@ -13,7 +13,7 @@ use support::*;
 /// Two runtimes, by the names of the backends, and how far apart their numbers may be.
 type Tolerance = (&'static str, &'static str, f32);
 
-/// Knuth's generator: the same inputs on every machine, and no dependency for them.
+/// The generator of Knuth: the same inputs on every machine, and no dependency for them.
 struct Numbers(u64);
 
 impl Numbers {
@@ -24,7 +24,7 @@ impl Numbers {
         (self.0 >> 33) % limit
     }
 
-    /// From `low` to `high`.
+    /// Returns a number from `low` to `high`.
     fn real(&mut self, low: f32, high: f32) -> f32 {
         low + (high - low) * self.below(1 << 20) as f32 / (1 << 20) as f32
     }
@@ -116,7 +116,7 @@ const fn within(tolerance: f32) -> [Tolerance; 3] {
 }
 
 // Measured here (two cores of an AMD EPYC with AVX-512 and VNNI): 1.2e-7 for digits, 6e-7 for cls, 1.5e-6 for magika.
-// What is allowed leaves room for processors that add in another order, and none for BF16, which OpenVINO would choose
+// The tolerance leaves room for processors that add in another order, and none for BF16, which OpenVINO would choose
 // by itself here: cls is then 1.2e-2 off, magika 1.2e-4.
 
 #[test]
@@ -172,7 +172,7 @@ fn minilm_gives_embeddings_that_mean_the_same_on_every_runtime() {
         ("token_type_ids", i64s(&dims, &vec![0; ROWS * COLUMNS])),
     ];
     // Measured here: 7.4e-5 on vectors of length about 6. Only the weights have 8 bits: the graph turns them into FP32
-    // (Cast, Mul), and every product is one of FP32. What differs is the order of sums through six layers. Activations
+    // (Cast, Mul), and every product is one of FP32. The only difference is the order of sums through six layers. Activations
     // of 8 bits would be off by more than ten times as much.
     let answers = agree("minilm", &inputs, &within(2e-4));
     // A caller's use of it: a sentence's embedding, of which the direction counts.

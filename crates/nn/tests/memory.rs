@@ -8,7 +8,7 @@ use support::as_fp32;
 
 const MIB: usize = 1 << 20;
 
-/// Of the graph: large against everything else in the process.
+/// Bytes of the graph: large against everything else in the process.
 const SIZE: usize = 128 * MIB;
 
 /// Memory that may stay: the runtimes themselves, and their allocators' reserves.

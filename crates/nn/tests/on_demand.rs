@@ -104,7 +104,7 @@ fn names_and_versions_that_are_none_lead_nowhere() {
 }
 
 #[test]
-fn what_failed_is_remembered_with_its_reason() {
+fn a_failed_version_is_remembered_with_its_reason() {
     let folder = directory(&[("identity", "identity")]);
     let graph = folder.path().join("identity/1/model.onnx");
     let good = fs::read(&graph).unwrap();
@@ -169,7 +169,7 @@ fn the_least_recently_used_model_makes_room() {
 }
 
 #[test]
-fn what_is_too_large_is_refused_before_it_is_read_or_run() {
+fn a_graph_that_is_too_large_is_refused_before_it_is_read_or_run() {
     let folder = directory(&[("identity", "identity"), ("digits", "digits")]);
     let refused = |limits: Limits| {
         OnDemand::new(folder.path(), limits)

@@ -125,7 +125,7 @@ fn a_graph_whose_weights_are_not_there_or_too_few_is_an_error_without_a_path() {
 }
 
 #[test]
-fn what_is_no_graph_in_openvinos_format_does_not_load() {
+fn a_file_that_is_not_in_openvinos_format_does_not_load() {
     for text in [
         "",
         "not xml",

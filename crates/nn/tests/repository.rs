@@ -158,7 +158,7 @@ fn a_model_in_the_directory_answers_by_name_and_version() {
 }
 
 #[test]
-fn what_is_wrong_with_one_model_is_its_state_and_stops_no_other() {
+fn a_fault_of_one_model_is_its_state_and_stops_no_other() {
     let models = Models::new();
     models
         .file("good/model.toml", CONTRACT)

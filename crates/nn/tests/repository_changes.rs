@@ -213,7 +213,7 @@ fn guests_see_a_contract_when_the_engine_has_taken_it_and_requests_under_way_kee
     let serving = live.runtime.block_on(under_way.model()).ok().unwrap();
     let instances = serving.instances();
     drop(serving);
-    // A contract that the graph does not meet is refused, whatever its text is.
+    // A contract that the graph does not meet is refused, and so is a text that is no contract.
     live.models
         .file("m/model.toml", VECTOR.replace("FP32", "INT64"));
     live.until("refused", |_| live.entry("m", 1).reason.is_some());

@@ -1,5 +1,5 @@
-//! One caller's numbers never change another's answer: the verdict of a graph's operators about its rows is compared
-//! with the results of every backend, alone and in every batch, and with the behaviour of a loaded model.
+//! One caller's numbers never change another's answer. The verdict of a graph's operators about its rows is compared with
+//! the results of every backend, alone and in every batch, and with the behaviour of a loaded model.
 
 use crate::support;
 
@@ -13,7 +13,7 @@ use penstock_nn::{
 use support::graphs::{FLOAT, file, graph, int, ints, list, node, reals, scalar, value};
 use support::*;
 
-/// Knuth's generator: the same graphs on every machine.
+/// The generator of Knuth: the same graphs on every machine.
 struct Numbers(u64);
 
 impl Numbers {
@@ -24,7 +24,7 @@ impl Numbers {
         ((self.0 >> 33) % limit as u64) as usize
     }
 
-    /// Of either sign, and of a size from a hundredth to a hundred.
+    /// Returns a number of either sign, and of a size from a hundredth to a hundred.
     fn real(&mut self) -> f32 {
         let size = 10f32.powf(self.below(4001) as f32 / 1000.0 - 2.0);
         size * if self.below(2) == 0 { -1.0 } else { 1.0 }
@@ -337,8 +337,8 @@ fn run(
     Some((session.rows(), answers))
 }
 
-/// Whether two numbers are the same except for the order of a sum. Sums of larger numbers cancel, so the difference is
-/// compared with the largest.
+/// Returns whether two numbers are the same except for the order of a sum. Sums of larger numbers cancel, so the difference
+/// is compared with the largest.
 fn same(a: &[f32], b: &[f32]) -> bool {
     let largest = a
         .iter()
@@ -647,7 +647,7 @@ fn running_sum() -> Vec<u8> {
     )
 }
 
-/// As `quantize_dynamic` writes a linear layer.
+/// Makes a linear layer as `quantize_dynamic` writes it.
 fn quantised() -> Vec<u8> {
     let weights: Vec<u8> = (0..16u8).map(|at| at.wrapping_mul(37)).collect();
     over_x(

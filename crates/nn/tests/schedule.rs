@@ -55,7 +55,7 @@ struct Fate {
 /// One model version, and the test's model of its scheduler.
 struct Version {
     scheduler: Scheduler<usize>,
-    /// Runs under way: their ends, and their calls.
+    /// The runs under way: their ends, and their calls.
     runs: BTreeMap<RunId, (Nanos, Nanos, Vec<Waiting<usize>>)>,
     waiting: BTreeMap<CallId, (usize, Ask, Nanos)>,
     running: BTreeMap<CallId, usize>,
@@ -207,7 +207,7 @@ impl World {
         self.look(at);
     }
 
-    /// Asks the scheduler what to do and does it.
+    /// Asks the scheduler for the next actions and performs them.
     fn look(&mut self, at: usize) {
         let now = self.now;
         let version = &mut self.versions[at];
@@ -499,7 +499,7 @@ impl Version {
         }
     }
 
-    /// When the call that runs next came.
+    /// The arrival of the call that runs next.
     fn leader(&self) -> Nanos {
         let levels = self.scheduler.limits().levels;
         let rank =

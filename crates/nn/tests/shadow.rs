@@ -16,7 +16,7 @@ fn model(backend: &Scripted, instances: usize) -> Model {
     beside(backend, instances, &Arc::default())
 }
 
-/// One of the models that share what their shadow runs hold.
+/// One of the models that share the limits of shadow runs.
 fn beside(backend: &Scripted, instances: usize, held: &Arc<ShadowTotals>) -> Model {
     let options = LoadOptions {
         instances: Some(instances),
@@ -35,7 +35,7 @@ fn answered(value: f32) -> Vec<(String, NnTensor)> {
     vec![("y".into(), fp32(&[1], &[value]))]
 }
 
-/// A shadow run whose share of what all may hold is counted in `held`.
+/// Starts a shadow run that holds a clone of `held` until its end.
 fn shadow(model: &Model, sent: f32, answered_with: f32, held: &Arc<()>) {
     (model.shadow(input(sent), answered(answered_with), held.clone())).expect("it is sound");
 }

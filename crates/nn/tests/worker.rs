@@ -262,7 +262,7 @@ async fn a_model_that_ends_its_process_again_and_again_is_refused_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_child_is_given_is_little() {
+async fn a_child_gets_few_descriptors_and_no_secrets() {
     let model = load(1);
     // Standard input, output and error, the socket, the segments of an instance, and the folder that is listed.
     let descriptors = ask(&model, asks::DESCRIPTORS).await.unwrap();
@@ -360,7 +360,7 @@ async fn callers_that_share_runs_get_their_own_answers() {
     assert_eq!((stats.failures, process(&model).crashes), (0, 0));
 }
 
-/// SplitMix64.
+/// Returns the next number of the generator SplitMix64.
 fn random(seed: &mut u64) -> u64 {
     *seed = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
     let mut z = *seed;

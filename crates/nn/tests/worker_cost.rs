@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use penstock_nn::{LoadOptions, Model};
 use support::*;
 
-/// Rounds in turn, so that what else the machine does is shared by both.
+/// Rounds in turn, so that both share the load of the rest of the machine.
 const ROUNDS: usize = 15;
 
 const ROUND: Duration = Duration::from_millis(200);

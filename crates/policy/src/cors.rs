@@ -1,7 +1,8 @@
 //! Decides which pages of other origins may read answers in a browser (Fetch standard, §3.2, "CORS protocol"). Without
 //! `[cors]` there are none: answers have no CORS headers, so the browser refuses the preflight and the answer.
 //!
-//! A preflight gets complete lists, whatever it asks for. The browser compares them, and its console then names the missing
+//! A preflight gets complete lists, regardless of its request. The browser compares them, and its console then names the
+//! missing
 //! method or header. An origin that is not allowed gets no lists.
 //!
 //! CORS binds only browsers. It keeps no other program out, and does not replace credentials.
@@ -12,7 +13,7 @@
 use serde::Deserialize;
 use std::net::Ipv6Addr;
 
-/// The most origins. A request with an origin walks through all of them.
+/// Most origins in `[cors]`. A request with an origin walks through all of them.
 pub const MAX_ORIGINS: usize = 64;
 /// The longest origin, in bytes: a scheme, the longest DNS name, and a port.
 pub const MAX_ORIGIN_BYTES: usize = 300;
@@ -74,10 +75,10 @@ const ANSWER_HEADERS: [&str; 24] = [
     "x-should-retry",
 ];
 
-/// Headers of an answer.
+/// The headers of an answer, names in lower case.
 pub type Headers = Vec<(&'static str, String)>;
 
-/// `[cors]`. Without it no page of another origin may read answers.
+/// The section `[cors]` of a policy file. Without it no page of another origin may read answers.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CorsSettings {
@@ -206,14 +207,15 @@ pub fn preflight_headers(settings: &CorsSettings, origin: Option<&[u8]>, methods
     headers
 }
 
-/// Whether the headers say that the page may read the answer.
+/// Returns whether the headers say that the page may read the answer.
 fn is_allowed(headers: &Headers) -> bool {
     headers
         .iter()
         .any(|(name, _)| *name == "access-control-allow-origin")
 }
 
-/// Whether the origin may read an answer. If that depends on the origin, `Vary` tells caches so in every case.
+/// Returns the headers that let the origin read an answer, if it may. If that depends on the origin, `Vary` tells caches so
+/// in every case.
 fn allow_origin(settings: &CorsSettings, origin: Option<&[u8]>) -> Headers {
     let mut headers = Headers::new();
     if settings.allowed_origins.is_empty() {
@@ -235,7 +237,7 @@ fn allow_origin(settings: &CorsSettings, origin: Option<&[u8]>) -> Headers {
     headers
 }
 
-/// Whether a text is an origin in the form of browsers (RFC 6454 §6.2), so that bytes can be compared.
+/// Checks that a text is an origin in the form of browsers (RFC 6454 §6.2), so that bytes can be compared.
 fn check_origin(origin: &str) -> Result<(), String> {
     const FORM: &str = "write scheme://host or scheme://host:port, as in https://app.example";
     if origin == "null" {

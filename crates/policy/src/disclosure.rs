@@ -16,17 +16,17 @@ use serde_json::{Map, Number, Value};
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
-/// The most entries. A call walks through all of them.
+/// Most entries of `[[disclosure]]`. A call walks through all of them.
 pub const MAX_ENTRIES: usize = 64;
 /// The most names in a list of an entry.
 pub const MAX_NAMES: usize = 64;
 /// The longest name of a tier or an output.
 pub const MAX_NAME_BYTES: usize = 256;
-/// The most decimals: single precision has no more for a number near 1.
+/// Largest number of decimals: single precision has no more for a number near 1.
 pub const MAX_DECIMALS: u8 = 6;
-/// The fewest buckets. A single one would return no information.
+/// Smallest number of buckets. A single one would return no information.
 pub const MIN_BUCKETS: u16 = 2;
-/// The most buckets. More would hide nothing.
+/// Largest number of buckets. More would hide nothing.
 pub const MAX_BUCKETS: u16 = 1_000;
 /// The most classes to return. This many are held in memory for each row.
 pub const MAX_TOP: u32 = 1_000;
@@ -45,7 +45,7 @@ const SCORE_NAMES: [&str; 10] = [
     "scores",
 ];
 
-/// One `[[disclosure]]`.
+/// An entry of `[[disclosure]]`: the precision of scores for the models and callers that it selects.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Disclosure {
@@ -659,7 +659,7 @@ mod tests {
             ),
             (Datatype::Uint8, vec![9, 3], vec![9, 3]),
             (Datatype::Int64, vec![1; 16], vec![1; 16]),
-            // Data that does not fit the shape is written as `null` whatever is in it.
+            // Data that does not fit the shape is written as `null`, regardless of its bytes.
             (Datatype::Fp32, vec![1; 7], vec![1; 7]),
         ] {
             let mut changed = tensor(datatype, before);
@@ -817,7 +817,7 @@ mod tests {
                     }
                 }
             }
-            // A bucket's middle may round into another, and a 0 in place of what is left out may exceed a negative number.
+            // A bucket's middle may round into another, and the 0 for a hidden score may exceed a negative number.
             let mut again = tensor.clone();
             if entries.iter().all(|e| e.top.is_none())
                 && (entries.iter().all(|e| e.buckets.is_none()) || entries.iter().all(|e| e.round_decimals.is_none())) {
@@ -827,7 +827,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_an_adapter_answers_it_stays_json(
+        fn every_answer_of_an_adapter_stays_json(
             entries in proptest::collection::vec(any_entry(), 1..3),
             text in "[\\[\\]{}\",:a0-9.e-]{0,40}",
             scores in proptest::collection::vec(proptest::num::f64::ANY, 0..6),

@@ -138,7 +138,7 @@ pub const DEFAULT_MEMORY_BYTES: u64 = 256 << 20;
 /// for each two of JSON, and those tensors a second time as blocks.
 pub const MEMORY_PER_BODY: u64 = 16;
 
-/// Whether a tier of the policy has a priority.
+/// Returns whether a tier of the policy has a priority.
 pub fn ranks_tiers(text: &str) -> Result<bool, String> {
     let document: toml::Table = toml::from_str(text).map_err(|e| e.to_string())?;
     let tiers = document.get("auth").and_then(|auth| auth.get("tiers"));
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_its_place() {
+    fn a_fault_is_named_with_its_place() {
         for (text, words) in [
             ("[idempotency]\nttl = 1\n", "line 2: unknown field `ttl`"),
             (
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_what_goes_out_is_said_with_its_place() {
+    fn faults_of_cors_and_disclosure_are_named_with_their_place() {
         let error = cors("[cors]\nallowed_origins = [\"x\"]\n").unwrap_err();
         assert!(error.contains("`cors.allowed_origins` has `x`"), "{error}");
         let error = cors("[cors]\norigins = []\n").unwrap_err();

@@ -12,7 +12,7 @@ pub const MAX_PATTERN_BYTES: usize = 128;
 pub struct Pattern(String);
 
 impl Pattern {
-    /// Whether a name matches. It only ever backtracks to the last star, so the time is bounded.
+    /// Returns whether a name matches. It only ever backtracks to the last star, so the time is bounded.
     pub fn matches(&self, name: &str) -> bool {
         let (pattern, name) = (self.0.as_bytes(), name.as_bytes());
         let (mut p, mut n) = (0, 0);

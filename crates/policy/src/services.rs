@@ -11,7 +11,7 @@ use crate::quota::service::QuotaService;
 use crate::rollout::service::RolloutService;
 use crate::usage::service::UsageService;
 
-/// Opens the policies. An error is a sentence for the operator.
+/// Opens the policies of the gate. An error is a sentence for the operator.
 pub trait Services {
     /// The authentication of the policy.
     type Auth: AuthService;
@@ -42,8 +42,8 @@ pub trait Services {
     fn open_operations(&self, policy: &str) -> Result<Self::Operations, String>;
     /// Opens the policy of the operator's own.
     fn open_custom(&self, policy: &str) -> Result<Self::Custom, String>;
-    /// Opens the cache. The gate knows which models have one.
+    /// Opens the cache of results. The gate knows which models have one.
     fn open_cache(&self) -> Self::Cache;
-    /// Opens the rollouts. They change while the server runs.
+    /// Opens the rollouts of all models. They change while the server runs.
     fn open_rollouts(&self) -> Self::Rollouts;
 }

@@ -33,7 +33,7 @@ pub struct Index {
     shards: u32,
     lease: Option<Lease>,
     leased_before: bool,
-    /// For each shard, the time before which nothing in it is due, as far as known.
+    /// The time before which nothing in a shard is due, for each shard, as far as known.
     quiet_until_ms: Vec<u64>,
 }
 

@@ -3,7 +3,7 @@
 use penstock_tensor::Unknown;
 use serde::Deserialize;
 
-/// `[validation]` of the policy.
+/// The section `[validation]` of a policy file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ValidationSettings {

@@ -374,7 +374,7 @@ fn without_a_pepper_no_key_is_good() {
 }
 
 #[test]
-fn who_shows_nothing_is_let_in_only_where_the_policy_says_so() {
+fn a_caller_without_credentials_is_admitted_only_where_the_policy_says_so() {
     let none = "";
     let local = "[auth.anonymous]\nscopes = [\"*\"]\n";
     let anywhere = "[auth.anonymous]\nscopes = [\"*\"]\nfrom = \"anywhere\"\n";
@@ -493,7 +493,7 @@ fn a_made_up_key_counts_as_none_only_where_the_policy_says_so() {
             }
         }
     }
-    // Where callers without credentials are not let in, the made-up key is what is wrong.
+    // If callers without credentials are refused, the answer is about the made-up key.
     let loopback = on.replace("anywhere", "loopback");
     let call = TestCall {
         bearer: Some("none"),
@@ -615,7 +615,7 @@ fn a_certificate_stands_for_the_caller_it_is_named_for() {
 }
 
 #[test]
-fn what_an_instance_remembers_is_bounded_under_a_flood_and_good_keys_stay() {
+fn the_memory_of_an_instance_is_bounded_under_a_flood_and_good_keys_stay() {
     let kv = store();
     let good = put_key(&kv, 1, |_| {});
     let mut auth = authenticator(POLICY);
@@ -682,7 +682,7 @@ fn an_address_whose_tokens_do_not_hold_is_held_back_and_others_are_not() {
 }
 
 #[test]
-fn what_is_wrong_with_the_settings_is_said() {
+fn every_fault_of_the_settings_is_named() {
     let issuer = |lines: &str| {
         format!(
             "[auth.tiers.free]\n[[auth.issuers]]\nname = \"idp\"\nissuer = \"https://idp\"\ntenant = \"acme\"\ntier = \"free\"\n{lines}"
@@ -759,7 +759,7 @@ fn what_is_wrong_with_the_settings_is_said() {
 
 proptest! {
     #[test]
-    fn whatever_is_shown_is_answered_and_lets_nobody_in(
+    fn every_made_up_credential_is_answered_and_admits_nobody(
         name in prop_oneof![Just("authorization"), Just("x-api-key"), Just("api-key"), Just("signature"), Just("signature-input")],
         value in prop_oneof![
             proptest::collection::vec(any::<u8>(), 0..200),

@@ -316,7 +316,7 @@ fn a_rotated_key_ends_with_the_overlap_and_its_successor_is_like_it() {
 }
 
 #[test]
-fn what_came_to_its_end_or_has_a_successor_is_not_rotated() {
+fn a_key_that_ended_or_has_a_successor_is_not_rotated() {
     let kv = with_acme();
     let id = |made: &CreatedKey| made.record.id.clone();
     let revoked = id(&create(&kv, &new_key_of("acme"), NOON_MS, 1).unwrap());
@@ -566,7 +566,7 @@ fn schedule(seed: u64) -> (usize, usize, usize) {
         sim.spawn(NOON_MS, administrate(sim.clone(), sim.kv(), told.clone()));
     }
     sim.run(|sim| check(sim, &told.borrow()));
-    // Whatever died, all operations work later.
+    // All operations work later, even if callers died in the middle of them.
     sim.set_faults(Faults::NONE);
     let done = Rc::new(RefCell::new(false));
     sim.spawn(sim.now_ms() + 180_000, {
@@ -613,7 +613,7 @@ fn number(name: &str) -> Option<u64> {
 
 /// 1,500 schedules by default. `PENSTOCK_SEED=n` replays one, `PENSTOCK_SCHEDULES=n` runs more.
 #[test]
-fn whoever_dies_no_key_is_usable_and_unlisted_and_none_that_was_revoked_comes_back() {
+fn if_administrators_die_no_key_is_usable_and_unlisted_and_no_revoked_key_comes_back() {
     let (first, count) = match number("PENSTOCK_SEED") {
         Some(seed) => (seed, 1),
         None => (0, number("PENSTOCK_SCHEDULES").unwrap_or(1_500)),

@@ -1,4 +1,4 @@
-//! Signed requests: what is taken, what is refused, and the vectors of docs/SIGNING.md.
+//! Signed requests: accepted ones, refused ones, and the vectors of docs/SIGNING.md.
 
 #![cfg(feature = "auth")]
 
@@ -231,7 +231,7 @@ fn rfc_9421_b_2_5_is_what_is_computed_here() {
     );
 }
 
-/// The blocks of a page between three backquotes: what follows the first three, and what is between.
+/// The blocks of a page between three backquotes: the word after the first three, and the text of the block.
 fn blocks(page: &str) -> Vec<(&str, &str)> {
     let parts: Vec<&str> = page.split("```").collect();
     assert_eq!(parts.len() % 2, 1, "an open block");
@@ -269,7 +269,7 @@ fn the_vectors_that_are_published_hold() {
             request.add(&name.to_ascii_lowercase(), value);
         }
         let base = base.strip_suffix('\n').unwrap();
-        // From the request to what was signed.
+        // From the request to the signed bytes.
         let signed = request.parsed().unwrap();
         assert_eq!(String::from_utf8_lossy(&signed.base), base);
         let now_ms = signed.created_s * 1_000;
@@ -277,7 +277,7 @@ fn the_vectors_that_are_published_hold() {
             |secret: &str| verify(&signed, secret, &sha256(&request.body), WINDOW_S, now_ms);
         assert_eq!(judged(secret), Ok(()));
         assert!(judged(&secret.to_uppercase()).is_err());
-        // And from what is signed to the signature.
+        // And from the signed bytes to the signature.
         let signature = STANDARD.encode(mac(secret.as_bytes(), base.as_bytes()));
         let header = request.headers.iter().find(|(name, _)| name == "signature");
         let expected = format!("sig=:{signature}:");
@@ -320,7 +320,7 @@ fn any_label_and_any_order_will_do() {
 }
 
 #[test]
-fn what_must_be_covered_is_covered() {
+fn a_signature_without_a_required_component_is_refused() {
     let usual = Plan::usual();
     for missing in &usual.covered {
         let covered: Vec<&str> = usual
@@ -348,7 +348,7 @@ fn what_must_be_covered_is_covered() {
 }
 
 #[test]
-fn what_cannot_be_covered_is_refused() {
+fn a_component_that_cannot_be_covered_is_refused() {
     let with = |name: &str| {
         let mut plan = Plan::usual();
         plan.covered.push(name.to_owned());
@@ -682,7 +682,7 @@ fn the_name_of_a_seen_signature_depends_on_all_that_was_signed() {
     ];
     let distinct: std::collections::BTreeSet<&String> = names.iter().collect();
     assert_eq!(distinct.len(), names.len());
-    // It does not depend on what is not signed: a replay cannot get by with another label or header.
+    // It does not depend on the parts that are not signed: a replay cannot get by with another label or header.
     let mut relabelled = Plan::usual().signed();
     let input = Plan::usual().input();
     let signature = STANDARD.encode(relabelled.parsed().unwrap().signature);

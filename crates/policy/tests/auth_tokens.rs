@@ -41,7 +41,7 @@ fn every_algorithm_is_checked_with_its_key() {
 }
 
 #[test]
-fn what_is_no_token_is_malformed() {
+fn text_that_is_no_token_is_malformed() {
     let ed = &KEYS.ed;
     let good = ed.token(&ed.header(), &claims());
     let parts: Vec<&str> = good.split('.').collect();
@@ -99,7 +99,7 @@ fn a_token_may_be_as_long_as_stated_and_no_longer() {
     assert!(verify(&fitting).is_ok());
     let longer = sized((MAX_TOKEN_BYTES - least) / 4 * 3 + 9);
     assert_eq!(fault(verify(&longer)), Some(TokenFault::Malformed));
-    // It is still meant to be one, so that its caller is told what is wrong.
+    // It still counts as a token, so that its caller learns the fault.
     assert!(Issuers::is_meant(&longer));
     assert_eq!(ISSUERS.issuer_of(&longer), None);
 }
@@ -301,7 +301,7 @@ fn tenant_and_tier_are_names_there_are_here() {
         let expected = expected.map(|(a, b)| (a.to_owned(), b.to_owned()));
         assert_eq!(verdict, expected, "{changes}");
     }
-    // Where the operator said whose and what they are, claims say nothing.
+    // If the operator's settings give the tenant and the tier, claims about them are ignored.
     let other = &KEYS.other_ed;
     let claims = with(json!({"iss": "https://other.example", "tenant": "evil", "tier": "free"}));
     let verified = verify(&other.token(&other.header(), &claims)).unwrap();

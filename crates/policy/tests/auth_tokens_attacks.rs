@@ -14,7 +14,7 @@ use std::sync::LazyLock;
 
 // RFC 8725, section 2 and 3, in its order.
 
-/// A token whose parts are right but for what the attack needs.
+/// A token whose parts are all right except those that the attack changes.
 fn unsigned(alg: &str) -> String {
     let header = json!({"alg": alg, "kid": "ed"}).to_string();
     let claims = claims().to_string();

@@ -1,4 +1,4 @@
-//! Reads of several entries through a host's `get-many`, on hosts where it works, fails, or does not do what was asked.
+//! Reads of several entries through a host's `get-many`, on hosts where it works, fails, or gives a wrong answer.
 
 use penstock_core::kv::{BatchedReads, Many, run_ready};
 use penstock_core::{Kv, KvError};

@@ -125,7 +125,7 @@ fn a_run_beyond_its_lease_is_kept_unless_a_later_one_was() {
 }
 
 #[test]
-fn what_was_run_without_looking_is_found_too() {
+fn the_result_of_a_run_without_a_lookup_is_found_too() {
     let (kv, at) = (MemoryKv::default(), address(1, 1));
     run_ready(at.keep(&kv, NO_TICKET, b"first", NOON_MS)).unwrap();
     assert_eq!(look(&kv, &at, NOON_MS), hit(b"first", NOON_MS));
@@ -236,7 +236,7 @@ impl Drop for Life {
     }
 }
 
-/// The behaviour of runs.
+/// The times and failures of simulated runs.
 #[derive(Clone, Copy)]
 struct RunBehaviour {
     /// Milliseconds of a usual run.
@@ -346,7 +346,7 @@ fn schedule(seed: u64) -> Events {
     })
 }
 
-/// Whether a schedule's store answers what one look asks of it within a lease.
+/// Returns whether a schedule's store answers all reads of one lookup within a lease.
 fn is_prompt(seed: u64) -> bool {
     seed % 4 != 3
 }
@@ -433,7 +433,7 @@ fn simulate(seed: u64) -> Events {
             );
         }
     }
-    // Whatever happened, a place is usable again: a caller without faults is answered from the cache.
+    // A place is usable again after every schedule: a caller without faults is answered from the cache.
     sim.set_faults(Faults::NONE);
     let usable = Rc::new(Cell::new(0));
     for of in 0..digests {
@@ -477,7 +477,7 @@ fn seeds() -> (u64, u64) {
 
 /// `PENSTOCK_SEED=n` replays one schedule, `PENSTOCK_SCHEDULES=n` runs more.
 #[test]
-fn whatever_is_lost_or_late_or_dies_no_result_is_anothers_and_one_runs_within_a_lease() {
+fn under_losses_delays_and_crashes_no_result_is_anothers_and_one_runs_within_a_lease() {
     let (first, count) = seeds();
     let mut all = Events {
         runs: 0,

@@ -123,7 +123,7 @@ impl Kv for Batching {
 /// A store on which another caller acts within a read of several entries: after the values and before the counters.
 struct Interrupted<'a> {
     kv: &'a MemoryKv,
-    /// Reads until then.
+    /// Number of reads before the other caller acts.
     after: Cell<u32>,
     act: &'a dyn Fn(),
 }
@@ -528,7 +528,7 @@ fn an_owner_whose_store_fails_leaves_the_key_free() {
 }
 
 #[test]
-fn what_is_stored_does_not_grow_with_time() {
+fn the_number_of_entries_does_not_grow_with_time() {
     let day = 86_400_000;
     let sim = alone(NOON_MS, |sim, kv| async move {
         let mut most = 0;
@@ -557,7 +557,7 @@ fn what_is_stored_does_not_grow_with_time() {
         // 240 calls a day, at most five entries each, for three days; some index entries and counts.
         assert!(most < 240 * 6 * 3 + 200, "{most} entries");
         assert!(most > 240 * 4, "{most} entries: nothing was kept");
-        // Left alone, and used again: what is left goes away.
+        // Left alone for days, and used again: the remaining entries are removed.
         sim.sleep(10 * day).await;
         let mut policy = Idempotency::new(settings());
         for shard in 0..16 {
@@ -577,7 +577,7 @@ fn what_is_stored_does_not_grow_with_time() {
 #[derive(Default)]
 struct Ledger {
     executed: BTreeSet<(usize, u64, u64)>,
-    /// For each key, the bodies callers were told, with when.
+    /// The bodies that callers got for each key, with the times.
     told: BTreeMap<usize, Vec<(u64, String)>>,
     runs: u64,
 }
@@ -706,7 +706,7 @@ fn run(schedule: &Schedule) -> (u64, usize) {
         });
     }
     sim.run(|_| one_published_result(&ledger.borrow(), seed));
-    // Whatever happened, after the longest lease a key is usable: a caller without trouble is told.
+    // A key is usable after the longest lease and every schedule: a caller without trouble is answered.
     sim.set_faults(Faults::NONE);
     for key in 0..keys as usize {
         let (kv, ledger, sim_) = (store(&sim), ledger.clone(), sim.clone());
@@ -739,7 +739,7 @@ fn run(schedule: &Schedule) -> (u64, usize) {
             "seed {seed}: key {key} was never answered"
         );
     }
-    // Five entries for each epoch that was claimed, and the index; what died before registering is in
+    // Five entries for each epoch that was claimed, and the index; entries of callers that died before registering are in
     // the bound as well.
     let bound = 6 * (ledger.runs as usize + callers as usize * 6) + 40;
     assert!(sim.live_entries() <= bound, "seed {seed}");
@@ -756,7 +756,7 @@ fn seeds() -> (u64, u64) {
 
 /// 100,000 schedules by default. `PENSTOCK_SEED=n` replays one, `PENSTOCK_SCHEDULES=n` runs more.
 #[test]
-fn whatever_is_lost_or_late_or_dies_one_epoch_runs_once_and_one_result_is_told() {
+fn under_losses_delays_and_crashes_one_epoch_runs_once_and_one_result_is_told() {
     let (first, count) = seeds();
     let threads = 2.min(count);
     let runs: u64 = std::thread::scope(|scope| {

@@ -33,7 +33,7 @@ struct Facts {
     results: BTreeMap<u32, Vec<(OperationState, Vec<u8>)>>,
     /// Results of runs whose `complete` returned false.
     lost: Vec<Vec<u8>>,
-    /// For each run that began: when its worker asked for it, and when it was granted.
+    /// The time of the worker's request and that of the grant, for each run that began.
     granted: Vec<(u64, u64)>,
     receipts: u32,
     delete_asked: bool,
@@ -103,7 +103,7 @@ fn plan(random: &mut Random) -> Plan {
     }
 }
 
-/// One participant: a clock and randomness of its own.
+/// A participant of the simulation, with a clock and randomness of its own.
 struct Party {
     sim: Sim,
     plan: Rc<Plan>,
@@ -298,7 +298,7 @@ impl Party {
         }
     }
 
-    /// A worker: looks at all operations, runs those that it may, and supervises the runs.
+    /// Works as a worker: looks at all operations, runs those that it may, and supervises the runs.
     async fn work(mut self, number: u64, until_ms: u64) {
         let mut runs = 0;
         while self.sim.now_ms() < until_ms {

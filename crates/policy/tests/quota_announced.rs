@@ -1,5 +1,5 @@
-//! Announcements to callers are true: a call that waits as long as was announced passes, and a call of what remains passes
-//! while one of more does not. For every algorithm and unit, by the clock of one caller that is alone.
+//! Announcements to callers are true: a call passes after the announced wait, and a call of the remaining units passes while
+//! a call of one unit more does not. For every algorithm and unit, by the clock of one caller that is alone.
 
 use crate::quota_common;
 
@@ -95,15 +95,15 @@ impl World {
 enum Step {
     /// Calls, and goes on at once.
     Call(u64),
-    /// Waits some time.
+    /// Waits so many milliseconds.
     Sleep(u64),
-    /// Calls; waits for what `Retry-After`, or after a call that passed `t`, says; and calls again.
+    /// Calls; waits for the time in `Retry-After`, or in `t` after a call that passed; and calls again.
     Obey(u64),
-    /// Calls again after what `t` says, refused or not.
+    /// Calls again after the time in `t`, refused or not.
     ObeyReset(u64),
-    /// Calls, and asks for one more than remains, and then for what remains.
+    /// Calls, and asks for one unit more than remains, and then for all that remain.
     Exhaust(u64),
-    /// Calls and is given back what it cost.
+    /// Calls, and gets a refund of the whole cost.
     Refund(u64),
 }
 
@@ -181,7 +181,7 @@ fn check(text: &str, unit: Unit, steps: &[Step]) -> Result<(), TestCaseError> {
                     for _ in 0..status.remaining {
                         prop_assert!(world.call(1).is_ok(), "{outcome:?}");
                     }
-                    // Waiting calls may be let in up to the limit of one window; what is told is cut there.
+                    // Waiting calls may be let in up to the limit of one window; the announced number is cut there.
                     if status.remaining < status.limit {
                         prop_assert!(world.call(1).is_err(), "{outcome:?}");
                     }
@@ -194,7 +194,7 @@ fn check(text: &str, unit: Unit, steps: &[Step]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Asks for one more than is left, which is refused and says the same, and then for what is left.
+/// Asks for one unit more than is left, which is refused and says the same, and then for all that are left.
 fn exhaust(world: &mut World, left: u64) -> Result<(), TestCaseError> {
     let more = world.call(left + 1);
     prop_assert!(more.is_err(), "{left} left, and {} passed", left + 1);
@@ -224,7 +224,7 @@ proptest! {
     }
 
     #[test]
-    fn what_one_instance_announces_holds_at_every_other(
+    fn an_announcement_of_one_instance_holds_at_every_other(
         cost in 1_u64..12,
         steps in prop::collection::vec((0_usize..3, 0_u64..4_000, any::<bool>()), 1..60),
     ) {
@@ -302,7 +302,7 @@ proptest! {
     }
 
     #[test]
-    fn what_a_refused_caller_is_told_never_shrinks_faster_than_time_passes(
+    fn an_announced_wait_never_shrinks_faster_than_time_passes(
         double_every in 1_u64..5,
         hard_after in prop_oneof![Just(0_u64), 2..30_u64],
         algorithm in 0..ALGORITHMS.len(),
@@ -317,7 +317,7 @@ proptest! {
         for pause_ms in pauses {
             world.now_ms += pause_ms;
             match world.call(5) {
-                // The wait was over, or the penalty was longer than the limit: what was told is of no more use.
+                // The wait was over, or the penalty was longer than the limit: the announced time is of no more use.
                 Ok(_) => until_ms = 0,
                 Err(refusal) => {
                     let told_ms = world.now_ms + refusal.retry_after_s * 1_000;

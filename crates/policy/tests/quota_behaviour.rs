@@ -258,7 +258,7 @@ fn charges_that_arrive_late_in_the_previous_window_count_although_it_is_remember
     let text = "[[limits]]\nname = \"s\"\nlimit = 10\nwindow_s = 60";
     let (mut here, mut there) = (quota(text), quota(text));
     let window_ms = START_MS + 60_000;
-    // A fifth of the window has passed, so a fifth of the limit passes whatever was charged before.
+    // A fifth of the window has passed, so a fifth of the limit passes in spite of earlier charges.
     let now_ms = window_ms + 12_000;
     assert!(admit_now(&mut here, &kv, now_ms).0);
     for _ in 0..10 {
@@ -336,7 +336,7 @@ fn a_refused_call_uses_up_nothing() {
             assert_eq!(remaining, [99, 990, 49, 0]);
             sim.sleep(1_100).await;
         }
-        // The items of this call are too many for good; what it was charged before comes back too.
+        // The items of this call are too many for good; its earlier charges are refunded too.
         let kv = sim.kv();
         let refusal = quota
             .charge_items(StoreAccess::new(&kv, sim.now_ms(), 1), &mut first, 11)
@@ -530,7 +530,7 @@ fn the_store_decides_nothing_while_it_is_away() {
             let failures = quota.store_failures();
             assert_eq!(failures.charges, if admitted { 6 } else { 3 });
             assert_eq!(failures.passed_open, if admitted { 6 } else { 0 });
-            // The store is back: what was asked meanwhile was not charged.
+            // The store is back: calls of the meantime were not charged.
             sim.set_faults(Faults::NONE);
             assert!(admit(&mut quota, &sim, &tenant("a"), ONE).await.is_ok());
             assert!(admit(&mut quota, &sim, &tenant("a"), ONE).await.is_err());
@@ -780,8 +780,7 @@ fn retry_after_grows_with_refusals() {
     });
 }
 
-/// Weeks of many subjects, each seen a few times: what is in the store stays what three widths of the
-/// index need.
+/// Weeks of many subjects, each seen a few times: the entries in the store stay as many as three widths of the index need.
 #[test]
 fn live_entries_stay_bounded_over_weeks() {
     let text = "

@@ -245,7 +245,7 @@ fn check_windows(used: &[Used], limit: u64, width_ms: u64) -> Result<(), String>
     }
 }
 
-/// In any interval d of clock times a bucket gives at most what it holds and what is restored in d.
+/// In any interval d of clock times a bucket gives at most the units that it holds and those that are restored in d.
 fn check_bucket(used: &[Used], bucket: &gcra::Bucket) -> Result<(), String> {
     let (held, grace_ms) = match bucket.shape {
         gcra::Shape::Token { burst } => (burst, 0),
@@ -322,7 +322,7 @@ fn check_running(plan: &Plan, log: &Log) -> Result<(), String> {
     Ok(())
 }
 
-/// Nothing failed: every counter holds what was kept, and nothing else.
+/// If nothing failed, every counter holds the units that were kept, and nothing else.
 fn check_nothing_burnt(plan: &Plan, log: &Log, sim: &Sim) -> Result<(), String> {
     for (at, limit) in plan.limits.iter().enumerate() {
         if limit.lease_tokens > 0 || (plan.sound && bucket_of(limit).is_some()) {
@@ -373,7 +373,7 @@ fn schedule(seed: u64, totals: &mut Totals) {
             (shared(Vec::new()), skew)
         })
         .collect();
-    // In bursts, at times right around the end of a window. Less than what is swept in between, so
+    // In bursts, at times right around the end of a window. Fewer calls than lead to a sweep in between, so
     // that every counter is there at the end.
     let mut at = sim.now_ms();
     let mut calls = 0;
@@ -460,7 +460,7 @@ fn schedule(seed: u64, totals: &mut Totals) {
 }
 
 #[test]
-fn what_is_promised_holds_whatever_fails() {
+fn the_limits_hold_under_every_failure() {
     let began = Instant::now();
     let mut totals = Totals::default();
     let mut schedules = 0;

@@ -59,7 +59,7 @@ impl Model {
             random: 0x1234_5678_9abc_def0,
         };
         let changed = self.rollouts.change("m", change, &around);
-        // Whatever was written can be read.
+        // Every document that is written can be read.
         let read = Rollouts::parse(&self.rollouts.text()).unwrap();
         assert_eq!(read, self.rollouts);
         changed
@@ -172,7 +172,7 @@ fn aliases_name_versions_and_the_default_is_one_of_them() {
 }
 
 #[test]
-fn what_others_rest_on_is_not_taken_away() {
+fn a_version_or_alias_in_use_is_not_removed() {
     let mut model = Model::new();
     model.set_alias("stable", 1);
     model.set_default("stable");
@@ -306,7 +306,7 @@ fn a_canary_gets_its_callers_until_it_is_promoted_or_rolled_back() {
     model.change(Change::Promote { alias: None });
     assert_eq!(model.says(None), said(2, "default:stable"));
     assert_eq!(model.says(Some("stable")), said(2, "alias:stable"));
-    // With a number as the default, that is what moves.
+    // If the default is a number, promotion changes that number.
     model.set_default("1");
     model.start(3, 100.0).unwrap();
     model.change(Change::Promote { alias: None });
@@ -609,7 +609,7 @@ fn a_deprecated_version_says_so_and_after_its_sunset_names_its_successor() {
 }
 
 #[test]
-fn what_is_no_document_is_refused() {
+fn text_that_is_no_document_is_refused() {
     assert!(Rollouts::parse(r#"{"v":1,"generation":0}"#).is_ok());
     for (text, word) in [
         ("", "cannot be read"),

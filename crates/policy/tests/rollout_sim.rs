@@ -1,6 +1,6 @@
-//! Rollouts in numbers and in time: how exactly callers are spread and how firmly they stay, how soon a bad canary ends and
-//! how seldom a good one does, and what becomes of the document when several administrators and many instances are at it
-//! over a store that loses and delays, where they die in the middle of things.
+//! Rollouts in numbers and in time. The tests measure how exactly callers are spread and how firmly they stay, how soon a
+//! bad canary ends and how seldom a good one does. They also check the document while several administrators and many
+//! instances change it. The store loses and delays, and callers die in the middle of things.
 //!
 //! `PENSTOCK_SEED=n` replays one schedule, `PENSTOCK_SCHEDULES=n` runs more.
 
@@ -196,7 +196,7 @@ fn a_split_gives_each_arm_its_part_within_one_percent_and_other_runs_draw_others
 /// The behaviour of a version.
 #[derive(Clone, Copy)]
 struct Does {
-    /// Of a thousand calls, how many fail.
+    /// The number of failures in a thousand calls.
     failed_permille: u64,
     /// The median of its latencies; one in a hundred takes five times as long.
     latency_ns: u64,
@@ -330,7 +330,7 @@ struct Instances {
 const REFRESH_MS: u64 = 1_000;
 
 impl Instances {
-    /// One instance: calls, counts, judges and ends; it dies where the simulation says, and another takes its place.
+    /// Runs one instance: calls, counts, judges and ends; it dies where the simulation says, and another takes its place.
     async fn serve(self: Rc<Self>, kv: SimKv, canary: Does, until_ms: u64, seed: u64) {
         let (sim, id) = (&self.sim, self.id);
         let mut random = Random::new(seed);
@@ -473,7 +473,7 @@ fn instances_that_read_late_and_die_end_a_bad_canary_once_and_a_good_one_never()
 /// The results that administrators got.
 #[derive(Default)]
 struct AdminResults {
-    /// By generation, what was done.
+    /// The performed change by generation.
     done: BTreeMap<u64, (String, u64)>,
     asked: u64,
 }
@@ -575,7 +575,7 @@ fn of_several_administrators_none_undoes_what_another_was_told_of() {
         }
         all.0 += told.done.len();
         all.1 += told.asked;
-        // Whatever died, all operations work two minutes later.
+        // All operations work two minutes later, even if callers died in the middle of them.
         sim.set_faults(Faults::NONE);
         let last = Rc::new(RefCell::new(AdminResults::default()));
         let caller = administrate(sim.clone(), sim.kv(), last.clone(), 0);
@@ -604,7 +604,7 @@ fn no_call_gets_a_wrong_version_after_an_alias_moved() {
                 ..Faults::NONE
             },
         );
-        // When the alias named what, as the store has it.
+        // The versions that the alias named, with the times, as the store has them.
         let named = Rc::new(RefCell::new(Vec::<(u64, u64)>::new()));
         let served = Rc::new(RefCell::new(Vec::<(u64, u64, u64)>::new()));
         sim.spawn(NOON_MS, {

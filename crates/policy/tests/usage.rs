@@ -127,7 +127,7 @@ fn a_count_that_was_acknowledged_is_in_the_report_whatever_is_lost_or_dies() {
 }
 
 #[test]
-fn what_is_older_than_its_retention_is_deleted_as_others_are_counted() {
+fn counts_beyond_their_retention_are_deleted_as_others_are_counted() {
     let kv = MemoryKv::default();
     let mut most = 0;
     for day in 0..400 {

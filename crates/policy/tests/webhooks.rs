@@ -1,4 +1,4 @@
-//! What operations store for the announcement of their end, and how it goes: with the operation, with a deletion, and with the sweep.
+//! The entries of announcements: stored with the operation, removed with a deletion, and removed with the sweep.
 
 use crate::operations_common::{HOUR_MS, NOW_MS, end, submission};
 

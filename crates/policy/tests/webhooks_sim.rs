@@ -21,7 +21,7 @@ use std::rc::Rc;
 /// Schedules of a plain run: seconds without optimization.
 const SCHEDULES: u64 = 200;
 
-/// What a receiver has seen of one operation.
+/// The requests about one operation that a receiver has seen.
 #[derive(Default)]
 struct Seen {
     payload: Option<Vec<u8>>,
@@ -58,7 +58,7 @@ struct Plan {
     faults: Faults,
     hosts: u64,
     skew_ms: u64,
-    /// How often a receiver fails, in thousandths.
+    /// The share of requests that a receiver fails, in thousandths.
     fails: u64,
 }
 
@@ -106,7 +106,7 @@ struct Writes {
     mark: Option<String>,
 }
 
-/// One participant: a clock and randomness of its own.
+/// A participant of the simulation, with a clock and randomness of its own.
 struct Party {
     sim: Sim,
     plan: Rc<Plan>,
@@ -211,7 +211,7 @@ impl Party {
         }
     }
 
-    /// A host: looks at all deliveries for some time.
+    /// Works as a host: looks at all deliveries for some time.
     async fn host(mut self, until_ms: u64) {
         while self.sim.now_ms() < until_ms {
             for id in self.ids() {
@@ -322,7 +322,7 @@ impl Party {
         }
     }
 
-    /// Sends the message. The receiver does what it likes.
+    /// Sends the message to a receiver, which may fail at random.
     async fn send(
         &mut self,
         id: &OperationId,

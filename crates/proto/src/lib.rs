@@ -2,7 +2,7 @@
 //! reflection, and of the details of errors. Their definitions are in `proto/`; nothing here decides anything.
 //!
 //! `ModelInferRequest` is written with these types and read without them: a message of it costs, as a structure, many
-//! times what it weighs, so the gate reads it field by field (decisions/0017).
+//! times as many bytes as its encoding, so the gate reads it field by field (decisions/0017).
 
 #![forbid(unsafe_code)]
 
@@ -16,15 +16,15 @@ pub use messages::{google, grpc, inference};
 /// A file of definitions, as reflection tells of it.
 #[derive(Clone, Copy, Debug)]
 pub struct File {
-    /// As other files import it.
+    /// The name by which other files import it.
     pub name: &'static str,
-    /// The files it imports.
+    /// The names of the files that it imports.
     pub imports: &'static [&'static str],
     /// The services it defines, with their package.
     pub services: &'static [&'static str],
     /// All it defines, with their package: services, methods, messages, enumerations.
     pub symbols: &'static [&'static str],
-    /// Its `google.protobuf.FileDescriptorProto`, encoded.
+    /// The encoded `google.protobuf.FileDescriptorProto` of the file.
     pub descriptor: &'static [u8],
 }
 

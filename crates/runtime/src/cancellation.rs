@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Notify;
 
-/// Whether a request was cancelled.
+/// The cancellation of a request, and the tasks that wait for it.
 #[derive(Debug, Default)]
 pub struct Cancellation {
     cancelled: AtomicBool,
@@ -15,13 +15,13 @@ pub struct Cancellation {
 }
 
 impl Cancellation {
-    /// Cancels the request.
+    /// Cancels the request and wakes the tasks that wait in [`Self::cancelled`].
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Release);
         self.wake.notify_waiters();
     }
 
-    /// Whether the request was cancelled.
+    /// Returns whether the request was cancelled.
     #[inline]
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Acquire)

@@ -43,7 +43,7 @@ const DIGEST_BYTES: usize = 32;
 const HEADER_BYTES: usize = MAGIC.len() + 2 * DIGEST_BYTES;
 const EXTENSION: &str = "cwasm";
 
-/// Whether the machine code came from the cache.
+/// The result of a look into the cache of machine code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cached {
     /// It was there, and was loaded.
@@ -57,7 +57,7 @@ pub enum Cached {
 /// The origin of a component's machine code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheOutcome {
-    /// Whether the code came from the cache.
+    /// The result of the look into the cache.
     pub cached: Cached,
     /// The time for it, in milliseconds.
     pub millis: u64,
@@ -67,7 +67,7 @@ pub struct CacheOutcome {
 pub struct Compiled {
     /// Its machine code, with the engine that runs it.
     pub component: Component,
-    /// Whether the engine lets it use the asynchronous part of the component model.
+    /// The use of the asynchronous part of the component model that the engine allows.
     pub concurrency: Concurrency,
     /// The origin of the code.
     pub outcome: CacheOutcome,
@@ -106,7 +106,7 @@ pub fn compile(
     })
 }
 
-/// Whether an interface has asynchronous functions.
+/// Returns whether an interface has asynchronous functions.
 fn is_async(import: &str) -> bool {
     crate::kv::is_async(import) || (import.starts_with("wasi:") && import.contains("@0.3"))
 }
@@ -319,7 +319,7 @@ fn digest_of(key: &Key, code: &[u8]) -> [u8; DIGEST_BYTES] {
     digest.finalize().into()
 }
 
-/// Stores machine code. It is written to another name and renamed, so that no reader ever sees a part of it.
+/// Stores machine code in the cache. It is written to another name and renamed, so that no reader ever sees a part of it.
 fn store(key: &Key, code: &[u8], cache_dir: &Path) -> io::Result<()> {
     let path = key.path(cache_dir);
     let mut header = Vec::with_capacity(HEADER_BYTES);
@@ -550,7 +550,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_engine_does_not_accept_is_an_error_and_is_not_kept() {
+    fn a_component_that_the_engine_refuses_is_an_error_and_is_not_kept() {
         let (engine, dir) = (engine(), directory());
         let engine = |_| Ok(engine.clone());
         assert!(compile_for(1, engine, b"\0asm, or so", dir.path()).is_err());

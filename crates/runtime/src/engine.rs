@@ -25,14 +25,14 @@ const ASYNC_STACK_BYTES: usize = 1 << 20;
 /// Stack that a guest may use. The rest is the host's.
 const WASM_STACK_BYTES: usize = 512 << 10;
 
-/// Whether components may use the asynchronous part of the component model: `async` functions, streams and futures, as
+/// The use that components may make of the asynchronous part of the component model: `async` functions, streams and futures, as
 /// WASI 0.3 does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Concurrency {
-    /// They may not. Calls between components and calls of the host are cheaper, because the runtime keeps no task for
-    /// each of them.
+    /// Components may not use it. Calls between components and calls of the host are cheaper, because the runtime keeps no
+    /// task for each of them.
     Off,
-    /// They may.
+    /// Components may use it.
     On,
 }
 
@@ -72,7 +72,7 @@ pub struct Ticker {
 }
 
 impl Ticker {
-    /// Starts the ticking thread.
+    /// Starts the thread that advances the epoch at each tick.
     pub fn start(engine: &Engine) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let (engine, stopped) = (engine.weak(), stop.clone());

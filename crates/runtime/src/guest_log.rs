@@ -12,7 +12,7 @@ use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
-/// Longest line. The rest is omitted.
+/// Bytes of the longest line. The rest of a line is omitted.
 const MAX_LINE_BYTES: usize = 4_096;
 /// Lines that an instance may write in [`WINDOW`]. Further ones are counted and omitted.
 const MAX_LINES: u32 = 20;

@@ -12,7 +12,7 @@ pub struct HeldBytes {
 pub struct OverLimit {
     /// The bytes that would have been held.
     pub held: usize,
-    /// The limit.
+    /// The most bytes that may be held.
     pub limit: usize,
 }
 
@@ -34,7 +34,7 @@ impl HeldBytes {
         self.limit
     }
 
-    /// Counts more bytes.
+    /// Counts more held bytes.
     ///
     /// # Errors
     ///

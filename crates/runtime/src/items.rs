@@ -25,14 +25,14 @@ impl HeldItems {
         self.items.push(body);
     }
 
-    /// Ends a request. Returns the number of bytes of its outputs.
+    /// Ends a request and frees its items. Returns the number of bytes of its outputs.
     pub(crate) fn end(&mut self) -> usize {
         self.free.clear();
         let outputs = self.items.drain(..).skip(1).flatten();
         outputs.map(|output| output.len()).sum()
     }
 
-    /// Keeps an output. Returns its number, or `None` if there are too many.
+    /// Keeps an output for the request. Returns its number, or `None` if there are too many.
     pub(crate) fn put(&mut self, output: Bytes) -> Option<u32> {
         if let Some(number) = self.free.pop() {
             *self.items.get_mut(number as usize)? = Some(output);

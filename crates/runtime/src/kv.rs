@@ -44,7 +44,8 @@ pub const INTERFACES: [&str; 5] = [
     "spin:key-value/key-value@3.0.0",
 ];
 
-/// Whether an interface has asynchronous functions. Then it needs [`Concurrency::On`](crate::engine::Concurrency::On).
+/// Returns whether an interface has asynchronous functions. Then it needs
+/// [`Concurrency::On`](crate::engine::Concurrency::On).
 pub fn is_async(interface: &str) -> bool {
     interface == "spin:key-value/key-value@3.0.0"
 }

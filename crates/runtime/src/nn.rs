@@ -62,8 +62,8 @@ pub const HELD: &str = "penstock:nn/held@0.1.0";
 /// The interface by which a component opens models of the host.
 const GRAPHS: &str = "wasi:nn/graph@0.2.0-rc-2024-10-28";
 
-/// Whether the parts of a composed component may leave bytes in the host: its gate can ask for them, and its models run in this
-/// host. An inference that runs models in WebAssembly has tensors of its own.
+/// Returns whether the parts of a composed component may leave bytes in the host: its gate can ask for them, and its models
+/// run in this host. An inference that runs models in WebAssembly has tensors of its own.
 pub fn may_hold(component: &Component) -> bool {
     let (engine, of_type) = (component.engine(), component.component_type());
     [HELD, GRAPHS]
@@ -99,7 +99,7 @@ pub struct NnCtx {
     repository: Arc<Repository>,
     /// The catalogue that the instance sees for its whole life.
     snapshot: Option<Arc<Snapshot>>,
-    /// The current request. `None` before the first.
+    /// The request that is served now. `None` before the first.
     request: Option<RequestContext>,
     /// The bytes that the host holds for the current request.
     items: HeldItems,
@@ -128,7 +128,7 @@ impl NnCtx {
         self.snapshot.as_ref().map(|snapshot| snapshot.generation())
     }
 
-    /// Whether the models have changed since the instance was made. Then its remembered contracts are outdated.
+    /// Returns whether the models have changed since the instance was made. Then its remembered contracts are outdated.
     pub fn is_behind(&self) -> bool {
         self.generation()
             .is_some_and(|generation| generation != self.repository.generation())
@@ -139,7 +139,7 @@ impl NnCtx {
 pub struct NnView<'a> {
     /// The models and the request.
     pub ctx: &'a mut NnCtx,
-    /// The instance's handles.
+    /// The table with the instance's handles.
     pub table: &'a mut ResourceTable,
     /// The bytes that the host holds for the instance.
     pub held: &'a mut HeldBytes,

@@ -8,9 +8,9 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// A request in the form of an entry point.
 pub struct EntryPointRequest {
-    /// Method, target and headers.
+    /// The method, the target and the headers.
     pub parts: ::http::request::Parts,
-    /// The whole body.
+    /// The complete body, in one piece.
     pub body: bytes::Bytes,
     /// The time after which its answer is useless.
     pub deadline: tokio::time::Instant,

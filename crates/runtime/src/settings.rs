@@ -3,11 +3,11 @@
 use penstock_policy::document::DEFAULT_MEMORY_BYTES;
 use serde::Deserialize;
 
-/// `[instances]`: the number of instances and the limits of each.
+/// The section `[instances]`: the number of instances and the limits of each.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct InstanceSettings {
-    /// Instances at once. Each serves one request at a time. More requests wait.
+    /// Instances that exist at once. Each serves one request at a time. More requests wait.
     pub count: u32,
     /// Requests that an instance serves before it is replaced, which ends its leaks.
     pub max_reuse: u32,

@@ -40,10 +40,10 @@ pub struct Mount {
     pub guest: String,
 }
 
-/// The source of instances.
+/// The facts by which each new instance is made.
 #[derive(Clone)]
 pub struct InstanceSource {
-    /// Directories an instance sees.
+    /// Directories of the host that an instance sees.
     pub mounts: Vec<Mount>,
     /// The path under which an instance sees the newest catalogue of this host's models. If components open models
     /// themselves, their directory is among the mounts.
@@ -69,7 +69,7 @@ pub struct InstanceState {
     wasi: WasiCtx,
     http: WasiHttpCtx,
     hooks: NoOutbound,
-    /// Handles of all kinds.
+    /// The instance's handles of all kinds.
     table: ResourceTable,
     nn: NnCtx,
     kv: KvCtx,
@@ -158,7 +158,7 @@ impl InstanceState {
 }
 
 impl InstanceState {
-    /// Whether the models have changed since the instance was made. Then its remembered contracts are outdated.
+    /// Returns whether the models have changed since the instance was made. Then its remembered contracts are outdated.
     pub fn is_behind(&self) -> bool {
         self.nn.is_behind()
     }
@@ -173,7 +173,7 @@ impl InstanceState {
         self.kv.ledger()
     }
 
-    /// Whether the instance leaked when a request began.
+    /// Returns the flag that says whether the instance leaked when a request began.
     pub fn leaking(&self) -> &Arc<AtomicBool> {
         &self.leaking
     }
@@ -203,7 +203,7 @@ impl InstanceState {
         &self.variables
     }
 
-    /// Whether the instance kept more handles, or more bytes behind them, than it needs.
+    /// Returns whether the instance kept more handles, or more bytes behind them, than it needs.
     pub fn leaks(&mut self) -> bool {
         self.held.now() > MAX_RESTING_BYTES
             || self.table.iter_mut().nth(MAX_RESTING_HANDLES).is_some()

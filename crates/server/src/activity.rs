@@ -28,7 +28,7 @@ struct State {
     /// of it.
     answers: BTreeMap<u64, Instant>,
     next_answer: u64,
-    /// When the last request or answer ended.
+    /// The time when the last request or answer ended.
     quiet_since: Instant,
     /// The state of the client's frames.
     frames: Frames,
@@ -42,7 +42,7 @@ struct State {
 /// Times for which nothing may move.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// From the first byte of a head to its last, and until the client's first frame.
+    /// Time from the first byte of a head to its last, and until the client's first frame.
     pub head: Duration,
     /// Time without any request or ping.
     pub idle: Duration,
@@ -57,7 +57,7 @@ pub enum ConnectionDecision {
     Wait(Instant),
     /// Tell its caller to leave, because there was no request for too long.
     Leave,
-    /// End it: its caller does not read an answer, or was told to leave and is still there.
+    /// End it at once: its caller does not read an answer, or was told to leave and is still there.
     End,
 }
 

@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn who_left_is_forgotten() {
+    fn an_address_without_uploads_is_forgotten() {
         let addresses = Arc::<Addresses>::default();
         for n in 0..1000u32 {
             drop(addresses.admit(IpAddr::V4(n.into()), 1).unwrap());

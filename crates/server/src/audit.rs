@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 /// Lines that may wait for the disk: about half a second of all answers of a server, a few megabytes.
 const QUEUE_LINES: usize = 8192;
-/// Lines written at once.
+/// Most lines that are written to the file at once.
 const BATCH_LINES: usize = 256;
 /// Most characters of a path, and of a member that a component gives.
 const MAX_TEXT_CHARS: usize = 256;
@@ -56,9 +56,9 @@ const MEMBERS: [&str; 10] = [
 pub struct Entry {
     /// The time when it began.
     pub unix_ms: u64,
-    /// Its id. `None` if a connection was refused before there was a request.
+    /// The id of the request. `None` if a connection was refused before there was a request.
     pub request_id: Option<String>,
-    /// The client.
+    /// The client's address, as trusted proxies name it.
     pub address: IpAddr,
     /// Method and path, without the query.
     pub asked: Option<(Method, String)>,
@@ -130,7 +130,7 @@ fn shortened(text: &str) -> String {
     }
 }
 
-/// Whether machines that watch the server request this path every few seconds.
+/// Returns whether machines that watch the server request this path every few seconds.
 fn is_probe(path: &str) -> bool {
     path.starts_with("/v2/health/")
         || matches!(
@@ -160,7 +160,7 @@ fn renames(path: &Path, keep: u32) -> Vec<(PathBuf, PathBuf)> {
     (1..=keep).rev().map(|n| (from(n), numbered(n))).collect()
 }
 
-/// Whether a file is full before a line of so many bytes is written to it.
+/// Returns whether a file is full before a line of so many bytes is written to it.
 fn is_full(size: u64, line: u64, max_bytes: u64) -> bool {
     size > 0 && size.saturating_add(line) > max_bytes
 }
@@ -213,7 +213,7 @@ impl Audit {
         })))
     }
 
-    /// Whether requests for a path are logged.
+    /// Returns whether requests for a path are logged.
     pub(crate) fn wants(&self, path: &str) -> bool {
         self.probes || !is_probe(path)
     }
@@ -510,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn what_strangers_say_is_bounded_and_stays_on_its_line() {
+    fn text_of_clients_is_bounded_and_stays_on_its_line() {
         let long = "é".repeat(5_000);
         let line = read(&entry(&format!("/{long}"), None));
         assert_eq!(line["path"].as_str().unwrap().chars().count(), 257);
@@ -626,7 +626,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_full_disk_did_not_take_is_counted_when_it_takes_lines_again() {
+    fn lines_that_a_full_disk_refused_are_counted_when_it_takes_lines_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit.jsonl");
         std::os::unix::fs::symlink("/dev/full", &path).unwrap();

@@ -7,21 +7,21 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::sync::oneshot;
 
-/// Why a connection ended.
+/// The reason why a connection ended.
 pub(crate) type ConnectionError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The body of a request.
 pub enum Inbound {
-    /// hyper reads it. A client that waits for `100 Continue` gets it when the body is first polled.
+    /// A body over HTTP/1.1, which hyper reads. A client that waits for `100 Continue` gets it when the body is first polled.
     Http1(Incoming),
-    /// A stream of HTTP/2.
+    /// A body over HTTP/2: a stream of frames.
     Http2(Received),
 }
 
 /// The body of a request over HTTP/2.
 pub struct Received {
     stream: h2::RecvStream,
-    /// The length that was announced, less what has come.
+    /// The bytes that are still to come, if the client announced a length.
     left: Option<u64>,
     data_ended: bool,
     /// Makes the stream's owner tell the client that the body may come.

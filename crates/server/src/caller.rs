@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 /// The client at the other end of a connection.
 pub(crate) struct Caller {
     pub(crate) address: SocketAddr,
-    /// Whether it speaks TLS.
+    /// Whether the connection is encrypted.
     pub(crate) secure: bool,
     /// The names and digest of its verified certificate, if it showed one.
     pub(crate) certificate: Option<Value>,

@@ -26,7 +26,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// Whether clients are told to send their next request elsewhere.
+    /// Returns whether clients are told to send their next request elsewhere.
     pub fn is_leaving(self) -> bool {
         self != Self::Serving
     }
@@ -50,7 +50,7 @@ impl Phases {
         Self(phase.subscribe())
     }
 
-    /// The phase now.
+    /// Returns the present phase.
     pub fn now(&self) -> Phase {
         *self.0.borrow()
     }

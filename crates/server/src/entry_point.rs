@@ -11,7 +11,7 @@ use std::sync::Arc;
 pub enum EntryPoint {
     /// The typed entry point `penstock:gate/door`.
     Direct(Arc<Direct>),
-    /// `wasi:http/handler`.
+    /// The standard entry point `wasi:http/handler`.
     Http(Http),
 }
 

@@ -82,7 +82,7 @@ impl Frames {
         }
     }
 
-    /// Whether the client has sent its settings, which come first.
+    /// Returns whether the client has sent its settings, which come first.
     pub fn has_begun(&self) -> bool {
         self.begun
     }
@@ -92,7 +92,7 @@ impl Frames {
         self.pings
     }
 
-    /// Whether a head, or the head of a frame, has arrived in part.
+    /// Returns whether a head, or the head of a frame, has arrived in part.
     pub fn is_in_head(&self) -> bool {
         self.in_head || self.have > 0
     }
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_seen_does_not_depend_on_the_pieces_that_bytes_come_in() {
+    fn the_seen_frames_do_not_depend_on_the_pieces_that_bytes_come_in() {
         let mut all = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
         all.extend(frame(SETTINGS, 0, &[0; 12]));
         all.extend(frame(PING, 0, &[7; 8]));

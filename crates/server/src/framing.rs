@@ -17,20 +17,20 @@ pub enum Framing {
     Ambiguous,
     /// It is larger than the limit for heads, and was not read.
     TooLong,
-    /// It was not read.
+    /// The head was not read, so nothing is known.
     Unknown,
 }
 
 /// The next part of the connection's bytes.
 #[derive(Debug, PartialEq, Eq)]
 enum At {
-    /// A head. This much of it has arrived.
+    /// A head, of which a part may have arrived.
     Head,
-    /// So many bytes of a body.
+    /// A body of which so many bytes are still to come.
     Body(u64),
-    /// A chunked body.
+    /// A chunked body, in this state.
     Chunked(Chunk),
-    /// Unknown.
+    /// The rest of the connection is not followed, because its framing is not certain.
     Lost,
 }
 
@@ -80,7 +80,7 @@ impl Follower {
         self.seen.pop_front().unwrap_or(Framing::Unknown)
     }
 
-    /// Whether nothing of the next request has arrived.
+    /// Returns whether nothing of the next request has arrived.
     pub fn is_between_requests(&self) -> bool {
         self.at == At::Head && self.partial.is_empty()
     }
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_a_body_is_a_request_and_what_stands_in_one_is_not() {
+    fn bytes_after_a_body_are_a_request_and_bytes_in_a_body_are_not() {
         for request in CLEAR {
             let text = String::from_utf8_lossy(request);
             assert_eq!(seen(&[request]), [Framing::Clear], "{text}");
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn what_hyper_refuses_and_what_is_too_long_is_not_guessed_at() {
+    fn the_framing_of_refused_and_too_long_requests_is_not_guessed() {
         for broken in [
             &b"POST / HTTP/1.1\r\ncontent-length: -1\r\n\r\n"[..],
             b"POST / HTTP/1.1\r\ncontent-length: 1, 1\r\n\r\n",

@@ -478,7 +478,7 @@ struct Out {
 }
 
 impl Out {
-    /// Sends a frame. While the client does not read it, it counts as an unread answer.
+    /// Sends a frame to the client. While the client does not read it, it counts as an unread answer.
     async fn send(&self, frame: Frame<Bytes>) -> Result<(), Gone> {
         let sending = self.activity.ready();
         self.sender.send((frame, sending)).await.map_err(|_| Gone)

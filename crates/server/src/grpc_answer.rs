@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_door_answers_becomes_metadata_a_message_and_trailers() {
+    fn an_answer_of_the_entry_point_becomes_metadata_a_message_and_trailers() {
         let mut response = Response::new(Bytes::from_static(b"hi"));
         let headers = response.headers_mut();
         for (name, value) in [

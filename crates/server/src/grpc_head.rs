@@ -12,7 +12,7 @@ pub(crate) const ENCODING: &str = "grpc-encoding";
 /// The number of a method's messages in each direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
-    /// One each way.
+    /// One message in each direction.
     Unary,
     /// Many each way, one answer for each message.
     Stream,

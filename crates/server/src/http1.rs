@@ -122,8 +122,8 @@ impl Server {
     }
 }
 
-/// Whether a client of HTTP/1.1 may send another request on its connection. HTTP/1.0 keeps none unless it is asked to,
-/// and cannot rely on `Keep-Alive` in answers.
+/// Returns whether a client of HTTP/1.1 may send another request on its connection. HTTP/1.0 keeps none unless it is asked
+/// to, and cannot rely on `Keep-Alive` in answers.
 fn may_keep<B>(request: &Request<B>) -> bool {
     let mut options = request.headers().get_all(header::CONNECTION).iter();
     let closes = |value: &HeaderValue| {

@@ -48,7 +48,7 @@ const OF_CONNECTIONS: [HeaderName; 5] = [
     header::UPGRADE,
 ];
 
-/// When the client is pinged, and when it must have answered. This detects a peer that is gone.
+/// The time of the next ping, or the time at which one was sent and not answered yet. This detects a client that is gone.
 enum Pinging {
     Due(Instant),
     Sent(Instant),

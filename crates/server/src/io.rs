@@ -44,11 +44,11 @@ pub async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
 /// The beginning of a connection to a port for TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum First {
-    /// A handshake.
+    /// The beginning of a TLS handshake.
     Handshake,
     /// A request in plain text.
     Request,
-    /// Neither.
+    /// Bytes that are neither.
     Other,
 }
 

@@ -22,7 +22,7 @@ pub struct Outbound {
 #[derive(Debug)]
 enum Content {
     Whole(Full<Bytes>),
-    /// Complete frames: a message over gRPC, and its trailers.
+    /// Frames that are all known: a message over gRPC, and its trailers.
     Frames(VecDeque<Frame<Bytes>>),
     /// Frames as they become ready, each counted separately.
     Stream(Stream),

@@ -43,17 +43,17 @@ impl TryFrom<String> for Network {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ForwardedHeader {
-    /// `X-Forwarded-For`: addresses, with commas between them.
+    /// The header `X-Forwarded-For`: addresses, with commas between them.
     #[default]
     XForwardedFor,
-    /// `Forwarded` (RFC 7239).
+    /// The header `Forwarded` (RFC 7239).
     Forwarded,
 }
 
 /// The client of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Client {
-    /// The address.
+    /// The IP address of the client, or of a proxy if `hidden`.
     pub address: IpAddr,
     /// The port, where it is known.
     pub port: Option<u16>,
@@ -80,12 +80,12 @@ pub struct Proxies {
 }
 
 impl Proxies {
-    /// Trusts these proxies.
+    /// Trusts the proxies in these networks to name the client in this header.
     pub fn new(trusted: Vec<Network>, header: ForwardedHeader) -> Self {
         Self { trusted, header }
     }
 
-    /// Whether an address is a trusted proxy's.
+    /// Returns whether an address is a trusted proxy's.
     pub fn trusts(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.trusted

@@ -77,7 +77,7 @@ impl RequestInfo {
     }
 }
 
-/// Whether a client waits for the signal that its body may come. HTTP/1.0 has no such signal (RFC 9110 §10.1.1).
+/// Returns whether a client waits for the signal that its body may come. HTTP/1.0 has no such signal (RFC 9110 §10.1.1).
 pub(crate) fn asks_first(parts: &http::request::Parts) -> bool {
     parts.version > http::Version::HTTP_10
         && (parts.headers.get(header::EXPECT))

@@ -30,7 +30,7 @@ struct State {
 /// Times for which nothing may arrive.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// From the first byte of a head to its last, and until the first byte of the first head.
+    /// Time from the first byte of a head to its last, and until the first byte of the first head.
     pub head: Duration,
     /// Between an answer and the next request.
     pub idle: Duration,
@@ -43,7 +43,7 @@ pub enum IdleDecision {
     Wait(Instant),
     /// Close it after its last answer was sent.
     Close,
-    /// End it: its request stays incomplete.
+    /// End it at once: its request stays incomplete.
     End,
 }
 

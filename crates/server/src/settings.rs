@@ -6,7 +6,7 @@ use serde::Deserialize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// `[server]`: bounds of connections and requests.
+/// The section `[server]`: bounds of connections and requests.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerSettings {
@@ -89,7 +89,8 @@ impl Default for ServerSettings {
     }
 }
 
-/// `[tls]`: without a certificate the server speaks plain HTTP. Files are relative to the policy file's folder, and are
+/// The section `[tls]`. Without a certificate the server speaks plain HTTP. Files are relative to the policy file's folder,
+/// and are
 /// read again when they change.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -100,7 +101,7 @@ pub struct TlsSettings {
     pub private_key: Option<PathBuf>,
     /// The authorities that sign clients' certificates, in PEM. Without it the server asks for no certificate.
     pub client_ca: Option<PathBuf>,
-    /// Whether clients must show a certificate. The default is that they must.
+    /// The demand for client certificates. By default a client must show one.
     pub client_certificates: Option<ClientCertificates>,
     /// Seconds for which browsers must use TLS only (RFC 6797).
     pub hsts_max_age_s: Option<u64>,
@@ -121,24 +122,24 @@ impl Default for TlsSettings {
     }
 }
 
-/// Whether clients show a certificate.
+/// The demand for client certificates, if there is an authority for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClientCertificates {
-    /// They may.
+    /// A client may show a certificate.
     Optional,
     /// Without one there is no connection.
     Required,
 }
 
-/// Ten years. A larger number is a mistake.
+/// Largest `max-age` of HSTS: ten years. A larger number is a mistake.
 const MAX_HSTS_S: u64 = 315_360_000;
 
 /// No public certificate is valid for longer.
 const MAX_WARN_DAYS: u32 = 398;
 
 impl TlsSettings {
-    /// Whether clients must show a certificate, if there is an authority for them.
+    /// Returns the demand for client certificates, if there is an authority for them.
     pub fn client_certificates(&self) -> ClientCertificates {
         self.client_certificates
             .unwrap_or(ClientCertificates::Required)
@@ -187,7 +188,7 @@ impl TlsSettings {
     }
 }
 
-/// `[audit]`: one JSON line for each request.
+/// The section `[audit]`: one JSON line for each request.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuditSettings {
@@ -212,7 +213,7 @@ impl Default for AuditSettings {
     }
 }
 
-/// A few lines. With less, every line would rename the files.
+/// Smallest `max_bytes`: a few lines. With less, every line would rename the files.
 const MIN_AUDIT_BYTES: u64 = 4096;
 
 /// Each is renamed at every rotation.

@@ -17,8 +17,8 @@ use tokio::sync::{Semaphore, watch};
 
 /// Seconds after which a caller that was refused for load should retry.
 pub(crate) const RETRY_AFTER_S: u32 = 1;
-/// When less than one part in this many of the connections is free, idle connections are kept only as long as a head
-/// may take. So idle connections go before busy ones.
+/// While less than one part in this many of the connections is free, idle connections are kept only as long as a head may
+/// take. So idle connections go before busy ones.
 pub(crate) const CROWDED_SHARE: usize = 4;
 /// Calls that watch the server's health: a few for each balancer, and few enough that checking for all of them every
 /// second costs next to nothing.
@@ -34,9 +34,9 @@ pub(crate) const STREAMED_SHARE: u32 = 2;
 /// The parts of a server besides its entry point and its settings.
 #[derive(Default)]
 pub struct ServerOptions {
-    /// Its certificate. Without one it speaks plain HTTP.
+    /// The certificate of the server. Without one it speaks plain HTTP.
     pub tls: Option<Arc<Tls>>,
-    /// The log of requests.
+    /// The audit log, with a line for each request.
     pub audit: Option<Arc<Audit>>,
     /// The beginning of the header `penstock-connection`, by which components recognise this server. Components read it
     /// from their environment. Without it they get no facts.
@@ -44,7 +44,7 @@ pub struct ServerOptions {
     /// Gives the reason why the server takes no new work, if it takes none, in plain ASCII. It is called for each
     /// health check.
     pub not_ready: Option<NotReady>,
-    /// What runs operations. Without it, this host runs none.
+    /// The settings for running operations. Without them, this host runs none.
     pub work: Option<WorkSettings>,
 }
 
@@ -69,7 +69,7 @@ pub struct Server {
     /// Addresses with slow uploads in progress.
     pub(crate) slow_uploads: Arc<Addresses>,
     pub(crate) all_slow_uploads: Semaphore,
-    /// Bytes of incomplete bodies.
+    /// Bytes of bodies that have arrived in part.
     pub(crate) arriving: AtomicU64,
     pub(crate) refusing: Arc<Semaphore>,
     /// gRPC streams that are open.
@@ -87,7 +87,7 @@ impl Server {
         Self::with(entry_point, settings, ServerOptions::default())
     }
 
-    /// The same, with options.
+    /// Makes a server with options.
     pub fn with(
         entry_point: EntryPoint,
         settings: ServerSettings,
@@ -130,12 +130,12 @@ impl Server {
         })
     }
 
-    /// The entry point.
+    /// Returns the entry point that requests go through.
     pub fn entry_point(&self) -> &EntryPoint {
         &self.entry_point
     }
 
-    /// Whether so few connections are left that unused ones are closed early.
+    /// Returns whether so few connections are left that unused ones are closed early.
     pub(crate) fn is_crowded(&self) -> bool {
         let free = self.connections.available_permits();
         free < self.settings.max_connections as usize / CROWDED_SHARE

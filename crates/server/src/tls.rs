@@ -225,7 +225,7 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
 /// The result of one look at the files: their digest, or the reason why they cannot be read.
 type Look = Result<[u8; 32], String>;
 
-/// The next action.
+/// The action after two looks at the files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
     /// Keep the present state: the files serve already, or were tried and do not work.

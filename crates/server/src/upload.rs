@@ -41,7 +41,7 @@ impl<'a> ReservedBytes<'a> {
         Self { all, own: 0 }
     }
 
-    /// Counts more bytes. Returns whether there was room.
+    /// Counts more bytes of this upload. Returns whether the total stays within `most`.
     pub(crate) fn take(&mut self, bytes: u64, most: u64) -> bool {
         self.own += bytes;
         self.all.fetch_add(bytes, Ordering::Relaxed) + bytes <= most

@@ -34,7 +34,7 @@ pub struct EndsReceiver {
 }
 
 impl Ends {
-    /// Both sides.
+    /// Makes both sides of a channel for the ends of operations.
     pub fn channel() -> (Self, EndsReceiver) {
         let (sender, receiver) = mpsc::channel(MAX_ENDS);
         let missed = Arc::<AtomicBool>::default();
@@ -63,18 +63,18 @@ impl EndsReceiver {
         self.ended.recv().await
     }
 
-    /// Whether ends were missed since the last call, because there was no room for them.
+    /// Returns whether ends were missed since the last call, because there was no room for them.
     pub fn missed(&self) -> bool {
         self.missed.swap(false, Ordering::Relaxed)
     }
 }
 
-/// What runs operations on this host.
+/// The settings for running the operations of this host.
 #[derive(Clone, Debug)]
 pub struct WorkSettings {
     /// The receiver of the ends of operations; `None` if there is none.
     pub ends: Option<Ends>,
-    /// The operator's settings.
+    /// The section `[operations]` of the policy.
     pub operations: OperationsSettings,
     /// Leases from before this time are over, in milliseconds since the Unix epoch: the store belongs to this process alone, so
     /// no other one can hold them. 0 if other processes use the store.
@@ -85,7 +85,7 @@ pub struct WorkSettings {
 pub(crate) struct Work {
     pub(crate) settings: WorkSettings,
     pub(crate) queue: Mutex<FairQueue>,
-    /// Wakes a worker.
+    /// Wakes a worker that waits for a job.
     pushed: Notify,
     /// The operations that run, with the signal that interrupts each.
     pub(crate) running: Mutex<HashMap<OperationId, Arc<Notify>>>,

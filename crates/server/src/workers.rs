@@ -51,7 +51,7 @@ impl Server {
         }
     }
 
-    /// Whether the store has operations that found no room in the queue, and there is room now.
+    /// Returns whether the store has operations that found no room in the queue, and there is room now.
     pub fn lacks_operations(&self) -> bool {
         self.work.as_ref().is_some_and(|work| {
             work.overflowed.load(Ordering::Relaxed) && lock(&work.queue).len() < MAX_JOBS / 2
@@ -106,7 +106,7 @@ impl Server {
         }
     }
 
-    /// Runs one operation. Returns when it is to be looked at again; `None` if it ended.
+    /// Runs an operation in an instance. Returns the time of the next look at it; `None` if it ended.
     async fn run(
         &self,
         work: &Work,
@@ -156,7 +156,7 @@ impl Server {
         took: Duration,
     ) -> Option<u64> {
         let Some(note) = note_of(answered) else {
-            // The components could not store what happened. The entries tell what remains to be done.
+            // The components could not store the outcome. The entries tell the remaining steps.
             let status = answered.status();
             tracing::warn!("operation {id}: the order to run it was answered with status {status}");
             return Some(unix_ms() + FAILED_PAUSE_MS);
@@ -366,8 +366,9 @@ const OF_CONTENT: [&str; 8] = [
     "retry-after",
 ];
 
-/// Completes an answer that came after a wait by the headers that the components wrote for the request itself: its id, the
-/// state of its limits, its record for the audit log, and those for caches and for pages of other origins.
+/// Completes an answer that came after a wait. The components wrote some headers for the request itself: its id, the
+/// state of its limits, its record for the audit log, and those for caches and for pages of other origins. The later
+/// answer gets these.
 fn keep_headers(first: &Response<Bytes>, later: &mut Response<Bytes>) {
     let still_accepted = later.status() == StatusCode::ACCEPTED;
     let headers = later.headers_mut();

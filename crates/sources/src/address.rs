@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use url::Url;
 
-/// An address.
+/// The parsed address of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
     /// A file or folder on this machine.
@@ -14,16 +14,16 @@ pub enum Address {
     Web(Url),
     /// An object, or all objects below a prefix.
     S3 {
-        /// The bucket.
+        /// The name of the bucket.
         bucket: String,
         /// The object's key, or the prefix.
         key: String,
     },
     /// An artifact of an OCI registry.
     Oci {
-        /// Host and port.
+        /// Host and port of the registry.
         registry: String,
-        /// The repository.
+        /// The path of the repository in the registry.
         repository: String,
         /// A tag; `latest` without a tag and a digest.
         tag: Option<String>,
@@ -32,7 +32,7 @@ pub enum Address {
     },
     /// A repository of a Hugging Face hub.
     Hub {
-        /// `owner/name` or `name`.
+        /// The name of the repository, as `owner/name` or `name`.
         repository: String,
         /// A branch, tag or commit.
         revision: String,
@@ -46,7 +46,7 @@ const MAX_ADDRESS_BYTES: usize = 4096;
 const FORMS: &str = "a folder or file, https://…, s3://bucket/key, oci://registry/repository:tag or hf://owner/name@revision";
 
 impl Address {
-    /// Reads an address. The error names the fault without repeating a secret.
+    /// Parses the text of an address. The error names the fault without repeating a secret.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() || text.len() > MAX_ADDRESS_BYTES || text.contains(char::is_control) {
             return Err(format!(

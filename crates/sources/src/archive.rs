@@ -14,18 +14,18 @@ use std::path::Path;
 /// The format of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// A tar archive.
+    /// A tar archive without compression.
     Tar,
-    /// The same, compressed.
+    /// A tar archive, compressed with gzip.
     TarGz,
-    /// A zip archive.
+    /// A zip archive, with its directory at the end.
     Zip,
 }
 
 /// Bytes of a tar archive for headers and padding of each file.
 const TAR_OVERHEAD: u64 = 4096;
 
-/// Whether a file is an archive, by its first bytes.
+/// Returns the format of an archive, by its first bytes; `None` for any other file.
 pub fn form(path: &Path) -> std::io::Result<Option<Form>> {
     let mut file = File::open(path)?;
     let mut head = Vec::new();

@@ -15,10 +15,10 @@ const ONNX: &str = "model.onnx";
 const MLMODEL: &str = "MLmodel";
 /// Names in a message; more would bury it.
 const LISTED: usize = 8;
-/// The longest path in a model, and the longest name in a path: what file systems take.
+/// The longest path in a model, and the longest name in a path, in bytes: file systems take no longer ones.
 const MAX_PATH_BYTES: usize = 1024;
 const MAX_NAME_BYTES: usize = 255;
-/// Folders within folders.
+/// Levels of folders that a model may have.
 const MAX_DEPTH: usize = 16;
 
 /// The place of each file.
@@ -265,7 +265,7 @@ fn bare(paths: &[&str], graph: Option<&str>) -> Result<Arrangement, String> {
     })
 }
 
-/// Whether a file is weights of a graph: in its folder, and no other graph, nor the weights of another.
+/// Returns whether a file is weights of a graph: in its folder, and no other graph, nor the weights of another.
 fn belongs(path: &str, graph: &str, folder: &str) -> bool {
     let inside = match folder {
         "" => Some(path),
@@ -289,7 +289,7 @@ fn belongs(path: &str, graph: &str, folder: &str) -> bool {
         || (folder.is_empty() && name.ends_with(".data"))
 }
 
-/// Weights of other frameworks.
+/// Returns whether a file has weights for another framework, which this server cannot run.
 fn is_foreign(name: &str) -> bool {
     [
         ".safetensors",
@@ -325,7 +325,7 @@ fn the_openvino<'a>(paths: &[&'a str]) -> Option<&'a str> {
     }
 }
 
-/// The graph: the named one, else the one at the usual place, else the only one.
+/// Finds the graph: the named one, else the one at the usual place, else the only one.
 fn the_graph(paths: &[&str], named: Option<&str>) -> Result<String, String> {
     if let Some(named) = named {
         return match paths.contains(&named) {
@@ -539,7 +539,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_arranged_says_what_there_is() {
+    fn files_that_cannot_be_arranged_are_refused_with_the_reason() {
         for (paths, graph, text, words) in [
             (
                 &["a.onnx", "b.onnx"][..],

@@ -30,20 +30,20 @@ const PARTIAL_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// A file by its content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Blob {
-    /// Its sum.
+    /// The SHA-256 of its bytes, by which the cache names it.
     pub sha256: Digest,
-    /// Its size.
+    /// Its size in bytes.
     pub bytes: u64,
 }
 
 /// One download of a source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Downloaded {
-    /// Its path.
+    /// Its path in the source.
     pub path: String,
     /// The server's own name for the file's state.
     pub validator: Option<String>,
-    /// Its content.
+    /// Its content in the cache.
     #[serde(flatten)]
     pub blob: Blob,
 }
@@ -51,21 +51,21 @@ pub struct Downloaded {
 /// The files that a source was made of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Known {
-    /// The source's address.
+    /// The address of the source, without secrets.
     pub from: String,
-    /// Its sum.
+    /// The checksum for pinning: of the single file, or over all files.
     pub pin: Digest,
-    /// Its commit or digest.
+    /// The commit or digest that the source states.
     pub identity: Option<String>,
     /// The key that signed it.
     pub signed_by: Option<String>,
-    /// The downloads.
+    /// The files that were downloaded, archives packed.
     pub items: Vec<Downloaded>,
     /// The files that came out of them, by path.
     pub files: BTreeMap<String, Blob>,
 }
 
-/// The cache.
+/// A folder with downloads and the files that came out of them, by content.
 #[derive(Clone, Debug)]
 pub struct Cache {
     root: PathBuf,
@@ -79,11 +79,11 @@ pub struct Guard {
 /// The result of a prune.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pruned {
-    /// Files that went.
+    /// Number of files that were removed.
     pub files: u64,
     /// Their bytes, as far as no version of a model still holds them.
     pub bytes: u64,
-    /// Files that stay.
+    /// Number of files that stay.
     pub kept: u64,
 }
 
@@ -106,7 +106,7 @@ impl Cache {
         self.root.join("blobs").join(&name[..2]).join(name)
     }
 
-    /// Whether a blob is there, by its size.
+    /// Returns whether a blob is there, by its size.
     pub fn has(&self, blob: &Blob) -> bool {
         std::fs::metadata(self.blob(blob.sha256))
             .is_ok_and(|found| found.is_file() && found.len() == blob.bytes)
@@ -119,7 +119,7 @@ impl Cache {
             .map(|found| found.len())
     }
 
-    /// Whether a blob still has its sum; one that has not is removed.
+    /// Returns whether a blob still has its sum; one that has not is removed.
     pub fn sound(&self, blob: &Blob) -> bool {
         let path = self.blob(blob.sha256);
         let sound = Digest::of_file(&path).is_ok_and(|(sum, _)| sum == blob.sha256);
@@ -129,7 +129,7 @@ impl Cache {
         sound
     }
 
-    /// Forgets a blob.
+    /// Removes a blob from the cache, if it is there.
     pub fn forget(&self, sha256: Digest) {
         let _ = std::fs::remove_file(self.blob(sha256));
     }
@@ -304,7 +304,7 @@ impl Cache {
         Partial::open(&self.root.join("partial").join(format!("{key}.part")))
     }
 
-    /// Keeps a finished download.
+    /// Moves a finished download to its place in the cache.
     pub fn finish(&self, partial: Partial) -> Result<Blob, Error> {
         let cannot = |e| Error::io("write to the cache", e);
         partial.file.sync_all().map_err(cannot)?;
@@ -452,7 +452,7 @@ impl Partial {
         self.save()
     }
 
-    /// Adds bytes.
+    /// Adds bytes to the end, and syncs them from time to time.
     pub fn write(&mut self, chunk: &[u8]) -> Result<(), Error> {
         self.file
             .write_all(chunk)
@@ -479,7 +479,7 @@ impl Partial {
         write_whole(&self.state_path(), &text)
     }
 
-    /// Removes it.
+    /// Removes the file and its state.
     pub fn remove(self) {
         let _ = std::fs::remove_file(&self.path);
         let _ = std::fs::remove_file(self.state_path());

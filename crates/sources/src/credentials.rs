@@ -13,7 +13,7 @@ const MAX_BYTES: u64 = 64 << 10;
 /// Reads environment variables; a parameter, so that tests need not set any.
 pub type Environment = dyn Fn(&str) -> Option<String> + Send + Sync;
 
-/// Credentials. Their debug form does not show them.
+/// The credentials of a source. Their debug form does not show them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -24,7 +24,7 @@ impl std::fmt::Debug for Secret {
 }
 
 impl Secret {
-    /// Wraps a text.
+    /// Makes a secret of a text, without white space around it.
     pub fn new(text: &str) -> Self {
         Self(text.trim().to_owned())
     }
@@ -34,12 +34,12 @@ impl Secret {
         self.0.split_once(':')
     }
 
-    /// The whole text.
+    /// Returns the whole text. Do not log it.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// The `Authorization` header: Basic for `user:password`, Bearer for anything else.
+    /// Makes the `Authorization` header: Basic for `user:password`, Bearer for anything else.
     pub fn header(&self) -> Result<HeaderValue, Error> {
         let text = match self.pair() {
             Some(_) => format!("Basic {}", STANDARD.encode(&self.0)),
@@ -75,7 +75,7 @@ pub fn named(source: &Source, environment: &Environment) -> Result<Option<Secret
     Ok(Some(Secret::new(&text)))
 }
 
-/// A small text file.
+/// Reads a small text file, such as one with a key.
 pub fn small_file(path: &Path) -> std::io::Result<String> {
     use std::io::Read;
     let mut text = String::new();

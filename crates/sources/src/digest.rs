@@ -84,7 +84,7 @@ impl From<Digest> for String {
 pub struct Hasher(sha2::Sha256);
 
 impl Hasher {
-    /// Adds bytes.
+    /// Adds bytes to the end of the summed ones.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }

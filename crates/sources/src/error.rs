@@ -17,7 +17,7 @@ pub enum Kind {
 /// A failure, in words for the operator. The words hold no credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
-    /// Its kind.
+    /// The kind of failure, which decides whether the cache may serve instead.
     pub kind: Kind,
     /// The problem, its place and the remedy.
     pub message: String,

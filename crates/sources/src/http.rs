@@ -45,19 +45,19 @@ pub struct Client {
     idle: Duration,
 }
 
-/// A request.
+/// A request for one URL.
 #[derive(Clone, Debug)]
 pub struct Get<'a> {
-    /// The address.
+    /// The URL to get.
     pub url: &'a Url,
     /// The `Authorization` header, for the origin of `url` alone.
     pub authorization: Option<HeaderValue>,
-    /// More headers.
+    /// The headers beside `Authorization`.
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl<'a> Get<'a> {
-    /// Asks for a URL.
+    /// Makes a request for a URL without further headers.
     pub fn new(url: &'a Url) -> Self {
         Self {
             url,
@@ -69,9 +69,9 @@ impl<'a> Get<'a> {
 
 /// An answer whose body has not been read.
 pub struct Response {
-    /// Its status and headers.
+    /// The HTTP status of the answer.
     pub status: StatusCode,
-    /// Its headers.
+    /// The headers of the answer.
     pub headers: HeaderMap,
     body: Incoming,
     idle: Duration,
@@ -87,7 +87,7 @@ impl Drop for AbortOnDrop {
 }
 
 impl Response {
-    /// A header as text.
+    /// Returns the value of a header as text, if it is one.
     pub fn header(&self, name: &HeaderName) -> Option<String> {
         Some(self.headers.get(name)?.to_str().ok()?.to_owned())
     }
@@ -104,7 +104,7 @@ impl Response {
         }
     }
 
-    /// Whether it is a web page, which a model never is.
+    /// Returns whether it is a web page, which a model never is.
     pub fn is_page(&self) -> bool {
         self.header(&CONTENT_TYPE)
             .is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/html"))
@@ -200,7 +200,7 @@ impl Client {
         }
     }
 
-    /// Asks, and follows redirects.
+    /// Sends a request, and follows redirects.
     pub async fn get(&self, get: &Get<'_>) -> Result<Response, Error> {
         let mut url = get.url.clone();
         let mut authorization = get.authorization.clone();
@@ -341,7 +341,7 @@ impl Client {
     }
 }
 
-/// Whether a URL's host is this machine.
+/// Returns whether a URL's host is this machine.
 pub fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),

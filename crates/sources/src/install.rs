@@ -26,13 +26,13 @@ const MAX_RECORD_BYTES: u64 = 64 << 20;
 /// The origin and the contents of a version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// Its address, without secrets.
+    /// The address of the source, without secrets.
     pub from: String,
     /// The source's key in the cache.
     pub source: String,
-    /// Its sum.
+    /// The checksum for pinning: of the single file, or over all files.
     pub sha256: Digest,
-    /// Its commit or digest.
+    /// The commit or digest that the source states.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
     /// The key that signed it.
@@ -65,7 +65,7 @@ pub fn record(models: &Path, name: &str, version: u64) -> Option<Record> {
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
 
-/// Whether all files of a record are there, by their sizes.
+/// Returns whether all files of a record are there, by their sizes.
 pub fn whole(models: &Path, name: &str, version: u64, record: &Record) -> bool {
     let folder = models.join(name);
     let within = folder.join(version.to_string());
@@ -80,7 +80,7 @@ pub fn whole(models: &Path, name: &str, version: u64, record: &Record) -> bool {
         && record.beside.keys().all(|path| folder.join(path).is_file())
 }
 
-/// Installs a version.
+/// Installs the files of a version in the models directory. The version appears there as a whole.
 pub fn install(
     models: &Path,
     name: &str,
@@ -246,9 +246,9 @@ fn put_copy(cache: &Cache, blob: &Blob, to: &Path) -> Result<(), Error> {
 /// The result of comparing a version with its pull.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verification {
-    /// The model.
+    /// The name of the model.
     pub name: String,
-    /// Its version.
+    /// The number of the version.
     pub version: u64,
     /// The record of the pull.
     pub record: Record,

@@ -21,7 +21,7 @@ pub struct Wanted {
 /// Files on this machine, installed or in the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CachedVersion {
-    /// Its sum.
+    /// The checksum for pinning: of the single file, or over all files.
     pub pin: Digest,
     /// Whether its signature was good, by the key that is wanted now.
     pub signed: bool,
@@ -29,7 +29,7 @@ pub struct CachedVersion {
     pub whole: bool,
 }
 
-/// The source's answer.
+/// The answer of the source, if it was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Remote {
     /// The source was not asked.
@@ -50,7 +50,7 @@ pub enum Remote {
 /// The files made of the downloads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Made {
-    /// Its sum.
+    /// The checksum for pinning: of the single file, or over all files.
     pub pin: Digest,
     /// Whether its signature is good.
     pub signed: bool,
@@ -67,7 +67,7 @@ pub enum UpToDateReason {
     Offline,
 }
 
-/// The next step.
+/// The next step of a pull.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Keep the installed files.
@@ -76,7 +76,7 @@ pub enum Step {
     InstallCached,
     /// Ask the source for its files.
     Ask,
-    /// Download these.
+    /// Download these files, by their place in the listing.
     Fetch(Vec<usize>),
     /// Unpack the downloads, and check signature and sum.
     Make,
@@ -86,7 +86,7 @@ pub enum Step {
     GiveUp(String),
 }
 
-/// The next step.
+/// Decides the next step of a pull.
 pub fn next(
     wanted: &Wanted,
     installed: Option<&CachedVersion>,

@@ -4,13 +4,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Receives the progress of a pull.
 pub trait Progress: Send + Sync {
-    /// A step begins.
+    /// A step begins; `text` names it for people.
     fn step(&self, text: &str);
     /// Bytes of a file that have come, of how many.
     fn bytes(&self, file: &str, done: u64, total: Option<u64>);
     /// A try failed, and there will be another.
     fn retry(&self, text: &str);
-    /// Whether to stop.
+    /// Returns whether the pull is to stop.
     fn cancelled(&self) -> bool {
         false
     }

@@ -35,7 +35,7 @@ const MAX_TEXT_BYTES: u64 = 1 << 20;
 /// The result of a pull.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// Its sum, for pinning.
+    /// The checksum for pinning: of the single file, or over all files.
     pub sha256: Digest,
     /// The reason that nothing was done, if so.
     pub kept: Option<UpToDateReason>,
@@ -47,11 +47,11 @@ pub struct Outcome {
     pub offline: Option<String>,
     /// Bytes that came over the network or from the folder.
     pub fetched_bytes: u64,
-    /// Its commit or digest.
+    /// The commit or digest that the source states.
     pub identity: Option<String>,
     /// Whether its signature was checked.
     pub signed: bool,
-    /// Files of the version.
+    /// The names of the files in the version's folder.
     pub files: Vec<String>,
     /// Whether the model has a contract.
     pub has_contract: bool,

@@ -16,7 +16,7 @@ pub const ALL_TRIES: u32 = 200;
 /// The tries of one download so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tries {
-    /// All tries.
+    /// Number of all tries.
     pub all: u32,
     /// Tries since the last progress.
     pub fruitless: u32,

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// One entry of `[[models.sources]]`.
+/// An entry of `[[models.sources]]`: the origin of one model.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceSettings {
@@ -35,11 +35,11 @@ pub struct SourceSettings {
     pub credentials_file: Option<PathBuf>,
     /// The S3 endpoint, or the hub, in place of the usual one.
     pub endpoint: Option<String>,
-    /// The S3 region.
+    /// The region of an S3 bucket.
     pub region: Option<String>,
 }
 
-/// `[models.pull]`: the limits and the trust of pulls.
+/// The section `[models.pull]`: the limits and the trust of pulls.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PullSettings {
@@ -82,7 +82,7 @@ impl Default for PullSettings {
 
 /// The longest that one pull may take: beyond it, a number is a slip.
 const MAX_TIMEOUT_MS: u64 = 24 * 3_600_000;
-/// The most sources.
+/// Most entries of `[[models.sources]]`.
 const MAX_SOURCES: usize = 1024;
 /// The most pulls at once.
 const MAX_AT_ONCE: usize = 64;
@@ -90,7 +90,7 @@ const MAX_AT_ONCE: usize = 64;
 const MAX_FILES: usize = 100_000;
 
 impl PullSettings {
-    /// The faults: setting and message.
+    /// The faults of the settings: the name of each setting, and a message.
     pub fn faults(&self) -> Vec<(String, String)> {
         let Self {
             timeout_ms,
@@ -123,14 +123,14 @@ impl PullSettings {
     }
 }
 
-/// One version to pull.
+/// One version to pull, after the settings were checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Source {
-    /// The model.
+    /// The name of the model that it becomes.
     pub name: String,
-    /// Its version.
+    /// The number of the version that it becomes.
     pub version: u64,
-    /// The address.
+    /// The address from which it is pulled.
     pub from: Address,
     /// The sum it must have.
     pub sha256: Option<Digest>,
@@ -146,7 +146,7 @@ pub struct Source {
     pub credentials_file: Option<PathBuf>,
     /// The S3 endpoint or the hub.
     pub endpoint: Option<String>,
-    /// The S3 region.
+    /// The region of an S3 bucket.
     pub region: Option<String>,
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 /// The part of a file that was downloaded before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Part {
-    /// Its bytes.
+    /// Number of its bytes.
     pub bytes: u64,
     /// The server's own name for the file's state: a strong entity tag, or a time of change.
     pub validator: Option<String>,
@@ -45,13 +45,13 @@ fn is_strong(tag: &str) -> bool {
 /// The parts of a response that matter here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Head {
-    /// The status.
+    /// The HTTP status of the response.
     pub status: u16,
-    /// `Content-Length`.
+    /// The value of `Content-Length`, in bytes.
     pub length: Option<u64>,
-    /// `Content-Range`, as `bytes 5-9/10`.
+    /// The value of `Content-Range`, as `bytes 5-9/10`.
     pub range: Option<String>,
-    /// `ETag`, or else `Last-Modified`.
+    /// The value of `ETag`, or else of `Last-Modified`.
     pub validator: Option<String>,
 }
 
@@ -70,11 +70,11 @@ pub enum Action {
         /// Bytes of the whole file.
         total: Option<u64>,
     },
-    /// Nothing is missing.
+    /// The file is complete: nothing is missing.
     Complete,
     /// Forget the part, and ask again.
     Forget,
-    /// Ask again later.
+    /// The server is busy: try again after a pause.
     Retry,
     /// The file cannot be downloaded.
     Refused,

@@ -99,7 +99,7 @@ fn a_server_that_sends_another_range_than_was_asked_for_leaves_no_hole() {
 }
 
 #[test]
-fn what_does_not_have_the_pinned_sum_is_not_installed_and_not_kept() {
+fn a_download_without_the_pinned_sum_is_not_installed_and_not_kept() {
     let (good, bad) = (bytes(50_000, 1), bytes(50_000, 2));
     let pin = Digest::of(&good);
     let web = Web::start(move |_, request| Reply::file(request, &bad, "\"a\""));
@@ -330,7 +330,7 @@ fn plain_http_is_for_this_machine_unless_it_is_allowed() {
 }
 
 #[test]
-fn what_is_no_model_says_what_it_is() {
+fn a_download_that_is_no_model_is_refused_with_its_kind() {
     let mut place = ModelFolder::new();
     place.settings.max_bytes = 5_000;
     let web = Web::start(|_, request| match request.target.as_str() {

@@ -121,7 +121,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_joined_comes_apart_as_it_was(sizes in prop::collection::vec(1u64..6, 1..6)) {
+        fn joined_tensors_are_split_into_the_same_parts(sizes in prop::collection::vec(1u64..6, 1..6)) {
             let requests: Vec<Vec<Tensor>> = sizes
                 .iter()
                 .enumerate()

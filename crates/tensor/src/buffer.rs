@@ -16,7 +16,7 @@ pub trait HostBytes: fmt::Debug + Send + Sync {
     fn item(&self) -> u32;
     /// Copies a part of them. The caller keeps within their length.
     fn read(&self, offset: usize, length: usize) -> Vec<u8>;
-    /// Whether each element of a part meets a rule. The host decides that where the bytes are.
+    /// Returns whether each element of a part meets a rule. The host decides that where the bytes are.
     fn suits(&self, offset: usize, length: usize, rule: &ValueRule) -> bool;
     /// Tells that the host takes them from now on. They are not given up with the last buffer.
     fn hand_over(&self);
@@ -29,7 +29,7 @@ pub struct Place {
     pub item: u32,
     /// The offset of the first byte.
     pub offset: u64,
-    /// The number of bytes.
+    /// The number of bytes of the part.
     pub length: u64,
 }
 
@@ -142,7 +142,7 @@ impl Buffer {
         }
     }
 
-    /// Whether there are no bytes.
+    /// Returns whether there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -257,7 +257,7 @@ impl Buffer {
         }
     }
 
-    /// The bytes.
+    /// Returns the bytes as a vector. Bytes that the host holds are copied into memory here.
     pub fn into_vec(mut self) -> Vec<u8> {
         std::mem::take(self.to_mut())
     }

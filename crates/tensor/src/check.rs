@@ -36,7 +36,7 @@ pub fn check_outputs(tensors: &[Tensor], contract: &Contract) -> Result<(), Reje
     check(tensors, contract, Role::Output, None)
 }
 
-/// Whether tensors go into a model or come out of it.
+/// The side of a model: tensors go in, or come out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Input,
@@ -262,7 +262,7 @@ impl ValueRule {
         })
     }
 
-    /// Whether each element meets the rule. It is the same check as of bytes that lie here.
+    /// Returns whether each element meets the rule. It is the same check as of bytes that lie here.
     pub fn suits(&self, data: &[u8]) -> bool {
         let bound = |bound: Option<f64>| bound.map(Bound::Real);
         let spec = TensorSpec {
@@ -317,7 +317,7 @@ pub(crate) struct Shaped<'c> {
     pub(crate) pointer: String,
 }
 
-/// A shape as text.
+/// Writes a shape as text, for messages: `[2, 3]`.
 pub(crate) fn shape_text(shape: &[u64]) -> String {
     let axes: Vec<String> = shape.iter().map(u64::to_string).collect();
     format!("[{}]", axes.join(", "))

@@ -18,7 +18,7 @@ const MAX_VALUE_BYTES: usize = 26;
 /// The longest text of an index with a colon.
 const MAX_INDEX_BYTES: usize = 21;
 
-/// Whether elements of a type can be ranked.
+/// Returns whether elements of a type can be ranked.
 pub const fn has_classes(datatype: Datatype) -> bool {
     !matches!(datatype, Datatype::Bool | Datatype::Bytes)
 }

@@ -8,20 +8,20 @@ use crate::Tensor;
 pub struct Blob<'a> {
     /// The media type that the caller stated.
     pub media_type: Option<&'a str>,
-    /// Its bytes.
+    /// The bytes of the file, as sent.
     pub body: &'a [u8],
 }
 
-/// A piece of content.
+/// A piece of content, of one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part<'a> {
-    /// Text.
+    /// A text, in UTF-8.
     Text(&'a str),
     /// Text as token ids of the model's vocabulary.
     Tokens(&'a [u32]),
-    /// An image.
+    /// The file of an image, not decoded.
     Image(Blob<'a>),
-    /// A recording.
+    /// The file of a recording, not decoded.
     Audio(Blob<'a>),
     /// Bytes of which only the media type is known.
     Bytes(Blob<'a>),
@@ -30,14 +30,14 @@ pub enum Part<'a> {
 /// The content for one answer: its parts, in the caller's order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Item<'a> {
-    /// The parts.
+    /// The parts, in the order of the request.
     pub parts: Vec<Part<'a>>,
 }
 
-/// One item's answer.
+/// The answer for one item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdapterAnswer {
-    /// JSON text.
+    /// The answer as JSON text.
     pub text: String,
     /// The units that the model counts in the item, such as tokens or milliseconds of sound; 0 if it counts none.
     pub units: u64,
@@ -55,7 +55,7 @@ pub enum Step {
     Answers(Vec<AdapterAnswer>),
 }
 
-/// Why an item is refused. The caller can correct each of these.
+/// The reason why an item is refused. The caller can correct each of these.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RefusalKind {
     /// The adapter does not support such content; the text names the supported content.
@@ -73,6 +73,6 @@ pub struct AdapterRefusal {
     pub item: u32,
     /// The index of the part, if the refusal concerns one part.
     pub part: Option<u32>,
-    /// The reason.
+    /// The class of the fault, with its message for the caller.
     pub kind: RefusalKind,
 }

@@ -33,9 +33,9 @@ pub use tensors::{
 use reader::{Members, Reader};
 use tensors::{Placed, Role};
 
-/// Default of `limits.max_body_bytes`. A batch of images as numbers fits into it.
+/// Default of `limits.max_body_bytes`, 16 MiB. A batch of images as numbers fits into it.
 pub const DEFAULT_MAX_BODY_BYTES: u64 = 16 * 1024 * 1024;
-/// Default of `limits.max_items`. Larger batches gain no throughput and occupy the instance for a long time.
+/// Default of `limits.max_items`: items of a call. Larger batches gain no throughput and occupy the instance for a long time.
 pub const DEFAULT_MAX_ITEMS: u64 = 256;
 
 /// The contract of a model: its inputs, outputs and limits.
@@ -91,7 +91,7 @@ pub struct Contract {
     pub engine: Engine,
     /// The settings for dynamic batching on the native host.
     pub batching: Batching,
-    /// Valid example inputs. A server runs them before the model serves.
+    /// Example inputs that meet the contract. A server runs them before the model serves.
     #[serde(skip)]
     pub samples: Vec<Sample>,
 }
@@ -122,7 +122,7 @@ impl Format {
 pub struct Limits {
     /// Largest body in bytes.
     pub max_body_bytes: u64,
-    /// Longest batch axis.
+    /// The most items of a call: the greatest length of the batch axis.
     pub max_items: u64,
 }
 
@@ -192,7 +192,7 @@ impl Contract {
         (everywhere && !empty).then_some(axis.as_str())
     }
 
-    /// Whether a request may contain tensors without elements.
+    /// Returns whether a request may contain tensors without elements.
     pub fn may_be_empty(&self) -> bool {
         self.inputs.iter().any(|spec| spec.may_be_empty)
     }

@@ -1,6 +1,6 @@
-//! The element types and their names: the tensor data types of the Open Inference Protocol v2 ("Tensor Data Types" in its REST
-//! specification); `BF16`, which common servers add; and ONNX's types of at most a byte, for which no server has names
-//! (decisions/0048).
+//! The element types and their names. They are the tensor data types of the Open Inference Protocol v2 ("Tensor Data
+//! Types" in its REST specification), `BF16`, which common servers add, and ONNX's types of at most a byte. For these no
+//! server has names (decisions/0048).
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
@@ -21,29 +21,29 @@ use std::str::FromStr;
 pub enum Datatype {
     /// One byte, 0 or 1.
     Bool,
-    /// Unsigned, 1 byte.
+    /// Unsigned integer of 1 byte, 0 to 255.
     Uint8,
-    /// Unsigned, 2 bytes.
+    /// Unsigned integer of 2 bytes.
     Uint16,
-    /// Unsigned, 4 bytes.
+    /// Unsigned integer of 4 bytes.
     Uint32,
-    /// Unsigned, 8 bytes.
+    /// Unsigned integer of 8 bytes.
     Uint64,
-    /// Two's complement, 1 byte.
+    /// Integer of 1 byte in two's complement, −128 to 127.
     Int8,
-    /// Two's complement, 2 bytes.
+    /// Integer of 2 bytes in two's complement.
     Int16,
-    /// Two's complement, 4 bytes.
+    /// Integer of 4 bytes in two's complement.
     Int32,
-    /// Two's complement, 8 bytes.
+    /// Integer of 8 bytes in two's complement.
     Int64,
-    /// IEEE 754 binary16.
+    /// IEEE 754 binary16, half precision, 2 bytes.
     Fp16,
-    /// The upper half of an IEEE 754 binary32.
+    /// The upper half of an IEEE 754 binary32, 2 bytes.
     Bf16,
-    /// IEEE 754 binary32.
+    /// IEEE 754 binary32, single precision, 4 bytes.
     Fp32,
-    /// IEEE 754 binary64.
+    /// IEEE 754 binary64, double precision, 8 bytes.
     Fp64,
     /// Byte strings, each with its own length.
     Bytes,
@@ -145,7 +145,7 @@ impl Datatype {
         }
     }
 
-    /// Whether the elements are binary floating-point numbers.
+    /// Returns whether the elements are binary floating-point numbers.
     pub const fn is_float(self) -> bool {
         matches!(
             self,

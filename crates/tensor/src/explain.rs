@@ -49,7 +49,7 @@ struct Standin<'a> {
 #[derive(Clone, Debug, PartialEq)]
 struct Hidden {
     name: String,
-    /// The input's index.
+    /// The index of the input in the contract.
     input: usize,
     place: Region,
 }
@@ -179,8 +179,8 @@ impl<'a> Plan<'a> {
         1 + self.groups.len() as u64
     }
 
-    /// The explained output. The other outputs are needed only from the first batch, if the prediction is returned too: its
-    /// first item is the original item.
+    /// Returns the name of the explained output. The other outputs are needed only from the first batch, if the prediction is
+    /// returned too: its first item is the original item.
     pub fn output(&self) -> &'a str {
         &self.output.name
     }

@@ -11,7 +11,7 @@ use crate::fp8::Fp8;
 /// ends the pass early.
 const BLOCK_BYTES: usize = 4096;
 
-/// Whether an element is NaN or infinite. False for types other than floating-point numbers.
+/// Returns whether an element is NaN or infinite. False for types other than floating-point numbers.
 pub fn any_non_finite(datatype: Datatype, data: &[u8]) -> bool {
     macro_rules! any {
         ($bits:ty, $exponent:expr) => {{

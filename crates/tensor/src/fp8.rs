@@ -31,7 +31,7 @@ pub(crate) struct Nearest {
 }
 
 impl Fp8 {
-    /// All formats.
+    /// All formats of 8 bits. Other modules name a format by its index here.
     pub const ALL: [Self; 4] = [Self::E4m3fn, Self::E4m3fnuz, Self::E5m2, Self::E5m2fnuz];
 
     /// The format of a datatype; `None` for other datatypes.
@@ -55,7 +55,7 @@ impl Fp8 {
         }
     }
 
-    /// Whether the bits of the negative zero mean NaN.
+    /// Returns whether the bits of the negative zero mean NaN.
     const fn is_unsigned_zero(self) -> bool {
         matches!(self, Self::E4m3fnuz | Self::E5m2fnuz)
     }
@@ -89,7 +89,7 @@ impl Fp8 {
         }
     }
 
-    /// The greatest finite value.
+    /// The greatest finite value of the format.
     pub fn max(self) -> f64 {
         self.magnitude(self.layout().2)
     }

@@ -1,4 +1,4 @@
-//! Decides what an inference request of the Open Inference Protocol v2 means (REST, "Inference
+//! Reads an inference request of the Open Inference Protocol v2 (REST, "Inference
 //! Request JSON Object"): inputs with a name, a shape, a datatype and their elements in row-major
 //! order, flat or nested.
 //!
@@ -62,7 +62,7 @@ pub struct BinaryInput {
     pub bytes: u64,
 }
 
-/// A requested output.
+/// An output that the request names, with the form in which it is returned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutputRequest {
     /// Its name in the contract.

@@ -48,17 +48,17 @@ pub type Scan<T> = Result<T, Box<SyntaxError>>;
 /// The type of a JSON value, by its first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// `{…}`
+    /// An object, `{…}`.
     Object,
-    /// `[…]`
+    /// An array, `[…]`.
     Array,
-    /// `"…"`
+    /// A string, `"…"`.
     String,
-    /// A number.
+    /// A number, which begins with `-` or a digit.
     Number,
-    /// `true` or `false`.
+    /// The word `true` or `false`.
     Boolean,
-    /// `null`
+    /// The word `null`, for no value.
     Null,
 }
 
@@ -85,7 +85,7 @@ pub fn whole_number(text: &str) -> Option<u64> {
 }
 
 /// The names of one object's members so far, to find a repeated one. They are sorted once at the object's end, so n
-/// members cost n log n, whatever their names.
+/// members cost n log n for all names.
 #[derive(Debug, Default)]
 pub struct Names<'a> {
     seen: Vec<(Cow<'a, str>, usize)>,
@@ -123,7 +123,7 @@ impl<'a> Scanner<'a> {
         self.at
     }
 
-    /// Bytes not yet read.
+    /// The number of bytes that are not read yet.
     pub fn remaining_bytes(&self) -> usize {
         self.bytes.len() - self.at
     }
@@ -258,7 +258,7 @@ impl<'a> Scanner<'a> {
         self.depth = self.depth.saturating_sub(1);
     }
 
-    /// Consumes `[`. True if an element follows; false if the array is empty, which ends it.
+    /// Consumes the `[` of an array. True if an element follows; false if the array is empty, which ends it.
     #[inline]
     pub fn open_array(&mut self) -> Scan<bool> {
         if self.peek() != Some(b'[') {
@@ -272,7 +272,7 @@ impl<'a> Scanner<'a> {
         Ok(true)
     }
 
-    /// After an element: true if another follows, false if the array has ended.
+    /// Consumes the `,` or `]` after an element: true if another element follows, false if the array has ended.
     #[inline(always)]
     pub fn next_element(&mut self) -> Scan<bool> {
         match self.peek() {
@@ -343,7 +343,7 @@ impl<'a> Scanner<'a> {
         Ok(name)
     }
 
-    /// Consumes a number. Errors if it breaks the grammar. The caller checks its magnitude.
+    /// Consumes the text of a number. Errors if it breaks the grammar. The caller checks its magnitude.
     #[inline(always)]
     pub fn number(&mut self) -> Scan<Decimal<'a>> {
         if !matches!(self.peek(), Some(b'-' | b'0'..=b'9')) {
@@ -387,7 +387,7 @@ impl<'a> Scanner<'a> {
         count
     }
 
-    /// Consumes `true` or `false`.
+    /// Consumes the word `true` or `false`.
     pub fn boolean(&mut self) -> Scan<bool> {
         match self.peek() {
             Some(b't') => self.word(b"true", "true").map(|()| true),
@@ -403,7 +403,7 @@ impl<'a> Scanner<'a> {
         self.null().map(|()| true)
     }
 
-    /// Consumes `null`.
+    /// Consumes the word `null`.
     pub fn null(&mut self) -> Scan<()> {
         self.peek();
         self.word(b"null", "null")

@@ -58,7 +58,7 @@ pub struct Decimal<'a> {
     pub exact: bool,
 }
 
-/// Why a number cannot be held in a datatype.
+/// The reason why a number cannot be held in a datatype.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NumberFault {
     /// It has a fractional part and the datatype has none.
@@ -150,7 +150,7 @@ pub(crate) struct Short<'a> {
     negative: bool,
     mantissa: i64,
     exponent: i64,
-    /// Offset after the number.
+    /// The offset of the byte after the number.
     pub(crate) end: usize,
 }
 
@@ -307,7 +307,7 @@ fn nearest_f32(value: f64, negative: bool) -> Option<f32> {
     None
 }
 
-/// Scans the number at `start` by the grammar of RFC 8259 §6. Returns it and the offset after it, whatever follows.
+/// Scans the number at `start` by the grammar of RFC 8259 §6. Returns it and the offset after it; any byte may follow.
 #[inline(always)]
 pub(crate) fn scan(bytes: &[u8], start: usize) -> Result<(Decimal<'_>, usize), Misspelt> {
     let negative = bytes.get(start) == Some(&b'-');
@@ -448,7 +448,7 @@ impl<'a> Decimal<'a> {
         if self.negative { -magnitude } else { magnitude }
     }
 
-    /// The nearest double. Errors with `OutOfRange` when that is infinite.
+    /// Returns the nearest double. Errors with `OutOfRange` when that is infinite.
     #[inline]
     pub fn to_f64(&self) -> Result<f64, NumberFault> {
         if self.exact
@@ -473,7 +473,7 @@ impl<'a> Decimal<'a> {
         }
     }
 
-    /// The nearest single. Errors with `OutOfRange` when that is infinite.
+    /// Returns the nearest single. Errors with `OutOfRange` when that is infinite.
     #[inline]
     pub fn to_f32(&self) -> Result<f32, NumberFault> {
         if let Some(nearest) = self
@@ -572,7 +572,7 @@ impl<'a> Decimal<'a> {
         if let Some(order) = self.compare_in_u128(value) {
             return order;
         }
-        // 800 digits hold any double exactly; what is asked for here needs far fewer.
+        // 800 digits hold any double exactly; this comparison needs far fewer.
         let printed = format!("{value:.800e}");
         let (digits, exponent) = printed.split_once('e').unwrap_or((&printed, "0"));
         let own_exponent = self.leading_exponent();
@@ -723,7 +723,7 @@ impl<'a> Decimal<'a> {
 #[derive(Clone, Copy)]
 enum Narrowed {
     Certain(u16),
-    /// So near a midpoint that a small error decides.
+    /// The value is so near a midpoint that a small error decides.
     Doubtful(u16),
     /// Exactly on a midpoint; rounded to even.
     Midpoint(u16),

@@ -50,7 +50,7 @@ impl<'c> Lengths<'c> {
         known.find_map(|(name, length)| (name == axis).then_some(length))
     }
 
-    /// Whether an axis has this length. An axis without a length gets it.
+    /// Returns whether an axis has this length. An axis without a length gets it.
     fn meets(&mut self, axis: &'c str, length: u64) -> bool {
         if let Some(known) = self.get(axis) {
             return known == length;
@@ -120,7 +120,7 @@ pub fn settle<'c>(
     Ok(())
 }
 
-/// Whether a tensor with the datatype `found` can have the datatype `promised`.
+/// Returns whether a tensor with the datatype `found` can have the datatype `promised`.
 fn carries(found: Datatype, promised: Datatype) -> bool {
     found == promised
         || (found == Datatype::Uint8 && matches!(promised, Datatype::Bool | Datatype::Int8))
@@ -174,7 +174,7 @@ fn breach(
     )
 }
 
-/// The correct shape: the name of an input's axis with the same length, each once, or else a number.
+/// Returns the correct shape for a message: the name of an input's axis with the same length, each once, or else a number.
 fn remedy(spec: &TensorSpec, found: &[u64], lengths: &Lengths<'_>) -> String {
     let same_rank = found.len() == spec.shape.len();
     let mut free: Vec<(&str, u64)> = lengths.known().collect();

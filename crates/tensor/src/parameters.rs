@@ -17,18 +17,18 @@ pub enum Unknown {
 /// The object to which a parameter belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Of {
-    /// The whole request.
+    /// The request as a whole.
     Request,
     /// A request of the generate extension, whose answer is always JSON.
     Generate,
-    /// An input.
+    /// One of the inputs.
     Input,
-    /// A requested output.
+    /// One of the requested outputs.
     Output,
 }
 
 impl Of {
-    /// The name in messages.
+    /// The name of the object in messages.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Request => "a request",
@@ -54,11 +54,11 @@ pub const TAKEN: [(&str, Of); 8] = [
 /// A parameter of other servers that would change the result and is not supported here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotSupported {
-    /// Its name.
+    /// The name of the parameter.
     pub name: &'static str,
     /// The only value that is refused. `None` refuses every value except 0, `false` and the empty string.
     pub value: Option<&'static str>,
-    /// The reason, and what to do instead.
+    /// A sentence with the reason and the alternative.
     pub why: &'static str,
 }
 
@@ -111,13 +111,13 @@ pub const DONE_ANYWAY: [&str; 1] = ["triton_enable_empty_final_response"];
 /// The treatment of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParameterCheck {
-    /// It is supported there.
+    /// The parameter is supported there.
     Taken,
     /// Ignoring it would change the result; the text says why it is not supported.
     NotSupported(&'static str),
     /// It is supported, but as a parameter of another object.
     Misplaced(Of),
-    /// It is unknown.
+    /// No object has a parameter of this name.
     Unknown,
 }
 
@@ -144,7 +144,7 @@ pub fn check(name: &str, of: Of, asks_nothing: bool, text: Option<&str>) -> Para
     }
 }
 
-/// Whether its value matters: strict servers accept it if it asks for nothing.
+/// Returns whether its value matters: strict servers accept it if it asks for nothing.
 pub fn is_known(name: &str) -> bool {
     DONE_ANYWAY.contains(&name)
         || TAKEN.iter().any(|(known, _)| *known == name)

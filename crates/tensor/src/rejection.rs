@@ -48,16 +48,16 @@ impl From<Box<SyntaxError>> for Rejection {
 /// The kind of a violation, which decides the code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// The body's form: members and their JSON types.
+    /// The body has another form: its members or their JSON types.
     Form,
-    /// An unsupported feature.
+    /// The body uses a feature that is not supported.
     Unsupported,
-    /// The model's contract.
+    /// The body violates the model's contract.
     Contract,
 }
 
-/// Collects violations. They are built only while there is room, so a body with a million bad
-/// numbers costs a counter, not a million strings.
+/// Collects the violations of a body. They are built only while there is room, so a body with a million bad numbers costs a
+/// counter, not a million strings.
 #[derive(Debug, Default)]
 pub(crate) struct Violations {
     listed: Vec<Violation>,
@@ -130,7 +130,7 @@ impl Violations {
         });
     }
 
-    /// `Ok` without violations.
+    /// Returns `Ok` if there were no violations.
     pub(crate) fn finish(self) -> Result<(), Rejection> {
         let count = self.count();
         if count == 0 {

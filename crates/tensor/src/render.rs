@@ -8,7 +8,7 @@ use crate::datatype::Datatype;
 use crate::fp8::Fp8;
 use crate::tensor::{ByteStrings, Tensor};
 
-/// Classes in `top`: enough to see the alternatives.
+/// Number of classes in `top`: enough to see the alternatives.
 pub const TOP_CLASSES: usize = 5;
 
 /// Most brackets of a tensor without elements. Its shape may claim any number of empty rows. A tensor with more is written as
@@ -380,7 +380,7 @@ fn counted_bytes(tensor: &Tensor) -> usize {
 pub enum Form<'c> {
     /// [`write_infer_response`], and the outputs that follow the JSON as bytes.
     Flat(&'c [bool]),
-    /// [`predictions`].
+    /// The form of [`predictions`]: one JSON value for each item.
     Items(&'c Contract),
 }
 
@@ -402,7 +402,7 @@ fn beside_bytes(outputs: &[Tensor], form: Form<'_>) -> usize {
     let Form::Items(contract) = form else {
         return flat + AROUND;
     };
-    // Each is written as `null`, whatever its shape claims.
+    // Each is written as `null`, independent of the shape that it claims.
     if !outputs.iter().all(Tensor::is_consistent) {
         return flat + AROUND;
     }
@@ -845,7 +845,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_reserved_for_elements_is_never_less_than_they_take() {
+    fn elements_never_take_more_bytes_than_are_reserved() {
         for seed in 1..3000u64 {
             for tensor in tensors(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15)) {
                 let (mut flat, mut nested) = (Vec::new(), Vec::new());
@@ -864,7 +864,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_held_is_told_and_not_tried() {
+    fn an_answer_that_memory_cannot_hold_is_an_error_and_not_tried() {
         let contract = Contract::parse(
             "description = \"d\"\n[[inputs]]\nname = \"a\"\ndatatype = \"FP32\"\nshape = [1]\n\
              [[outputs]]\nname = \"b\"\ndatatype = \"FP32\"\nshape = [1]\n",
@@ -887,7 +887,7 @@ mod tests {
                 }
                 Form::Items(contract) => predictions(&outputs, contract, reserved).into(),
             };
-            // What does not depend on the tensors, the answer's own names, is reserved by the writer.
+            // The writer reserves the bytes that do not depend on the tensors: the answer's own names.
             assert!(written.len() <= reserved + 256);
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::datatype::Datatype;
 
-/// What the elements of an input must be, apart from its contract, so that a host can check them where they are.
+/// The values that the elements of an input may have, apart from its contract, so that a host can check them where they are.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ValueRule {
     /// The type of the elements.

@@ -40,7 +40,7 @@ impl Tensor {
         elements(&self.shape)
     }
 
-    /// Whether `data` has exactly as many well-formed elements as `shape` requires.
+    /// Returns whether `data` has exactly as many well-formed elements as `shape` requires.
     pub fn is_consistent(&self) -> bool {
         let Some(elements) = self.elements() else {
             return false;
@@ -61,8 +61,8 @@ pub fn axis_too_long(input: &str) -> String {
     format!("input `{input}` has an axis longer than {}", u32::MAX)
 }
 
-/// The number of elements of a shape, 1 for `[]`; `None` if it exceeds `u64`. An axis of length 0 makes it 0, whatever the
-/// other axes are.
+/// The number of elements of a shape, 1 for `[]`; `None` if it exceeds `u64`. An axis of length 0 makes it 0, for all lengths
+/// of the other axes.
 pub fn elements(shape: &[u64]) -> Option<u64> {
     if shape.contains(&0) {
         return Some(0);
@@ -84,7 +84,7 @@ impl<'a> ByteStrings<'a> {
         Self { rest: data }
     }
 
-    /// Whether no byte is left. After the last element, false means that the tensor is truncated.
+    /// Returns whether no byte is left. After the last element, false means that the tensor is truncated.
     pub fn is_complete(&self) -> bool {
         self.rest.is_empty()
     }

@@ -21,18 +21,18 @@ const MAX_NUMBER_EXCERPT_BYTES: usize = 40;
 /// The value of a request parameter.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ParameterValue {
-    /// `true` or `false`.
+    /// The JSON value `true` or `false`.
     Bool(bool),
     /// A number that is an integer of at most 20 digits, however it is written: `4`, `4.0` or `4e0`.
     Integer(i128),
-    /// Any other number; finite.
+    /// Any other number, which must be finite.
     Number(f64),
-    /// A string.
+    /// A JSON string of any content.
     String(String),
 }
 
 impl ParameterValue {
-    /// Whether it is `false`, 0 or empty.
+    /// Returns whether it is `false`, 0 or empty.
     pub(crate) fn is_nothing(&self) -> bool {
         match self {
             Self::Bool(value) => !value,
@@ -64,15 +64,15 @@ impl ParameterValue {
 /// The place of a tensor's value in the body. The pointer is written only for a violation.
 #[derive(Clone, Copy)]
 pub(crate) enum BodyLocation<'p> {
-    /// `/inputs`
+    /// The place `/inputs` as a whole.
     Inputs,
-    /// `/inputs/<name>`
+    /// The place `/inputs/<name>`, of `:predict`.
     Named(&'p str),
-    /// `/inputs/<index>/data`
+    /// The place `/inputs/<index>/data`, of the Open Inference Protocol.
     Data(usize),
-    /// `/<name>`
+    /// The place `/<name>`: a member of the body itself.
     Member(&'p str),
-    /// `/parameters/<name>`
+    /// The place `/parameters/<name>`.
     Parameter(&'p str),
 }
 
@@ -90,7 +90,7 @@ impl BodyLocation<'_> {
 
 /// The result of parsing a value.
 pub(crate) struct Values {
-    /// The elements' bytes.
+    /// The bytes of the elements, little-endian.
     pub(crate) data: Vec<u8>,
     /// The number of elements.
     pub(crate) count: u64,
@@ -145,8 +145,8 @@ pub(crate) fn read_nested<'a>(
     Ok(reader.finish(true))
 }
 
-/// Parses one flat array of elements, whatever the contract's shape. The resulting shape is `[count]`. The caller has seen
-/// the `[`.
+/// Parses one flat array of elements without regard to the contract's shape. The resulting shape is `[count]`. The caller has
+/// seen the `[`.
 pub(crate) fn read_flat<'a>(
     scanner: &mut Scanner<'a>,
     spec: &TensorSpec,
@@ -206,7 +206,7 @@ fn wrong_rank(
     Violation::new(place.pointer(), "wrong_shape", shape, message)
 }
 
-/// Why an element is not valid. In the case of `Kind` nothing was consumed.
+/// The reason why an element is not valid. In the case of `Kind` nothing was consumed.
 enum ElementFault<'a> {
     Kind,
     NotAnInteger(Decimal<'a>),
@@ -768,7 +768,7 @@ pub(crate) fn read_parameter(
 /// Longest `id` of a request, in bytes. The answer and the logs repeat it.
 pub const MAX_ID_BYTES: usize = 256;
 
-/// Reads an `id`: a string of at most [`MAX_ID_BYTES`], or `null` for none.
+/// Reads the value of `id`: a string of at most [`MAX_ID_BYTES`], or `null` for none.
 pub(crate) fn read_id(scanner: &mut Scanner<'_>, sink: &mut Violations) -> Scan<Option<String>> {
     read_word(scanner, sink, "id", "id_too_long", MAX_ID_BYTES)
 }

@@ -1,4 +1,4 @@
-//! Outputs as bytes and classes: what requests ask for, and what answers hold.
+//! Outputs as bytes and classes: the requests for them, and the answers.
 
 use crate::binary_common::{TWO, asked, contract, floats, one, read, strings};
 use penstock_tensor::classification::classify;
@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 #[test]
-fn what_is_asked_of_outputs_is_read_wherever_it_stands() {
+fn requests_for_outputs_are_read_in_every_place() {
     let output = |name: &str, binary, classes| OutputRequest {
         name: name.into(),
         binary,
@@ -135,7 +135,7 @@ fn datatype_size(datatype: Datatype) -> usize {
 }
 
 #[test]
-fn what_has_no_classes_is_left_as_it_is() {
+fn an_output_without_classes_is_left_as_it_is() {
     let plain = one("FP32", "[\"N\"]", "");
     for tensor in [
         output("y", Datatype::Bool, &[1], vec![1]),

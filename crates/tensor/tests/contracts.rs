@@ -116,7 +116,7 @@ fn a_whole_contract_is_read_as_written() {
 }
 
 #[test]
-fn what_is_left_out_has_its_default() {
+fn a_member_that_is_left_out_has_its_default() {
     let contract = Contract::parse(LEAST).unwrap();
     assert_eq!(contract.format, Format::Onnx);
     assert_eq!(

@@ -1,4 +1,4 @@
-//! Explanations of models that are computed here: what is hidden, what is attributed, and what is refused.
+//! Explanations of models that are computed here: the hidden elements, their attributions, and the refusals.
 
 use penstock_core::Code;
 use penstock_tensor::explain::{Explanation, Plan};
@@ -72,7 +72,7 @@ fn found(explanation: &Explanation) -> Vec<(String, f64)> {
 proptest! {
     /// With whole numbers nothing is rounded, so equality is meant.
     #[test]
-    fn what_a_linear_model_attributes_is_weight_times_value_less_baseline(
+    fn attributions_of_a_linear_model_are_weight_times_value_less_baseline(
         weights in prop::collection::vec(-1000i32..1000, 6),
         values in prop::collection::vec(-1000i32..1000, 6),
         baseline in -1000i32..1000, max_items in 1u32..10, bias in -1000i32..1000,
@@ -96,7 +96,7 @@ proptest! {
     }
 
     #[test]
-    fn what_does_not_look_at_its_input_has_nothing_attributed(
+    fn a_model_that_ignores_its_input_has_attributions_of_zero(
         values in prop::collection::vec(any::<f64>(), 4), answer in -1e9f64..1e9,
     ) {
         let contract = contract(FLAT, ONE, "[explain]");

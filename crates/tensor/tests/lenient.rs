@@ -87,7 +87,7 @@ fn what_nothing_here_knows_is_ignored_and_refused_by_strict_servers() {
         r#"{{"inputs":{INPUTS},"outputs":[{{"name":"y","dtype":"x","parameters":{{"content_type":"np"}}}}]}}"#
     );
     assert_eq!(lenient(&body).unwrap().outputs[0].name, "y");
-    // Syntax is checked in what is ignored too.
+    // Syntax is checked in ignored members too.
     let rejection = lenient(&format!(r#"{{"inputs":{INPUTS},"raw":[1,]}}"#)).unwrap_err();
     assert_eq!(rejection.code, Code::MalformedJson);
 }

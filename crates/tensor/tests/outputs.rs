@@ -34,7 +34,7 @@ fn judged(outputs: &str, input: [u64; 2], mut y: Tensor) -> Result<Datatype, Str
 }
 
 #[test]
-fn what_the_contract_says_is_let_through_and_gets_the_contracts_type() {
+fn an_output_that_meets_the_contract_passes_and_gets_the_contracts_type() {
     for (datatype, shape, input, found, came) in [
         ("FP32", "[\"N\", 3]", [2, 9], &[2, 3][..], Datatype::Fp32),
         ("FP32", "[\"N\", \"S\"]", [2, 9], &[2, 9], Datatype::Fp32),
@@ -51,7 +51,7 @@ fn what_the_contract_says_is_let_through_and_gets_the_contracts_type() {
 }
 
 #[test]
-fn what_breaks_the_contract_is_named_with_the_shape_to_write() {
+fn an_output_that_breaks_the_contract_is_named_with_the_shape_to_write() {
     let fp32 = Datatype::Fp32;
     for (shape, input, found, wanted) in [
         ("[\"N\", 2]", [1, 9], &[1, 3][..], "[\"N\", 3]"),

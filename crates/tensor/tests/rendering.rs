@@ -75,7 +75,7 @@ fn tensors_nest_by_their_shape() {
 }
 
 #[test]
-fn what_json_cannot_say_is_replaced_and_counted() {
+fn values_that_json_cannot_represent_are_replaced_and_counted() {
     let odd = floats(
         "x",
         &[4],

@@ -20,7 +20,7 @@ impl Default for FakeClock {
 }
 
 impl FakeClock {
-    /// Advances both times.
+    /// Advances the wall clock and the monotonic clock together.
     pub fn advance_ms(&self, ms: u64) {
         self.unix_ms.set(self.unix_ms.get() + ms);
         self.monotonic_ns

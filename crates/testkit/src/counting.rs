@@ -33,7 +33,7 @@ pub struct Calls {
     pub host: u64,
 }
 
-/// Counts calls. Clones count together.
+/// Counts the gate's calls of components and of the host. Clones count together.
 #[derive(Clone, Debug, Default)]
 pub struct Counter(Rc<Cell<Calls>>);
 

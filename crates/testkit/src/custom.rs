@@ -1,21 +1,21 @@
-//! A policy of an operator's own that does what the test says. Real ones are components of others, so there is none to reuse.
+//! A policy of an operator's own that a test scripts. Real ones are components of others, so there is none to reuse.
 
 use penstock_policy::custom::service::{AdmissionService, CustomService};
 use penstock_policy::custom::words::{Admitted, Call, Outcome, RawHeaders, Refusal, Scope};
 use std::cell::RefCell;
 use std::rc::Rc;
 
-/// Decides a call: headers for the answer, or a refusal.
+/// Decides a call: returns headers for the answer, or a refusal.
 pub type Decide = dyn Fn(&Call<'_>) -> Result<RawHeaders, Refusal>;
 
-/// A policy that does what the test says. Without words of the test it asks for nothing, as the built-in one.
+/// A policy that a test scripts. Without a script it asks for nothing, as the built-in one.
 #[derive(Clone, Default)]
 pub struct ScriptedPolicy {
     /// The questions and data that the policy needs.
     pub scope: Scope,
-    /// Its decision. Without it, the policy admits every call.
+    /// The decision for each call. Without it, the policy admits every call.
     pub decide: Option<Rc<Decide>>,
-    /// Why it cannot be opened, if it cannot.
+    /// The reason why it cannot be opened, if it cannot.
     pub fault: Option<String>,
     /// The calls it was asked about, and how they ended.
     pub log: Rc<RefCell<Vec<String>>>,

@@ -25,7 +25,7 @@ pub struct FaultyStore {
 }
 
 impl FaultyStore {
-    /// Wraps another store.
+    /// Makes a store that fails as `faults` say, and otherwise does the same as `inner`.
     pub fn new(inner: Arc<dyn Store>, seed: u64, faults: Faults) -> Self {
         Self {
             inner,
@@ -40,7 +40,7 @@ impl FaultyStore {
         *self.faults.lock().expect("no panic inside") = faults;
     }
 
-    /// Number of intended failures.
+    /// Number of failures that were made so far.
     pub fn failures(&self) -> u32 {
         self.failures.load(Ordering::Relaxed)
     }

@@ -4,7 +4,7 @@ use penstock_tensor::{Buffer, HostBytes, ValueRule};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Bytes in the host, and a note of what was asked of it.
+/// Bytes in the host, and a record of the gate's questions about them.
 #[derive(Debug)]
 pub struct HostBody {
     bytes: Vec<u8>,
@@ -34,7 +34,7 @@ impl HostBody {
         Buffer::held(self.clone(), self.bytes.len())
     }
 
-    /// What was asked since the last call of this.
+    /// Returns the questions since the last call of this function.
     pub fn take(&self) -> Asked {
         std::mem::take(&mut *self.asked())
     }

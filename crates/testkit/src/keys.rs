@@ -8,7 +8,7 @@ use penstock_policy::auth::api_key::{self, Pepper, hex};
 use penstock_policy::auth::record::{self, KeyRecord, TenantRecord, VERSION};
 use penstock_policy::auth::scopes::Scope;
 
-/// Writes a tenant.
+/// Writes the record of an enabled tenant to the store.
 pub fn add_tenant(ports: &InMemory, tenant: &str) {
     let record = TenantRecord {
         v: VERSION,

@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-/// The store. Clones share it.
+/// A store in memory, for policies. Clones share it.
 ///
 /// ```
 /// use penstock_core::Kv;
@@ -29,12 +29,12 @@ pub struct MemoryKv {
 }
 
 impl MemoryKv {
-    /// Whether every operation from now on fails.
+    /// Sets whether every operation from now on fails.
     pub fn set_failing(&self, failing: bool) {
         self.failing.set(failing);
     }
 
-    /// Whether writes that create or enlarge an entry fail from now on.
+    /// Sets whether writes that create or enlarge an entry fail from now on.
     pub fn set_full(&self, full: bool) {
         self.full.set(full);
     }
@@ -44,7 +44,7 @@ impl MemoryKv {
         self.operations.get()
     }
 
-    /// Names of all entries.
+    /// The names of all entries: values first, then counters.
     pub fn names(&self) -> Vec<String> {
         let (values, counters) = (self.values.borrow(), self.counters.borrow());
         values.keys().chain(counters.keys()).cloned().collect()

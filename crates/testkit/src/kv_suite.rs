@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 /// An empty store to be checked.
 pub struct Subject {
-    /// The store.
+    /// The store, which must be empty.
     pub store: Arc<dyn Store>,
     /// Whether a listing names an entry exactly once, or at least once.
     pub lists_exactly_once: bool,

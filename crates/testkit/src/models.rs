@@ -3,7 +3,7 @@
 use penstock_gate::ports::Failure;
 use penstock_tensor::{ModelVersion, Tensor};
 
-/// A contract: two numbers per item in `a`, and the same two in `b`.
+/// The contract of a model with two numbers per item in `a`, and the same two in `b`.
 pub const ECHO: &str = r#"
 description = "gives back what it gets"
 [[inputs]]
@@ -31,7 +31,7 @@ shape = ["N", 1]
 name = "length"
 "#;
 
-/// Runs [`ECHO`]: it returns its input as `b`.
+/// Runs the model of [`ECHO`]: it returns its input as `b`.
 pub fn echo(_: &str, _: ModelVersion, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Failure> {
     let rename = |tensor: Tensor| Tensor {
         name: "b".into(),

@@ -30,7 +30,7 @@ use std::rc::Rc;
 /// The function of a scripted model.
 pub type Run = dyn Fn(&str, ModelVersion, Vec<Tensor>) -> Result<Vec<Tensor>, Failure>;
 
-/// Whether a scripted model is ready.
+/// Decides whether a scripted model is ready.
 pub type Ready = dyn Fn(&str) -> Result<(), Failure>;
 
 /// The gate's ports in memory.
@@ -42,11 +42,11 @@ pub struct InMemory {
     pub models: Rc<BTreeMap<String, BTreeMap<String, Vec<u8>>>>,
     /// The function of all models.
     pub run: Rc<Run>,
-    /// Whether a model version is ready.
+    /// The function that decides whether a model is ready.
     pub ready: Rc<Ready>,
     /// The number of a model's runs.
     pub runs: Rc<Cell<u64>>,
-    /// The policy file.
+    /// The text of `penstock.toml`.
     pub policy: Rc<RefCell<String>>,
     /// The store of idempotency and usage.
     pub kv: MemoryKv,
@@ -54,7 +54,7 @@ pub struct InMemory {
     pub quota_log: QuotaLog,
     /// The priority of a model's last run.
     pub priority: Rc<Cell<Option<u8>>>,
-    /// The environment.
+    /// The environment variables of the host, by name.
     pub environment: Rc<RefCell<BTreeMap<String, String>>>,
     /// The messages to the operator.
     pub logged: Rc<RefCell<Vec<String>>>,
@@ -83,11 +83,11 @@ pub type Meanwhile = Rc<RefCell<Option<Box<dyn Fn(&InMemory)>>>>;
 /// A host's facts about its models, and the operations that were requested.
 #[derive(Debug, Default)]
 pub struct Control {
-    /// Statistics, as JSON text.
+    /// The statistics of the models, as JSON text.
     pub statistics: String,
     /// The repository's index, as JSON text.
     pub index: String,
-    /// Loads and unloads.
+    /// The requested changes so far, such as `load iris`.
     pub asked: RefCell<Vec<String>>,
 }
 
@@ -153,12 +153,12 @@ impl InMemory {
         counters.filter(|counter| *counter > 0).collect()
     }
 
-    /// Adds to the policy.
+    /// Adds lines to the policy.
     pub fn add_policy(&self, text: &str) {
         self.policy.borrow_mut().push_str(text);
     }
 
-    /// Sets the policy. If it has no `[auth]`, every caller is admitted.
+    /// Replaces the text of the policy. If it has no `[auth]`, every caller is admitted.
     pub fn set_policy(&self, text: &str) {
         let open = if text.contains("[auth") { "" } else { ANYBODY };
         *self.policy.borrow_mut() = format!("{open}{text}");
@@ -444,7 +444,7 @@ pub struct LengthAdapter {
     again: Cell<bool>,
     /// Whether it gives embeddings too.
     embeds: bool,
-    /// Whether it refuses text.
+    /// Whether the adapter refuses text.
     pictures: bool,
     /// Whether it gives the classes `long` and `short`: a text of 100 bytes counts as long.
     classifies: bool,

@@ -54,7 +54,7 @@ impl RedisServer {
         self.port
     }
 
-    /// Its URL.
+    /// Returns the URL of its first database.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/0", self.port)
     }
@@ -81,12 +81,12 @@ impl RedisServer {
         );
     }
 
-    /// Pauses it: connections stay, and no answers come.
+    /// Pauses its process: connections stay, and no answers come.
     pub fn hold(&self) {
         self.signal("-STOP");
     }
 
-    /// Continues it.
+    /// Continues its process after a pause.
     pub fn release(&self) {
         self.signal("-CONT");
     }

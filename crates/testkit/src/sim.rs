@@ -15,7 +15,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-/// SplitMix64: small, and good enough to choose schedules.
+/// The generator SplitMix64: small, and good enough to choose schedules.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
@@ -25,7 +25,7 @@ impl Random {
         Self(seed)
     }
 
-    /// The next 64 bits.
+    /// Returns the next 64 random bits.
     pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -83,7 +83,7 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// No faults. Only the order of events varies.
+    /// The setting without faults. Only the order of events varies.
     pub const NONE: Self = Self {
         lost_request: 0,
         lost_reply: 0,
@@ -98,7 +98,7 @@ impl Faults {
 pub enum Entry {
     /// Written by `set` or `swap`.
     Value(Vec<u8>),
-    /// Made by `increment`.
+    /// A number that `increment` made.
     Counter(i64),
 }
 
@@ -178,7 +178,7 @@ impl World {
 /// A caller that has not finished.
 type Caller = Pin<Box<dyn Future<Output = ()>>>;
 
-/// The simulated world. Clones are the same world.
+/// A simulated world of callers, a clock and a store. Clones are the same world.
 #[derive(Clone)]
 pub struct Sim {
     world: Rc<World>,
@@ -301,7 +301,7 @@ impl Sim {
         }
     }
 
-    /// Sends an operation. It is applied after some time, and the reply comes some time later.
+    /// Sends an operation to the store. It is applied after some time, and the reply comes some time later.
     async fn send<T: 'static>(
         &self,
         operation: impl FnOnce(&mut BTreeMap<String, Entry>) -> Result<T, KvError> + 'static,
@@ -379,7 +379,7 @@ impl Future for WaitUntil {
     }
 }
 
-/// The simulated store.
+/// The store of a simulated world, as one caller sees it.
 #[derive(Clone)]
 pub struct SimKv {
     sim: Sim,

@@ -4,7 +4,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-/// The table.
+/// The table of replacements that a SentencePiece model carries.
 pub(super) struct Charsmap {
     trie: Vec<u32>,
     replacements: String,

@@ -141,7 +141,7 @@ pub(crate) struct Tokenizer {
     model: Model,
     post: Post,
     size: u32,
-    /// The id for padding.
+    /// The id that fills shorter rows of a batch.
     pub padding: u32,
     /// The type id for padding.
     pub padding_type: u32,
@@ -172,11 +172,11 @@ pub(crate) enum Truncation {
     /// The longer one, then both.
     #[default]
     LongestFirst,
-    /// The second.
+    /// The second text alone.
     OnlySecond,
 }
 
-/// Why a text cannot be encoded.
+/// The reason why a text cannot be encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Unencodable {
     /// It has more than [`MAX_TEXT_CHARS`] characters.
@@ -413,7 +413,7 @@ impl Tokenizer {
         }
     }
 
-    /// Composes a row.
+    /// Composes the row of a text or a pair, with its special tokens.
     pub fn row(&self, first: &[Piece], second: Option<&[Piece]>) -> Row {
         let slots = if second.is_some() {
             &self.post.pair

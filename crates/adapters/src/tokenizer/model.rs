@@ -68,7 +68,7 @@ impl<'de> Deserialize<'de> for VocabFile {
     }
 }
 
-/// A merge: two pieces, in one string with a blank between them or in an array.
+/// A merge rule: two pieces, in one string with a blank between them or in an array.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum MergeFile {

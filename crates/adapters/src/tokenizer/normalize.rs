@@ -136,7 +136,7 @@ impl Normalizer {
         })
     }
 
-    /// Normalizes a text. Errors if it becomes longer than a text may be.
+    /// Applies the normalizer to a text. Errors if it becomes longer than a text may be.
     pub fn apply(&self, text: Vec<Ch>) -> Result<Vec<Ch>, TooLarge> {
         let text = match self {
             Self::Sequence(all) => all
@@ -245,7 +245,7 @@ pub(super) fn prepended(mut text: Vec<Ch>, prefix: &str) -> Vec<Ch> {
     text
 }
 
-/// Replaces what a pattern matches.
+/// Replaces each match of a pattern by `content`.
 pub(super) fn replaced(text: Vec<Ch>, pattern: &Pattern, content: &str) -> Vec<Ch> {
     let mut out = Vec::with_capacity(text.len());
     for (range, is_match) in pattern.find(&text) {
@@ -339,7 +339,7 @@ fn precompiled(text: Vec<Ch>, map: &Charsmap) -> Vec<Ch> {
     out
 }
 
-/// Whether a character is removed first: control, format and private characters.
+/// Returns whether a character is removed first: control, format and private characters.
 pub(crate) fn is_dropped(c: char) -> bool {
     match c {
         '\t' | '\n' | '\r' => false,
@@ -366,7 +366,7 @@ fn is_space_to_nmt(c: char) -> bool {
     )
 }
 
-/// Whether BERT splits at a character.
+/// Returns whether BERT splits at a character.
 pub(crate) fn is_punctuation(c: char) -> bool {
     c.is_ascii_punctuation()
         || matches!(
@@ -381,7 +381,7 @@ pub(crate) fn is_punctuation(c: char) -> bool {
         )
 }
 
-/// Whether a character is in a block of ideographs that BERT knows.
+/// Returns whether a character is in a block of ideographs that BERT knows.
 pub(crate) fn is_ideograph(c: char) -> bool {
     matches!(
         c,

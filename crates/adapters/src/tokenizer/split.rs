@@ -26,7 +26,7 @@ pub(super) enum Behavior {
     Contiguous,
 }
 
-/// When a blank is added before a text.
+/// The texts before which a blank is added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Scheme {

@@ -1,4 +1,4 @@
-//! Holds the tokenizer to what the package `tokenizers` makes of a table (scripts/tokenizer_cases.py).
+//! Compares the tokenizer with the results of the package `tokenizers` (scripts/tokenizer_cases.py).
 
 use super::*;
 use proptest::prelude::*;

@@ -3,7 +3,7 @@ use tempfile::TempDir;
 use wasmtime::component::{Linker, ResourceType};
 use wasmtime::{Engine, Store};
 
-/// A gate component that exports what it imports.
+/// A gate component whose exports are its imports.
 const GATE: &str = r#"(component
     (import "a:b/c@0.1.0" (instance $c (export "f" (func (result u32)))))
     (instance $door (export "f" (func $c "f")))
@@ -182,7 +182,7 @@ fn types_that_both_sides_import_stay_one_and_need_nobody_to_provide_them() {
 }
 
 #[test]
-fn what_a_dependency_needs_to_compute_is_left_to_the_host() {
+fn imports_that_only_compute_are_left_to_the_host() {
     let imports: String = [
         "wasi:io/streams@0.2.6",
         "wasi:clocks/monotonic-clock@0.2.6",
@@ -198,7 +198,7 @@ fn what_a_dependency_needs_to_compute_is_left_to_the_host() {
 }
 
 #[test]
-fn what_reaches_outside_is_refused_by_name_unless_it_is_inherited() {
+fn an_import_that_reaches_outside_is_refused_by_name_unless_it_is_inherited() {
     for (name, capability) in [
         ("wasi:http/outgoing-handler@0.2.6", "allowed_outbound_hosts"),
         (
@@ -360,7 +360,7 @@ fn one_component_for_two_imports_is_one_instance() {
 }
 
 #[test]
-fn what_nobody_provides_is_refused_by_name() {
+fn an_import_without_a_provider_is_refused_by_name() {
     let gate = GATE.replacen(
         "(component",
         &format!("(component {}", import("x:y/z@1.0.0")),

@@ -208,7 +208,7 @@ impl<'a> Reader<'a> {
         environment
     }
 
-    /// The labels under `key_value_stores`.
+    /// Reads the labels under `key_value_stores`, each with its place.
     pub(super) fn labels(&mut self, section: &Section<'_>) -> Vec<StoreLabel> {
         let mut labels = Vec::new();
         for label in self.strings(section, "key_value_stores") {
@@ -228,10 +228,10 @@ impl<'a> Reader<'a> {
         labels
     }
 
-    /// Reads the table of this host, which Spin does not read. It has labels that the host grants beside those that
-    /// Spin would (Spin knows one and refuses the others unless it is told their stores). It also has the files that the
-    /// host serves instead of the `source`: `native` if it provides natively the part that the `source` carries, and
-    /// `direct` if it calls only the direct entry point.
+    /// Reads the table of this host, which Spin does not read. It has labels that the host grants beside those that Spin
+    /// would (Spin knows one and refuses the others unless it is told their stores). It also has the files that the host
+    /// serves instead of the `source`. The host serves `native` if it provides natively the part that the `source`
+    /// carries, and `direct` if it calls only the direct entry point.
     pub(super) fn own_table(
         &mut self,
         section: &Section<'_>,
@@ -314,7 +314,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Build instructions. Other tools use them, so only their shape is checked.
+    /// Checks the build instructions. Other tools use them, so only their shape is checked.
     pub(super) fn build(&mut self, section: &Section<'_>) {
         let name = format!("`build` in {}", section.name);
         let Some(build) = self.subsection(section, "build", name) else {
@@ -376,7 +376,7 @@ impl<'a> Reader<'a> {
         files
     }
 
-    /// Whether every `{{ name }}` in a text is an application variable.
+    /// Reports each `{{ name }}` in a text that is no application variable.
     pub(super) fn check_template(
         &mut self,
         text: &Text<'_>,

@@ -10,7 +10,7 @@ pub enum DependencyName {
     Plain(String),
     /// All imports of a package, or one interface of it, at any version or one version.
     Package {
-        /// `namespace:name`.
+        /// The name of the package, as `namespace:name`.
         package: String,
         /// The interface, or `None` for all of the package.
         interface: Option<String>,
@@ -78,7 +78,7 @@ impl DependencyName {
         })
     }
 
-    /// Whether two dependencies could claim the same import.
+    /// Returns whether two dependencies could claim the same import.
     pub(super) fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {
             (DependencyName::Plain(a), DependencyName::Plain(b)) => a == b,
@@ -109,7 +109,7 @@ impl DependencyName {
     }
 }
 
-/// Whether one version of an interface may replace another. This is the rule of the component model: the first part
+/// Returns whether one version of an interface may replace another. This is the rule of the component model: the first part
 /// that is not zero must agree, and pre-releases agree only with themselves.
 pub(crate) fn compatible(a: &Version, b: &Version) -> bool {
     if !a.pre.is_empty() || !b.pre.is_empty() {

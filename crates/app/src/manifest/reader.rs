@@ -15,7 +15,7 @@ use crate::finding::{self, Finding, Lines};
 /// The place where a manifest grants labels that Spin would not know.
 pub(super) const OWN_LABELS: &str = "tool.penstock.key_value_stores";
 
-/// Paths that Spin reserves.
+/// The beginning of the paths that Spin reserves for itself.
 pub(super) const RESERVED_PREFIX: &str = "/.well-known/spin";
 
 /// Returns the manifest of a document, or all its faults in the order of the file.
@@ -328,7 +328,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Whether a value has no effect, so that writing it is harmless.
+/// Returns whether a value has no effect, so that writing it is harmless.
 pub(super) fn is_empty(value: &DeValue<'_>) -> bool {
     match value {
         DeValue::Array(items) => items.is_empty(),

@@ -213,7 +213,7 @@ fn a_wrong_type_is_an_error_with_its_line() {
 
 #[test]
 #[rustfmt::skip] // One case a line.
-fn what_spin_serves_and_this_host_does_not_is_named() {
+fn features_of_spin_that_this_host_lacks_are_named() {
     let dependency = |form: &str| {
         small(
             "",
@@ -332,7 +332,7 @@ fn labels_are_granted_as_in_spin_and_in_a_table_spin_does_not_read() {
 
 #[test]
 #[rustfmt::skip] // One case a line.
-fn what_contradicts_itself_is_refused_where_it_stands() {
+fn a_contradiction_is_refused_where_it_stands() {
     let dependencies =
         |lines: &str| small("", &format!("[component.gate.dependencies]\n{lines}"));
     for (text, line, said) in [
@@ -417,7 +417,7 @@ fn broken_syntax_is_reported_with_its_line_and_nothing_else_is() {
 }
 
 #[test]
-fn what_spin_would_refuse_or_nobody_uses_is_a_warning() {
+fn a_part_that_spin_would_refuse_or_that_is_unused_is_a_warning() {
     let text = small(
         "",
         "[component.gate.dependencies]\n\"a:b/c@0.1.0\" = { path = \"x\" }\n\"a:b/d@0.1.0\" = { path = \"y\" }\n\

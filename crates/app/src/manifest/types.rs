@@ -12,13 +12,13 @@ pub struct Manifest {
     pub path: PathBuf,
     /// The folder that relative paths in it start from.
     pub root: PathBuf,
-    /// `[application]`.
+    /// The section `[application]`: name, version, description and authors.
     pub application: Application,
-    /// `[variables]`, by name.
+    /// The section `[variables]`, by the variables' names.
     pub variables: BTreeMap<String, Variable>,
     /// `[[trigger.http]]`, in the order of the file.
     pub triggers: Vec<HttpTrigger>,
-    /// `[component.…]`, by id.
+    /// The sections `[component.<id>]`, by id.
     pub components: BTreeMap<String, Component>,
     /// Problems that do not prevent serving but will surprise somebody.
     pub warnings: Vec<Finding>,
@@ -27,13 +27,13 @@ pub struct Manifest {
 /// The facts that the application gives about itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Application {
-    /// Its name.
+    /// The name of the application. Logs and messages show it.
     pub name: String,
     /// Its version, empty when not given.
     pub version: String,
-    /// Its description.
+    /// A text for people; empty if none is given.
     pub description: String,
-    /// Its authors.
+    /// The authors, in the order of the file; empty if none is given.
     pub authors: Vec<String>,
 }
 
@@ -42,7 +42,7 @@ pub struct Application {
 pub struct Variable {
     /// The location of its declaration.
     pub place: SourceLocation,
-    /// Its description.
+    /// A text for people, if one is given.
     pub description: Option<String>,
     /// Its value if none is supplied. Without it, a value must be supplied.
     pub default: Option<String>,
@@ -57,7 +57,7 @@ pub struct HttpTrigger {
     pub place: SourceLocation,
     /// Its id, if it has one.
     pub id: Option<String>,
-    /// The paths.
+    /// The paths that the component answers.
     pub route: HttpRoute,
     /// The id of the component.
     pub component: String,
@@ -66,22 +66,22 @@ pub struct HttpTrigger {
 /// The paths that a trigger answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HttpRoute {
-    /// Only this path, without its slashes at either end.
+    /// The trigger answers only this path, without its slashes at either end.
     Exact(String),
-    /// This path and all below it, without its slashes at either end.
+    /// The trigger answers this path and all below it, without its slashes at either end.
     Below(String),
-    /// No path: only other components can call the component.
+    /// The trigger answers no path: only other components can call the component.
     Private,
 }
 
 /// A component and its configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Component {
-    /// Its id.
+    /// The id in the section's name, `[component.<id>]`.
     pub id: String,
     /// The location of its declaration.
     pub place: SourceLocation,
-    /// Its description.
+    /// A text for people; empty if none is given.
     pub description: String,
     /// The WebAssembly file, resolved against the manifest's folder.
     pub source: PathBuf,
@@ -92,15 +92,15 @@ pub struct Component {
     pub native: Option<OtherSource>,
     /// `direct` of the same table: the file that replaces the source if the host calls only the direct entry point.
     pub direct: Option<OtherSource>,
-    /// Environment variables.
+    /// Environment variables that the component sees, by name.
     pub environment: BTreeMap<String, String>,
     /// Files it may read; [`visible`](crate::files::visible) resolves them.
     pub files: Vec<FileEntry>,
     /// Patterns of files it may not read although `files` covers them.
     pub exclude_files: Vec<String>,
-    /// The place of `exclude_files`.
+    /// The place of `exclude_files` in the manifest; `None` if it is absent.
     pub exclude_files_place: Option<SourceLocation>,
-    /// Its variables: text in which `{{ name }}` stands for an application variable.
+    /// Values by name: text in which `{{ name }}` stands for an application variable.
     pub variables: BTreeMap<String, String>,
     /// Labels of the key-value stores it may open, Spin's and this host's own together.
     pub key_value_stores: Vec<StoreLabel>,
@@ -124,7 +124,7 @@ pub enum EntryPointKind {
     /// The typed entry point `penstock:gate/door`.
     #[default]
     Direct,
-    /// `wasi:http/handler`.
+    /// The standard entry point `wasi:http/handler`.
     Http,
 }
 
@@ -140,17 +140,17 @@ pub struct Serving {
 /// The engine that runs the models.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Nn {
-    /// In this host, outside WebAssembly: components with a `native` file are served from it.
+    /// Models run in this host, outside WebAssembly: components with a `native` file are served from it.
     #[default]
     Native,
-    /// In WebAssembly, in the component that is linked into the `source`, as on Spin.
+    /// Models run in WebAssembly, in the component that is linked into the `source`, as on Spin.
     Component,
 }
 
 /// A component's file that this host serves instead of its `source`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OtherSource {
-    /// Its place.
+    /// The place in the manifest that names the file.
     pub place: SourceLocation,
     /// The WebAssembly file, resolved against the manifest's folder.
     pub path: PathBuf,
@@ -159,18 +159,18 @@ pub struct OtherSource {
 /// The label of a key-value store that a component may open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreLabel {
-    /// Its place.
+    /// The place of the label in the manifest.
     pub place: SourceLocation,
-    /// The label.
+    /// The label, by which the component opens the store.
     pub name: String,
 }
 
-/// An entry of `files`.
+/// One of the `files` that a component may read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileEntry {
-    /// Its place.
+    /// The place of the entry in the manifest.
     pub place: SourceLocation,
-    /// Its form.
+    /// The entry as a pattern, or as a pair of paths.
     pub form: FileForm,
 }
 
@@ -181,7 +181,7 @@ pub enum FileForm {
     Pattern(String),
     /// A directory of the host and the path the component sees it under.
     Directory {
-        /// The directory, as written.
+        /// The directory of the host, as written.
         source: String,
         /// The path the component sees.
         destination: String,
@@ -191,7 +191,7 @@ pub enum FileForm {
 /// A component connected to imports of another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dependency {
-    /// Its place.
+    /// The place of the dependency in the manifest.
     pub place: SourceLocation,
     /// The imports that it satisfies.
     pub name: DependencyName,
@@ -215,36 +215,36 @@ pub enum Provider {
 /// The part of its parent's configuration that a dependency inherits.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Inherit {
-    /// Nothing: it computes.
+    /// The dependency inherits nothing: it computes.
     #[default]
     Nothing,
-    /// Everything.
+    /// The dependency inherits all configuration of its parent.
     Everything,
-    /// Only these kinds.
+    /// The dependency inherits only these kinds.
     Only(BTreeSet<Capability>),
 }
 
 /// A kind of configuration that can be inherited one by one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Capability {
-    /// `ai_models`.
+    /// The models that it may run, `ai_models`.
     AiModels,
-    /// `allowed_outbound_hosts`.
+    /// The hosts that it may call, `allowed_outbound_hosts`.
     AllowedOutboundHosts,
-    /// `environment`.
+    /// The environment variables, `environment`.
     Environment,
-    /// `files`.
+    /// The files that it may read, `files`.
     Files,
-    /// `key_value_stores`.
+    /// The stores that it may open, `key_value_stores`.
     KeyValueStores,
-    /// `sqlite_databases`.
+    /// The databases that it may open, `sqlite_databases`.
     SqliteDatabases,
-    /// `variables`.
+    /// The application variables, `variables`.
     Variables,
 }
 
 impl Capability {
-    /// Every kind there is.
+    /// Every kind, in alphabetical order.
     pub const ALL: [Capability; 7] = [
         Capability::AiModels,
         Capability::AllowedOutboundHosts,
@@ -270,7 +270,7 @@ impl Capability {
 }
 
 impl Inherit {
-    /// Whether this kind of configuration is inherited.
+    /// Returns whether this kind of configuration is inherited.
     pub fn allows(&self, capability: Capability) -> bool {
         match self {
             Inherit::Nothing => false,

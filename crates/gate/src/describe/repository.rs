@@ -1,5 +1,5 @@
-//! Implements the Open Inference Protocol's statistics and model repository extensions, over REST and gRPC. Decides
-//! what each caller may see and do.
+//! Implements the Open Inference Protocol's statistics and model repository extensions, over REST and gRPC. Callers see and
+//! change only the models that they may.
 
 use crate::catalogue::Catalogue;
 use crate::coding;
@@ -82,7 +82,7 @@ pub(crate) fn load<P: Ports>(
     Ok(done())
 }
 
-/// Unloads a model.
+/// Unloads a model and answers when the host has done it. The answer has no body.
 pub(crate) fn unload<P: Ports>(
     ports: &P,
     catalogue: &Catalogue<P>,

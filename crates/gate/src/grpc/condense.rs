@@ -90,7 +90,7 @@ pub fn condense(body: &Buffer) -> Option<Condensed> {
 /// Reads a buffer in windows.
 struct Reader<'b> {
     body: &'b Buffer,
-    /// The next byte.
+    /// The offset of the next byte in the buffer.
     at: usize,
     window: Vec<u8>,
     /// The offset of the window.
@@ -98,7 +98,7 @@ struct Reader<'b> {
 }
 
 impl Reader<'_> {
-    /// The next bytes: as many as these, or up to the end.
+    /// Returns the next bytes: as many as these, or up to the end.
     fn ahead(&mut self, bytes: usize) -> Option<&[u8]> {
         let end = self.at.checked_add(bytes)?.min(self.body.len());
         if self.at < self.start || end > self.start + self.window.len() {

@@ -279,7 +279,7 @@ fn list_piece<'a>((list, count): (&mut Vec<Piece<'a>>, &mut usize), piece: Piece
     }
 }
 
-/// 2^53. Every integer from 0 to this value is exactly representable as a double.
+/// The number 2^53. Every integer from 0 to this value is exactly representable as a double.
 const EXACT: f64 = (1u64 << 53) as f64;
 
 /// The value of a parameter.

@@ -16,28 +16,28 @@ const FINAL: &str = "triton_final_response";
 /// The content of a `ModelInferResponse`.
 #[derive(Clone, Debug, Default)]
 pub struct Inference<'a> {
-    /// The model that answered.
+    /// The name of the model that answered.
     pub model: &'a str,
     /// The version of the model.
     pub version: &'a str,
     /// The caller's own id of the call.
     pub id: Option<&'a str>,
-    /// Parameters of the answer.
+    /// The parameters of the answer, each a name and a text.
     pub parameters: &'a [(&'a str, &'a str)],
-    /// The outputs.
+    /// The outputs, in the order of the answer.
     pub outputs: Vec<Tensor>,
 }
 
 /// The message type of an answer to an inference request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// `ModelInferResponse`.
+    /// The answer to a unary call, `ModelInferResponse`.
     Unary,
-    /// `ModelStreamInferResponse`.
+    /// The answer to a message of a stream, `ModelStreamInferResponse`.
     Stream,
 }
 
-/// Encodes the message. Outputs that the host holds stay there. Errors with the message's size in bytes if the memory for it
+/// Encodes the answer. Outputs that the host holds stay there. Errors with the message's size in bytes if the memory for it
 /// cannot be allocated.
 pub fn encode_infer(said: Inference<'_>, form: Form) -> Result<Buffer, u64> {
     let mut parameters: BTreeMap<String, pb::InferParameter> = said

@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_there_is_not_is_an_error_and_no_end() {
+    fn an_unknown_name_is_an_error_and_does_not_end_the_stream() {
         for request in [
             MessageRequest::FileContainingSymbol("nothing".to_owned()),
             MessageRequest::FileByFilename("../etc/passwd".to_owned()),

@@ -19,35 +19,35 @@ pub const MAX_SMALL_MESSAGE_BYTES: usize = 64 << 10;
 /// A method of one of the services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// Liveness of the process.
+    /// Reports the liveness of the process.
     ServerLive,
-    /// Readiness of every model.
+    /// Reports the readiness of every model.
     ServerReady,
-    /// Readiness of one model.
+    /// Reports the readiness of one model.
     ModelReady,
     /// The server's name, version and extensions.
     ServerMetadata,
     /// A model's inputs and outputs.
     ModelMetadata,
-    /// Runs a model.
+    /// Runs a model for one call.
     ModelInfer,
     /// Runs a model for one message of a stream.
     ModelStreamInfer,
-    /// A model's configuration.
+    /// The configuration of a model in Triton's form.
     ModelConfig,
-    /// Statistics of models.
+    /// The run counts and times of one model, or of all.
     ModelStatistics,
-    /// The list of models.
+    /// Lists the models and their states.
     RepositoryIndex,
-    /// Loads a model.
+    /// Loads or reloads a model.
     RepositoryModelLoad,
-    /// Unloads a model.
+    /// Unloads a model; its calls then fail until it is loaded.
     RepositoryModelUnload,
-    /// gRPC's health check.
+    /// The health check of gRPC, answered once.
     HealthCheck,
     /// gRPC's health check as a stream of changes.
     HealthWatch,
-    /// Server reflection.
+    /// Server reflection: the definitions of the services.
     Reflection,
 }
 
@@ -95,7 +95,7 @@ pub enum RpcRequest {
     ServerMetadata,
     /// Asks for a model's inputs and outputs.
     ModelMetadata(Target),
-    /// Runs a model. The message is read again after the contract is opened.
+    /// Runs a model for one message. The message is read again after the contract is opened.
     Infer {
         /// The model and an optional pinned version.
         target: Target,
@@ -113,9 +113,9 @@ pub enum RpcRequest {
         /// Lists only the models that are ready.
         ready: bool,
     },
-    /// Loads a model.
+    /// Loads or reloads the model of this name.
     ModelLoad(String),
-    /// Unloads a model.
+    /// Unloads the model of this name.
     ModelUnload(String),
     /// Asks for the health of the server or of a known service: whether every model could run now.
     Health,
@@ -124,7 +124,7 @@ pub enum RpcRequest {
         /// Whether the method is `Watch`, which may start before the service exists.
         watching: bool,
     },
-    /// Asks for server reflection.
+    /// Asks a question about the definitions of the services.
     Reflection(reflection::ServerReflectionRequest),
 }
 

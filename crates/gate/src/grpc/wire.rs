@@ -81,7 +81,7 @@ pub enum Value<'a> {
     Fixed64([u8; 8]),
     /// A string, bytes, a message, or packed numbers.
     Piece(Piece<'a>),
-    /// A group. No message of the served protocols has one.
+    /// The beginning of a group. No message of the served protocols has one.
     Group,
 }
 
@@ -152,11 +152,11 @@ impl<'a> Fields<'a> {
 /// The wire type of the elements of a repeated number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Element {
-    /// Integers and booleans.
+    /// Integers and booleans, of one to ten bytes.
     Varint,
-    /// FP32.
+    /// Single precision, four bytes.
     Fixed32,
-    /// FP64.
+    /// Double precision, eight bytes.
     Fixed64,
 }
 
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn what_breaks_off_or_lies_about_its_length_is_broken_where_it_is() {
+    fn a_message_that_breaks_off_or_states_a_wrong_length_is_broken_at_its_place() {
         for (message, at) in [
             (&[0x08][..], 1),
             (&[0x08, 0xff], 1),

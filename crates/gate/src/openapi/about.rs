@@ -3,14 +3,14 @@
 use penstock_core::ModelVersion;
 use penstock_tensor::Contract;
 
-/// A model to describe.
+/// The facts about a model that its description needs.
 #[derive(Clone, Copy)]
 pub struct Described<'a> {
-    /// The model's name.
+    /// The name of the model.
     pub name: &'a str,
     /// The model's versions, in ascending order.
     pub versions: &'a [ModelVersion],
-    /// The model's contract.
+    /// The contract, from which its schemas and examples are made.
     pub contract: &'a Contract,
 }
 

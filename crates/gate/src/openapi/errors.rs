@@ -11,7 +11,7 @@ pub enum Kind {
     Probe,
     /// Reads data about models, errors or usage.
     Read,
-    /// Runs a model.
+    /// Runs a model, in any form of calls.
     Call,
     /// Loads or unloads a model.
     Control,

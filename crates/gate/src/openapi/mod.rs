@@ -30,7 +30,7 @@ use serde_json::{Map, Value, json};
 /// more.
 pub const MAX_DOCUMENT_BYTES: usize = 2 << 20;
 
-/// The OpenAPI version. Its schemas use JSON Schema 2020-12.
+/// The version of OpenAPI of the document. Its schemas use JSON Schema 2020-12.
 pub const VERSION: &str = "3.1.0";
 
 /// Returns the document for a caller that may see these models.

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 
-/// The complete HTML document.
+/// The complete HTML document, style and script included.
 const PAGE: &str = concat!(
     include_str!("head.html"),
     "<style>",

@@ -16,7 +16,8 @@ pub(super) struct Admission<P: Ports> {
     custom: Option<custom::Admission<P>>,
 }
 
-/// Admits a call. A call that the limits refuse never reaches the operator's own policy. A call that the policy
+/// Admits a call, or returns its refusal. A call that the limits refuse never reaches the operator's own policy. A call that
+/// the policy
 /// refuses is still charged its request and its bytes, like a call with an invalid body.
 pub(super) fn admit<P: Ports>(
     ports: &P,

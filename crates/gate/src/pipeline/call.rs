@@ -199,7 +199,7 @@ fn check_size(request: &Request, contract: &Contract) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Runs the work. Stores the prediction's id and the cache headers for the answer.
+/// Runs the work of a call. Stores the prediction's id and the cache headers for the answer.
 fn run<P: Ports>(
     call: &ModelCall<'_, P>,
     (opened, name, serving): (&Opened<P>, &str, &Serving),

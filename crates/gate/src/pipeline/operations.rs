@@ -318,7 +318,7 @@ fn settle<P: Ports>(
     }
 }
 
-/// Whether another run may succeed. The model did not run.
+/// Returns whether another run may succeed. The model did not run.
 fn may_pass(code: Code) -> bool {
     matches!(
         code,

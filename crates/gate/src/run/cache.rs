@@ -45,7 +45,7 @@ pub(crate) struct Question<'a> {
 pub(crate) enum CacheOutcome<'a> {
     /// The outputs, from a cache hit.
     Found(Vec<Tensor>),
-    /// A cache miss: the caller runs the model and passes the outputs to [`Caching::keep`].
+    /// The cache has no result: the caller runs the model and passes the outputs to [`Caching::keep`].
     Run(Keep<'a>),
 }
 

@@ -12,7 +12,7 @@ use penstock_tensor::{Contract, Tensor};
 pub(crate) enum Unprepared {
     /// The adapter refused one of the items.
     Refused(AdapterRefusal),
-    /// The adapter is faulty.
+    /// The adapter gave something that breaks its interface, with the problem for the caller.
     Broken(Problem),
 }
 

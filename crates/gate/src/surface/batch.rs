@@ -46,7 +46,7 @@ struct Batch {
     items: u64,
 }
 
-/// Reads a body. Only an error of the body as a whole refuses the call.
+/// Reads the body of a batch. Only an error of the body as a whole refuses the call.
 pub(super) fn decode<P: Ports>(
     opened: &Opened<P>,
     body: &[u8],

@@ -35,7 +35,7 @@ struct Classify {
     is_single: bool,
 }
 
-/// Reads a body. The adapter checks all texts before any item is charged or run.
+/// Reads the body of a call. The adapter checks all texts before any item is charged or run.
 pub(super) fn decode<P: Ports>(
     opened: &Opened<P>,
     model: &str,
@@ -85,7 +85,8 @@ pub(super) fn decode<P: Ports>(
     }))
 }
 
-/// Reads `inputs`: a text, or a list of lists of one or two texts. A list of strings is refused, because some servers
+/// Reads the member `inputs`: a text, or a list of lists of one or two texts. A list of strings is refused, because some
+/// servers
 /// treat it as a pair and others as a batch.
 fn tei(pointer: &str, value: &str) -> Result<(Vec<Vec<String>>, bool), Problem> {
     let expected = "a string, or a list of lists of one string or two";

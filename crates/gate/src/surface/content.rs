@@ -47,9 +47,9 @@ impl OwnedPart {
     }
 }
 
-/// The content after parsing.
+/// The content of a body, parsed and decoded.
 pub(crate) enum Content {
-    /// Parts for the adapter.
+    /// The parts that the adapter gets.
     Parts(Vec<OwnedPart>),
     /// Tensors, checked against the contract. They bypass the adapter.
     Tensors(Vec<Tensor>),

@@ -33,7 +33,7 @@ enum Encoding {
     Base64,
 }
 
-/// One input to embed.
+/// One input for a vector: a text, or token ids.
 #[derive(Clone, Debug, PartialEq)]
 enum Input {
     Text(String),
@@ -77,7 +77,7 @@ pub(super) fn unnamed(body: &[u8]) -> Problem {
     }
 }
 
-/// Reads a body. The adapter checks all inputs before any item is charged or run.
+/// Reads the body of a call. The adapter checks all inputs before any item is charged or run.
 pub(super) fn decode<P: Ports>(
     opened: &Opened<P>,
     model: &str,
@@ -312,7 +312,7 @@ fn read(body: &str) -> Result<Embeddings, Problem> {
     })
 }
 
-/// Reads the inputs. Also returns whether `input` is a single input instead of an array.
+/// Reads the inputs of a call. Also returns whether `input` is a single input instead of an array.
 fn inputs(text: &str) -> Result<(Vec<Input>, bool), Problem> {
     let wrong = |pointer: String, found: &str| {
         let expected = "a string, or token ids as whole numbers";
@@ -441,7 +441,7 @@ impl<P: Ports> Work<P> for Embeddings {
     }
 }
 
-/// Writes one vector. Errors if the model's vectors do not have the requested number of dimensions.
+/// Writes the vector of one input. Errors if the model's vectors do not have the requested number of dimensions.
 fn write(
     body: &mut Vec<u8>,
     vector: &str,

@@ -19,7 +19,7 @@ use penstock_tensor::explain::Plan;
 use penstock_tensor::{Buffer, Tensor};
 use std::borrow::Cow;
 
-/// One item to explain.
+/// A call for the explanation of one item.
 struct Explain {
     inputs: Vec<Tensor>,
     said: Envelope,

@@ -2,7 +2,7 @@
 //! JSON (Triton's binary tensor data extension). Outputs can be classes (Triton's classification extension).
 //!
 //! If an answer has bytes, `Inference-Header-Content-Length` is the length of its JSON. A caller that accepts
-//! `application/octet-stream` but not JSON gets every output as bytes, whatever the body requests.
+//! `application/octet-stream` but not JSON gets every output as bytes, regardless of the forms that the body requests.
 
 use super::body::{JSON, names_model, text};
 use crate::call::ModelCall;
@@ -27,7 +27,7 @@ pub(crate) const OCTETS: &str = "application/octet-stream";
 struct Infer {
     parsed: InferRequest,
     items: u64,
-    /// Whether every output is returned as bytes, whatever the body requests.
+    /// Whether every output is returned as bytes, regardless of the forms that the body requests.
     only_bytes: bool,
 }
 

@@ -29,7 +29,7 @@ struct Moderations {
     is_one: bool,
 }
 
-/// Reads a body. The adapter checks all texts before any item is charged or run.
+/// Reads the body of a call. The adapter checks all texts before any item is charged or run.
 pub(super) fn decode<P: Ports>(
     opened: &Opened<P>,
     model: &str,
@@ -105,7 +105,7 @@ fn parts(pointer: &str, value: &str) -> Result<Vec<String>, Problem> {
     all.collect()
 }
 
-/// One result. The full scores decide the flags; the scores in the answer follow the disclosure rules.
+/// The result of one text. The full scores decide the flags; the scores in the answer follow the disclosure rules.
 #[derive(Default)]
 struct ModerationResult {
     flags: BTreeMap<String, bool>,

@@ -31,7 +31,7 @@ pub(super) enum Begun {
 pub(super) struct Envelope {
     /// The caller's own id of the call.
     pub id: Option<String>,
-    /// The requested version.
+    /// The version that the caller requests, by number or alias.
     pub model_version: Option<String>,
 }
 

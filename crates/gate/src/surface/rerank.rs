@@ -52,7 +52,7 @@ struct Rerank {
     is_tei: bool,
 }
 
-/// Reads a body. The adapter checks all pairs before any item is charged or run.
+/// Reads the body of a call. The adapter checks all pairs before any item is charged or run.
 pub(super) fn decode<P: Ports>(
     opened: &Opened<P>,
     model: &str,
@@ -110,7 +110,7 @@ pub(super) fn decode<P: Ports>(
     }))
 }
 
-/// Reads documents: strings, or objects with a `text`.
+/// Reads the documents of a call: strings, or objects with a `text`.
 fn documents_of(pointer: &str, value: &str) -> Result<Vec<String>, Problem> {
     let expected = "strings, or objects with the one member `text`";
     let each = texts::list(pointer, value, expected)?

@@ -80,7 +80,7 @@ impl Drop for Item {
     }
 }
 
-/// Begins a request. Returns its body, if the host holds it.
+/// Begins a request, and notes whether the host may hold outputs for it. Returns its body, if the host holds it.
 pub(super) fn begin(request: &http::Request) -> Option<Buffer> {
     MAY_HOLD.set(request.may_hold);
     request.held_body.map(|length| Item::of(BODY, length))

@@ -13,9 +13,9 @@ pub(crate) const CONFIG_FILE: &str = "adapter.json";
 
 /// A model, as its graph, its first run and the files beside it show it.
 pub(crate) struct Facts<'a> {
-    /// The graph. Files are looked for beside it.
+    /// The path of the graph. Files are looked for beside it.
     pub(crate) graph: &'a Path,
-    /// The graph's ports.
+    /// The inputs and outputs of the graph, with the facts known about them.
     pub(crate) description: &'a Description,
     /// The outputs of the first run: names and lengths. Empty if the model did not run.
     pub(crate) ran: &'a [(String, Vec<u32>)],
@@ -115,14 +115,14 @@ pub(crate) enum Guess {
     Nothing,
     /// The model may read such content, but no adapter can be written.
     Ask(String),
-    /// An adapter.
+    /// The model reads such content by this adapter.
     Adapter(Proposal),
 }
 
 /// An adapter with its configuration.
 #[derive(Debug, Default)]
 pub(crate) struct Proposal {
-    /// The adapter.
+    /// The name of the adapter, for `[adapter]`.
     pub(crate) name: &'static str,
     /// The members of its configuration.
     pub(crate) config: Map<String, Value>,
@@ -130,7 +130,7 @@ pub(crate) struct Proposal {
     pub(crate) files: Vec<(&'static str, &'static str, Vec<u8>)>,
     /// Questions without whose answers the adapter would give wrong answers.
     pub(crate) open: Vec<String>,
-    /// Other questions.
+    /// Questions that an operator should answer too, although the adapter works without.
     pub(crate) remarks: Vec<String>,
 }
 

@@ -190,7 +190,7 @@ fn said(file: &Value) -> String {
     format!("{PREPROCESSOR} says: {values}.")
 }
 
-/// Whether the file has a member that is neither null nor false.
+/// Returns whether the file has a member that is neither null nor false.
 fn is_on(file: &Value, member: &str) -> bool {
     !matches!(file[member], Value::Null | Value::Bool(false))
 }

@@ -75,7 +75,7 @@ fn is_float(port: &Port) -> bool {
     port.ty == PortType::Tensor(TensorType::Fp32)
 }
 
-/// Whether an input has the name of samples, and an open axis for them behind those of items and channels.
+/// Returns whether an input has the name of samples, and an open axis for them behind those of items and channels.
 fn takes_samples(port: &Port) -> bool {
     let dims = port.dims.as_deref().unwrap_or_default();
     SAMPLES.contains(&port.name.to_lowercase().as_str())
@@ -84,7 +84,7 @@ fn takes_samples(port: &Port) -> bool {
         && dims.last().is_some_and(|dim| fixed(dim).is_none())
 }
 
-/// Whether the ports are those of Silero VAD 5 and 6: samples, the state of two layers, and the sampling rate.
+/// Returns whether the ports are those of Silero VAD 5 and 6: samples, the state of two layers, and the sampling rate.
 fn is_silero(facts: &Facts<'_>) -> bool {
     let has = |port: Option<&Port>, ty: TensorType, lengths: &[Option<u32>]| {
         let Some(port) = port else { return false };

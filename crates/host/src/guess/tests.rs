@@ -74,7 +74,7 @@ fn described(inputs: &[Port], outputs: &[Port]) -> Description {
     }
 }
 
-/// As ViT's: scaled to the size of the input.
+/// A preprocessor as ViT's: images are scaled to the size of the input.
 fn preprocessor() -> Value {
     json!({
         "do_resize": true, "size": { "height": 8, "width": 12 }, "resample": 2, "do_rescale": true,
@@ -125,7 +125,7 @@ fn an_image_is_prepared_as_the_file_beside_the_graph_says() {
 }
 
 #[test]
-fn what_the_file_does_not_say_of_an_image_is_asked_with_the_values_that_it_has() {
+fn a_missing_fact_about_images_is_asked_with_the_values_of_the_file() {
     let with = |change: &dyn Fn(&mut Value)| {
         let mut file = preprocessor();
         change(&mut file);

@@ -25,7 +25,7 @@ const SHIFTED: [&str; 6] = [
     "data2vec-text",
 ];
 
-/// What a model makes of a text.
+/// The kind of a model's answer for a text.
 enum Head {
     Vectors,
     Classes,
@@ -126,7 +126,7 @@ fn inputs(facts: &Facts<'_>) -> Result<Vec<&'static str>, String> {
     }
 }
 
-/// What the model makes of a text, or a question if no file says it.
+/// Returns the kind of the model's answer for a text, or a question if no file says it.
 fn head(facts: &Facts<'_>, config: Option<&Value>) -> Result<Head, String> {
     let is_pooled = facts.json("1_Pooling/config.json").is_some()
         || facts.output("sentence_embedding").is_some();

@@ -25,7 +25,7 @@ const RETRY_MS: u64 = 5_000;
 /// The most events that the components are asked for at the same time. Each needs an instance, and calls need these, too.
 const MAX_ASKING: u32 = 4;
 
-/// Of the instances, one in this many may be asked at most.
+/// At most one in this many instances may be asked for events.
 const ASKING_SHARE: u32 = 4;
 
 /// The subject of faults of the store in the log.
@@ -35,7 +35,7 @@ pub(super) const STORE_SUBJECT: &str = "the store";
 const UNSIGNED: &str =
     "the server has no valid secret to sign the message with; its operator must correct that";
 
-/// The source of events.
+/// Asks the components for the events of operations.
 pub(crate) trait Events: Send + Sync + 'static {
     /// The event of an operation.
     fn event(&self, id: &OperationId) -> impl Future<Output = EventOf> + Send;
@@ -52,11 +52,11 @@ impl Events for Server {
 struct Writes {
     /// The name of the record, the bytes that it had before, and those that it gets.
     record: (String, Option<Vec<u8>>, Vec<u8>),
-    /// The marks that follow.
+    /// The marks that are written after the record.
     entries: Vec<(String, Vec<u8>)>,
     /// An entry that is removed before the record is written.
     removed: Option<String>,
-    /// When the delivery is looked at again; `None` if it is over.
+    /// The time of the next look at the delivery, in milliseconds since the Unix epoch; `None` if it is over.
     due_ms: Option<u64>,
 }
 
@@ -72,11 +72,11 @@ pub(super) struct Parts<E> {
     pub told: Arc<Told>,
     /// The number of instances of the components.
     pub instances: u32,
-    /// Whether the host stops.
+    /// Whether the host stops, so that no new attempt begins.
     pub stop: watch::Receiver<bool>,
 }
 
-/// Makes deliveries.
+/// Takes the steps of deliveries: reads, writes and sends.
 pub(super) struct Deliverer<E> {
     parts: Parts<E>,
     asking: Semaphore,
@@ -417,7 +417,7 @@ mod tests {
     const GONE: &str = "HTTP/1.1 410 Gone\r\ncontent-length: 0\r\n\r\n";
     const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
-    /// Every operation has succeeded.
+    /// A source of events by which every operation has succeeded.
     struct Succeeded;
 
     impl Events for Succeeded {

@@ -26,7 +26,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 /// Targets that are read at once.
 const READ_AT_ONCE: usize = 256;
 
-/// Fills the queue.
+/// Fills the queue with the deliveries in the store and those of operations that end.
 pub(super) struct Intake {
     pub store: Arc<dyn Store>,
     pub queue: Arc<Shared>,

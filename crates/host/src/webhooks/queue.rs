@@ -20,7 +20,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 enum Place {
     Ready,
-    /// Waits, under this key.
+    /// It waits until its time; this is its key among those that wait.
     Later((u64, u64)),
     /// It is looked at. `again` says that it was announced meanwhile.
     Running {
@@ -77,7 +77,7 @@ impl Queue {
         }
     }
 
-    /// Adds a delivery. One that is there already keeps its place.
+    /// Adds a delivery that is due at a time. One that is there already keeps its place.
     pub(super) fn offer(&mut self, id: &OperationId, tenant: &str, due_ms: u64, now_ms: u64) {
         if self.places.contains_key(id) {
             return;
@@ -149,7 +149,7 @@ impl Queue {
         self.later.first_key_value().map(|((due_ms, _), _)| *due_ms)
     }
 
-    /// Whether a delivery found no room since the last call.
+    /// Returns whether a delivery found no room since the last call.
     pub(super) fn take_refused(&mut self) -> bool {
         std::mem::take(&mut self.has_refused)
     }
@@ -249,7 +249,7 @@ impl Shared {
         }
     }
 
-    /// The queue. Hold it only for a moment.
+    /// Locks the queue for the caller. Hold it only for a moment.
     pub(super) fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -104,7 +104,7 @@ where
     let _ = stream.read_u8().await;
 }
 
-/// Whether a request has all of its body.
+/// Returns whether a request has all of its body.
 fn is_whole(read: &[u8]) -> bool {
     let text = String::from_utf8_lossy(read);
     let Some((head, body)) = text.split_once("\r\n\r\n") else {

@@ -35,19 +35,19 @@ const COURTESY: Duration = Duration::from_secs(1);
 /// The subject of faults of the authorities in the log.
 const AUTHORITIES: &str = "certificate authorities";
 
-/// A message to send.
+/// A message and its headers, for one attempt.
 pub(super) struct Message {
-    /// Its id.
+    /// The id of the message, the same in all attempts.
     pub id: String,
     /// The time of the attempt, in seconds since the Unix epoch.
     pub timestamp_s: u64,
-    /// The value of `webhook-signature`.
+    /// The value of `webhook-signature` for this attempt.
     pub signature: String,
-    /// The body.
+    /// The body, as it was signed.
     pub payload: Bytes,
 }
 
-/// Sends messages.
+/// Sends messages to receivers, over TLS unless the operator allows otherwise.
 pub(super) struct Sender {
     /// Hosts that may have private addresses, and do without encryption.
     allow_hosts: Vec<String>,
@@ -129,7 +129,7 @@ impl Sender {
         https::send(stream, request).await
     }
 
-    /// The trusted authorities. The operator may replace the files while the server runs.
+    /// Returns the trusted authorities. The operator may replace the files while the server runs.
     async fn authorities(&self) -> Result<Arc<ClientConfig>, String> {
         let mut authorities = self.authorities.lock().await;
         if let Some((since, config)) = &*authorities

@@ -186,7 +186,7 @@ async fn a_failed_commit_is_never_called_durable() {
         unavailable(store.get("before").await.err());
         unavailable(store.list(None).await.err());
         unavailable(store.durable(store.position()).await.err());
-        // What was durable still is.
+        // Entries that were durable before stay durable.
         store.durable(before).await.unwrap();
         assert_eq!(store.durable_position(), before);
         // The disk being well again changes nothing.

@@ -70,7 +70,7 @@ pub(crate) enum Attribute {
     Other,
 }
 
-/// A constant: its shape, and its elements if they are few.
+/// A constant of the file: its shape, and its elements if they are few.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Initial {
     pub dims: Vec<i64>,
@@ -101,7 +101,7 @@ const MAX_FUNCTION_DEPTH: usize = 16;
 
 /// The inputs of an operator that decide the shape of its output, and so must be known.
 enum Shaped {
-    /// None: the shapes of the inputs decide.
+    /// No input must be known: the shapes of the inputs decide.
     Free,
     /// Those from this index to the other, both included.
     By(usize, usize),

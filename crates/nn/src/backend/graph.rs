@@ -51,7 +51,7 @@ impl Graph {
         &self.0.inputs
     }
 
-    /// The graph's outputs.
+    /// The graph's outputs, in the order of the file.
     pub fn outputs(&self) -> &[Port] {
         &self.0.outputs
     }
@@ -88,7 +88,7 @@ impl Graph {
         (&self.0.facts.producer, &self.0.facts.producer_version)
     }
 
-    /// The author's description.
+    /// The description that the author wrote; may be empty.
     pub fn description(&self) -> &str {
         &self.0.facts.description
     }
@@ -98,7 +98,7 @@ impl Graph {
         &self.0.facts.metadata
     }
 
-    /// Numbers in its initializers.
+    /// The number of elements in its initializers: its weights.
     pub fn parameters(&self) -> u64 {
         self.0.facts.parameters
     }
@@ -122,7 +122,7 @@ impl Graph {
         foreign
     }
 
-    /// Whether the shape of an output follows from values that callers send. A sequence is given out as two tensors,
+    /// Returns whether the shape of an output follows from values that callers send. A sequence is given out as two tensors,
     /// and the second has its own name.
     pub(crate) fn has_open_shape(&self, output: &str) -> bool {
         let of_sequence = output.strip_suffix(".shapes").unwrap_or(output);

@@ -80,7 +80,7 @@ fn cut_in_the_middle(text: String) -> String {
     format!("{head} … {tail}")
 }
 
-/// Whether a run failed because of a value that the caller sent: an index, as far as runtimes say so.
+/// Returns whether a run failed because of a value that the caller sent: an index, as far as runtimes say so.
 pub(crate) fn blames_an_index(message: &str) -> bool {
     let message = message.to_ascii_lowercase();
     [

@@ -68,7 +68,7 @@ pub(crate) fn examine(graph: &GraphSource) -> Result<Declared, NnError> {
     Ok(declared)
 }
 
-/// Whether a graph may keep weights in `file`; `folder` is the graph's own, if it has one.
+/// Checks that a graph may keep weights in `file`; `folder` is the graph's own, if it has one.
 fn allowed(file: &str, folder: Option<&Path>) -> Result<(), NnError> {
     let refused = |why: &str| {
         Err(NnError::new(
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_run_costs_is_read_with_the_operators_of_graph_and_functions() {
+    fn the_cost_of_a_run_is_read_from_the_operators_of_graph_and_functions() {
         let node = |operator: &str, domain: &str, inputs: &[&str], more: &[u8]| {
             let inputs = inputs
                 .iter()

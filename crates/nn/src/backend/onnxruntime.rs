@@ -87,7 +87,7 @@ const INDEPENDENT: (&str, &str) = (
     "ConstantSharing",
 );
 
-/// The loaded library. There is one in a process, because ONNX Runtime and `ort` keep global state.
+/// The loaded library of ONNX Runtime. There is one in a process, because ONNX Runtime and `ort` keep global state.
 pub struct OnnxRuntime {
     environment: Environment,
     version: String,

@@ -68,7 +68,7 @@ mod tensors;
 /// The name `model.toml` knows the backend by.
 pub const NAME: &str = super::names::OPENVINO;
 
-/// The loaded library. There is one in a process, because `openvino-sys` holds one.
+/// The loaded library of OpenVINO. There is one in a process, because `openvino-sys` holds one.
 pub struct OpenVino {
     core: *mut ov::ov_core_t,
     version: String,
@@ -303,7 +303,7 @@ impl OpenVino {
     }
 }
 
-/// Whether a graph's file is in OpenVINO's own format, by its name.
+/// Returns whether a graph's file is in OpenVINO's own format, by its name.
 fn is_own_format(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "xml")
 }

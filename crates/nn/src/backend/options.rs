@@ -9,7 +9,7 @@ use penstock_tensor::contract::{Precision, Provider};
 use super::port::Port;
 use crate::error::{NnError, listed, quoted};
 
-/// The source of a graph.
+/// A graph to load, as a file or as bytes.
 #[derive(Debug, Clone)]
 pub enum GraphSource {
     /// An ONNX file; its external weights are found in its folder. Or, for OpenVINO, a file whose name ends in `.xml`,
@@ -25,7 +25,7 @@ impl From<&Path> for GraphSource {
     }
 }
 
-/// The options of a load.
+/// The options for loading a graph. A model's contract and the host's settings give them.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
     /// Calls that may run at once; `None` for the number of cores.
@@ -37,7 +37,7 @@ pub struct LoadOptions {
     pub provider: Provider,
     /// The device, in the backend's own words; the backend's first device if none is named.
     pub device: Option<String>,
-    /// Whether the runtime may compute in fewer bits than the graph has.
+    /// The precision: `Fast` lets the runtime compute in fewer bits than the graph has.
     pub precision: Precision,
     /// Whether inputs may hold NaN and infinity. A backend that would answer those with confident numbers refuses the
     /// graph then.
@@ -56,7 +56,7 @@ pub struct LoadOptions {
     pub operator_libraries: Vec<PathBuf>,
     /// Calls that may wait for an instance; the next is refused.
     pub queue_max: usize,
-    /// Levels of priority.
+    /// Number of levels of priority in the queue; 1 is the first to run.
     pub priority_levels: u8,
     /// The priority of a call that names none; 1 runs first. Without a value, calls get the last priority.
     pub default_priority: Option<u8>,
@@ -69,13 +69,13 @@ pub struct LoadOptions {
     pub working_bytes: Option<usize>,
 }
 
-/// Default of [`LoadOptions::queue_max`]: with a millisecond for each call and two instances, the last call in the
+/// Default of [`LoadOptions::queue_max`], in calls: with a millisecond for each call and two instances, the last call in the
 /// queue waits an eighth of a second. A longer wait is worse for a caller than a refusal that it can retry elsewhere.
 pub const QUEUE_MAX: usize = 256;
 
-/// Default of [`LoadOptions::working_bytes`]. The largest answer a guest may have is a quarter of its memory, 64 MiB by
-/// default; a run holds more only between its operators. A batch of 32 texts of 512 tokens on MiniLM, the largest that
-/// is usual, takes about 0.9 GB in its attention layers.
+/// Default of [`LoadOptions::working_bytes`]: 1 GiB. The largest answer a guest may have is a quarter of its memory, 64 MiB
+/// by default; a run holds more only between its operators. A batch of 32 texts of 512 tokens on MiniLM, the largest that is
+/// usual, takes about 0.9 GB in its attention layers.
 pub const RUN_MEMORY_BYTES: usize = 1 << 30;
 
 impl Default for LoadOptions {

@@ -56,7 +56,7 @@ impl fmt::Display for Dim {
 pub struct Port {
     /// The graph's name for it.
     pub name: String,
-    /// Element type.
+    /// The type of its elements, or the reason why no tensor carries it.
     pub ty: PortType,
     /// Dimensions, outermost first; `None` if the graph does not give their number.
     pub dims: Option<Vec<Dim>>,

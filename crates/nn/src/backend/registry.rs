@@ -17,7 +17,7 @@ use crate::error::{NnError, listed};
 /// The backends of this process.
 #[derive(Clone, Default)]
 pub struct Backends {
-    /// In order of preference.
+    /// The backends that can be used, in order of preference.
     present: Vec<Arc<dyn Backend>>,
     /// Those that could be named but are not here, with the reason.
     absent: Vec<(&'static str, String)>,

@@ -40,12 +40,12 @@ use value::{Followed, ITEMS, ItemIndexUse, Items, Length, Value};
 pub(crate) use walk::Graph;
 use walk::{MAX_FUNCTION_DEPTH, Walk, shown};
 
-/// Whether the answer to an item depends on the other items of its run.
+/// The dependence of the answer to an item on the other items of its run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rows {
-    /// It does not, by the graph's operators.
+    /// The answer does not depend on them, by the graph's operators.
     Independent,
-    /// It does, or it is not known; with the operator and the reason.
+    /// The answer depends on them, or that is not known; with the operator and the reason.
     Dependent(String),
 }
 
@@ -64,7 +64,7 @@ impl fmt::Display for Rows {
     }
 }
 
-/// Whether the rows of each of a graph's outputs are independent.
+/// Decides for each output of a graph whether its rows depend on each other.
 pub(crate) fn rows(graph: &Graph<'_>) -> BTreeMap<String, Rows> {
     let mut walk = Walk {
         functions: (graph.functions.iter())

@@ -17,13 +17,13 @@ pub const NAME: &str = "scripted";
 
 /// The behaviour of one call.
 pub enum Step {
-    /// Answers with its inputs.
+    /// Answers with its inputs, in their order.
     Echo,
     /// Keeps its instance busy for so long, then goes on.
     Delay(Duration, Box<Step>),
     /// Answers with these, one an output port.
     Answer(Vec<NnTensor>),
-    /// Fails.
+    /// Fails with this error.
     Fail(NnError),
     /// Panics with this message.
     Panic(&'static str),
@@ -160,7 +160,7 @@ impl Session for Scripted {
     }
 }
 
-/// A flag that ends a run, and what wakes it.
+/// A flag that ends a run, and the signal that wakes it.
 #[derive(Default)]
 struct Stop(Mutex<bool>, Condvar);
 

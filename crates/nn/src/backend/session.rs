@@ -19,7 +19,7 @@ pub trait Backend: Send + Sync {
     /// The name `model.toml` knows it by.
     fn name(&self) -> &'static str;
 
-    /// The runtime's own version.
+    /// The version that the runtime states, for logs.
     fn version(&self) -> String;
 
     /// The versions of ONNX it reads; `None` for a test backend that reads every graph. Asked only of graphs for which
@@ -28,14 +28,14 @@ pub trait Backend: Send + Sync {
         None
     }
 
-    /// Whether its graphs lie in the memory of this process, so that the process' own account shows the memory of a
+    /// Returns whether its graphs lie in the memory of this process, so that the process' own account shows the memory of a
     /// load.
     fn loads_into_this_process(&self) -> bool {
         false
     }
 
-    /// Whether a run of a graph that is loaded with these options does all its work on the thread that calls it, and starts
-    /// no threads, which would inherit the processors of that thread.
+    /// Returns whether a run of a graph that is loaded with these options does all its work on the thread that calls it, and
+    /// starts no threads, which would inherit the processors of that thread.
     fn runs_on_calling_thread(&self, _options: &LoadOptions) -> bool {
         false
     }
@@ -54,7 +54,7 @@ pub trait Backend: Send + Sync {
     -> Result<Arc<dyn Session>, NnError>;
 }
 
-/// A loaded graph: weights and plans, shared by every instance.
+/// A graph that was loaded: weights and plans, shared by every instance.
 pub trait Session: Send + Sync {
     /// The inputs, in the graph's order.
     fn inputs(&self) -> &[Port];
@@ -62,12 +62,12 @@ pub trait Session: Send + Sync {
     /// The outputs, in the graph's order, without those that [`LoadOptions::outputs`] leaves out.
     fn outputs(&self) -> &[Port];
 
-    /// Whether the graph has a value for this input, so that a run may leave it out ([`NnTensor::is_absent`]).
+    /// Returns whether the graph has a value for this input, so that a run may leave it out ([`NnTensor::is_absent`]).
     fn has_default(&self, _input: usize) -> bool {
         false
     }
 
-    /// A new instance: the memory that one call at a time needs beside the weights.
+    /// Makes an instance: the memory that one call at a time needs beside the weights.
     fn instance(&self) -> Result<Box<dyn Instance>, NnError>;
 
     /// The property that the time of a run depends on. Short runs may happen on a server thread, in a guest's fiber,
@@ -77,7 +77,7 @@ pub trait Session: Send + Sync {
         Cost::default()
     }
 
-    /// Whether the answer to an item depends on the other items of its run. Only independent rows may share a run.
+    /// The dependence of the answer to an item on the other items of its run. Only independent rows may share a run.
     fn rows(&self) -> Rows {
         Rows::default()
     }
@@ -87,7 +87,7 @@ pub trait Session: Send + Sync {
         None
     }
 
-    /// Whether runs happen in another process.
+    /// Returns whether runs happen in another process.
     fn is_elsewhere(&self) -> bool {
         false
     }
@@ -107,7 +107,7 @@ pub trait Session: Send + Sync {
 
 /// An instance of a loaded graph. It runs one call at a time.
 pub trait Instance: Send {
-    /// Runs the graph. Blocks.
+    /// Runs the graph, and blocks until the run has ended.
     ///
     /// `inputs` has one tensor for each port, in the ports' order, of the port's type and rank, and with as many bytes
     /// as its shape needs; the model has checked that. An absent tensor belongs to an input with a default. The answer
@@ -122,7 +122,7 @@ pub trait Instance: Send {
         true
     }
 
-    /// Whether the last run waited for its process to be started again, so that its time proves nothing about the
+    /// Returns whether the last run waited for its process to be started again, so that its time proves nothing about the
     /// model.
     fn waited(&self) -> bool {
         false

@@ -582,7 +582,7 @@ fn symbolic(mut model: InferenceModel, inputs: &[Port]) -> Result<InferenceModel
     Ok(model)
 }
 
-/// Whether an axis' name is one symbol, and not an expression or nothing.
+/// Returns whether an axis' name is one symbol, and not an expression or nothing.
 fn is_plain(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')

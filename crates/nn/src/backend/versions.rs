@@ -20,13 +20,13 @@ pub struct Reads {
 
 /// The newest opset at the time of writing, and its file format (onnx 1.23.2).
 pub const NEWEST_OPSET: u64 = 28;
-/// See [`NEWEST_OPSET`].
+/// The newest version of the file format, as of [`NEWEST_OPSET`].
 pub const NEWEST_IR: u64 = 14;
 
 /// Opsets up to this one, and file formats up to [`ALWAYS_READ_IR`], are read by every version of every backend that
 /// this server takes. Nothing is asked for them.
 pub const ALWAYS_READ_OPSET: u64 = 21;
-/// See [`ALWAYS_READ_OPSET`].
+/// The newest file format that every backend reads, as of [`ALWAYS_READ_OPSET`].
 pub const ALWAYS_READ_IR: u64 = 10;
 
 /// The operators that each opset added or changed, from [`ALWAYS_READ_OPSET`] on, from onnx 1.23.2.
@@ -232,7 +232,7 @@ impl Reads {
     }
 }
 
-/// Whether any backend might be too old for a graph.
+/// Returns whether any backend might be too old for a graph.
 pub fn is_recent(graph: &Graph) -> bool {
     let opset = graph.opsets().get("").copied().unwrap_or_default();
     opset > ALWAYS_READ_OPSET || graph.ir_version() > ALWAYS_READ_IR

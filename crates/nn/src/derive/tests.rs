@@ -84,7 +84,7 @@ fn every_port_is_in_the_contract_as_the_graph_has_it() {
 }
 
 #[test]
-fn what_the_graph_cannot_say_is_asked_and_what_it_can_is_not() {
+fn facts_that_the_graph_lacks_are_asked_and_facts_that_it_has_are_not() {
     let derived = derive(&Description {
         text: "Finds \"things\"\nand more".into(),
         inputs: vec![
@@ -237,7 +237,7 @@ fn a_sequence_is_the_tensors_that_carry_it_and_counts_no_items() {
 
 #[test]
 fn axes_that_came_outrank_those_that_the_graph_declares() {
-    // Input; declared; what came for lengths 1 and 2, or for 1 alone; the contract's shape.
+    // Input; declared output; the shapes that came for lengths 1 and 2, or for 1 alone; the contract's shape.
     type Case<'a> = (&'a [&'a str], &'a [&'a str], &'a [&'a [u64]], &'a str);
     let cases: [Case<'_>; 7] = [
         // ddddocr: an axis more than declared.

@@ -82,7 +82,7 @@ impl Cell {
         Some(serving.clone())
     }
 
-    /// Whether a call under this contract would be answered.
+    /// Returns whether a call under this contract would be answered.
     pub fn answers(&self, contract: Option<Stamp>) -> bool {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
         let previous = || view.previous.as_ref().map(|loaded| loaded.contract);
@@ -108,7 +108,7 @@ impl Cell {
         }
     }
 
-    /// Whether it equals the book's phase, apart from the callers' own data.
+    /// Returns whether it equals the book's phase, apart from the callers' own data.
     pub(super) fn same(&self, phase: &Phase) -> bool {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
         match (&view.now, phase) {
@@ -143,7 +143,7 @@ impl Cell {
         Some(old)
     }
 
-    /// Evicts the graph. Without `busy`, a graph that is in use or waited for stays.
+    /// Evicts the graph from memory, and returns it. Without `busy`, a graph that is in use or waited for stays.
     pub(super) fn evict(&self, busy: bool) -> Option<Arc<Loaded>> {
         let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
         let idle = match &view.now {
@@ -195,7 +195,7 @@ impl Cell {
     }
 }
 
-/// Whether a call has it: the cell and the table of loads have one reference each.
+/// Returns whether a call has it: the cell and the table of loads have one reference each.
 pub(super) fn in_use(loaded: &Arc<Loaded>) -> bool {
     Arc::strong_count(loaded) > 2
 }

@@ -13,16 +13,16 @@ pub struct Event {
     pub text: String,
 }
 
-/// The kind of an event.
+/// The kind of an event: the change of a version's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventKind {
     /// It answers, or a newer graph or contract of it does.
     Ready,
-    /// It does not answer.
+    /// The version does not answer.
     Failed,
     /// New files could not be used; the graph that answered before still does.
     Kept,
-    /// Loading it takes long.
+    /// Its loading takes long and goes on.
     Slow,
     /// A remark about a loaded version for the operator.
     Noted,

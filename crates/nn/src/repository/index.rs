@@ -11,7 +11,7 @@ use crate::model::Model;
 pub enum State {
     /// The version is being loaded.
     Loading,
-    /// The version answers.
+    /// The version answers calls.
     Ready(Model),
     /// Unloaded; calls that were there before are still running.
     Draining,
@@ -46,7 +46,7 @@ impl fmt::Debug for State {
 /// One version in the index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IndexEntry {
-    /// The model.
+    /// The name of the model.
     pub model: String,
     /// The version; 0 for a fault of the model's directory as a whole.
     pub version: u64,

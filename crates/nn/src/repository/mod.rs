@@ -62,11 +62,11 @@ pub use settings::{LOAD_AT_ONCE, LOAD_TIMEOUT, Settings};
 /// The result of loading one version.
 #[derive(Debug, Clone)]
 pub struct Report {
-    /// The model.
+    /// The name of the model.
     pub model: String,
     /// Its version; 0 if the model has no version that could be tried.
     pub version: u64,
-    /// The version's present state.
+    /// The present state of the version.
     pub state: State,
     /// The time that loading and warming up took.
     pub took: Duration,
@@ -75,7 +75,7 @@ pub struct Report {
 /// One model in a listing.
 #[derive(Debug, Clone)]
 pub struct ModelStatus {
-    /// Its name.
+    /// The name of its directory.
     pub name: String,
     /// The contract in force, if there is one.
     pub contract: Option<Arc<Contract>>,
@@ -86,11 +86,11 @@ pub struct ModelStatus {
 /// Versions by state, for `/ready`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Readiness {
-    /// Versions that answer.
+    /// Number of versions that answer.
     pub ready: usize,
-    /// Versions still being loaded.
+    /// Number of versions that are being loaded.
     pub loading: usize,
-    /// Evicted versions: they are loaded and answer when they are called.
+    /// Number of evicted versions: they are loaded and answer when they are called.
     pub evicted: usize,
     /// Versions that were unloaded on request.
     pub unloaded: usize,
@@ -214,7 +214,7 @@ impl Repository {
     }
 
     /// Loads and warms up every version, a few at a time and highest version first, and calls `report` for
-    /// each as it becomes ready or fails; also for what [`Repository::open`] found wrong. Returns when all are
+    /// each as it becomes ready or fails; also for the faults that [`Repository::open`] found. Returns when all are
     /// done. To load in the background, spawn it. A second call does nothing.
     pub async fn load_all(&self, mut report: impl FnMut(Report)) {
         if self.core.started.swap(true, Ordering::SeqCst) {
@@ -648,7 +648,7 @@ fn state(inner: &perform::Inner, name: &str, number: u64, phase: &Phase) -> Stat
                 Some(reason) => State::Failed(reason.into()),
                 None => State::Ready(loaded.model.clone()),
             },
-            // The book is ahead of what callers see by the moment the lock is held.
+            // The book is ahead of the callers' view until the lock is held.
             _ => State::Loading,
         },
         Phase::Evicted { .. } => State::Unloaded(OVER_BUDGET.into()),

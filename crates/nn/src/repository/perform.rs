@@ -828,7 +828,7 @@ impl Inner {
         })
     }
 
-    /// Whether there is work before files change or a call comes.
+    /// Returns whether there is work before files change or a call comes.
     pub fn has_work(&self) -> bool {
         self.again_soon || self.unpublished || !self.draining.is_empty()
     }
@@ -842,7 +842,7 @@ impl Inner {
         reading.contract.clone()
     }
 
-    /// Whether a loaded version would refuse every call now.
+    /// Returns whether a loaded version would refuse every call now.
     pub fn refuses(&self, name: &str, version: u64) -> bool {
         let now = self.cell(name, version).map(|cell| cell.now());
         matches!(now, Some(Now::Ready(loaded)) if loaded.model.refuses().is_some())
@@ -890,7 +890,7 @@ mod tests {
 
     /// A waiting caller may read the book between the end of a load and the next round.
     #[tokio::test]
-    async fn what_came_of_a_load_is_shown_as_soon_as_it_is_in_the_book() {
+    async fn the_outcome_of_a_load_is_shown_as_soon_as_it_is_in_the_book() {
         let (_folder, core, job) = example::opened();
         let now = || core.lock().cell("m", 1).expect("it is known").now();
         assert!(matches!(now(), Now::Waiting));

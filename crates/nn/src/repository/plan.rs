@@ -3,7 +3,7 @@
 //!
 //! Decisions:
 //!
-//! - **Level, not edge.** Events only change the [`Book`]; [`Book::plan`] looks at all of it and finds what is missing.
+//! - **Level, not edge.** Events only change the [`Book`]; [`Book::plan`] looks at all of it and finds the missing actions.
 //!   So an event that is lost, doubled or late changes the time of an action, and not the action.
 //! - **One load of a version at a time.** A load under way is its version's `job`, and a version with a job gets no
 //!   other. The use of its result is decided when it arrives: a result that is not needed any more is dropped.
@@ -44,7 +44,7 @@ pub(crate) struct Stamp(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Graph {
     pub stamp: Stamp,
-    /// Bytes of its files.
+    /// The size of its files in bytes.
     pub bytes: u64,
 }
 
@@ -56,14 +56,14 @@ pub(crate) struct ContractState {
     pub pinned: Result<bool, Reason>,
 }
 
-/// A model's directory.
+/// A model's directory, as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FoundModel {
     pub contract: ContractState,
     pub versions: BTreeMap<u64, Graph>,
 }
 
-/// A graph in memory.
+/// A graph in memory, with the files that it was made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Load {
     pub id: u64,
@@ -73,7 +73,7 @@ pub(crate) struct Load {
     pub since_ms: u64,
 }
 
-/// A load under way.
+/// A load under way, with the files that it reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Job {
     pub id: u64,
@@ -81,7 +81,7 @@ pub(crate) struct Job {
     pub graph: Stamp,
     /// The memory that it is expected to hold, until the loaded graph is measured.
     bytes: u64,
-    /// Bytes of its files.
+    /// The size of its files in bytes.
     file_bytes: u64,
     /// Whether it replaces a graph that serves.
     beside: bool,
@@ -100,11 +100,11 @@ impl Job {
 pub(crate) enum Phase {
     /// The first load has not ended yet.
     Waiting,
-    /// The version answers.
+    /// The version answers calls.
     Ready(Load),
     /// Evicted for the budget; `wanted` when a call waits for it.
     Evicted { wanted: bool },
-    /// Unloaded on request.
+    /// Unloaded on request; a call fails until it is loaded.
     Unloaded,
     /// Every load failed; with the reason.
     Failed(Reason),
@@ -179,7 +179,7 @@ impl Version {
         self.known_bytes.unwrap_or(self.graph.bytes)
     }
 
-    /// Whether no load of it runs or waits for its turn.
+    /// Returns whether no load of it runs or waits for its turn.
     pub(crate) fn is_settled(&self) -> bool {
         self.job.is_none()
             && !matches!(self.phase, Phase::Waiting | Phase::Evicted { wanted: true })
@@ -188,7 +188,7 @@ impl Version {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Model {
-    /// The contract in force.
+    /// The contract under which the versions serve.
     pub in_force: ContractState,
     /// The contract on disk, if it is another.
     pub on_disk: ContractState,
@@ -363,7 +363,7 @@ pub(crate) enum Action {
     },
 }
 
-/// A plan.
+/// The actions to take now.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     pub actions: Vec<Action>,
@@ -510,7 +510,7 @@ impl Book {
         }
     }
 
-    /// A version was evicted.
+    /// Notes that a version was evicted.
     pub(crate) fn evicted(&mut self, name: &str, number: u64) {
         if let Some(version) = self.version(name, number)
             && let Phase::Ready(_) = version.phase
@@ -569,7 +569,7 @@ impl Book {
         })
     }
 
-    /// Whether the book still knows a load; others are to be dropped.
+    /// Returns whether the book still knows a load; others are to be dropped.
     pub(crate) fn knows(&self, id: u64) -> bool {
         let versions = self
             .models
@@ -668,7 +668,7 @@ impl Book {
         versions.filter_map(|version| version.job)
     }
 
-    /// The reason that a version has no place, whatever is evicted for it.
+    /// The reason that a version has no place, even if all others are evicted.
     fn never_fits(&self, model: &Model, number: u64, bytes: u64) -> Option<Reason> {
         let budget = self.budget_bytes?;
         if bytes > budget {

@@ -509,7 +509,7 @@ fn a_version_that_answers_keeps_answering_and_the_budget_is_kept_in_every_histor
                     (*name, model.and_then(Model::default_version))
                 })
                 .collect();
-            // What an operator takes away may stop answering.
+            // A version that the operator takes away may stop answering.
             let mut taken: Option<&str> = None;
             match dice.roll(10) {
                 0 | 1 => {

@@ -14,7 +14,7 @@ pub enum Stage {
     Reading,
     /// The backend reads and optimises the graph.
     Compiling,
-    /// Every instance runs once.
+    /// Every instance of the model runs once.
     WarmingUp,
     /// Two calls run alone and together.
     TryingBatches,
@@ -93,7 +93,7 @@ impl Progress {
         self.lock().given_up
     }
 
-    /// The thread is done.
+    /// Notes that the thread of the load is done.
     pub fn end(&self) {
         self.lock().model = None;
         self.ended.send_replace(true);

@@ -34,7 +34,7 @@ pub(super) fn key(models: &[Listed]) -> Key {
     models.iter().map(one).collect()
 }
 
-/// The same without what does not show in files.
+/// The same without the facts that files do not show.
 fn shown(key: &Key) -> impl Iterator<Item = (&str, Stamp, impl Iterator<Item = u64>)> {
     key.iter().map(|(name, contract, versions)| {
         let versions = versions.iter().map(|(number, _)| *number);

@@ -23,7 +23,7 @@ use crate::layout::{self, CONTRACT_FILE, GRAPH_FILE};
 /// Most files of one version's folder that are looked at; a graph has one file, or a handful with its weights.
 const MAX_GRAPH_FILES: usize = 4096;
 
-/// The largest configuration of an adapter that is taken; what guests read of one file.
+/// The largest configuration of an adapter in bytes; guests read no larger file.
 const MAX_CONFIG_BYTES: u64 = penstock_tensor::contract::MAX_ADAPTER_FILE_BYTES;
 
 /// A contract as it was read.
@@ -34,7 +34,7 @@ pub(super) struct Reading {
     pub contract: Option<Arc<Contract>>,
     /// Its text, if there is one, for guests to read unchanged.
     pub text: Option<Arc<[u8]>>,
-    /// The adapter's configuration: name and content.
+    /// The files of the adapter's configuration: name and content.
     pub files: Vec<(String, Arc<[u8]>)>,
     /// The version whose graph alone made the contract, before any run.
     pub derived_from: Option<u64>,

@@ -10,12 +10,12 @@ use crate::agreement::{self, Compare};
 use crate::backend::{QUEUE_MAX, RUN_MEMORY_BYTES};
 use crate::worker::Launcher;
 
-/// Default of [`Settings::load_at_once`]. While it is loaded and optimised a graph takes about twice its
-/// size in memory, and a second one keeps the disk and the processor both busy.
+/// Default of [`Settings::load_at_once`], in graphs. While it is loaded and optimised a graph takes about twice its size in
+/// memory, and a second one keeps the disk and the processor both busy.
 pub const LOAD_AT_ONCE: usize = 2;
 
-/// Default of [`Settings::load_timeout`]. A graph of some gigabytes is read in half a minute and optimised in less than
-/// one; engines for TensorRT are built for minutes, and need more.
+/// Default of [`Settings::load_timeout`]: two minutes. A graph of some gigabytes is read in half a minute and optimised in
+/// less than one; engines for TensorRT are built for minutes, and need more.
 pub const LOAD_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The settings of a repository.
@@ -34,7 +34,7 @@ pub struct Settings {
     pub run_memory_bytes: usize,
     /// Whether a folder with a graph and without a contract serves under a contract that is derived from the graph.
     pub derive: bool,
-    /// Whether a second backend must answer the same, and the treatment of a model if it does not.
+    /// The treatment of a model if a second backend gives other answers.
     pub compare: Compare,
     /// Whether [`Compare::Warn`] compares after the model is ready. This needs `launcher`, because the other backend gets a
     /// process; without it, and for [`Compare::Refuse`], the comparison is a part of the load.

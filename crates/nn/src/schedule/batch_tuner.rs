@@ -32,7 +32,7 @@ pub struct BatchTuner {
 }
 
 impl BatchTuner {
-    /// Nothing is learnt yet: there is no queue delay, and batches have the largest size.
+    /// Makes a tuner that has learnt nothing yet: there is no queue delay, and batches have the largest size.
     pub fn new(limits: &Limits) -> Self {
         Self {
             max_queue_delay: limits.max_queue_delay,

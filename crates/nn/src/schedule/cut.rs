@@ -11,15 +11,15 @@ pub const MAX_SCAN: usize = 1024;
 /// The facts that a cut depends on beside the queue.
 #[derive(Debug)]
 pub struct Situation<'a> {
-    /// The time.
+    /// The present time of the scheduler.
     pub now: Nanos,
     /// Items of the runs under way.
     pub running_items: u64,
-    /// The queue delay: how long the first call may wait for others.
+    /// The queue delay: the time for which the first call may wait for others.
     pub queue_delay: Nanos,
     /// Most items of a run at present, at most [`Limits::max_items`].
     pub most_items: u32,
-    /// The predicted run times.
+    /// The run times by which the next run is predicted.
     pub run_time: &'a RunTimeEstimate,
 }
 
@@ -58,7 +58,7 @@ impl Share {
         (self.unit * f64::from(self.items) * f64::from(self.longest)).ceil() as u64
     }
 
-    /// With one more call.
+    /// Returns the items, the greatest length, the unit and the deadline of the run with one more call.
     fn with<T>(&self, call: &Waiting<T>) -> (u64, u32, f64, Option<Nanos>) {
         let items = u64::from(self.items) + u64::from(call.ask.items);
         let deadline = match (self.deadline, call.ask.deadline) {
@@ -79,8 +79,8 @@ fn unit<T>(call: &Waiting<T>) -> f64 {
     call.ask.bytes as f64 / parts.max(1) as f64
 }
 
-/// Puts the next run together: the oldest call of the highest priority, and after it, in order, those that may share
-/// its run, while items, bytes, tokens and all deadlines allow, and no more than the instance's part of all calls. The
+/// Puts the next run together. It has the oldest call of the highest priority, and after it, in order, those that may
+/// share its run. Items, bytes, tokens and all deadlines bound it, and so does the instance's part of all calls. The
 /// queue must not be empty.
 pub fn cut<T>(queue: &Queue<T>, limits: &Limits, situation: &Situation<'_>) -> Cut {
     let Some(leader) = queue.calls().next() else {

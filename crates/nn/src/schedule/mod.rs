@@ -9,8 +9,8 @@
 //! - **The queue is bounded.** A call beyond the bound is refused at once, or replaces the newest call of a lower
 //!   priority.
 //! - **A call that cannot meet its deadline is refused when it arrives**, not after it has waited: the calls before it
-//!   and the present run times give the time at which it would be done. If an instance is free the call runs whatever
-//!   the estimate, so that a wrong estimate is corrected.
+//!   and the present run times give the time at which it would be done. If an instance is free, the call runs with any
+//!   estimate, so that a wrong estimate is corrected.
 //! - **Order is kept.** Within a priority, the oldest call leads the next run; calls that can share its run are added
 //!   in their own order. A call is overtaken only by calls in a run led by an older one.
 
@@ -29,14 +29,14 @@ use batch_tuner::BatchTuner;
 use cut::{Cut, Situation, cut};
 use run_time::RunTimeEstimate;
 
-/// A run, by start.
+/// The number of a run, in the order of their starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RunId(pub u64);
 
 /// The reason that a call may not wait in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QueueRefusal {
-    /// The queue is full.
+    /// The queue has as many calls as it may.
     Full,
     /// The call would be done after its deadline.
     TooLate,
@@ -46,7 +46,7 @@ pub enum QueueRefusal {
     Closed,
 }
 
-/// Work for the engine.
+/// The next actions of the engine, which owns the instances.
 #[derive(Debug)]
 pub struct Todo<T> {
     /// Calls whose deadline passed while they waited.
@@ -64,7 +64,7 @@ pub struct Finished {
     pub took: Option<Nanos>,
     /// Bytes of its inputs, padding included.
     pub bytes: u64,
-    /// Its items.
+    /// The number of its items.
     pub items: u32,
 }
 
@@ -75,7 +75,7 @@ struct Run {
     /// The number of those whose callers have left.
     gone: usize,
     began: Nanos,
-    /// Its queue delay.
+    /// The time for which its first call waited for others.
     queue_delay: Nanos,
     items: u64,
 }
@@ -89,7 +89,7 @@ pub enum LeaveOutcome<T> {
     Shared,
     /// It runs, and no caller waits for any result of that run any more.
     Abandoned(RunId),
-    /// It had ended.
+    /// It had ended before.
     Ended,
 }
 
@@ -102,7 +102,7 @@ pub struct Scheduler<T> {
     next_call: u64,
     next_run: u64,
     closed: bool,
-    /// The predicted run times.
+    /// The run times by which the next run is predicted.
     pub run_time: RunTimeEstimate,
     /// The queue delay and the batch size.
     pub batch_tuner: BatchTuner,
@@ -123,17 +123,17 @@ impl<T> Scheduler<T> {
         }
     }
 
-    /// The limits.
+    /// The limits of the queue and of runs.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    /// The queue.
+    /// The queue, to look at.
     pub fn queue(&self) -> &Queue<T> {
         &self.queue
     }
 
-    /// Calls that wait.
+    /// The number of calls that wait.
     pub fn waiting(&self) -> usize {
         self.queue.len()
     }
@@ -143,7 +143,7 @@ impl<T> Scheduler<T> {
         self.runs.len()
     }
 
-    /// Whether it takes no more calls.
+    /// Returns whether it takes no more calls.
     pub fn is_closed(&self) -> bool {
         self.closed
     }
@@ -153,7 +153,7 @@ impl<T> Scheduler<T> {
         self.closed = true;
     }
 
-    /// From now on every call runs by itself.
+    /// Lets every later call run by itself.
     pub fn stop_batching(&mut self) {
         self.limits.max_items = 1;
         self.batch_tuner = BatchTuner::new(&self.limits);
@@ -369,7 +369,7 @@ impl<T> Scheduler<T> {
 /// A call that got a place in the queue.
 #[derive(Debug)]
 pub struct Entered<T> {
-    /// The call's number.
+    /// The number by which the call is known from now on.
     pub id: CallId,
     /// The call of a lower priority whose place it took.
     pub displaced: Option<Waiting<T>>,

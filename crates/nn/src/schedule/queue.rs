@@ -5,14 +5,14 @@ use std::collections::VecDeque;
 /// Nanoseconds since the model was loaded.
 pub type Nanos = u64;
 
-/// A call, by arrival.
+/// The number of a call, in the order of arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId(pub u64);
 
 /// The class of a call: calls of one class may share a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Class {
-    /// It runs by itself.
+    /// A call that shares no run.
     Alone,
     /// Calls whose tensors have these lengths, apart from the items and the padded axis.
     Like(Box<[u32]>),
@@ -25,11 +25,11 @@ pub struct Ask {
     pub level: u8,
     /// The class of calls that it may share a run with.
     pub class: Class,
-    /// Items it brings.
+    /// The number of items that it brings.
     pub items: u32,
     /// Its length along the padded axis; 1 without one.
     pub length: u32,
-    /// Bytes of its inputs.
+    /// The size of its inputs in bytes.
     pub bytes: u64,
     /// The time at which the answer is no longer of use.
     pub deadline: Option<Nanos>,
@@ -38,11 +38,11 @@ pub struct Ask {
 /// A call in the queue.
 #[derive(Debug)]
 pub struct Waiting<T> {
-    /// The call's number.
+    /// The number by which the call is known.
     pub id: CallId,
-    /// The call's needs.
+    /// The facts by which it is scheduled.
     pub ask: Ask,
-    /// The time of arrival.
+    /// The time at which it arrived.
     pub arrived: Nanos,
     /// The data that the caller keeps with it.
     pub payload: T,
@@ -67,12 +67,12 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Calls in it.
+    /// The number of waiting calls.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether no call waits.
+    /// Returns whether no call waits.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }

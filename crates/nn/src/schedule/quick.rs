@@ -44,7 +44,7 @@ type Shapes = Vec<Vec<u32>>;
 enum Like {
     /// No run may happen on a server thread.
     Never,
-    /// No dimension is longer.
+    /// No dimension is longer than in the measured run.
     Within,
     /// The shapes are the same.
     Same,
@@ -62,7 +62,7 @@ pub struct Quick {
     since: u32,
     /// Shapes of short runs since the last long one, the last measured last.
     short: Vec<Shapes>,
-    /// Whether a server thread waits for at most the budget, whatever the run takes.
+    /// Whether a server thread waits for at most the budget, also if the run takes longer.
     bounded: bool,
 }
 
@@ -84,14 +84,14 @@ impl Quick {
         }
     }
 
-    /// Whether a run on inputs of these shapes may happen on a server thread.
+    /// Returns whether a run on inputs of these shapes may happen on a server thread.
     pub fn allows<'a>(&self, shapes: impl Iterator<Item = &'a [u32]> + Clone) -> bool {
         self.like != Like::Never
             && self.streak >= self.needed
             && (self.short.iter()).any(|known| self.covers(known, shapes.clone()))
     }
 
-    /// Records a run, on whatever thread it happened. `sound` if it ended without an error: a run that failed at once
+    /// Records a run, on any thread. `sound` if it ended without an error: a run that failed at once
     /// proves nothing about the time of its shapes.
     pub fn ran<'a>(
         &mut self,
@@ -165,7 +165,7 @@ impl Quick {
     }
 }
 
-/// Whether no dimension is longer than the same one of `known`.
+/// Returns whether no dimension is longer than the same one of `known`.
 fn within<'a>(known: &Shapes, mut shapes: impl Iterator<Item = &'a [u32]>) -> bool {
     let each = known.iter().all(|known| {
         shapes.next().is_some_and(|shape| {
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
+    fn the_memory_of_shapes_is_bounded() {
         for cost in [Cost::Shapes, Cost::EachShape] {
             let mut quick = Quick::new(&cost, false);
             for number in 1..1000 {

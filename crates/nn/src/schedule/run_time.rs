@@ -22,7 +22,7 @@ const MOST_TIMES: f64 = 4.0;
 /// The part of the average by which sizes must have differed before the two costs are told apart.
 const LEAST_SPREAD: f64 = 0.05;
 
-/// Recent runs, averaged.
+/// Averages over recent runs, from which the time of the next one is predicted.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RunTimeEstimate {
     time: f64,
@@ -32,7 +32,7 @@ pub struct RunTimeEstimate {
 }
 
 impl RunTimeEstimate {
-    /// Begins with one run.
+    /// Begins the averages with one run.
     pub fn start(&mut self, took: Nanos, bytes: u64) {
         *self = Self {
             time: took.max(1) as f64,

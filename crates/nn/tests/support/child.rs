@@ -29,9 +29,9 @@ pub mod asks {
     pub const DESCRIPTORS: f32 = 8.0;
     /// Answers with the number of variables in its environment that begin with `PENSTOCK_` or `SPIN_`.
     pub const SECRETS: f32 = 9.0;
-    /// Whether it can gain no privileges.
+    /// Answers with 1 if the process can gain no privileges.
     pub const NO_NEW_PRIVILEGES: f32 = 11.0;
-    /// Waits a moment.
+    /// Waits a moment before the answer.
     pub const SLOW: f32 = 10.0;
     /// Answers with the number of processors on which the call may run.
     pub const PROCESSORS: f32 = 12.0;
@@ -167,7 +167,7 @@ pub fn process(model: &Model) -> ProcessStats {
     model.process().expect("it is in a process of its own")
 }
 
-/// Whether a process stands still.
+/// Returns whether a process stands still.
 pub fn is_stopped(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(") ")
@@ -175,7 +175,7 @@ pub fn is_stopped(pid: u32) -> bool {
         .is_some_and(|after| after.starts_with('T'))
 }
 
-/// Whether every thread of a process may use so many processors.
+/// Returns whether every thread of a process may use so many processors.
 pub fn threads_may_use(pid: u32, processors: usize) -> bool {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it is Linux");
     threads.flatten().all(|thread| {

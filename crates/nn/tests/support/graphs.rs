@@ -163,7 +163,7 @@ pub fn counting_loop() -> Vec<u8> {
     ))
 }
 
-/// The same with as many rounds as there are, whatever the input: `x` and `y` FP32 `[1]`.
+/// The same with as many rounds as there are, for every input: `x` and `y` FP32 `[1]`.
 pub fn endless_loop() -> Vec<u8> {
     file(&graph(
         &[node(

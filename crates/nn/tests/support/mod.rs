@@ -99,7 +99,7 @@ pub fn p(name: &'static str, ty: u64, dims: &[D]) -> P {
     }
 }
 
-/// A node: operator, inputs, outputs.
+/// A node of a graph: operator, inputs, outputs.
 pub struct Node(
     pub &'static str,
     pub Vec<&'static str>,
@@ -181,7 +181,7 @@ pub fn adds_weights(elements: usize) -> Bytes {
     adds(weights(elements), elements as u64)
 }
 
-/// FP32 weights `w`: 0, 1, 2, …
+/// The weights `w` in FP32: 0, 1, 2, …
 fn weights(elements: usize) -> Message {
     let values: Vec<u8> = (0..elements)
         .flat_map(|index| (index as f32).to_le_bytes())
@@ -271,7 +271,7 @@ pub fn onnx(nodes: &[Node], inputs: &[P], outputs: &[P]) -> GraphSource {
     GraphSource::Bytes(onnx_bytes(nodes, inputs, outputs))
 }
 
-/// `y = x`.
+/// The graph `y = x`.
 pub fn identity(ty: u64, dims: &[D]) -> GraphSource {
     onnx(
         &[Node("Identity", vec!["x"], vec!["y"])],

@@ -18,9 +18,9 @@ use std::fmt;
 pub const PREFIX: &str = "pnst_";
 /// The prefix of every signing secret.
 pub const SIGNING_PREFIX: &str = "pnss_";
-/// Characters of an id.
+/// Number of characters of an id.
 pub const ID_CHARS: usize = 12;
-/// Characters of a secret.
+/// Number of characters of a secret.
 pub const SECRET_CHARS: usize = 32;
 const CHECK_CHARS: usize = 6;
 /// Characters of a whole key.
@@ -72,7 +72,7 @@ impl Pepper {
     }
 }
 
-/// Bytes in lower-case hexadecimal.
+/// Writes bytes in lower-case hexadecimal, two digits each.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
@@ -94,9 +94,9 @@ pub fn unhex(text: &str) -> Option<[u8; 32]> {
 /// A well-formed API key of a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct ApiKey<'a> {
-    /// The whole key.
+    /// The whole key as the caller sent it, 56 characters. It is a secret: do not log it.
     pub text: &'a str,
-    /// Its id.
+    /// The characters between `pnst_` and the second `_`. They name the key in lists, logs and limits.
     pub id: &'a str,
 }
 
@@ -106,17 +106,17 @@ impl fmt::Debug for ApiKey<'_> {
     }
 }
 
-/// Whether a text has the prefix of an API key.
+/// Returns whether a text has the prefix of an API key.
 pub fn is_meant(text: &str) -> bool {
     text.starts_with(PREFIX)
 }
 
-/// Whether a text can be a key's id.
+/// Returns whether a text can be a key's id.
 pub fn is_id(text: &str) -> bool {
     text.len() == ID_CHARS && text.bytes().all(|b| b.is_ascii_alphanumeric())
 }
 
-/// Parses a key. The error says what is wrong without repeating the key.
+/// Parses a key and checks its checksum, without the store. The error names the fault and never repeats the key.
 pub fn parse(text: &str) -> Result<ApiKey<'_>, &'static str> {
     let rest = text
         .strip_prefix(PREFIX)
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_depends_on_key_pepper_and_purpose() {
+    fn the_stored_digest_depends_on_key_pepper_and_purpose() {
         let one = Pepper::new(&[1; 32]).unwrap();
         let two = Pepper::new(&[2; 32]).unwrap();
         assert_eq!(one.digest("a"), one.clone().digest("a"));

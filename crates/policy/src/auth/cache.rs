@@ -72,19 +72,19 @@ impl<V> Cache<V> {
         &self.entries[name].value
     }
 
-    /// Removes a value.
+    /// Removes an entry, so that the next check reads the store. Does nothing if there is no such entry.
     pub fn forget(&mut self, name: &str) {
         if self.entries.remove(name).is_some() {
             self.order.retain(|kept| kept != name);
         }
     }
 
-    /// The number of entries.
+    /// The number of entries, fresh or not.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether the cache is empty.
+    /// Returns whether the cache is empty.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -100,7 +100,7 @@ mod tests {
     };
 
     #[test]
-    fn what_was_read_is_fresh_then_in_grace_and_then_gone() {
+    fn an_entry_is_fresh_then_in_grace_and_then_gone() {
         let mut cache = Cache::new(4);
         cache.put("a", 1, 10_000);
         for (now_ms, fresh, grace) in [

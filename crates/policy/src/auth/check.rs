@@ -61,7 +61,7 @@ const NOT_VALID: &str = "these credentials are not valid";
 pub struct Secrets {
     /// The pepper, if one is configured.
     pub pepper: Option<Pepper>,
-    /// Secrets shared with issuers.
+    /// Secrets shared with issuers, each with the name of its variable.
     pub shared: Vec<(String, String)>,
 }
 
@@ -207,7 +207,7 @@ impl Authenticator {
         })
     }
 
-    /// The settings in force.
+    /// The settings `[auth]` in force.
     pub fn settings(&self) -> &AuthSettings {
         &self.settings
     }
@@ -237,7 +237,7 @@ impl Authenticator {
             .is_some_and(|anonymous| anonymous.ignore_unrecognised_credentials);
         let recognised = match credential::find(shown.headers)? {
             Credential::Unrecognised(refusal) if !ignores => return Err(refusal),
-            // If anonymous callers are refused, report what is wrong with the presented value.
+            // If anonymous callers are refused, the answer names the fault of the presented value.
             Credential::Unrecognised(refusal) => match shown.certificate {
                 Some(certificate) => self.by_certificate(certificate)?,
                 None => self.by_nothing(shown).map_err(|_| refusal)?,

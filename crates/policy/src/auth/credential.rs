@@ -19,7 +19,7 @@ pub const MAX_CREDENTIAL_BYTES: usize = 8 << 10;
 /// The credential of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credential<'a> {
-    /// No credential.
+    /// The request has no header with a credential and is not signed.
     Nothing,
     /// A value without the form of a credential, and the refusal for it if the policy does not ignore it.
     Unrecognised(CheckRefusal),
@@ -31,7 +31,8 @@ pub enum Credential<'a> {
     Signature,
 }
 
-/// Finds the credential. The names of headers are in lower case.
+/// Finds the credential in the headers, whose names must be in lower case. Errors if several different credentials are
+/// present.
 pub fn find<'a>(headers: &'a [(&str, &[u8])]) -> Result<Credential<'a>, CheckRefusal> {
     let mut found: Option<(&str, &str)> = None;
     // Made-up keys identify no caller, so several of them may differ. Only possible credentials must not.
@@ -86,8 +87,8 @@ pub fn find<'a>(headers: &'a [(&str, &[u8])]) -> Result<Credential<'a>, CheckRef
     }
 }
 
-/// Whether a text could be a credential, even a broken one: an API key, or a JWT (RFC 7519), which has three parts when
-/// it is signed and five when it is encrypted.
+/// Returns whether a text could be a credential, even a broken one: an API key or a JWT (RFC 7519). A JWT has three parts
+/// when it is signed and five when it is encrypted.
 fn is_recognised(text: &str) -> bool {
     let fits = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
     let parts = text.split('.').count();

@@ -46,17 +46,17 @@ pub fn key_set_asked_name(issuer: &str) -> String {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyRecord {
-    /// The format, [`VERSION`].
+    /// The format of this record. A reader refuses any other than [`VERSION`].
     pub v: u32,
-    /// Its id.
+    /// The 12 characters after `pnst_`. They never change and are no secret.
     pub id: String,
-    /// Its tenant.
+    /// The tenant to which the key's callers belong. Its record says whether it is disabled.
     pub tenant: String,
     /// The tier of its callers.
     pub tier: String,
     /// The scopes of its callers.
     pub scopes: Vec<Scope>,
-    /// Its purpose, for operators.
+    /// A text by which operators recognise the key.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// The digest of the key: 64 hexadecimal digits.
@@ -64,9 +64,9 @@ pub struct KeyRecord {
     /// Whether requests may be signed with its secret.
     #[serde(default)]
     pub signs: bool,
-    /// When it was created, in milliseconds since the Unix epoch, as all times here.
+    /// The time of creation, in milliseconds since the Unix epoch, as all times here.
     pub created_ms: u64,
-    /// When it expires.
+    /// The time from which the key is refused as expired; `None` for never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_ms: Option<u64>,
     /// The key that replaces it.
@@ -77,37 +77,37 @@ pub struct KeyRecord {
     pub rotated_from: Option<String>,
 }
 
-/// A tenant.
+/// The record of a tenant: its description, and whether its callers are refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TenantRecord {
-    /// The format, [`VERSION`].
+    /// The format of this record. A reader refuses any other than [`VERSION`].
     pub v: u32,
-    /// Its name.
+    /// The name that keys and claims of tokens use for the tenant.
     pub tenant: String,
-    /// A description, for operators.
+    /// A text by which operators recognise the tenant.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
-    /// When it was created.
+    /// The time of creation.
     pub created_ms: u64,
-    /// When it was disabled; since then its callers are refused.
+    /// The time at which it was disabled; since then its callers are refused. `None` while it is enabled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disabled_ms: Option<u64>,
 }
 
-/// An issuer's key set.
+/// The key set of an issuer, as the server last fetched it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeySet {
-    /// The format, [`VERSION`].
+    /// The format of this record. A reader refuses any other than [`VERSION`].
     pub v: u32,
-    /// When it was fetched.
+    /// The time of the fetch.
     pub fetched_ms: u64,
     /// The set itself, a JSON text (RFC 7517).
     pub jwks: String,
 }
 
-/// Writes a record.
+/// Writes a record as JSON, in the form that [`decode`] reads.
 pub fn encode<T: Serialize>(record: &T) -> Vec<u8> {
     serde_json::to_vec(record).expect("records are plain JSON")
 }

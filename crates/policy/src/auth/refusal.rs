@@ -6,9 +6,9 @@ use penstock_core::Caller;
 /// The refusal of a request by [`super::Authenticator`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckRefusal {
-    /// The kind of refusal.
+    /// The kind of refusal, which decides the error code.
     pub kind: RefusalKind,
-    /// The message: what is wrong, where, and what to do. It never contains the credential.
+    /// Message for the caller. It names the fault, its place and the remedy. It never contains the credential.
     pub message: String,
     /// Seconds after which a retry can pass.
     pub retry_after_s: Option<u32>,

@@ -9,7 +9,7 @@
 //! | `auth:index:keys:<tenant>` | counter: slots given to keys of a tenant |
 //! | `auth:index:keys:<tenant>:<n>` | [`Slot`]: the key at a slot |
 //! | `auth:index:keys:<tenant>:<n>:reused` | counter: how often a slot was reused |
-//! | `auth:claim:<what>:<window>` | counter: the writer that raised it to 1 may create the tenant, or rotate the key |
+//! | `auth:claim:<subject>:<window>` | counter: the writer that raised it to 1 may create the tenant, or rotate the key |
 //!
 //! **Every usable key is listed.** The entry that lists a key is written before its record. A writer that dies between the
 //! two leaves an empty slot, which lists skip. No caller learnt the key whose creation failed.

@@ -11,7 +11,7 @@ use std::fmt;
 /// The most scopes of one caller.
 pub const MAX_SCOPES: usize = 64;
 
-/// The longest scope: a route and a model's name.
+/// Most characters of a wrong scope, or of a model's name, that an answer repeats. It does not bound the length of a scope.
 pub const MAX_SCOPE_BYTES: usize = 128;
 
 /// A kind of route and a set of models.
@@ -25,7 +25,7 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// Whether it allows a kind of route for a model, or without one.
+    /// Returns whether it allows a kind of route for a model, or without one.
     pub fn allows(&self, route: &str, model: Option<&str>) -> bool {
         // A caller that may call a model may see the operations that such calls become. The gate hides those of other models.
         let sees_operations = route == RouteKind::Operations.as_str()
@@ -85,7 +85,7 @@ impl fmt::Display for Scope {
     }
 }
 
-/// Whether one of the scopes allows the call.
+/// Returns whether one of the scopes allows the call.
 pub fn allow(scopes: &[Scope], route: &str, model: Option<&str>) -> bool {
     scopes.iter().any(|scope| scope.allows(route, model))
 }
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_scope_is_refused_and_what_is_one_is_written_as_it_was_read() {
+    fn a_text_that_is_no_scope_is_refused_and_a_scope_is_written_as_it_was_read() {
         for text in [
             "",
             "Predict",

@@ -5,17 +5,18 @@ use penstock_core::caller::ANONYMOUS;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-/// Default of `revocation_ms`: an instance trusts an entry for a second, so a revocation takes effect within it.
+/// Default of `revocation_ms` in milliseconds: an instance trusts an entry for a second, so a revocation takes effect within
+/// it.
 pub const DEFAULT_REVOCATION_MS: u64 = 1_000;
-/// Largest `revocation_ms`. An operator expects a revoked key to be refused soon.
+/// Largest `revocation_ms`: a minute. An operator expects a revoked key to be refused soon.
 pub const MAX_REVOCATION_MS: u64 = 60_000;
-/// Default of `store_failure_grace_ms`.
+/// Default of `store_failure_grace_ms`: half a minute without the store.
 pub const DEFAULT_GRACE_MS: u64 = 30_000;
-/// Largest `store_failure_grace_ms`. With a longer one, an outage could keep a revoked key in use.
+/// Largest `store_failure_grace_ms`: an hour. With a longer one, an outage could keep a revoked key in use.
 pub const MAX_GRACE_MS: u64 = 3_600_000;
 /// Default of an issuer's `leeway_s`: by how much clocks may differ.
 pub const DEFAULT_LEEWAY_S: u64 = 30;
-/// Largest `leeway_s`. RFC 7519 suggests a few minutes at most.
+/// Largest `leeway_s` in seconds. RFC 7519 suggests a few minutes at most.
 pub const MAX_LEEWAY_S: u64 = 300;
 /// Default age of a signed request.
 pub const DEFAULT_WINDOW_S: u64 = 300;
@@ -28,11 +29,11 @@ pub const MAX_ENTRIES: usize = 256;
 /// The longest name of a tenant, tier or issuer.
 pub const MAX_NAME_BYTES: usize = 64;
 
-/// `[auth]`. Without it every call is refused.
+/// The section `[auth]` of a policy file. A policy without it refuses every call.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthSettings {
-    /// The realm in `WWW-Authenticate`.
+    /// The realm in the header `WWW-Authenticate`.
     pub realm: String,
     /// Milliseconds within which a revocation takes effect everywhere.
     pub revocation_ms: u64,
@@ -40,7 +41,7 @@ pub struct AuthSettings {
     pub store_failure_grace_ms: u64,
     /// Callers without credentials; `None` refuses them.
     pub anonymous: Option<Anonymous>,
-    /// Whether and how API keys are accepted.
+    /// The acceptance of API keys; they are accepted by default.
     pub api_keys: ApiKeys,
     /// Signed requests; `None` refuses them.
     pub signatures: Option<Signatures>,
@@ -71,11 +72,11 @@ impl Default for AuthSettings {
     }
 }
 
-/// `[auth.anonymous]`: callers without credentials.
+/// The section `[auth.anonymous]`: the rights of callers without credentials.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Anonymous {
-    /// Their tier.
+    /// The tier of these callers; `anonymous` by default.
     pub tier: String,
     /// Their scopes; none by default.
     pub scopes: Vec<Scope>,
@@ -103,11 +104,11 @@ impl Default for Anonymous {
 pub enum From {
     /// This machine, on a listener that only this machine reaches, without a proxy in between.
     Loopback,
-    /// Any address.
+    /// Any address, also behind a proxy.
     Anywhere,
 }
 
-/// `[auth.api_keys]`.
+/// The section `[auth.api_keys]`. Without it API keys are accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ApiKeys {
@@ -121,7 +122,7 @@ impl Default for ApiKeys {
     }
 }
 
-/// `[auth.signatures]`: requests signed with a key's signing secret (RFC 9421).
+/// The section `[auth.signatures]`: requests may be signed with a key's signing secret (RFC 9421).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Signatures {
@@ -137,7 +138,7 @@ impl Default for Signatures {
     }
 }
 
-/// `[auth.tiers.<name>]`.
+/// The section `[auth.tiers.<name>]`: the priority and rights of a class of callers.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tier {
@@ -147,7 +148,7 @@ pub struct Tier {
     pub scopes: Option<Vec<Scope>>,
 }
 
-/// `[[auth.issuers]]`: an issuer whose tokens are accepted, and how they are read.
+/// An entry of `[[auth.issuers]]`: an issuer whose tokens are accepted, and the meaning of their claims.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Issuer {
@@ -155,7 +156,7 @@ pub struct Issuer {
     pub name: String,
     /// The `iss` of its tokens, compared byte by byte.
     pub issuer: String,
-    /// The accepted audiences. A token's `aud` must contain one of them.
+    /// Names of this server. A token's `aud` must contain one of them.
     pub audiences: Vec<String>,
     /// The algorithms that its tokens may use.
     pub algorithms: Vec<Algorithm>,
@@ -231,12 +232,12 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// Whether the algorithm is symmetric: a server that can check a signature can also make one.
+    /// Returns whether the algorithm is symmetric: a server that can check a signature can also make one.
     pub fn is_shared_secret(self) -> bool {
         matches!(self, Self::HS256 | Self::HS384 | Self::HS512)
     }
 
-    /// The value of `alg`.
+    /// The name of the algorithm in `alg`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::HS256 => "HS256",
@@ -255,7 +256,7 @@ impl Algorithm {
     }
 }
 
-/// `[[auth.certificates]]`: a client certificate that identifies a caller.
+/// An entry of `[[auth.certificates]]`: a client certificate that identifies a caller.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Certificate {
@@ -265,15 +266,15 @@ pub struct Certificate {
     /// The SHA-256 of its DER form, 64 hexadecimal digits.
     #[serde(default)]
     pub sha256: Option<String>,
-    /// The caller's tenant.
+    /// The tenant of callers with this certificate.
     pub tenant: String,
-    /// The caller's tier.
+    /// The tier of callers with this certificate.
     pub tier: String,
-    /// The caller's scopes.
+    /// The scopes of callers with this certificate; the tier may allow fewer.
     pub scopes: Vec<Scope>,
 }
 
-/// `[[auth.models]]`: models that only some tenants may use.
+/// An entry of `[[auth.models]]`: models that only some tenants may use.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Owned {
@@ -283,7 +284,7 @@ pub struct Owned {
     pub tenants: Vec<String>,
 }
 
-/// Whether a text can name a tenant or a tier: letters, digits, `-`, `_` and `.`, beginning with a letter or digit.
+/// Returns whether a text can name a tenant or a tier: letters, digits, `-`, `_` and `.`, beginning with a letter or digit.
 pub fn is_name(text: &str) -> bool {
     let fits = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
     (1..=MAX_NAME_BYTES).contains(&text.len())
@@ -482,7 +483,7 @@ impl AuthSettings {
         }
     }
 
-    /// Whether a tenant may see a model.
+    /// Returns whether a tenant may see a model.
     pub fn sees(&self, tenant: &str, model: &str) -> bool {
         let named = |owned: &&Owned| owned.models.iter().any(|pattern| pattern.matches(model));
         let mut owners = self.models.iter().filter(named).peekable();

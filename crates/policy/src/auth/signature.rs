@@ -12,7 +12,7 @@ use sfv::{BareItem, Dictionary, FieldType, InnerList, ListEntry, Parser};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-/// The longest `Signature-Input`: room for all components and a nonce.
+/// Bytes of the longest `Signature-Input`: room for all components and a nonce.
 pub const MAX_INPUT_BYTES: usize = 2 << 10;
 /// The longest `Signature` and the longest `Content-Digest`.
 pub const MAX_VALUE_BYTES: usize = 1 << 10;
@@ -22,7 +22,7 @@ pub const MAX_COVERED: usize = 32;
 pub const MAX_BASE_BYTES: usize = 64 << 10;
 /// The number of characters of a nonce.
 pub const NONCE_CHARS: std::ops::RangeInclusive<usize> = 16..=64;
-/// The only accepted algorithm.
+/// The only algorithm that is accepted in `alg`.
 pub const ALGORITHM: &str = "hmac-sha256";
 /// Components that a signature must cover if the request has them.
 const WHERE_PRESENT: [&str; 2] = ["content-type", "content-encoding"];
@@ -43,9 +43,9 @@ pub enum SignatureFault {
 /// The refusal of a signed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignatureRefusal {
-    /// The reason.
+    /// The class of the fault, which selects the error code.
     pub fault: SignatureFault,
-    /// The message: what is wrong and what to do.
+    /// Message for the caller. It names the fault and the remedy.
     pub message: String,
 }
 
@@ -63,21 +63,21 @@ fn malformed<T>(message: impl Into<String>) -> Result<T, SignatureRefusal> {
 pub struct Signed {
     /// The id of the API key that it names.
     pub api_key_id: String,
-    /// When it was signed, in seconds since the Unix epoch.
+    /// The time of signing by the client's clock, `created`, in seconds since the Unix epoch.
     pub created_s: u64,
-    /// When it expires.
+    /// The end of validity by the client, `expires`; `None` if the signature has no such parameter.
     pub expires_s: Option<u64>,
     /// The nonce, which makes repeated requests differ.
     pub nonce: String,
     /// The SHA-256 that the body must have.
     pub content_sha256: [u8; 32],
-    /// The signature base: the bytes that were signed.
+    /// The signature base of RFC 9421: the bytes that the client signed.
     pub base: Vec<u8>,
-    /// The signature.
+    /// The MAC that the client sent, decoded from base64. It is compared with [`mac`] of the base.
     pub signature: Vec<u8>,
 }
 
-/// Whether a request has the headers of a signature.
+/// Returns whether a request has the headers of a signature.
 pub fn is_meant(headers: &[(&str, &[u8])]) -> bool {
     (headers.iter()).any(|(name, _)| SIGNATURE.iter().any(|own| own.eq_ignore_ascii_case(name)))
 }
@@ -195,7 +195,7 @@ pub fn good_until_ms(signed: &Signed, window_s: u64) -> u64 {
     until_s.saturating_mul(1_000)
 }
 
-/// HMAC-SHA-256.
+/// Computes the HMAC-SHA-256 of a signature base with a signing secret.
 pub fn mac(secret: &[u8], base: &[u8]) -> [u8; 32] {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes a key of any length");
     mac.update(base);

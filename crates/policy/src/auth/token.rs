@@ -1,5 +1,5 @@
-//! Decides what a token proves: its issuer, its audience, its expiry, and the caller in its claims. A token is a JWT (RFC
-//! 7519), signed as in RFC 7515 and RFC 7518.
+//! Verifies tokens. A valid token proves its issuer, its audience, its expiry, and the caller in its claims. A token is a JWT
+//! (RFC 7519), signed as in RFC 7515 and RFC 7518.
 //!
 //! Libraries only verify signatures. Header, claims and key sets are parsed here, because a check is strict only if it
 //! knows every member that could change the meaning of the others (RFC 8725).
@@ -38,22 +38,22 @@ const CHANGES_READING: [&str; 3] = ["crit", "b64", "zip"];
 pub struct Verified {
     /// The operator's name for its issuer.
     pub issuer: String,
-    /// The caller's tenant.
+    /// The tenant from the issuer's settings, or from the claim that they name.
     pub tenant: String,
-    /// The caller's tier.
+    /// The tier from the claim that the settings name, or the issuer's default.
     pub tier: String,
     /// The caller within the tenant: `sub`.
     pub subject: Option<String>,
     /// The scopes of the token; the tier may allow fewer.
     pub scopes: Vec<Scope>,
-    /// When it expires, the leeway included.
+    /// The time from which the token is refused, in milliseconds since the Unix epoch: its `exp` plus the leeway.
     pub expires_ms: u64,
 }
 
 /// The reason why a token is not valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenFault {
-    /// It cannot be parsed.
+    /// It is no token, or breaks a rule for its form.
     Malformed,
     /// Its signature, issuer, audience or algorithm is not accepted.
     Invalid,
@@ -73,12 +73,12 @@ pub enum TokenFault {
     Denied,
 }
 
-/// The refusal of a token.
+/// The refusal of a token, with a message for the caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenRefusal {
-    /// The reason.
+    /// The class of the fault, which selects the error code.
     pub fault: TokenFault,
-    /// The message: what is wrong and what to do. It never contains the token.
+    /// Message for the caller. It names the fault and the remedy. It never contains the token.
     pub message: String,
 }
 
@@ -142,7 +142,7 @@ impl Issuers {
         })
     }
 
-    /// Whether a text has the form of a token: base64url with two dots. [`Issuers::verify`] checks its length.
+    /// Returns whether a text has the form of a token: base64url with two dots. [`Issuers::verify`] checks its length.
     pub fn is_meant(text: &str) -> bool {
         let fits = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
         text.bytes().all(fits) && text.bytes().filter(|&b| b == b'.').count() == 2
@@ -180,7 +180,8 @@ impl Issuers {
         Some(&known.settings.name)
     }
 
-    /// Verifies a token.
+    /// Verifies the signature, audience and times of a token, and reads its caller. It uses neither the network nor the
+    /// store.
     pub fn verify(&self, token: &str, now_ms: u64) -> Result<Verified, TokenRefusal> {
         let parts = Parts::of(token)?;
         let header = parts.header()?;
@@ -260,7 +261,7 @@ fn least_secret_bytes(algorithm: Algorithm) -> usize {
 
 /// A token in the compact form of RFC 7515, 7.1, the only accepted form. An encrypted token has five parts.
 struct Parts<'a> {
-    /// The signed text.
+    /// The text that the signature covers: header and claims as sent, with the dot between them.
     signed: &'a str,
     header: Vec<u8>,
     claims: Vec<u8>,

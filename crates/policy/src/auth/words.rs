@@ -24,39 +24,39 @@ pub struct Presented<'a> {
     pub headers: &'a [(&'a str, &'a [u8])],
     /// The SHA-256 of the body, if the request is signed.
     pub body_sha256: Option<[u8; 32]>,
-    /// The client's address.
+    /// The client's IP address; `None` if the host does not know it.
     pub address: Option<&'a str>,
     /// Whether it names a proxy that is not trusted.
     pub forwarded: bool,
-    /// The client's certificate.
+    /// The client's certificate, if the client showed one and the host verified it.
     pub certificate: Option<CertificateShown<'a>>,
-    /// The kind of route.
+    /// The kind of route, such as `predict`.
     pub route: &'a str,
     /// The model's name as the caller gave it.
     pub model: Option<&'a str>,
 }
 
-/// A client's certificate, verified.
+/// A client's certificate that the host verified.
 #[derive(Clone, Copy, Debug)]
 pub struct CertificateShown<'a> {
     /// SHA-256 of its DER form, lower-case hexadecimal.
     pub sha256: &'a str,
-    /// Its subject alternative names.
+    /// Its subject alternative names: `dns:…`, `uri:…`, `email:…`.
     pub names: &'a [String],
 }
 
 /// The kind of credential by which a caller was recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CredentialKind {
-    /// No credential.
+    /// The request had no credential, or one that the policy ignores.
     None,
-    /// An API key.
+    /// An API key `pnst_…` that the registry knows.
     ApiKey,
-    /// A token.
+    /// A token of a trusted issuer.
     Token,
-    /// A signature.
+    /// A signature with the signing secret of an API key.
     Signature,
-    /// A client certificate.
+    /// A client certificate that the policy names.
     Certificate,
 }
 
@@ -76,7 +76,7 @@ impl CredentialKind {
 /// A caller that may go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admitted {
-    /// The caller.
+    /// The tenant, tier, scopes and client identity that the credential proves.
     pub caller: Caller,
     /// The credential by which the caller was recognised.
     pub credential: CredentialKind,
@@ -84,7 +84,7 @@ pub struct Admitted {
     pub priority: Option<u8>,
 }
 
-/// Why a request is refused.
+/// The reason why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RefusalKind {
     /// The request has no credential, and one is needed.
@@ -99,7 +99,7 @@ pub enum RefusalKind {
     Invalid,
     /// The credential has expired, or is not valid yet.
     Expired,
-    /// The credential was revoked.
+    /// An administrator revoked the credential.
     Revoked,
     /// A signed request was sent a second time.
     Replayed,
@@ -139,11 +139,11 @@ impl RefusalKind {
 /// The refusal of a call, as the answer reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The kind of refusal.
+    /// The kind of refusal, which decides the error code.
     pub kind: RefusalKind,
-    /// The message: what is wrong, where, and what to do. It never contains the credential.
+    /// Message for the caller. It names the fault, its place and the remedy. It never contains the credential.
     pub message: String,
-    /// The value of `WWW-Authenticate`.
+    /// The value of the header `WWW-Authenticate`.
     pub challenge: Option<String>,
     /// Seconds after which a retry can pass.
     pub retry_after_s: Option<u32>,

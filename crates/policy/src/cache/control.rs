@@ -16,9 +16,9 @@ const NAME: &str = "penstock";
 /// The directives of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Directives {
-    /// Use no stored result.
+    /// `no-cache`: use no stored result.
     pub no_cache: bool,
-    /// Store no result.
+    /// `no-store`: do not store the result of this call.
     pub no_store: bool,
     /// Do not run the model.
     pub only_if_cached: bool,
@@ -44,14 +44,14 @@ pub struct CacheOptions {
 /// The origin of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Served {
-    /// A stored result.
+    /// A result from the store; the model did not run.
     Hit {
-        /// When it was stored, in milliseconds since the Unix epoch.
+        /// The time at which it was stored, in milliseconds since the Unix epoch.
         kept_ms: u64,
     },
     /// The run of another request, for which this one waited.
     Collapsed {
-        /// When its result was stored, in milliseconds since the Unix epoch.
+        /// The time at which its result was stored, in milliseconds since the Unix epoch.
         kept_ms: u64,
     },
     /// A run, because no result was stored.
@@ -68,7 +68,7 @@ pub enum Served {
     Bypass(Why),
 }
 
-/// Why a run did not use the cache.
+/// The reason why a run did not use the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
     /// Another call's run had the place, or a run of the same call took too long.
@@ -80,7 +80,7 @@ pub enum Why {
 }
 
 impl Why {
-    /// The word in `Cache-Status`.
+    /// The word for it in `Cache-Status`.
     fn detail(self) -> &'static str {
         match self {
             Self::Busy => "busy",

@@ -17,9 +17,9 @@ const DOMAIN: &str = "penstock result cache 1";
 pub struct Question<'a> {
     /// The tenant; `None` if all tenants share results.
     pub tenant: Option<&'a str>,
-    /// The model.
+    /// The name of the model that is called.
     pub model: &'a str,
-    /// Its version.
+    /// The number of the version that runs; aliases are already resolved.
     pub version: u64,
     /// The [`fingerprint`] of its contract. Results under an earlier contract may violate it.
     pub contract: &'a [u8],

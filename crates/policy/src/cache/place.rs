@@ -23,7 +23,7 @@
 //! digest of the flight waits. A caller with another digest runs without the cache.
 //!
 //! The winner reads record and intent again, because both may have changed before its claim arrived. A claim that came too
-//! late is undone by subtracting what it added. Otherwise the winner writes its intent, and clears the claim two flights
+//! late is undone by subtracting its increment. Otherwise the winner writes its intent, and clears the claim two flights
 //! ahead, which the ring used before. No caller reads that claim any more: callers look at most [`MAX_DEAD`] flights past
 //! the last known one.
 //!
@@ -71,7 +71,7 @@ pub struct Address {
 enum Flight {
     /// It is not claimed, or no longer.
     Free,
-    /// It is claimed.
+    /// A caller has claimed it, and may be running the model.
     Claimed,
     /// Its runner is dead, or was never going to run.
     Dead,
@@ -281,7 +281,7 @@ impl Address {
         Ok(Lookup::Run(flight))
     }
 
-    /// Stores a result. A caller that ran without a lookup passes [`NO_TICKET`].
+    /// Stores a result under the claim that the ticket names. A caller that ran without a lookup passes [`NO_TICKET`].
     pub async fn keep<K: Kv>(
         &self,
         kv: &K,

@@ -16,7 +16,7 @@ pub trait CacheService {
         waiting_since_ms: Option<u64>,
         now_ms: u64,
     ) -> Result<Lookup, String>;
-    /// Stores a result. A caller that ran without a lookup passes the ticket [`super::words::NO_TICKET`].
+    /// Stores the result of a run. A caller that ran without a lookup passes the ticket [`super::words::NO_TICKET`].
     fn keep(
         &self,
         at: &CacheAddress<'_>,

@@ -4,19 +4,19 @@ use penstock_core::ModelName;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 
-/// The most entries: as many as the models of one server.
+/// Most entries of `[[cache]]`: as many as the models of one server.
 pub const MAX_ENTRIES: usize = 1024;
 /// The longest time to live, in seconds. By then the place of a result is usually overwritten.
 const MAX_TTL_S: u64 = 7 * 86_400;
-/// The smallest `max_result_bytes`: a few numbers with their names.
+/// Smallest `max_result_bytes`: a few numbers with their names.
 const MIN_RESULT_BYTES: u64 = 256;
-/// The largest result. Every store accepts values of this size, with room for the head.
+/// Bytes of the largest result. Every store accepts values of this size, with room for the head.
 pub const MAX_RESULT_BYTES: u64 = 3 << 20;
-/// The largest cache: 1 TiB, so that the number of places fits its type.
+/// Bytes of the largest cache: 1 TiB, so that the number of places fits its type.
 const MAX_CACHE_BYTES: u64 = 1 << 40;
-/// The shortest lease: shorter than any run worth sharing.
+/// Milliseconds of the shortest lease: shorter than any run worth sharing.
 const MIN_LEASE_MS: u32 = 100;
-/// The longest lease: longer than a request may take by default.
+/// Milliseconds of the longest lease: longer than a request may take by default.
 const MAX_LEASE_MS: u32 = 300_000;
 /// Bytes of a place beside its result: the head, the claims, and the names of the entries.
 pub const PLACE_OVERHEAD_BYTES: u64 = 2_048;
@@ -32,11 +32,11 @@ pub enum Scope {
     Shared,
 }
 
-/// One `[[cache]]`: the results of one model.
+/// An entry of `[[cache]]`: the results of one model are cached.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CacheEntry {
-    /// The model.
+    /// The name of the model, without a version.
     pub model: String,
     /// Seconds for which a result is used.
     pub ttl_s: u64,

@@ -10,7 +10,7 @@ pub const NO_TICKET: u64 = 0;
 pub struct CacheAddress<'a> {
     /// The name of the model's cache, which has its own places.
     pub space: &'a str,
-    /// The number of places.
+    /// The number of places that the cache has.
     pub places: u32,
     /// The digest of the call.
     pub digest: &'a [u8],
@@ -18,21 +18,21 @@ pub struct CacheAddress<'a> {
     pub lease_ms: u32,
 }
 
-/// A stored result.
+/// A result of an earlier run of the same call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredResult {
-    /// The result.
+    /// The bytes of the result, as they were stored.
     pub value: Vec<u8>,
-    /// When it was stored, in milliseconds since the Unix epoch.
+    /// The time at which it was stored, in milliseconds since the Unix epoch.
     pub kept_ms: u64,
 }
 
 /// The result of a lookup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lookup {
-    /// A stored result.
+    /// The store has a result that is not too old. The model need not run.
     Hit(StoredResult),
-    /// No result. The caller runs the model, and then stores the result or releases the place with this ticket.
+    /// The store has no result. The caller runs the model, and then stores the result or releases the place with this ticket.
     Run(u64),
     /// Another caller runs the same call; look again in a moment.
     Wait,

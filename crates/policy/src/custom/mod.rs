@@ -34,7 +34,7 @@ const RESERVED: [&str; 7] = [
 /// The suffix of gRPC's binary metadata. Its value is base64, and a client fails on one that is not.
 const BINARY: &str = "-bin";
 
-/// Whether a policy may read a header of the request. Credentials are for `auth` alone.
+/// Returns whether a policy may read a header of the request. Credentials are for `auth` alone.
 pub fn is_readable(name: &str) -> bool {
     !CREDENTIALS.contains(&name) && !name.starts_with("penstock-")
 }

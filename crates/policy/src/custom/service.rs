@@ -2,14 +2,14 @@
 
 use super::words::{Admitted, Call, Outcome, Refusal, Scope};
 
-/// The operator's own policy.
+/// The operator's own policy, as the gate calls it.
 pub trait CustomService {
-    /// An admitted call.
+    /// The handle of an admitted call, with which the call is ended.
     type Admission: AdmissionService;
 
     /// Returns the questions and data that it needs.
     fn scope(&self) -> Scope;
-    /// Decides a call.
+    /// Asks the policy for a decision. `random` is a fresh random number for its use.
     fn admit(
         &self,
         call: &Call<'_>,
@@ -20,6 +20,6 @@ pub trait CustomService {
 
 /// An admitted call, until it ends.
 pub trait AdmissionService {
-    /// Ends the call.
+    /// Tells the policy the outcome of the call, once.
     fn settle(&self, outcome: Outcome, now_ms: u64);
 }

@@ -34,11 +34,11 @@ pub struct Call<'a> {
     pub target: &'a str,
     /// The headers that the scope names.
     pub headers: &'a [(&'a str, &'a [u8])],
-    /// Bytes of the body.
+    /// Size of the body in bytes, as received.
     pub body_bytes: u64,
 }
 
-/// Why a call was refused.
+/// The reason why a call was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefusalKind {
     /// The caller lacks the permission.
@@ -60,16 +60,16 @@ impl RefusalKind {
     }
 }
 
-/// A refused call.
+/// The policy's refusal of a call, as the answer reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The kind of refusal.
+    /// The kind of refusal, which decides the error code.
     pub kind: RefusalKind,
-    /// The message: what happened and what to do.
+    /// Message for the caller: the cause and the remedy. The answer has at most its first 1000 characters.
     pub message: String,
     /// Seconds after which a retry can pass.
     pub retry_after_s: u32,
-    /// Headers for the answer.
+    /// Headers that the answer gets.
     pub headers: RawHeaders,
 }
 
@@ -89,12 +89,12 @@ impl Refusal {
     }
 }
 
-/// An admitted call.
+/// A call that the policy admitted, with its headers for the answer.
 #[derive(Clone, Debug)]
 pub struct Admitted<A> {
     /// The call, until it ends.
     pub admission: A,
-    /// Headers for the answer.
+    /// Headers that the answer gets.
     pub headers: RawHeaders,
 }
 

@@ -53,7 +53,8 @@ use penstock_core::{Kv, KvError};
 /// The amount that a close adds to a fate. A commit adds 1; a few times if replies are lost.
 const CLOSE: i64 = 1 << 32;
 
-/// Length of a period in milliseconds: a day, whatever the time to live, so that a change of that setting changes no names.
+/// Length of a period in milliseconds: a day, independent of the time to live, so that a change of that setting changes no
+/// names.
 const PERIOD_MS: u64 = 86_400_000;
 
 /// Time from a claim to its intent, in milliseconds: two operations of the store.
@@ -95,7 +96,7 @@ pub enum RecordState {
     Done(Outcome),
     /// Another caller runs it now.
     InFlight {
-        /// Seconds for `Retry-After`.
+        /// Value of `Retry-After`: seconds after which a retry can find the answer.
         retry_after_s: u32,
     },
     /// The key was used for another call.
@@ -125,16 +126,16 @@ struct Other {
     expired: bool,
 }
 
-/// The result of a claim.
+/// The result of a claim: the lease, or the reason why this caller may not run the call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClaimResult {
     /// The caller owns the call and runs it.
     Granted(Lease),
     /// An earlier owner had completed it.
     Done(Outcome),
-    /// Another caller was faster.
+    /// Another caller was faster and runs it now.
     InFlight {
-        /// Seconds for `Retry-After`.
+        /// Value of `Retry-After`: seconds after which a retry can find the answer.
         retry_after_s: u32,
     },
 }
@@ -144,7 +145,7 @@ pub enum ClaimResult {
 pub struct Lease {
     /// The period in the names of its entries.
     pub period: u64,
-    /// The fencing token.
+    /// The fencing token: the number of this run among those of the key, from 1.
     pub epoch: u64,
 }
 
@@ -180,7 +181,7 @@ fn hint_name(period: u64, scope: &Scope) -> String {
     format!("i/{period}/{}/n", scope.as_str())
 }
 
-/// Whether a fate contains a commit, before or after a close.
+/// Returns whether a fate contains a commit, before or after a close.
 fn has_commit(fate: i64) -> bool {
     fate % CLOSE != 0
 }
@@ -514,7 +515,7 @@ impl Idempotency {
         Ok(CompleteResult::Superseded(looked))
     }
 
-    /// Commits an outcome. Returns whether it counts.
+    /// Commits an outcome of a run. Returns whether it counts; it does not if the epoch was closed before.
     async fn commit<K: Kv>(
         &self,
         kv: &K,
@@ -534,8 +535,8 @@ impl Idempotency {
         Ok(!is_closed(fate))
     }
 
-    /// Releases a claim: the call provably did not run, or its answer must not be replayed. The next caller need not wait
-    /// for the lease.
+    /// Releases the claim of a call that provably did not run, or whose answer must not be replayed. The next caller need not
+    /// wait for the lease.
     pub async fn release<K: Kv>(
         &self,
         kv: &K,

@@ -13,12 +13,12 @@ pub const MAX_IDEMPOTENCY_KEY_BYTES: usize = 255;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct IdempotencyKey(String);
 
-/// Why an `Idempotency-Key` header is refused.
+/// The reason why an `Idempotency-Key` header is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyFault {
     /// More than one header line.
     Several,
-    /// No characters.
+    /// The value has no characters.
     Empty,
     /// More than [`MAX_IDEMPOTENCY_KEY_BYTES`]; the number of its bytes.
     TooLong(usize),
@@ -61,7 +61,7 @@ impl IdempotencyKey {
         Self::parse(value).map(Some)
     }
 
-    /// Parses one header value.
+    /// Parses the value of one header `Idempotency-Key`.
     pub fn parse(value: &[u8]) -> Result<Self, KeyFault> {
         let text = std::str::from_utf8(value)
             .map_err(|_| KeyFault::Malformed)?
@@ -83,7 +83,7 @@ impl IdempotencyKey {
         }
     }
 
-    /// The key without quotes.
+    /// The key as sent, without quotes.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -116,7 +116,7 @@ fn unquote(rest: &str) -> Result<String, KeyFault> {
 /// The parts of a call that its scope and fingerprint hash.
 #[derive(Clone, Copy, Debug)]
 pub struct CallParts<'a> {
-    /// The caller's tenant.
+    /// The tenant of the caller. Two tenants may use the same key for different calls.
     pub tenant: &'a str,
     /// The method in upper case.
     pub method: &'a str,
@@ -156,7 +156,7 @@ impl Scope {
         fits.then(|| Self(name.to_owned()))
     }
 
-    /// 32 hexadecimal digits.
+    /// Returns the digest as 32 hexadecimal digits.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -188,7 +188,7 @@ impl Fingerprint {
         fits.then(|| Self(name.to_owned()))
     }
 
-    /// 64 hexadecimal digits.
+    /// Returns the digest as 64 hexadecimal digits.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_key_is_refused_with_what_is_wrong() {
+    fn a_header_that_is_no_key_is_refused_with_its_fault() {
         for (header, fault) in [
             (&b""[..], KeyFault::Empty),
             (b"   ", KeyFault::Empty),

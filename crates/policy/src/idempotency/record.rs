@@ -35,9 +35,9 @@ const FORM: u8 = 1;
 pub struct Outcome {
     /// The fingerprint of the call.
     pub fingerprint: Fingerprint,
-    /// When it finished, in milliseconds since the Unix epoch.
+    /// The time at which it finished, in milliseconds since the Unix epoch.
     pub completed_ms: u64,
-    /// The HTTP status.
+    /// The HTTP status of the answer, which a replay repeats.
     pub status: u16,
     /// Headers in lower case, only [`REPLAYED_HEADERS`].
     pub headers: Vec<(String, String)>,
@@ -89,7 +89,7 @@ impl Outcome {
             .map(|(_, value)| value.as_str())
     }
 
-    /// The stored bytes: the format, the length of the head, the head as JSON, the body.
+    /// Writes the stored bytes: the format, the length of the head, the head as JSON, the body.
     pub fn encode(&self) -> Vec<u8> {
         let head = Head {
             fingerprint: self.fingerprint.as_str().to_owned(),
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_record_is_none() {
+    fn bytes_that_are_no_record_are_not_decoded() {
         let good = outcome(b"body", 100).encode();
         for bytes in [&b""[..], &[1], &[1, 255, 255, 255, 255], &[2, 0, 0, 0, 0]] {
             assert_eq!(Outcome::decode(bytes), None);

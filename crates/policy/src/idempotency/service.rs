@@ -24,7 +24,7 @@ pub trait IdempotencyService {
 
     /// The settings that the gate needs.
     fn rules(&self) -> Rules;
-    /// Looks a call up.
+    /// Looks for an earlier run of the call under its key.
     fn look_up(&self, call: &Call<'_>, now_ms: u64) -> Result<Lookup<Self::Attempt>, Refusal>;
 }
 
@@ -34,7 +34,7 @@ pub trait AttemptService {
     fn claim(&self, now_ms: u64, random: u64) -> Result<ClaimOutcome, Refusal>;
     /// Ends a run whose answer is to be replayed.
     fn complete(&self, answer: StoredAnswer, now_ms: u64) -> Result<Completion, Refusal>;
-    /// Releases the call: it provably did not run, or its answer must not be replayed.
+    /// Releases a call that provably did not run, or whose answer must not be replayed.
     fn release(&self);
 }
 
@@ -84,7 +84,7 @@ struct Shared<K> {
 }
 
 impl<K> Shared<K> {
-    /// Whether calls go on without protection while the store does not answer.
+    /// Returns whether calls go on without protection while the store does not answer.
     fn fails_open(&self) -> bool {
         self.policy.borrow().settings().on_store_failure == OnStoreFailure::Open
     }

@@ -3,13 +3,13 @@
 use penstock_core::RouteKind;
 use serde::Deserialize;
 
-/// The shortest lease: shorter than any run of a model worth protecting.
+/// Milliseconds of the shortest lease: shorter than any run of a model worth protecting.
 const MIN_LEASE_MS: u64 = 1_000;
 /// The longest time to live. A key is searched in each of its days.
 const MAX_TTL_S: u64 = 7 * 86_400;
-/// The largest record. Every store accepts values of this size, with room for the head.
+/// Bytes of the largest record. Every store accepts values of this size, with room for the head.
 const MAX_RECORD_BYTES: u64 = 3 << 20;
-/// Most routes in `required`.
+/// Most routes that `required` may list.
 const MAX_REQUIRED: usize = 64;
 
 /// The treatment of calls while the store does not answer.

@@ -20,7 +20,7 @@ pub struct Rules {
 /// The properties of a call on which idempotency depends.
 #[derive(Clone, Debug)]
 pub struct Call<'a> {
-    /// The caller's tenant.
+    /// The tenant of the caller. Two tenants may use the same key for different calls.
     pub tenant: &'a str,
     /// The method, in upper case.
     pub method: &'a str,
@@ -28,14 +28,14 @@ pub struct Call<'a> {
     pub call_name: &'a str,
     /// The values of all `Idempotency-Key` headers.
     pub idempotency_keys: Vec<&'a [u8]>,
-    /// The fingerprint: 64 hexadecimal digits, equal for equal calls.
+    /// Digest of the call, 64 hexadecimal digits, equal for equal calls.
     pub fingerprint: &'a str,
 }
 
-/// A stored answer.
+/// The answer of an earlier call with the same key, for a replay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredAnswer {
-    /// HTTP status.
+    /// The HTTP status of the answer.
     pub status: u16,
     /// The headers, with names in lower case.
     pub headers: Headers,
@@ -43,7 +43,7 @@ pub struct StoredAnswer {
     pub body: Result<Vec<u8>, u64>,
 }
 
-/// Why idempotency refuses a call.
+/// The reason why idempotency refuses a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefusalKind {
     /// The header is not an idempotency key.
@@ -74,16 +74,16 @@ impl RefusalKind {
 /// The refusal of a call, as the answer reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The kind of refusal.
+    /// The kind of refusal, which decides the error code.
     pub kind: RefusalKind,
-    /// The message: what happened and what to do.
+    /// Message for the caller: the cause and the remedy.
     pub message: String,
     /// Seconds after which a retry can pass.
     pub retry_after_s: Option<u32>,
 }
 
 impl Refusal {
-    /// A refusal without `Retry-After`.
+    /// Makes a refusal without a time to wait.
     pub fn new(kind: RefusalKind, message: impl Into<String>) -> Self {
         Self {
             kind,
@@ -106,7 +106,7 @@ impl Refusal {
 /// The result of the lookup of a call.
 #[derive(Clone, Debug)]
 pub enum Lookup<A> {
-    /// It may be claimed.
+    /// The call did not run and may be claimed.
     Free(A),
     /// It was completed with this answer.
     Done(StoredAnswer),

@@ -1,4 +1,4 @@
-//! The announcement of an operation's end: what is stored for it, and how it is removed. The host sends it.
+//! The announcement of an operation's end: its stored entries, and their removal. The host sends it.
 
 use super::entries::{PERIOD_MS, period};
 use super::words::Webhook;

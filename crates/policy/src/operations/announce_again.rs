@@ -56,7 +56,8 @@ impl Operations {
                 )));
             }
             let again = delivery.again(now_ms);
-            // By this mark, a host that starts finds the delivery, whatever marks earlier generations have. The mark comes first. An
+            // By this mark, a host that starts finds the delivery, regardless of the marks of earlier generations. The mark
+            // comes first. An
             // instance that dies here then leaves no record that hosts cannot find.
             kv.set(&names.again(again.generation), b"1").await?;
             if kv.swap(handle, &again.encode()).await? {

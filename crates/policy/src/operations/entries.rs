@@ -8,7 +8,8 @@ pub const NAMES: &str = "o/";
 /// The end of the name of an operation's record.
 pub const HEAD_SUFFIX: &str = "/h";
 
-/// Width of a period in milliseconds: an hour, whatever the time to live, so that a change of that setting changes no names.
+/// Width of a period in milliseconds: an hour, independent of the time to live, so that a change of that setting changes no
+/// names.
 pub(crate) const PERIOD_MS: u64 = 3_600_000;
 
 /// The period of a time.
@@ -92,7 +93,7 @@ struct Found {
 }
 
 impl Candidates {
-    /// Takes a name.
+    /// Notes the entry that a name in the store's listing stands for. Other names are ignored.
     pub fn take(&mut self, name: &str) {
         let Some((id, what)) = split(name) else {
             return;

@@ -2,8 +2,8 @@
 //!
 //! # Runs
 //!
-//! Each run of an operation is an *epoch*: 1, 2, 3… as with [`idempotency`](crate::idempotency), and for the same reason: it
-//! needs only atomic increments, and no late or repeated write can change what another caller saw. The entries of an epoch:
+//! Each run of an operation is an *epoch*: 1, 2, 3… as with [`idempotency`](crate::idempotency). It needs only atomic
+//! increments, and no late or repeated write can change a state that a caller saw. The entries of an epoch:
 //!
 //! * `c`, the claim, is a counter. The first worker that increments it owns the epoch. It adds the time.
 //! * `r`, the run, is written by the owner once it knows that no earlier epoch counts, and renewed while it runs.
@@ -20,7 +20,7 @@
 //! An epoch is the fencing token of a run. A worker that dies is replaced when its lease ends. Its late end is not
 //! committed. The owner of a later epoch *adopts* an end that was committed before its close: it ends its own epoch with a copy
 //! of that end. Cancelling is a counter of its own (`x`): if no worker runs the operation, the caller claims the next epoch and
-//! ends it as cancelled. Otherwise the worker ends it. So an operation ends exactly once, whatever happens first.
+//! ends it as cancelled. Otherwise the worker ends it. So an operation ends exactly once, in every order of events.
 //!
 //! A host that interrupts a run ends the operation in the next epoch, because the interrupted run may still send its own end. A
 //! run that finds a fate in its epoch stores nothing. An operation has few epochs at most: attempts are bounded, and so are
@@ -33,7 +33,8 @@
 //!
 //! # Queue
 //!
-//! The entries here are the truth. A host's queue ([`queue::FairQueue`]) only says what to look at next. A host that restarts
+//! The entries here are the truth. A host's queue ([`queue::FairQueue`]) only suggests the next operation. A host that
+//! restarts
 //! fills its queue from the entries. A host without a queue runs an operation when its caller asks for it.
 //!
 //! # Time to live

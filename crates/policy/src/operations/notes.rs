@@ -15,7 +15,7 @@ pub const HEADER: &str = "penstock-operation";
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Note {
-    /// The operation.
+    /// The id of the operation that the note is about.
     pub id: String,
     /// An operation for the host's queue.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -29,11 +29,11 @@ pub struct Note {
     /// The host's order after the wait.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub then: Option<Order>,
-    /// When to look at it again, in milliseconds since the Unix epoch. Without it, the answer to
-    /// [`Order::Run`] or [`Order::Abandon`] says that the operation has ended.
+    /// The time of the next look at it, in milliseconds since the Unix epoch. Without it, the answer to [`Order::Run`] or
+    /// [`Order::Abandon`] says that the operation has ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub again_ms: Option<u64>,
-    /// Whether a worker goes on with its run.
+    /// The next step of the worker that asked to renew its lease.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub renewal: Option<Renewal>,
     /// Whether its end is to be announced again.
@@ -47,9 +47,9 @@ pub struct Note {
 /// The facts about an operation that a queue needs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Push {
-    /// Its tenant.
+    /// The tenant to which it belongs. The queue takes turns between tenants.
     pub tenant: String,
-    /// Its model.
+    /// The model that runs it, by name.
     pub model: String,
     /// The priority of its caller's tier.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -62,7 +62,7 @@ pub struct Push {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
 pub enum Order {
-    /// Run it.
+    /// Run it, if no other worker does and its attempt is due.
     Run {
         /// The worker, by a text that no other one has.
         holder: String,
@@ -71,14 +71,14 @@ pub enum Order {
     },
     /// Renew the worker's lease.
     Renew {
-        /// The worker.
+        /// The worker, by the text it gave in [`Order::Run`].
         holder: String,
     },
     /// End the worker's run, which was interrupted.
     Abandon {
-        /// The worker.
+        /// The worker, by the text it gave in [`Order::Run`].
         holder: String,
-        /// The reason.
+        /// The cause of the interruption, which decides the end.
         why: Abandoned,
     },
     /// Describe it, for a client that waited.

@@ -23,11 +23,11 @@ const LOWEST: u8 = u8::MAX;
 /// An operation in the queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
-    /// The operation.
+    /// The id of the operation, unique in the queue.
     pub id: OperationId,
-    /// Its tenant.
+    /// The tenant to which it belongs. Tenants take turns.
     pub tenant: String,
-    /// Its model.
+    /// The model that runs it, by name.
     pub model: String,
     /// The priority of its caller's tier; 1 runs first.
     pub priority: Option<u8>,
@@ -160,12 +160,12 @@ impl FairQueue {
         }
     }
 
-    /// The number of jobs.
+    /// The number of jobs, waiting or due later.
     pub fn len(&self) -> usize {
         self.places.len()
     }
 
-    /// Whether there is no job.
+    /// Returns whether there is no job.
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()
     }
@@ -194,7 +194,7 @@ impl FairQueue {
         true
     }
 
-    /// Takes the next job.
+    /// Takes the next job that is due.
     pub fn pop(&mut self, now_ms: u64) -> Option<Job> {
         self.ripen(now_ms);
         self.popped += 1;
@@ -226,7 +226,7 @@ impl FairQueue {
         }
     }
 
-    /// Removes a job. Returns whether it was there.
+    /// Removes a job, waiting or due later. Returns whether it was there.
     pub fn remove(&mut self, id: &OperationId) -> bool {
         let Some((place, level, tenant)) = self.places.remove(id) else {
             return false;

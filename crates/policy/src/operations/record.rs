@@ -23,29 +23,29 @@ pub struct Accepted {
     pub caller: Caller,
     /// The owner in names of entries: a hash of the tenant.
     pub owner: String,
-    /// The kind of route.
+    /// The kind of route, such as `predict`.
     pub kind: String,
-    /// The model.
+    /// The name of the model.
     pub model: String,
-    /// The version.
+    /// The number of the version that runs it, fixed when the call was accepted.
     pub version: u64,
     /// The priority of the caller's tier.
     pub priority: Option<u8>,
-    /// The number of items.
+    /// The number of items in the call.
     pub items: u64,
-    /// The method.
+    /// The HTTP method of the call.
     pub method: String,
     /// The path and the query.
     pub target: String,
-    /// The headers.
+    /// The headers that change how the call is read or answered.
     pub headers: Headers,
-    /// Bytes of the body.
+    /// Size of the body in bytes. The body is stored in parts of its own.
     pub body_bytes: u64,
-    /// The id of the request.
+    /// The id of the request that created it, for logs.
     pub request_id: String,
     /// The charges to return if it never runs.
     pub receipt: String,
-    /// When it was accepted, in milliseconds since the Unix epoch.
+    /// The time of acceptance, in milliseconds since the Unix epoch.
     pub created_ms: u64,
     /// Its number among those of its owner and hour.
     pub number: u64,
@@ -65,7 +65,7 @@ pub(super) struct RunRecord {
 /// The notice of an owner that gave an operation back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Notice {
-    /// When the next attempt may begin.
+    /// The time from which the next attempt may begin, in milliseconds since the Unix epoch.
     pub not_before_ms: u64,
     /// Whether the run counts as an attempt.
     pub counts: bool,

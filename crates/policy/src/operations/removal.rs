@@ -16,7 +16,7 @@ pub(super) struct Indexed {
 }
 
 impl Indexed {
-    /// The stored bytes.
+    /// Writes the fields as text with spaces between them.
     pub fn encode(&self) -> Vec<u8> {
         let Self {
             id,

@@ -15,7 +15,7 @@ use std::cell::RefCell;
 pub trait OperationsService {
     /// The settings that the gate needs.
     fn rules(&self) -> Rules;
-    /// Stores a call. It is durable before its answer leaves the host.
+    /// Stores a call as an operation. It is durable before its answer leaves the host.
     fn accept(
         &self,
         submission: Submission,

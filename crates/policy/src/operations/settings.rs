@@ -6,15 +6,16 @@ use serde::Deserialize;
 const MAX_RESULT_TTL_S: u64 = 7 * 86_400;
 /// The longest time in the queue: as long as results are kept at most.
 const MAX_QUEUE_TIME_S: u64 = 7 * 86_400;
-/// The longest run. A longer one is a training job, not a prediction.
+/// Milliseconds of the longest run: a day. A longer one is a training job, not a prediction.
 const MAX_RUN_TIMEOUT_MS: u64 = 86_400_000;
-/// The shortest lease. Its holder renews it three times in this time, and a busy machine may delay each renewal.
+/// Milliseconds of the shortest lease. Its holder renews it three times in this time, and a busy machine may delay each
+/// renewal.
 const MIN_LEASE_MS: u64 = 1_000;
-/// The longest lease: a dead worker is replaced after this time.
+/// Milliseconds of the longest lease: a dead worker is replaced after this time.
 const MAX_LEASE_MS: u64 = 600_000;
-/// The most attempts. Each has its own entries.
+/// Most attempts of an operation. Each has its own entries.
 const MAX_ATTEMPTS: u32 = 16;
-/// The largest result. It is in the memory of an instance as a whole.
+/// Bytes of the largest result. It is in the memory of an instance as a whole.
 const MAX_RESULT_BYTES: u64 = 64 << 20;
 /// The most operations of one tenant. Their number and their bytes share one counter of 64 bits.
 const MAX_PER_TENANT: u64 = 1 << 22;
@@ -26,7 +27,7 @@ const MAX_WORKERS: u32 = 256;
 /// The longest delay before another attempt, in milliseconds.
 pub(super) const LONGEST_DELAY_MS: u64 = 60_000;
 
-/// How calls become operations, and how long these may take.
+/// The section `[operations]`: the calls that become operations, and the bounds of their time.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OperationsSettings {

@@ -1,4 +1,4 @@
-//! The state of an operation, and the decision what a worker that looks at it does. Pure functions of the entries and the time.
+//! The state of an operation, and the decision on a worker's next step. Pure functions of the entries and the time.
 
 use super::record::{Accepted, Ended, Notice, RunRecord};
 use super::settings::{LONGEST_DELAY_MS, OperationsSettings};
@@ -12,33 +12,34 @@ pub(super) const CLOSE: i64 = 1 << 32;
 /// close would hide the end from the next reader, until an owner adopts it.
 pub(super) const SEAL: i64 = 1 << 48;
 
-/// The most epochs. The last ones only end the operation.
+/// Most epochs of an operation. The last ones only end the operation.
 pub(super) const MAX_EPOCHS: u32 = 64;
 
 /// The last epoch in which an operation may run. The others are for owners that die while they end it.
 const LAST_RUN: u32 = MAX_EPOCHS - 8;
 
-/// Whether a fate contains a commit, before or after a close.
+/// Returns whether a fate contains a commit, before or after a close.
 pub(super) fn has_commit(fate: i64) -> bool {
     fate % CLOSE != 0
 }
 
-/// Whether a fate contains a close.
+/// Returns whether a fate contains a close.
 pub(super) fn is_closed(fate: i64) -> bool {
     fate % SEAL >= CLOSE
 }
 
-/// Whether a fate is sealed.
+/// Returns whether a fate is sealed.
 pub(super) fn is_sealed(fate: i64) -> bool {
     fate >= SEAL
 }
 
-/// Whether the end counts: it was committed, and no close was earlier. It is false as well while the order is unknown.
+/// Returns whether the end counts: it was committed, and no close was earlier. It is false as well while the order is
+/// unknown.
 pub(super) fn counts(fate: i64) -> bool {
     is_sealed(fate) || (has_commit(fate) && !is_closed(fate))
 }
 
-/// Whether a fate directly after a close shows that the commit was earlier than all closes.
+/// Returns whether a fate directly after a close shows that the commit was earlier than all closes.
 pub(super) fn was_closed_after_its_commit(fate: i64) -> bool {
     has_commit(fate) && fate % SEAL < 2 * CLOSE
 }
@@ -65,7 +66,7 @@ pub(super) struct Seen {
 /// The phase of an operation.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Phase {
-    /// It has ended.
+    /// Its end was committed, and no later epoch changes it.
     Ended(Ended),
     /// An owner holds it until a time.
     Held {
@@ -163,7 +164,7 @@ pub(super) fn progress(
 /// The decision of a worker that looks at an operation.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Decision {
-    /// Nothing remains to be done.
+    /// The operation has ended, and nothing remains to be done.
     Ended,
     /// Look again at this time.
     Later(u64),
@@ -173,7 +174,7 @@ pub(super) enum Decision {
     End(u32, WithoutRun),
 }
 
-/// Why an operation ends without a further run.
+/// The reason why an operation ends without a further run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum WithoutRun {
     /// A caller asked for it.
@@ -184,7 +185,7 @@ pub(super) enum WithoutRun {
     Exhausted(String, String),
 }
 
-/// Decides what a worker does.
+/// Decides the next step of a worker that looks at an operation.
 pub(super) fn decide(
     seen: &Seen,
     progress: &Progress,

@@ -42,7 +42,7 @@ pub struct Operations {
 /// The result of accepting a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Acceptance {
-    /// It is stored.
+    /// The call is stored, now or by an earlier attempt at the same call.
     Accepted(Box<AcceptedCall>),
     /// The tenant has too many operations, or bytes of them; the sentence for the caller.
     Full(String),
@@ -51,7 +51,7 @@ pub enum Acceptance {
 /// The result of a request for the end of an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cancelled {
-    /// The operation afterwards.
+    /// The operation as it is after the request.
     pub operation: Operation,
     /// The receipt of its charges, if it ended without a run now.
     pub receipt: String,
@@ -73,7 +73,8 @@ impl Operations {
         &self.settings
     }
 
-    /// Stores a call.
+    /// Stores a call as an operation, or finds the operation that an earlier attempt at it made. Refuses it if the tenant has
+    /// too many.
     pub async fn accept<K: Kv>(
         &mut self,
         kv: &K,
@@ -646,7 +647,7 @@ impl Operations {
         now_ms.saturating_add(self.settings.lease_ms)
     }
 
-    /// Ends a run. Returns whether its end counts; it does not if the lease was lost.
+    /// Ends a run with a result or an error. Returns whether its end counts; it does not if the lease was lost.
     pub async fn complete<K: Kv>(
         &self,
         kv: &K,
@@ -669,7 +670,7 @@ impl Operations {
         let Some(head) = head.as_deref().and_then(decode::<Accepted>) else {
             return Ok(false);
         };
-        // A run that succeeded in spite of a request for its end is a success: the caller learns what really happened.
+        // A run that succeeded in spite of a request for its end is a success: the caller gets the result.
         let end = match end.state {
             OperationState::Failed if cancelled => {
                 end_without_run(WithoutRun::Cancelled, &self.settings)
@@ -815,7 +816,7 @@ impl Operations {
         })
     }
 
-    /// When to look at an operation again; `None` if it has ended.
+    /// Returns the time of the next look at an operation; `None` if it has ended.
     fn again_ms(&self, seen: &Seen, now_ms: u64) -> Option<u64> {
         let progress = progress(seen, &self.settings, now_ms, 0);
         match decide(seen, &progress, &self.settings, now_ms) {

@@ -23,19 +23,19 @@ pub struct Rules {
 /// A call that is to become an operation. Its caller is authenticated, its body is valid and its charges are made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Submission {
-    /// The caller. Its address is not stored.
+    /// The caller, after authentication. Its address is not stored.
     pub caller: Caller,
     /// The kind of route, by its name in policies.
     pub kind: String,
-    /// The model.
+    /// The name of the model.
     pub model: String,
     /// The version that runs it.
     pub version: u64,
     /// The priority of the caller's tier.
     pub priority: Option<u8>,
-    /// The number of items.
+    /// The number of items in the call.
     pub items: u64,
-    /// The method.
+    /// The HTTP method of the call.
     pub method: String,
     /// The path and the query.
     pub target: String,
@@ -43,7 +43,7 @@ pub struct Submission {
     pub headers: Headers,
     /// The body as sent.
     pub body: Vec<u8>,
-    /// The id of the request.
+    /// The id of the request, for logs.
     pub request_id: String,
     /// The charges to return if it never runs, as the limits wrote them; empty for none.
     pub receipt: String,
@@ -56,7 +56,7 @@ pub struct Submission {
 /// A call that was accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AcceptedCall {
-    /// Its operation.
+    /// The operation as its caller sees it now.
     pub operation: Operation,
     /// Whether the operation was made now. Otherwise an earlier attempt at the same call had made it, and has paid for it.
     pub is_new: bool,
@@ -69,18 +69,18 @@ pub struct Run {
     pub epoch: u32,
     /// Runs of this operation so far, with this one.
     pub attempt: u32,
-    /// The most attempts.
+    /// The most runs that this operation may have, by the settings.
     pub max_attempts: u32,
-    /// The call.
+    /// The call as it was accepted, with its body.
     pub submission: Submission,
 }
 
-/// The state of an operation.
+/// The state of an operation. The last three are final.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OperationState {
     /// It waits for a worker.
     Queued,
-    /// A worker runs it.
+    /// A worker holds its lease and runs it.
     Running,
     /// It ended with a result.
     Succeeded,
@@ -91,7 +91,7 @@ pub enum OperationState {
 }
 
 impl OperationState {
-    /// Every state.
+    /// Every state, in the order of an operation's life.
     pub const ALL: [Self; 5] = [
         Self::Queued,
         Self::Running,
@@ -126,42 +126,42 @@ impl OperationState {
         }
     }
 
-    /// Whether the operation has ended.
+    /// Returns whether the operation has ended.
     pub const fn is_final(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
     }
 }
 
-/// An operation.
+/// An operation, as its tenant sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operation {
-    /// Its id.
+    /// Its id, which also tells the time of its creation.
     pub id: OperationId,
     /// The tenant to which it belongs.
     pub tenant: String,
-    /// The kind of route.
+    /// The kind of route, such as `predict`.
     pub kind: String,
-    /// The model.
+    /// The name of the model.
     pub model: String,
-    /// The version.
+    /// The number of the version that runs it.
     pub version: u64,
-    /// The number of items.
+    /// The number of items in the call.
     pub items: u64,
-    /// The state.
+    /// The state at the time of the request.
     pub state: OperationState,
     /// Whether a caller asked for its end.
     pub cancel_requested: bool,
-    /// When it was accepted, in milliseconds since the Unix epoch; as all times here.
+    /// The time of acceptance, in milliseconds since the Unix epoch, as all times here.
     pub created_ms: u64,
-    /// When its last run began.
+    /// The time at which its last run began; `None` before its first.
     pub started_ms: Option<u64>,
-    /// When it ended.
+    /// The time at which it ended; `None` before.
     pub ended_ms: Option<u64>,
-    /// When its result is deleted.
+    /// The time at which its result is deleted; `None` before it has ended.
     pub expires_ms: Option<u64>,
-    /// When its next attempt may begin, if the last one failed.
+    /// The earliest time of its next attempt, if the last one failed.
     pub next_attempt_ms: Option<u64>,
-    /// Attempts so far.
+    /// Runs that counted as attempts so far.
     pub attempts: u32,
     /// Its result, if it ended.
     pub end: Option<End>,
@@ -181,7 +181,7 @@ pub struct Webhook {
 /// The end of an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct End {
-    /// The final state.
+    /// The final state: succeeded, failed or cancelled.
     pub state: OperationState,
     /// The error code; empty if it succeeded.
     pub code: String,
@@ -219,7 +219,7 @@ pub enum Claim {
     Gone,
 }
 
-/// How a run ends without its worker.
+/// The cause of the end of a run that its worker did not end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Abandoned {
@@ -227,17 +227,17 @@ pub enum Abandoned {
     Cancelled,
     /// It took longer than a run may.
     TimedOut,
-    /// The host stops. Another worker may run it at once, and the attempt does not count.
+    /// The host shuts down. Another worker may run it at once, and the attempt does not count.
     Stopping,
-    /// The components failed.
+    /// The components trapped, or did not answer.
     Crashed,
 }
 
-/// What the worker of a run does next.
+/// The next step of a worker that asked to renew its lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Renewal {
-    /// It goes on.
+    /// The lease is renewed and the run goes on.
     Renewed,
     /// It interrupts the run, because a caller asked for the end.
     Cancelled,
@@ -245,7 +245,7 @@ pub enum Renewal {
     Lost,
 }
 
-/// Why operations refuse a call.
+/// The reason why operations refuse a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefusalKind {
     /// The tenant has as many operations, or bytes of them, as it may.
@@ -259,9 +259,9 @@ pub enum RefusalKind {
 /// The refusal of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The kind of refusal.
+    /// The kind of refusal, which decides the error code.
     pub kind: RefusalKind,
-    /// The message: what happened and what to do.
+    /// Message for the caller: the cause and the remedy.
     pub message: String,
 }
 

@@ -10,7 +10,7 @@ use super::limits::Backoff;
 /// The span in which refusals are counted, in milliseconds.
 pub const MINUTE_MS: u64 = 60_000;
 
-/// Seconds for `Retry-After`. The limit asks for `asked_s`, and this is refusal number `refusals` of the minute.
+/// Returns the seconds for `Retry-After`. The limit asks for `asked_s`, and this is refusal number `refusals` of the minute.
 pub fn retry_after_s(settings: &Backoff, asked_s: u64, refusals: u64) -> u64 {
     let asked_s = asked_s.max(1);
     if !settings.soft {
@@ -21,7 +21,7 @@ pub fn retry_after_s(settings: &Backoff, asked_s: u64, refusals: u64) -> u64 {
         .ok()
         .and_then(|d| 1_u64.checked_shl(d))
         .map_or(u64::MAX, |factor| asked_s.saturating_mul(factor));
-    // What the limit itself asks for may be longer than the cap.
+    // The limit's own `Retry-After` may be longer than the cap.
     grown.min(settings.max_retry_after_s).max(asked_s)
 }
 
@@ -55,14 +55,14 @@ pub struct Offender {
 /// The most announced waits that an instance remembers of a caller. A caller meets a few limits with a few costs.
 const MAX_TOLD: usize = 16;
 
-/// An announced wait.
+/// A wait that a refusal told its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct AnnouncedWait {
     /// The index of the limit.
     limit: usize,
     /// The cost of the refused call.
     cost: u64,
-    /// When the wait ends.
+    /// The end of the wait, in milliseconds since the Unix epoch.
     until_ms: u64,
 }
 
@@ -87,7 +87,7 @@ impl Offender {
         told.map(|told| told.until_ms).max().unwrap_or(0)
     }
 
-    /// Remembers a wait. If there is no room, the wait that ends first is dropped.
+    /// Remembers an announced wait. If there is no room, the wait that ends first is dropped.
     pub fn tell(&mut self, limit: usize, cost: u64, until_ms: u64, now_ms: u64) {
         self.told
             .retain(|told| told.until_ms > now_ms && (told.limit, told.cost) != (limit, cost));
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_told_is_bounded_and_counts_for_calls_that_cost_as_much() {
+    fn announced_waits_are_bounded_and_count_for_calls_of_at_least_the_same_cost() {
         let mut offender = Offender::default();
         for cost in 1..=100 {
             offender.tell(0, cost, 1_000 + cost, 0);

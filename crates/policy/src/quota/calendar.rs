@@ -11,9 +11,9 @@ use serde::Deserialize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Period {
-    /// From midnight to midnight.
+    /// A day, from midnight to midnight.
     Day,
-    /// From the first of a month to the first of the next.
+    /// A month, from its first day to the first day of the next.
     Month,
 }
 

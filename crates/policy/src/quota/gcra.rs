@@ -7,9 +7,9 @@
 //!
 //! # Bounds
 //!
-//! In any interval of length d, with clocks that differ by s: a token bucket admits at most
-//! burst + limit·(d + s)/window, a leaky bucket at most limit·(d + max_wait + s)/window and one call
-//! more; calls go on evenly spaced after their waits.
+//! In any interval of length d, with clocks that differ by s, a token bucket admits at most burst + limit·(d + s)/window.
+//! A leaky bucket admits at most limit·(d + max_wait + s)/window and one call more. Its calls go on evenly spaced after
+//! their waits.
 //!
 //! When many callers use a bucket at the same moment, each round of swaps serves at least one of them. A caller that
 //! loses [`MAX_SWAPS`] rounds is treated as if the store had failed.
@@ -29,7 +29,7 @@ pub const MIN_GENERATION_MS: u64 = 600_000;
 /// so this many others were served in the meantime.
 pub const MAX_SWAPS: u32 = 64;
 
-/// A bucket.
+/// A bucket: units that are used at once and restored over time.
 ///
 /// ```
 /// use penstock_policy::quota::gcra::{Bucket, Shape, State};
@@ -48,9 +48,9 @@ pub const MAX_SWAPS: u32 = 64;
 pub struct Bucket {
     /// Units restored in a window.
     pub limit: u64,
-    /// The window, in milliseconds.
+    /// The length of the window, in milliseconds.
     pub window_ms: u64,
-    /// Whether a call above the rate uses a burst or waits.
+    /// The treatment of a call above the rate: it uses a burst, or waits.
     pub shape: Shape,
 }
 
@@ -88,7 +88,7 @@ pub struct State {
 /// The facts of a charge that its refund needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Charge {
-    /// Units.
+    /// The units that were taken.
     pub cost: u64,
     /// The value right after the charge.
     pub after: State,
@@ -147,7 +147,7 @@ impl Bucket {
         }
     }
 
-    /// Milliseconds after which a bucket is full again, whatever was charged.
+    /// Milliseconds after which a bucket is full again, if it was as empty as it can be.
     pub fn drain_ms(&self) -> u64 {
         let drain = match self.shape {
             Shape::Token { burst } => self.span_ms(burst),
@@ -260,11 +260,10 @@ impl Bucket {
     /// The sliding window that keeps this bucket's promise without a compare-and-swap, as (limit, window in
     /// milliseconds).
     ///
-    /// A token bucket becomes a window of `burst` in the time that restores `burst`: the average rate
-    /// is the same, and the window's bound L·(1 + d/W) is the bucket's own burst + rate·d. Where that
-    /// time is under [`MIN_FALLBACK_WINDOW_MS`], the window is that long instead and holds what the
-    /// rate gives in it (rounded down, at least `burst`), so bursts may be larger. A leaky bucket
-    /// becomes a window of its limit, without pacing.
+    /// A token bucket becomes a window of `burst` in the time that restores `burst`. The average rate is the same. The
+    /// window's bound L·(1 + d/W) is the bucket's own burst + rate·d. Where that time is under
+    /// [`MIN_FALLBACK_WINDOW_MS`], the window is that long instead. It holds as much as the rate gives in it (rounded
+    /// down, at least `burst`), so bursts may be larger. A leaky bucket becomes a window of its limit, without pacing.
     pub fn fallback(&self) -> (u64, u64) {
         match self.shape {
             Shape::Leaky { .. } => (self.limit, self.window_ms),
@@ -346,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_bucket_falls_back_to() {
+    fn a_bucket_falls_back_to_a_sliding_window() {
         for (bucket, expected) in [
             (token(60, 60_000, 5), (5, 5_000)),
             (token(100, 60_000, 100), (100, 60_000)),
@@ -360,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stored_is_read_again() {
+    fn a_stored_value_is_read_again() {
         let state = State {
             full_at: u128::MAX,
             times_full: 7,
@@ -384,7 +383,7 @@ mod tests {
         ) {
             let bucket = token(limit, window_s * 1000, burst);
             let (mut now, mut state) = (1_000_000, State::default());
-            // When, what, in which step it is given back, whether it was kept.
+            // The time, the charge, the step of its refund, and whether it was kept.
             let mut admitted: Vec<(u64, Charge, usize)> = Vec::new();
             for (step, &(pause, cost, back_after, behind)) in calls.iter().enumerate() {
                 now += pause;
@@ -406,7 +405,7 @@ mod tests {
                     }
                 }
             }
-            // What was given back counts until then, so only what was kept is bound by the promise.
+            // Refunded charges count until their refund, so the promise binds only the charges that were kept.
             let mut kept: Vec<_> = admitted.iter().filter(|a| a.2 >= calls.len()).collect();
             kept.sort_by_key(|a| a.0);
             for (at, (start, ..)) in kept.iter().enumerate() {

@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_is_told() {
+    fn the_headers_tell_limits_remaining_units_and_times() {
         let mut statuses = vec![
             status("burst", 100, 23, Some(60), Unit::Requests),
             status("bytes", 1_000_000, 900, Some(3600), Unit::Bytes),

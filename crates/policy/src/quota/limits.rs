@@ -1,7 +1,7 @@
 //! The settings of quota, `[[limits]]` and `[backoff]`: parsed strictly, with all faults found at once.
 //!
 //! The types of the sections are public, so that a larger document can contain them. [`limit_faults`] and
-//! [`Backoff::faults`] check what the types cannot: ranges, names and useless combinations. Each fault is a pair of the
+//! [`Backoff::faults`] check rules that the types cannot: ranges, names and useless combinations. Each fault is a pair of the
 //! setting and a message that continues its name.
 
 use super::calendar;
@@ -18,24 +18,24 @@ pub const MAX_NAME_BYTES: usize = 64;
 pub const MAX_LIMIT: u64 = 999_999_999_999_999;
 /// Longest window, in seconds: 31 days. Longer ones are calendar months.
 pub const MAX_WINDOW_S: u64 = 31 * 86_400;
-/// Longest `max_wait_ms`: a call that waits holds an instance.
+/// Longest `max_wait_ms`, ten seconds: a call that waits holds an instance.
 pub const MAX_WAIT_MS: u64 = 10_000;
 /// The default of `max_wait_ms`: a delay that users still accept.
 pub const DEFAULT_MAX_WAIT_MS: u64 = 1_000;
-/// Shortest `lease_s`: clocks that differ by [`super::CLOCK_SPREAD_MS`] must fall into neighbouring
-/// buckets, with room for slow operations.
+/// Shortest `lease_s` in seconds: clocks that differ by [`super::CLOCK_SPREAD_MS`] must fall into neighbouring buckets, with
+/// room for slow operations.
 pub const MIN_LEASE_S: u64 = 10;
-/// Longest `lease_s`: a crashed holder is forgotten after at most two of these.
+/// Longest `lease_s`, an hour: a crashed holder is forgotten after at most two of these.
 pub const MAX_LEASE_S: u64 = 3_600;
 /// The default of `lease_s`: twice the server's default deadline.
 pub const DEFAULT_LEASE_S: u64 = 60;
-/// Largest `lease_tokens`. Each instance may leave as many units unused.
+/// Largest `lease_tokens` in units. Each instance may leave as many units unused.
 pub const MAX_LEASE_TOKENS: u64 = 1_000;
 /// Most entries of one filter, which are compared one by one.
 pub const MAX_FILTER: usize = 256;
 /// Longest entry of a filter, in bytes.
 pub const MAX_FILTER_BYTES: usize = 256;
-/// Largest `max_retry_after_s`: a day.
+/// Largest `max_retry_after_s` in seconds: a day.
 pub const MAX_RETRY_AFTER_S: u64 = 86_400;
 
 /// `[[limits]]` and `[backoff]` as a document of their own.
@@ -58,7 +58,7 @@ impl QuotaDocument {
     }
 }
 
-/// One of `[[limits]]`.
+/// An entry of `[[limits]]`: a quota, and the calls that it counts.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limit {
@@ -86,17 +86,17 @@ pub struct Limit {
     pub limit: u64,
     /// Length of a window in seconds; for buckets, the time that restores `limit` units.
     pub window_s: Option<u64>,
-    /// `token-bucket`: units that may be used at once; `limit` by default.
+    /// Units that may be used at once, for `token-bucket`; `limit` by default.
     pub burst: Option<u64>,
-    /// `leaky-bucket`: the longest delay of a call in milliseconds; beyond it the call is refused.
-    /// [`DEFAULT_MAX_WAIT_MS`] by default.
+    /// Longest delay of a call in milliseconds, for `leaky-bucket`; beyond it the call is refused. [`DEFAULT_MAX_WAIT_MS`] by
+    /// default.
     pub max_wait_ms: Option<u64>,
-    /// `concurrency`: seconds after which the place of a call that was never released may be forgotten; at the latest
+    /// Seconds after which the place of a call that was never released may be forgotten, for `concurrency`; at the latest
     /// after twice as many. It must be longer than the longest call. [`DEFAULT_LEASE_S`] by default.
     pub lease_s: Option<u64>,
-    /// `calendar`: the period.
+    /// The period whose units are counted, for `calendar`.
     pub period: Option<Period>,
-    /// `calendar`: the IANA time zone in which periods begin; `UTC` by default.
+    /// The IANA time zone in which periods begin, for `calendar`; `UTC` by default.
     pub time_zone: Option<String>,
     /// The unit that it counts.
     #[serde(default)]
@@ -117,17 +117,17 @@ pub struct Limit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Dimension {
-    /// The caller's tenant.
+    /// The tenant of the caller: all its keys share the quota.
     Tenant,
     /// The caller's API key within its tenant; anonymous callers share one quota.
     ApiKey,
     /// The caller's address, IPv6 by /64; callers with an unknown address share one quota.
     Address,
-    /// The route.
+    /// The kind of route, such as `predict`.
     Route,
     /// The model; calls without a model share one quota.
     Model,
-    /// The caller's tier.
+    /// The tier of the caller: all callers of a tier share the quota.
     Tier,
 }
 
@@ -144,7 +144,7 @@ pub enum Algorithm {
     TokenBucket,
     /// Calls are spaced evenly and wait for their turn; needs a sound compare-and-swap.
     LeakyBucket,
-    /// Concurrent calls.
+    /// Counts the calls that run at the same moment, each until it ends.
     Concurrency,
     /// One counter for each day or month.
     Calendar,
@@ -168,12 +168,12 @@ impl Algorithm {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Unit {
-    /// Calls.
+    /// Each call counts as 1.
     #[default]
     Requests,
     /// Items of a batch, known once the body was validated.
     Items,
-    /// Bytes of request bodies.
+    /// Bytes of request bodies, as received.
     Bytes,
     /// Milliseconds that models ran, known afterwards.
     ComputeMs,
@@ -203,14 +203,14 @@ impl Unit {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnStoreFailure {
-    /// They are refused. This is the default: otherwise a caller could lift a limit by overloading its store.
+    /// Such calls are refused. This is the default: otherwise a caller could lift a limit by overloading its store.
     #[default]
     Closed,
     /// They go on without a charge; [`super::StoreFailures`] counts them.
     Open,
 }
 
-/// `[backoff]`: how callers are slowed down that are refused again and again within a minute.
+/// The section `[backoff]`: callers that are refused again and again within a minute are slowed down.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Backoff {

@@ -65,14 +65,14 @@ pub enum KnownCounters {
         /// The counter of this window.
         count: i64,
     },
-    /// A bucket's value.
+    /// The stored value of a bucket.
     Bucket(State),
 }
 
 /// The counter of the previous window, as an instance read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Before {
-    /// The counter.
+    /// Its value in units when it was read.
     pub count: i64,
     /// The time of the reading, in milliseconds since the Unix epoch.
     pub read_ms: u64,

@@ -83,11 +83,11 @@ pub const RETRY_STORE_S: u64 = 1;
 pub struct Cost {
     /// Requests, 1 for a call.
     pub requests: u64,
-    /// Bytes of the body.
+    /// Size of the body in bytes.
     pub bytes: u64,
 }
 
-/// An admitted call. If it is dropped unsettled, it keeps its place until the lease ends.
+/// The charges of an admitted call. If it is dropped unsettled, it keeps its place until the lease ends.
 #[must_use = "settle the admission; otherwise its place among running calls stays taken"]
 #[derive(Debug)]
 pub struct Admission {
@@ -107,7 +107,7 @@ pub struct Admission {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deferred {
     items: Vec<(String, Receipt)>,
-    /// Subjects in decimal: JSON has no numbers of 128 bits.
+    /// Names of limits with their subjects in decimal: JSON has no numbers of 128 bits.
     compute: Vec<(String, String)>,
 }
 
@@ -145,11 +145,11 @@ struct RefusingLimit {
 /// A limit that uses another algorithm than the document configures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fallback {
-    /// The limit's name.
+    /// The name of the limit in the policy.
     pub limit: String,
-    /// The configured algorithm.
+    /// The algorithm that the document configures.
     pub wanted: Algorithm,
-    /// The algorithm in use.
+    /// The algorithm that counts instead.
     pub used: Algorithm,
     /// The reason, for the operator.
     pub reason: String,
@@ -194,7 +194,7 @@ struct KnownSwapCheck {
 }
 
 impl Quota {
-    /// Opens a document. Errors with its faults, as [`QuotaDocument::faults`] lists them.
+    /// Opens a document of limits. Errors with its faults, as [`QuotaDocument::faults`] lists them.
     pub fn new(document: QuotaDocument) -> Result<Self, Vec<(String, String)>> {
         let faults = document.faults();
         if !faults.is_empty() {
@@ -418,8 +418,7 @@ impl Quota {
         }
     }
 
-    /// Ends a call: frees its place among running calls and charges its compute time. `compute_ms` is 0 when no model
-    /// ran.
+    /// Ends a call: frees its place among running calls and charges its compute time. `compute_ms` is 0 when no model ran.
     pub async fn settle<K: Kv>(
         &mut self,
         store: StoreAccess<'_, K>,
@@ -641,7 +640,7 @@ impl Quota {
         refusal(RefusalKind::UsedUp, retry_after_s, message)
     }
 
-    /// Whether compare-and-swap can be trusted; `true` for rules that do not need it.
+    /// Returns whether compare-and-swap can be trusted; `true` for rules that do not need it.
     async fn sound_for<K: Kv>(
         &mut self,
         store: StoreAccess<'_, K>,
@@ -732,7 +731,8 @@ impl Quota {
         None
     }
 
-    /// Counts a refusal. Returns the known number of refusals of the caller in this minute. A refusal from memory is
+    /// Counts a refusal for the back-off. Returns the known number of refusals of the caller in this minute. A refusal from
+    /// memory is
     /// written to the store together with the next one that is not.
     async fn count_refusal<K: Kv>(
         &mut self,

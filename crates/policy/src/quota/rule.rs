@@ -36,10 +36,10 @@ const DAY_WIDTH_MS: u64 = 26 * 3_600_000;
 /// Width of the index for calendar months: longer than the longest month (31 days and an hour).
 const MONTH_WIDTH_MS: u64 = 32 * 86_400_000;
 
-/// One limit, and what an instance remembers about it.
+/// A limit, with the counters that an instance remembers of it.
 #[derive(Debug)]
 pub struct Rule {
-    /// The configured limit.
+    /// The limit as the operator configured it.
     pub limit: Limit,
     /// Part of the names of its counters. It differs between limits, and between settings under which a counter means
     /// something else.
@@ -174,7 +174,8 @@ impl Rule {
         &self.limit.per
     }
 
-    /// Whether it needs a compare-and-swap that the store really makes in one step. The functions below call that `sound`.
+    /// Returns whether it needs a compare-and-swap that the store really makes in one step. The functions below call that
+    /// `sound`.
     pub fn wants_swap(&self) -> bool {
         matches!(self.kind, Kind::Bucket { .. })
     }
@@ -575,7 +576,7 @@ fn family(limit: &Limit) -> String {
         limit.period,
         limit.time_zone,
     );
-    // A bucket's value depends on its rate. A counter holds units, whatever the limit.
+    // A bucket's value depends on its rate. A counter holds units, regardless of the limit.
     if matches!(
         limit.algorithm,
         Algorithm::TokenBucket | Algorithm::LeakyBucket

@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 /// The limits of a policy.
 pub trait QuotaService {
-    /// An admitted call.
+    /// The handle of an admitted call, with which it is settled.
     type Admission: AdmissionService;
 
     /// The kinds of limits of the policy.
@@ -39,7 +39,7 @@ pub trait AdmissionService {
     fn refund_items(&self, now_ms: u64) -> Headers;
     /// The receipt of a call that runs later, for [`QuotaService::settle_deferred`]; empty if no limit needs one.
     fn receipt(&self) -> String;
-    /// Ends the call. `compute_ms` is the compute time that it used.
+    /// Ends the call and frees its place. `compute_ms` is the compute time that it used, in milliseconds.
     fn settle(&self, compute_ms: u64, now_ms: u64);
 }
 

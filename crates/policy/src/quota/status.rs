@@ -6,14 +6,14 @@ use super::words::RefusalKind;
 /// The status of one limit after a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// The limit's name.
+    /// The name of the limit in the policy.
     pub name: String,
     /// Units in the window; for a token bucket, its burst.
     pub limit: u64,
     /// Length of the window in seconds, rounded up; for a token bucket, the time that restores the burst. `None` for
     /// concurrent calls.
     pub window_s: Option<u64>,
-    /// Units left.
+    /// Units that are left after the call.
     pub remaining: u64,
     /// Seconds until the window ends or the bucket is full; for the limit that refused, until a retry can pass. Rounded
     /// up.
@@ -42,7 +42,7 @@ impl Status {
 /// A refused call, with the status of each limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuotaRefusal {
-    /// The kind of refusal.
+    /// The kind of refusal, which decides the error code.
     pub kind: RefusalKind,
     /// The limit that refused; `None` for [`RefusalKind::BackOff`].
     pub limit: Option<String>,
@@ -50,7 +50,7 @@ pub struct QuotaRefusal {
     pub unit: Option<Unit>,
     /// Seconds after which a retry can pass, at least 1.
     pub retry_after_s: u64,
-    /// The message for the caller: what happened and what to do.
+    /// Message for the caller: the cause and the remedy.
     pub message: String,
     /// The statuses of the limits that were charged before, and of the one that refused.
     pub statuses: Vec<Status>,
@@ -59,11 +59,11 @@ pub struct QuotaRefusal {
 /// Counts of calls and failures since the instance began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Calls admitted.
+    /// Calls that every limit admitted.
     pub admitted: u64,
     /// Calls refused because a limit was used up or too small.
     pub refused: u64,
-    /// Of those, calls refused from memory, without the store.
+    /// The part of these calls that was refused from memory, without the store.
     pub refused_from_memory: u64,
     /// Calls of callers that were blocked after too many refusals.
     pub backed_off: u64,
@@ -76,11 +76,11 @@ pub struct Tally {
 /// Counts of failed store operations, by purpose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreFailures {
-    /// Charges of a limit.
+    /// Charges that failed, each of one limit.
     pub charges: u64,
-    /// Of those, calls that went on uncounted because the limit says `open`.
+    /// The part of these charges whose calls went on uncounted, because the limit says `open`.
     pub passed_open: u64,
-    /// Refunds: units that stay used until their window passes.
+    /// Refunds that failed: their units stay used until their window passes.
     pub refunds: u64,
     /// Releases of a concurrent call: a place that stays taken until its lease ends.
     pub releases: u64,

@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv6Addr};
 /// The attributes of a call by which limits select and count it.
 #[derive(Clone, Copy, Debug)]
 pub struct CallAttributes<'a> {
-    /// The caller.
+    /// The caller, as `auth` recognised it.
     pub caller: &'a Caller,
     /// The kind of route; never the path that a client sent.
     pub route: &'a str,
@@ -28,7 +28,7 @@ pub const UNKNOWN: &str = "unknown";
 /// bits freely (RFC 4291, section 2.5.1; RFC 6177).
 const IPV6_PREFIX_BITS: u32 = 64;
 
-/// Whether a limit applies to a call: every filter that is not empty lists the call's value.
+/// Returns whether a limit applies to a call: every filter that is not empty lists the call's value.
 pub fn applies(limit: &Limit, call: &CallAttributes<'_>) -> bool {
     let passes = |filter: &[String], value: Option<&str>| {
         filter.is_empty() || value.is_some_and(|v| filter.iter().any(|f| f == v))

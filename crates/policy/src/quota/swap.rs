@@ -15,7 +15,7 @@ const TRIALS: u64 = 3;
 /// Time for which an instance uses a verdict that could not be stored, in milliseconds.
 pub const UNWRITTEN_MS: u64 = 60_000;
 
-/// Whether compare-and-swap can be trusted.
+/// The verdict about a store's compare-and-swap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SwapCheck {
     /// It can be trusted.

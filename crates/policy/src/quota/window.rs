@@ -12,9 +12,9 @@
 //!   and just under 2·L in a whole W (all of L at the end of one window and a drip after it; the
 //!   older counter is taken as spread evenly, which it was not).
 //!
-//! With clocks that differ by s, or operations that take s from the reading of the clock to the store,
-//! each counter still holds at most L, and an interval of d touches the counters of d + s: at most
-//! ⌈(d + s)/W⌉ + 1 of them. An instant at a boundary can then see 2·L with either.
+//! Clocks may differ by s, or operations may take s from the reading of the clock to the store. Each counter then still
+//! holds at most L. An interval of d touches the counters of d + s: at most ⌈(d + s)/W⌉ + 1 of them. An instant at a
+//! boundary can then see 2·L with either.
 
 /// The decision of a window on a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +114,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_fits() {
+    fn a_charge_fits_or_not_by_both_windows() {
         // (limit, before, count with the charge, cost, elapsed of 60 s) -> (fits, left)
         for (limit, before, count, cost, elapsed_s, fits, left) in [
             (20, 0, 1, 1, 0, true, 19),
@@ -182,7 +182,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_left_would_fit(
+        fn the_units_that_are_left_would_fit(
             limit in 1_u64..1000, before in 0_i64..1000, count in 0_i64..1000, elapsed in 0_u64..=60_000,
         ) {
             let decision = decide(limit, before, count, 0, elapsed, 60_000);

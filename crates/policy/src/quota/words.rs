@@ -14,7 +14,7 @@ pub struct Call<'a> {
     pub route: &'a str,
     /// The model's name as the caller gave it.
     pub model: Option<&'a str>,
-    /// Bytes of the body.
+    /// Size of the body in bytes, as received. A compressed body counts with its compressed size.
     pub body_bytes: u64,
 }
 
@@ -29,7 +29,7 @@ pub struct Scope {
     pub settles: bool,
 }
 
-/// Why a call was refused.
+/// The reason why a call was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefusalKind {
     /// A limit is used up at the moment.
@@ -56,15 +56,15 @@ impl RefusalKind {
 /// The refusal of a call, as the answer reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The kind of refusal.
+    /// The kind of refusal, which decides the error code.
     pub kind: RefusalKind,
     /// The limit that refused; empty if no single limit is the reason.
     pub limit: String,
-    /// The message: what happened and what to do.
+    /// Message for the caller: the cause and the remedy.
     pub message: String,
     /// Seconds after which a retry can pass.
     pub retry_after_s: u32,
-    /// Headers for the answer.
+    /// Headers that the answer gets.
     pub headers: Headers,
 }
 
@@ -81,13 +81,13 @@ impl Refusal {
     }
 }
 
-/// An admitted call.
+/// A call that the limits admit, perhaps after a wait.
 #[derive(Clone, Debug)]
 pub struct Admitted<A> {
     /// The charges of the call.
     pub admission: A,
     /// Milliseconds to wait before the call goes on.
     pub wait_ms: u32,
-    /// Headers for the answer.
+    /// Headers that the answer gets.
     pub headers: Headers,
 }

@@ -18,7 +18,7 @@ pub struct RolloutQuery<'a> {
     pub caller: &'a str,
     /// The value of a header by its name in lower case.
     pub header: &'a dyn Fn(&str) -> Option<&'a str>,
-    /// The model's versions, ascending.
+    /// The versions that the model has, ascending.
     pub versions: &'a [ModelVersion],
     /// Whether a version is ready.
     pub ready: &'a dyn Fn(ModelVersion) -> bool,
@@ -33,9 +33,9 @@ pub struct RolloutQuery<'a> {
 /// The version that answers a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chosen {
-    /// The version.
+    /// The number of the version to run.
     pub version: ModelVersion,
-    /// Why it was chosen.
+    /// The reason why it was chosen.
     pub why: Why,
     /// The canary run in which the call counts, and its side.
     pub canary: Option<(u64, Arm)>,
@@ -45,7 +45,7 @@ pub struct Chosen {
     pub notice: Option<Notice>,
 }
 
-/// Why a version answers.
+/// The reason why a version answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Why {
     /// The caller named its number.
@@ -79,7 +79,7 @@ impl Why {
     }
 }
 
-/// Why no version answers.
+/// The reason why no version answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoVersion {
     /// There is no such version or alias.
@@ -89,7 +89,7 @@ pub enum NoVersion {
     },
     /// The version answered until its sunset.
     Gone {
-        /// The version.
+        /// The version that reached its sunset.
         version: ModelVersion,
         /// The version or alias to use instead.
         successor: Option<String>,
@@ -98,7 +98,7 @@ pub enum NoVersion {
     },
     /// The operator's target for calls like this one does not exist.
     Missing {
-        /// The missing version.
+        /// The number of the version that does not exist.
         version: u64,
         /// The alias that leads to it, if any.
         alias: Option<String>,
@@ -159,7 +159,7 @@ impl Rollout {
     }
 }
 
-/// One decision.
+/// The rollout of a model and the call that asks for a version.
 struct Choice<'c, 'a> {
     rollout: &'c Rollout,
     asked: &'c RolloutQuery<'a>,
@@ -190,7 +190,7 @@ impl Choice<'_, '_> {
         }
     }
 
-    /// For a call that names no version.
+    /// Chooses the version for a call that names none.
     fn free(&self) -> Result<Chosen, NoVersion> {
         let asked = self.asked;
         let mut chosen = match self.split() {

@@ -18,14 +18,14 @@ const MAX_TIME_MS: u64 = 253_402_300_799_999;
 pub enum Change {
     /// Gives a version a name, or moves the name.
     SetAlias {
-        /// The name.
+        /// The name to set. It may name another version now.
         alias: Alias,
-        /// The version.
+        /// The version that the name leads to from now on.
         version: Version,
     },
-    /// Removes a name.
+    /// Removes a name, so that calls with it are answered 404.
     RemoveAlias {
-        /// The name.
+        /// The name to remove.
         alias: Alias,
     },
     /// Sets the target of calls that name no version.
@@ -39,7 +39,7 @@ pub enum Change {
         version: Version,
         /// The part of callers that get it.
         percent: Percent,
-        /// When it is rolled back automatically; `None` for never.
+        /// The bounds at which it is rolled back automatically; `None` for never.
         rollback: Option<Bounds>,
     },
     /// Changes a run in progress.
@@ -70,19 +70,19 @@ pub enum Change {
     },
     /// Announces that a version will be removed.
     Deprecate {
-        /// The version.
+        /// The version that will be removed.
         version: Version,
         /// Its dates and its successor.
         deprecated: Deprecated,
     },
-    /// Withdraws a deprecation.
+    /// Withdraws the announcement that a version will be removed.
     Undeprecate {
-        /// The version.
+        /// The version that stays.
         version: Version,
     },
 }
 
-/// Why a change was not made.
+/// The reason why a change was not made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EditError {
     /// The request is invalid; lists every fault.
@@ -91,7 +91,7 @@ pub enum EditError {
     NotFound {
         /// A sentence that names it.
         message: String,
-        /// The names that exist.
+        /// The names of that kind that exist.
         available: Vec<String>,
     },
     /// The current state does not allow the change; the sentence says why.
@@ -103,7 +103,7 @@ pub enum EditError {
 pub struct Environment<'a> {
     /// The versions of the model, ascending.
     pub versions: &'a [ModelVersion],
-    /// Why the current run was rolled back automatically, if it was.
+    /// The reason why the current run was rolled back automatically, if it was.
     pub rolled_back: Option<&'a str>,
     /// Milliseconds since the Unix epoch.
     pub now_ms: u64,
@@ -123,7 +123,7 @@ impl Environment<'_> {
 }
 
 impl Rollouts {
-    /// Applies a change. On an error nothing is changed.
+    /// Applies a change to a model's rollout. On an error nothing is changed.
     ///
     /// # Errors
     ///
@@ -449,7 +449,7 @@ impl Rollout {
         Ok(())
     }
 
-    /// The run in progress.
+    /// Returns the run in progress, unless it was rolled back.
     fn running(&mut self, environment: &Environment<'_>) -> Result<&mut Canary, EditError> {
         let canary = self.canary.as_mut().ok_or_else(no_canary)?;
         match environment.rolled_back {

@@ -19,19 +19,19 @@ pub const BUCKETS: usize = 40;
 const FIRST_BOUND_NS: u64 = 100_000;
 /// Counters of one side: failed calls, and the buckets.
 const COUNTERS_PER_ARM: usize = 2 + BUCKETS;
-/// Counters of a run.
+/// Number of counters of a run, both sides together.
 pub const COUNTERS: u32 = 2 * COUNTERS_PER_ARM as u32;
 /// One counted call in this many judges the run. The choice is random, so that many instances together judge no more
 /// often than one alone.
 const JUDGED_ONE_OF: u64 = 16;
-/// As [`JUDGED_ONE_OF`], for failed calls of the canary.
+/// The same as [`JUDGED_ONE_OF`], for failed calls of the canary.
 const JUDGED_FAILED_ONE_OF: u64 = 4;
 
 /// The shortest window, in seconds.
 pub const MIN_WINDOW_S: u64 = 10;
 /// The longest window, in seconds: a day. Older calls say little about the canary now.
 pub const MAX_WINDOW_S: u64 = 86_400;
-/// The largest `min_calls`.
+/// Largest `min_calls` that an operator may set.
 pub const MAX_MIN_CALLS: u64 = 1_000_000;
 
 /// Windows that have counters at the same time: the current, the previous and the next.
@@ -42,24 +42,24 @@ const WINDOWS: u64 = 3;
 pub enum Arm {
     /// The versions that answer all other callers.
     Stable,
-    /// The canary.
+    /// The version that is tried.
     Canary,
 }
 
 /// The outcome of a call for the health of the canary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was answered.
+    /// The model ran and gave an answer.
     Served,
     /// The model failed, took too long or was not ready. A caller's own mistake never counts.
     Failed,
 }
 
-/// When a canary is rolled back automatically.
+/// The bounds at which a canary is rolled back automatically.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Bounds {
-    /// By how much its error rate may exceed the other side's; 0.02 is two calls in a hundred.
+    /// The permitted difference of its error rate to the other side's; 0.02 is two calls in a hundred.
     pub max_error_rate_increase: Option<f64>,
     /// The largest ratio of its latency to the other side's, at the quantile.
     pub max_latency_ratio: Option<f64>,
@@ -93,13 +93,13 @@ pub struct BoundsPatch {
     /// `Some(None)` removes the bound.
     #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub max_latency_ratio: Option<Option<f64>>,
-    /// See [`Bounds`].
+    /// A new value of [`Bounds::quantile`].
     #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub quantile: Option<f64>,
-    /// See [`Bounds`].
+    /// A new value of [`Bounds::min_calls`].
     #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub min_calls: Option<u64>,
-    /// See [`Bounds`].
+    /// A new value of [`Bounds::window_s`].
     #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub window_s: Option<u64>,
 }
@@ -181,7 +181,7 @@ fn offset(arm: Arm) -> usize {
     }
 }
 
-/// Whether to look at the counters after a call was counted.
+/// Returns whether to look at the counters after a call was counted.
 pub fn is_to_judge(arm: Arm, outcome: Outcome, random: u64) -> bool {
     let one_of = match (arm, outcome) {
         (Arm::Canary, Outcome::Failed) => JUDGED_FAILED_ONE_OF,
@@ -212,7 +212,7 @@ pub fn all_numbers(id: u64) -> [u64; WINDOWS as usize] {
 /// The counts of one side.
 struct Side<'a> {
     failed: u64,
-    /// Served calls by latency.
+    /// Number of served calls in each bucket of latency.
     buckets: &'a [u64],
     served: u64,
 }

@@ -65,7 +65,7 @@ pub struct Rollouts {
     v: u32,
     /// Raised by each write of the document.
     pub generation: u64,
-    /// Models by name. A model without an entry has no aliases, default or canary.
+    /// Rollouts by model name. A model without an entry has no aliases, default or canary.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub models: BTreeMap<String, Rollout>,
     /// Ended canary runs whose counters are still stored.
@@ -77,7 +77,7 @@ pub struct Rollouts {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rollout {
-    /// Names for versions. Moving one is one write.
+    /// Versions by the names that callers may use for them. Moving one is one write.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub aliases: BTreeMap<Alias, Version>,
     /// The target of calls that name no version; `None` for `latest`.
@@ -110,9 +110,9 @@ pub struct Canary {
     pub version: Version,
     /// The part of callers that get it. A caller that gets it at one percentage gets it at every higher one.
     pub percent: Percent,
-    /// When the run started.
+    /// The start of the run, in milliseconds since the Unix epoch.
     pub started_ms: u64,
-    /// When it is rolled back automatically; `None` for never.
+    /// The bounds at which it is rolled back automatically; `None` for never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback: Option<Bounds>,
 }
@@ -123,7 +123,7 @@ pub struct Canary {
 pub struct Split {
     /// Decides, together with the caller's identity, which arm a caller gets.
     pub id: u64,
-    /// The arms. A caller always gets the same arm while arms and weights stay.
+    /// Versions with their weights. A caller always gets the same one while arms and weights stay.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub arms: Vec<SplitArm>,
     /// Versions for callers that send a certain header.
@@ -155,7 +155,7 @@ pub struct ByHeader {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Shadow {
-    /// The version.
+    /// The version that runs in addition to the one that answers.
     pub version: Version,
     /// The share of calls that it runs on.
     pub percent: Percent,
@@ -165,9 +165,9 @@ pub struct Shadow {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Deprecated {
-    /// When it becomes deprecated, in milliseconds since the Unix epoch.
+    /// The time from which it is deprecated, in milliseconds since the Unix epoch.
     pub since_ms: u64,
-    /// When it stops answering; `None` for never.
+    /// The time from which it no longer answers; `None` for never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sunset_ms: Option<u64>,
     /// A link to an explanation.
@@ -194,11 +194,11 @@ pub struct Ended {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Retired {
-    /// The model.
+    /// The name of the model.
     pub model: String,
-    /// The run.
+    /// The id of the canary run, [`Canary::id`].
     pub id: u64,
-    /// When it ended.
+    /// The end of the run, in milliseconds since the Unix epoch.
     pub ended_ms: u64,
 }
 
@@ -213,12 +213,12 @@ impl Version {
         (number > 0).then_some(Self(number))
     }
 
-    /// Its number.
+    /// Returns the number, which is at least 1.
     pub fn get(self) -> u64 {
         self.0
     }
 
-    /// As the rest of the gate knows it; `None` for 0, which no document that was read has.
+    /// Returns the version as the rest of the gate knows it; `None` for 0, which no document that was read has.
     fn of_model(self) -> Option<ModelVersion> {
         ModelVersion::parse(&self.0.to_string())
     }
@@ -250,12 +250,12 @@ impl Alias {
         fits.then(|| Self(text.to_owned()))
     }
 
-    /// The name as text.
+    /// Returns the name as callers write it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether it is the alias that is always there.
+    /// Returns whether it is the alias that is always there.
     pub fn is_latest(&self) -> bool {
         self.0 == LATEST
     }
@@ -285,7 +285,7 @@ impl fmt::Display for Alias {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Value", into = "Value")]
 pub enum Target {
-    /// A number.
+    /// The version with this number.
     Version(Version),
     /// An alias, which may be [`LATEST`].
     Alias(Alias),
@@ -351,12 +351,12 @@ impl Percent {
         fits.then_some(Self(hundredths as u16))
     }
 
-    /// As a number from 0 to 100.
+    /// Returns the percentage as a number from 0 to 100.
     pub fn get(self) -> f64 {
         f64::from(self.0) / 100.0
     }
 
-    /// Whether a point, evenly spread over 0 to 9999, is among them.
+    /// Returns whether a point, evenly spread over 0 to 9999, is among them.
     fn has(self, point: u64) -> bool {
         point < u64::from(self.0)
     }
@@ -390,7 +390,7 @@ pub fn identity(caller: &Caller) -> String {
 }
 
 impl Rollouts {
-    /// A document without models.
+    /// Makes a document without models.
     pub fn new() -> Self {
         Self {
             v: FORM,
@@ -433,7 +433,7 @@ impl Rollouts {
         Ok(read)
     }
 
-    /// The document as text.
+    /// Writes the document as JSON.
     pub fn text(&self) -> String {
         serde_json::to_string(self).expect("names are texts and numbers are finite")
     }

@@ -6,9 +6,9 @@ use penstock_core::clock::rfc3339;
 /// The deprecation of a version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
-    /// When it becomes deprecated; may lie in the future.
+    /// The time from which it is deprecated, in milliseconds since the Unix epoch; may lie in the future.
     pub since_ms: u64,
-    /// When it stops answering.
+    /// The time from which it no longer answers; `None` for never.
     pub sunset_ms: Option<u64>,
     /// A link to an explanation.
     pub link: Option<String>,

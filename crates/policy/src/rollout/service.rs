@@ -16,7 +16,7 @@ pub trait RolloutService {
     fn counts(&self, model: &str, number: u64, counters: u32) -> Result<Vec<u64>, RolloutFailure>;
     /// Rolls a canary's run back. Returns whether this call was the first to do so.
     fn roll_back(&self, model: &str, run: u64, why: &str) -> Result<bool, RolloutFailure>;
-    /// Why a canary's run was rolled back; `None` while it goes on.
+    /// Returns the reason why a canary's run was rolled back; `None` while it goes on.
     fn rolled_back(&self, model: &str, run: u64) -> Result<Option<String>, RolloutFailure>;
 }
 

@@ -56,7 +56,7 @@ fn tally_name(model: &str, number: u64, counter: u32) -> String {
     format!("rollouts:tally:{model}:{number}:{counter}")
 }
 
-/// Why the document was not changed.
+/// The reason why the document was not changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UpdateError {
     /// The change cannot be made.
@@ -87,11 +87,11 @@ pub async fn read_text<K: Kv>(kv: &K) -> Result<Option<String>, KvError> {
     text.map_err(|_| KvError::new("the rollouts in the store are not text"))
 }
 
-/// The document.
+/// Reads the document; an empty one if the store has none.
 ///
 /// # Errors
 ///
-/// The error of the store, or what is wrong with the document.
+/// The error of the store, or the fault of the document.
 pub async fn read<K: Kv>(kv: &K) -> Result<Rollouts, KvError> {
     match read_text(kv).await? {
         None => Ok(Rollouts::new()),
@@ -269,7 +269,7 @@ pub async fn roll_back<K: Kv>(kv: &K, model: &str, id: u64, why: &str) -> Result
     Ok(first)
 }
 
-/// Why a run was rolled back; `None` while it goes on.
+/// Returns the reason why a run was rolled back; `None` while it goes on.
 ///
 /// # Errors
 ///

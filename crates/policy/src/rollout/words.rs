@@ -2,7 +2,7 @@
 //!
 //! The WIT package `penstock:models` has the same types for components. The components in `guest` only convert.
 
-/// Why rollouts could not be read or counted.
+/// The reason why rollouts could not be read or counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RolloutFailure {
     /// This host stores no rollouts, so every model uses its highest version.
@@ -12,7 +12,7 @@ pub enum RolloutFailure {
 }
 
 impl RolloutFailure {
-    /// The message of either.
+    /// The message of the failure, of either kind.
     pub fn message(&self) -> &str {
         match self {
             Self::Unsupported(message) | Self::Failed(message) => message,

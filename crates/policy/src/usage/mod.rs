@@ -14,7 +14,7 @@ use penstock_core::{Caller, Kv, KvError};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 
-/// A day, in milliseconds.
+/// The length of a day, in milliseconds.
 pub const DAY_MS: u64 = 86_400_000;
 
 /// Combinations that an instance remembers as entered in the directory. Beyond this number it reads the store again.
@@ -34,7 +34,7 @@ const MAX_ALERTS: usize = 64;
 
 const INDEX_SHARDS: u32 = 1;
 
-/// `[usage]` in `penstock.toml`.
+/// The section `[usage]` of a policy file: how long counts are kept, and the alerts.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct UsageSettings {
@@ -76,11 +76,11 @@ pub struct Alert {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Unit {
-    /// Calls.
+    /// Calls, each counted as 1.
     Requests,
     /// Items of batches that were run.
     Items,
-    /// Bytes of request bodies.
+    /// Bytes of request bodies, as received.
     Bytes,
     /// Milliseconds of compute time; counted in microseconds.
     ComputeMs,
@@ -216,7 +216,7 @@ impl Usage {
         &self.settings
     }
 
-    /// Counts one call. After an error, part of it may not be counted.
+    /// Counts a call in the store. After an error, part of it may not be counted.
     pub async fn record<K: Kv>(
         &mut self,
         kv: &K,

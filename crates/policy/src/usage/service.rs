@@ -9,9 +9,9 @@ use std::cell::RefCell;
 
 /// The usage counters of a policy.
 pub trait UsageService {
-    /// Whether calls are counted.
+    /// Returns whether calls are counted.
     fn enabled(&self) -> bool;
-    /// Counts one call.
+    /// Counts a call after its end.
     fn count(
         &self,
         caller: &Caller,

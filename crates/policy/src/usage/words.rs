@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 /// The counts of one call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Amounts {
-    /// Calls; 1.
+    /// Number of calls; 1 for a call.
     pub requests: u64,
     /// Items that were run; 0 for a replay or a refusal.
     pub items: u64,
-    /// Bytes of the body.
+    /// Size of the body in bytes.
     pub bytes: u64,
     /// Compute time in microseconds.
     pub compute_us: u64,
@@ -20,29 +20,29 @@ pub struct Amounts {
 /// The combination to which counts belong.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct UsageSubject {
-    /// The tenant.
+    /// The tenant of the caller.
     pub tenant: String,
     /// The id of the caller's API key, if it used one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key_id: Option<String>,
-    /// The model.
+    /// The model that the call named.
     pub model: String,
 }
 
 /// One line of a report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Row {
-    /// Days since 1970-01-01.
+    /// Number of the day since 1970-01-01, in UTC.
     #[serde(skip)]
     pub day: u64,
     /// The combination to which the counts belong.
     #[serde(flatten)]
     pub subject: UsageSubject,
-    /// Calls.
+    /// Number of calls of that day.
     pub requests: u64,
-    /// Items.
+    /// Number of items that were run.
     pub items: u64,
-    /// Bytes of bodies.
+    /// Sum of the sizes of request bodies, in bytes.
     pub bytes: u64,
     /// Compute time in microseconds.
     #[serde(skip)]

@@ -38,7 +38,7 @@ const REFUSED_V6: [([u16; 2], u32); 4] = [
     ([0x3fff, 0], 20),
 ];
 
-/// Whether an address is reachable from everywhere, and so no secret of the host's network.
+/// Returns whether an address is reachable from everywhere, and so no secret of the host's network.
 pub fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),

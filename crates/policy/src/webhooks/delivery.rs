@@ -1,4 +1,4 @@
-//! Decides when a message is sent again, and what an answer means. The record of a delivery changes only here.
+//! Decides when a message is sent again, by the receiver's answers. The record of a delivery changes only here.
 
 use penstock_core::OperationId;
 use serde::{Deserialize, Serialize};
@@ -32,8 +32,8 @@ pub const TIMEOUT_MS: u64 = 15_000;
 /// Time after which an attempt without an outcome counts as lost, in milliseconds: its host stopped in it. Clocks may differ.
 pub const LOST_MS: u64 = 60_000;
 
-/// Time for which the entries of a delivery are needed after its operation expired, in milliseconds: a caller may ask for the
-/// message again just before, and a receiver may ask for the longest wait each time.
+/// Time for which the entries of a delivery are needed after its operation expired, in milliseconds. A caller may ask for
+/// the message again just before, and a receiver may ask for the longest wait each time.
 pub const KEEP_MS: u64 = 12 * 24 * HOUR_MS;
 
 /// The most times that a caller may ask for a message again. Each leaves entries until the sweep.
@@ -48,7 +48,7 @@ pub const MAX_ANSWER_BYTES: usize = 64 << 10;
 /// Most bytes of the reason of a failure in the record.
 const MAX_REASON_BYTES: usize = 200;
 
-/// The kinds of events.
+/// The kinds of events: the three ends of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EventKind {
     /// An operation has a result.
@@ -78,7 +78,7 @@ pub fn message_id(id: &OperationId) -> String {
     format!("msg_{}", id.short())
 }
 
-/// The state of a delivery.
+/// The state of a delivery. All except [`DeliveryState::Pending`] are final.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DeliveryState {
@@ -107,7 +107,7 @@ impl DeliveryState {
         }
     }
 
-    /// Whether no attempt follows.
+    /// Returns whether no attempt follows.
     pub const fn is_over(self) -> bool {
         !matches!(self, Self::Pending)
     }
@@ -116,9 +116,9 @@ impl DeliveryState {
 /// One attempt to send a message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
-    /// When it began, in milliseconds since the Unix epoch.
+    /// The start of the attempt, in milliseconds since the Unix epoch.
     pub began_ms: u64,
-    /// How long it took, in milliseconds.
+    /// The duration of the attempt, in milliseconds.
     pub took_ms: u64,
     /// The status of the answer, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -131,9 +131,9 @@ pub struct Attempt {
 /// The outcome of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The receiver answered.
+    /// The receiver sent an answer, of any status.
     Answered {
-        /// The status.
+        /// The HTTP status of the answer.
         status: u16,
         /// The wait that it asked for, in milliseconds.
         retry_after_ms: Option<u64>,
@@ -145,19 +145,19 @@ pub enum Outcome {
 /// The record of a delivery.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delivery {
-    /// The state.
+    /// The state after the attempts so far.
     pub state: DeliveryState,
     /// The attempts since the message was made, or since a caller asked for it again.
     pub attempts: Vec<Attempt>,
-    /// Attempts before those. The number of an attempt never comes twice.
+    /// Number of the attempts before those. The number of an attempt never comes twice.
     #[serde(default)]
     pub earlier: u32,
-    /// When the next attempt is made, in milliseconds since the Unix epoch, if the state is pending.
+    /// The time of the next attempt, in milliseconds since the Unix epoch, if the state is pending.
     pub next_ms: u64,
-    /// How often a caller asked for the message again, at most [`MAX_AGAIN`] times.
+    /// Number of times that a caller asked for the message again, at most [`MAX_AGAIN`].
     #[serde(default)]
     pub generation: u32,
-    /// Why no further attempt is made, if that is not because of the last one.
+    /// The reason why no further attempt is made, if that is not because of the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
@@ -171,7 +171,7 @@ impl Delivery {
         }
     }
 
-    /// The stored bytes.
+    /// Writes the record as JSON, for the store.
     pub fn encode(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a record of plain members")
     }
@@ -238,7 +238,7 @@ impl Delivery {
     }
 }
 
-/// What is wrong with an answer.
+/// Returns the reason why an answer is no success; `None` for 200 to 299.
 fn unwelcome(status: u16) -> Option<String> {
     Some(match status {
         200..=299 => return None,

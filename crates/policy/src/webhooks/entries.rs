@@ -18,12 +18,12 @@ impl Names {
         Self(format!("{NAMES}{period}/{}/", id.short()))
     }
 
-    /// The target.
+    /// The name of the target's entry.
     pub fn target(&self) -> String {
         format!("{}t", self.0)
     }
 
-    /// The payload.
+    /// The name of the payload's entry.
     pub fn payload(&self) -> String {
         format!("{}p", self.0)
     }
@@ -74,7 +74,7 @@ struct Found {
 }
 
 impl Candidates {
-    /// Takes a name.
+    /// Notes the entry that a name in the store's listing stands for. Other names are ignored.
     pub fn take(&mut self, name: &str) {
         let Some(rest) = name.strip_prefix(NAMES) else {
             return;

@@ -5,8 +5,8 @@
 //!
 //! The operations component stores the wish for an announcement together with the call ([`target`]). The host sends it after
 //! the end of the operation, because components cannot open connections. All decisions are here: which URLs and addresses are
-//! allowed ([`target`], [`address`]), when the next attempt is made and what an answer means ([`delivery`]), what a host does next ([`step`]), and what is
-//! signed (`signature`).
+//! allowed ([`target`], [`address`]), when the next attempt is made ([`delivery`]), which step a host takes next ([`step`]),
+//! and which bytes are signed (`signature`).
 //!
 //! # Entries
 //!

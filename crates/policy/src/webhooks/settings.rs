@@ -17,7 +17,7 @@ pub struct WebhooksSettings {
     pub allow_hosts: Vec<String>,
     /// A PEM file with certificate authorities to trust beside those of the machine.
     pub ca_file: Option<String>,
-    /// `[[webhooks.tenants]]`.
+    /// Entries `[[webhooks.tenants]]`: the webhooks that each tenant may use.
     pub tenants: Vec<TenantWebhooks>,
 }
 
@@ -25,7 +25,7 @@ pub struct WebhooksSettings {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TenantWebhooks {
-    /// The tenant.
+    /// The name of the tenant.
     pub tenant: String,
     /// The URL that is told of all operations of the tenant; `None` if only calls name URLs.
     pub url: Option<String>,
@@ -50,7 +50,7 @@ impl Default for TenantWebhooks {
 }
 
 impl WebhooksSettings {
-    /// Whether any tenant has webhooks.
+    /// Returns whether any tenant has webhooks.
     pub fn is_on(&self) -> bool {
         !self.tenants.is_empty()
     }

@@ -10,8 +10,8 @@ use crate::operations::PERIOD_MS;
 /// Time after which the components are asked again for an event that they could not give, in milliseconds.
 const ASK_AGAIN_MS: u64 = 30_000;
 
-/// Time after the one in its id after which the call of an operation is stored, or never will be: ids of keyed calls carry the
-/// beginning of an hour, and are used until its end.
+/// Milliseconds after the time in its id by which the call of an operation is stored, if it ever is. Ids of keyed calls
+/// carry the beginning of an hour, and are used until its end.
 const STORED_MS: u64 = 2 * PERIOD_MS;
 
 /// Time before another look at an operation that may be about to be stored, in milliseconds. It doubles.
@@ -30,18 +30,18 @@ const DISABLED: &str = "the receiver answered 410 before";
 /// The event of an operation, as the components know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EventOf {
-    /// It has ended.
+    /// The operation has ended.
     Ended {
-        /// The kind of event.
+        /// The kind of event, by the end of the operation.
         kind: EventKind,
-        /// The message.
+        /// The bytes of the message, as all attempts send them.
         payload: Vec<u8>,
     },
     /// It has not ended.
     Unfinished,
     /// It was deleted, or it has expired.
     Gone,
-    /// The components failed. It is not known.
+    /// The components failed, so the event is not known.
     Unknown,
 }
 
@@ -50,7 +50,7 @@ pub enum EventOf {
 pub struct Taken {
     /// The number of the attempt.
     pub attempt: u32,
-    /// When this host saw it first, in milliseconds since the Unix epoch.
+    /// The time at which this host saw it first, in milliseconds since the Unix epoch.
     pub since_ms: u64,
 }
 
@@ -62,7 +62,7 @@ pub enum Claim {
     Untried,
     /// This host makes the attempt.
     Own,
-    /// Another one makes it.
+    /// Another host makes it, or stopped during it.
     Taken(Taken),
 }
 
@@ -91,10 +91,10 @@ pub struct Facts {
     pub lost_after_ms: u64,
 }
 
-/// The next step.
+/// The next step for a delivery. The host takes it and then decides again.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Nothing is to be done.
+    /// The delivery is over, or has no target: do nothing.
     Ignore,
     /// Look at it again at this time.
     Later(u64),
@@ -108,7 +108,7 @@ pub enum Step {
     AskEvent,
     /// Read whether the receiver wants no more messages. The value is the name of the mark.
     ReadDisabled(String),
-    /// Write the payload.
+    /// Write the payload, so that all attempts send the same bytes.
     KeepPayload(Vec<u8>),
     /// Claim the attempt with this number.
     Claim(u32),
@@ -118,7 +118,7 @@ pub enum Step {
     Send(String),
 }
 
-/// Decides the next step.
+/// Decides the next step of a delivery from its facts.
 pub fn decide(facts: &Facts, settings: &WebhooksSettings) -> Step {
     let Some(target) = &facts.target else {
         return Step::Ignore;

@@ -1,7 +1,7 @@
 //! Decides which URLs webhooks may have.
 //!
 //! The grammar is a strict part of RFC 3986: no user name, no fragment, no address in an unusual form. The host connects to
-//! what was parsed here, so no second parser can read another host into the same text.
+//! the parsed host, so no second parser can read another host into the same text.
 
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -19,19 +19,19 @@ pub struct Url {
     pub tls: bool,
     /// The host's name in lower case, or its address without brackets.
     pub host: String,
-    /// The port.
+    /// The port to connect to: the one in the URL, or the scheme's default.
     pub port: u16,
     /// Host and port as in the URL, for the `Host` header.
     pub authority: String,
     /// The path and the query.
     pub target: String,
-    /// Whether the operator allowed this host by name, whatever its address is.
+    /// Whether the operator allowed this host by name, whichever address it has.
     pub allowed: bool,
 }
 
 impl Url {
-    /// Parses a URL. `allow_hosts` are the hosts that may have private addresses and do without encryption. The error is the rest
-    /// of a sentence that begins with "the URL".
+    /// Parses the text of a URL. `allow_hosts` are the hosts that may have private addresses and do without encryption. The
+    /// error is the rest of a sentence that begins with "the URL".
     pub fn parse(text: &str, allow_hosts: &[String]) -> Result<Self, String> {
         if text.len() > MAX_URL_BYTES {
             return Err(format!(
@@ -166,7 +166,7 @@ fn check_name(host: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether an entry of `allow_hosts` covers a host and port: `host` covers all ports, `host:port` one.
+/// Returns whether an entry of `allow_hosts` covers a host and port: `host` covers all ports, `host:port` one.
 fn allows(entry: &str, host: &str, port: u16) -> bool {
     match allowed(entry) {
         Ok((allowed, of)) => allowed == host && of.is_none_or(|of| of == port),

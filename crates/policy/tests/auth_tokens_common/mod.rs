@@ -71,7 +71,7 @@ pub struct Keys {
     pub p256: Signer,
     pub p384: Signer,
     pub ed: Signer,
-    /// Another issuer's.
+    /// The key of another trusted issuer.
     pub other_ed: Signer,
     /// One that no set has.
     pub stray_ed: Signer,

@@ -11,7 +11,7 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::rc::Rc;
 
-/// 2026-01-01T00:00:00Z: the beginning of a minute, an hour, a day and a month.
+/// The time 2026-01-01T00:00:00Z: the beginning of a minute, an hour, a day and a month.
 pub const START_MS: u64 = 1_767_225_600_000;
 
 pub const ONE: Cost = Cost {
@@ -119,7 +119,7 @@ impl Kv for NoSwap {
     }
 }
 
-/// Something callers share.
+/// A value that several callers share.
 pub type Shared<T> = Rc<RefCell<T>>;
 
 pub fn shared<T>(value: T) -> Shared<T> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counts of instances: made, lost and present.
+/// Counts of instances since the start: made, dropped and trapped.
 #[derive(Debug, Default)]
 pub struct InstanceCounts {
     created: AtomicU64,

@@ -11,7 +11,7 @@ pub const RETAINED_BYTES: usize = 48 << 20;
 pub struct EntryPointSettings {
     /// Largest linear memory in bytes with which an instance is kept after a request.
     pub retained_bytes: usize,
-    /// Instances at once.
+    /// Instances that may exist at once. Each serves one request at a time.
     pub count: u32,
     /// Requests an instance serves before it is replaced.
     pub max_reuse: u32,

@@ -16,7 +16,7 @@ use std::task::Poll;
 #[derive(Debug)]
 pub struct Ledger {
     stores: Arc<Stores>,
-    /// For each store: 0 if it was never used, otherwise the position plus one.
+    /// For each granted store: 0 if it was never used, otherwise the position plus one.
     seen: Box<[AtomicU64]>,
     /// Whether the instance ran out of handles.
     spent: AtomicBool,
@@ -28,7 +28,7 @@ pub struct Ledger {
 pub struct NotDurable {
     /// The label of the store.
     pub label: String,
-    /// The reason.
+    /// The error of the store that did not make them durable.
     pub cause: StoreError,
 }
 
@@ -43,7 +43,7 @@ impl Ledger {
         })
     }
 
-    /// The stores.
+    /// The stores that the instance may open.
     pub(super) fn stores(&self) -> &Stores {
         &self.stores
     }
@@ -58,7 +58,7 @@ impl Ledger {
         self.spent.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the instance ran out of handles. Then it is useless, because leaked handles cannot be reclaimed.
+    /// Returns whether the instance ran out of handles. Then it is useless, because leaked handles cannot be reclaimed.
     pub fn is_spent(&self) -> bool {
         self.spent.load(Ordering::Relaxed)
     }

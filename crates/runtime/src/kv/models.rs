@@ -235,7 +235,7 @@ shape = ["N", 4]
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn what_is_known_of_models_is_read_and_what_is_not_there_is_absent() {
+    async fn the_facts_about_models_are_read_and_unknown_names_are_absent() {
         let folder = tempfile::tempdir().unwrap();
         let store = store(folder.path(), false);
         store.repository.load_all(|_| {}).await;
@@ -304,7 +304,7 @@ shape = ["N", 4]
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn what_the_operator_does_not_allow_is_not_done() {
+    async fn a_change_that_the_operator_does_not_allow_is_not_done() {
         let folder = tempfile::tempdir().unwrap();
         let store = store(folder.path(), false);
         store.repository.load_all(|_| {}).await;

@@ -121,9 +121,9 @@ struct Names {
 enum Next {
     /// Request the page after a cursor.
     Ask(Option<String>),
-    /// Wait for a page.
+    /// Wait for a page that is on its way.
     Wait(PageFuture),
-    /// Nothing: all names were given.
+    /// The listing has given all names.
     End,
 }
 

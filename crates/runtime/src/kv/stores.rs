@@ -26,7 +26,7 @@ pub(super) struct Granted {
 }
 
 impl Stores {
-    /// No store at all.
+    /// Returns a set without stores.
     pub fn none() -> Arc<Self> {
         Arc::default()
     }

@@ -28,9 +28,9 @@ impl KvCtx {
 
 /// The view of an instance for the functions of the key-value interfaces.
 pub struct KvView<'a> {
-    /// The stores.
+    /// The state of the instance for its stores.
     pub ctx: &'a mut KvCtx,
-    /// The instance's handles.
+    /// The table with the instance's handles.
     pub table: &'a mut ResourceTable,
     /// The bytes that the host holds for the instance.
     pub held: &'a mut HeldBytes,

@@ -8,9 +8,9 @@ use url::Url;
 /// The place of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FileLocation {
-    /// On this machine.
+    /// A path on this machine.
     Local(PathBuf),
-    /// Behind a URL.
+    /// A URL of http or https.
     Web(Url),
     /// The key of an object.
     Object(String),
@@ -23,7 +23,7 @@ pub enum FileLocation {
 pub struct Item {
     /// Its path in the model, with `/`.
     pub path: String,
-    /// The file's place.
+    /// The place from which it is read.
     pub place: FileLocation,
     /// Its size, if the source states it.
     pub bytes: Option<u64>,
@@ -40,7 +40,7 @@ pub struct Item {
 /// The contents of a source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
-    /// Its files.
+    /// Its files, in the source's order.
     pub items: Vec<Item>,
     /// Its commit or digest, for people.
     pub identity: Option<String>,
@@ -53,9 +53,9 @@ pub struct Listing {
 /// Most files and most bytes of one model.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes, downloaded and unpacked.
+    /// Bytes of all files, downloaded and unpacked.
     pub bytes: u64,
-    /// Files.
+    /// Number of files, downloaded and unpacked.
     pub files: usize,
 }
 

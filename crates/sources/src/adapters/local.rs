@@ -5,7 +5,7 @@ use super::listing::{FileLocation, Item, Limits, Listing, too_many};
 use crate::error::Error;
 use std::path::{Path, PathBuf};
 
-/// Folders within folders.
+/// Levels of folders that are listed.
 const MAX_DEPTH: usize = 8;
 
 /// Lists a file or a folder.

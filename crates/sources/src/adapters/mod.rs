@@ -22,7 +22,7 @@ use url::Url;
 /// Bytes of a document that describes a source: a manifest, a list of files.
 const MAX_DOCUMENT_BYTES: usize = 8 << 20;
 
-/// Asks one source.
+/// Asks one source for its list of files and for the files.
 pub struct Adapter<'a> {
     client: &'a Client,
     source: &'a Source,
@@ -33,7 +33,7 @@ pub struct Adapter<'a> {
 }
 
 impl<'a> Adapter<'a> {
-    /// For a source; its credentials are read here.
+    /// Makes the adapter for a source; its credentials are read here.
     pub fn new(
         client: &'a Client,
         source: &'a Source,
@@ -82,7 +82,7 @@ impl<'a> Adapter<'a> {
         Ok(listing)
     }
 
-    /// Asks for a file.
+    /// Asks for the bytes of one file.
     pub async fn open(
         &mut self,
         place: &FileLocation,

@@ -22,7 +22,7 @@ const MAX_TOKEN_BYTES: usize = 64 << 10;
 const TITLE: &str = "org.opencontainers.image.title";
 const FILE_PATH: &str = "org.cncf.model.filepath";
 const MODEL_FILE_PATH: &str = "org.cnai.model.filepath";
-/// ORAS packs folders so.
+/// The annotation by which ORAS marks a packed folder.
 const UNPACK: &str = "io.deis.oras.content.unpack";
 
 #[derive(Deserialize)]

@@ -45,7 +45,7 @@ impl Puller {
         })
     }
 
-    /// The cache.
+    /// Returns the cache of downloads.
     pub fn cache(&self) -> &Cache {
         &self.cache
     }
@@ -64,7 +64,7 @@ impl Puller {
     }
 }
 
-/// The cache's folder.
+/// Returns the folder of the cache: the configured one, or `default`.
 pub fn cache_folder(settings: &PullSettings, folder: &Path, default: &Path) -> PathBuf {
     match &settings.cache {
         Some(named) => folder.join(named),

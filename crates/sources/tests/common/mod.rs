@@ -33,7 +33,7 @@ impl Request {
     }
 }
 
-/// A scripted answer.
+/// A scripted answer of the test server.
 #[derive(Clone, Debug, Default)]
 pub struct Reply {
     pub status: u16,
@@ -155,7 +155,7 @@ fn serve(
     Ok(())
 }
 
-/// Collects the reports.
+/// Collects the texts of the retries of a pull.
 #[derive(Default)]
 pub struct Heard(pub Mutex<Vec<String>>);
 
@@ -301,7 +301,7 @@ impl Drop for Running {
     }
 }
 
-/// Whether `PENSTOCK_TEST_WITHOUT` names a program, whose tests are then left out.
+/// Returns whether `PENSTOCK_TEST_WITHOUT` names a program, whose tests are then left out.
 pub fn without(what: &str) -> bool {
     let without = std::env::var("PENSTOCK_TEST_WITHOUT").unwrap_or_default();
     let left_out = without.split(',').any(|one| one == what);

@@ -41,7 +41,7 @@ impl AdapterSpec {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tokens {
-    /// They are refused.
+    /// Token ids are refused.
     #[default]
     Refuse,
     /// They are ids of the model's own vocabulary.
@@ -52,7 +52,7 @@ pub enum Tokens {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TooLong {
-    /// It is refused: an answer for its beginning would look like an answer for the whole text.
+    /// Such a text is refused: an answer for its beginning would look like an answer for the whole text.
     #[default]
     Refuse,
     /// It is cut at its end.

@@ -25,7 +25,7 @@ pub const MAX_TOKENS: u64 = 1 << 30;
 /// The settings for runs on the native host. Other hosts ignore them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Engine {
-    /// The runtime.
+    /// The library that runs the graph.
     pub backend: Backend,
     /// The execution provider of ONNX Runtime.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -33,7 +33,7 @@ pub struct Engine {
     /// The device of the provider or of OpenVINO: `0`, `GPU.1`, `NPU`; `None` for the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
-    /// Whether a runtime may trade exactness for speed.
+    /// The precision: `Fast` lets a runtime trade exactness for speed.
     #[serde(skip_serializing_if = "Precision::is_exact")]
     pub precision: Precision,
     /// Concurrent runs; `None` for the host's choice.
@@ -55,7 +55,7 @@ pub struct Engine {
     /// Whether it is never evicted.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub pinned: bool,
-    /// Whether the model is run before it serves.
+    /// The trial run before the model serves.
     #[serde(skip_serializing_if = "FirstRun::is_required")]
     pub first_run: FirstRun,
     /// The isolation of its runtime; `None` for the host's choice.
@@ -66,15 +66,15 @@ pub struct Engine {
     pub process_memory_bytes: Option<u64>,
 }
 
-/// Whether a model is run before it serves.
+/// The trial run of a model before it serves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FirstRun {
-    /// It is run on the contract's samples, or on inputs that the server generates. A model that fails on all of them does
-    /// not serve.
+    /// The model is run on the contract's samples, or on inputs that the server generates. If it fails on all of them, it
+    /// does not serve.
     #[default]
     Required,
-    /// It is not run. The first call shows whether it works, and its calls do not share runs.
+    /// The model is not run. The first call shows whether it works, and its calls do not share runs.
     Skip,
 }
 
@@ -96,14 +96,14 @@ impl FirstRun {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Isolation {
-    /// In its own process: a crash affects only the model's calls.
+    /// The model runs in its own process: a crash affects only the model's calls.
     Process,
-    /// On threads of the server.
+    /// The model runs on threads of the server.
     Thread,
 }
 
 impl Isolation {
-    /// All values.
+    /// All values, in the order in which messages list them.
     pub const ALL: [Self; 2] = [Self::Process, Self::Thread];
 
     /// The name used in `model.toml` and `penstock.toml`.
@@ -123,23 +123,23 @@ const MAX_OPERATOR_LIBRARIES: usize = 16;
 /// The least memory of a run, in bytes. Runtimes take some of it for themselves.
 const MIN_RUN_MEMORY_BYTES: i64 = 1 << 20;
 
-/// An inference runtime.
+/// The library that runs a graph.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Backend {
     /// The best one the host has.
     #[default]
     Auto,
-    /// ONNX Runtime.
+    /// ONNX Runtime, loaded as a shared library.
     Onnxruntime,
-    /// OpenVINO.
+    /// OpenVINO, loaded as a shared library.
     Openvino,
-    /// tract, pure Rust.
+    /// The library tract, which is pure Rust and built in.
     Tract,
 }
 
 impl Backend {
-    /// All values.
+    /// All values, in the order in which messages list them.
     pub const ALL: [Self; 4] = [Self::Auto, Self::Onnxruntime, Self::Openvino, Self::Tract];
 
     /// The name used in `model.toml`.
@@ -153,7 +153,7 @@ impl Backend {
     }
 }
 
-/// Whether a runtime may compute with fewer bits than the graph declares.
+/// The precision in which a runtime computes, beside the one that the graph declares.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -165,7 +165,7 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// All values.
+    /// All values, in the order in which messages list them.
     pub const ALL: [Self; 2] = [Self::Exact, Self::Fast];
 
     /// The name used in `model.toml`.
@@ -176,7 +176,7 @@ impl Precision {
         }
     }
 
-    /// Whether it is the default.
+    /// Returns whether it is the default.
     pub fn is_exact(&self) -> bool {
         *self == Self::Exact
     }
@@ -186,10 +186,10 @@ impl Precision {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Provider {
-    /// The processor.
+    /// The processor of the machine. This is the default.
     #[default]
     Cpu,
-    /// CUDA.
+    /// NVIDIA's CUDA, on a GPU.
     Cuda,
     /// TensorRT, with CUDA for operators that it does not support.
     Tensorrt,
@@ -198,7 +198,7 @@ pub enum Provider {
 }
 
 impl Provider {
-    /// All values.
+    /// All values, in the order in which messages list them.
     pub const ALL: [Self; 4] = [Self::Cpu, Self::Cuda, Self::Tensorrt, Self::Openvino];
 
     /// The name used in `model.toml`.
@@ -265,7 +265,7 @@ impl Default for Batching {
 /// An axis along which the calls of a batch are padded to the longest.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Padding {
-    /// The symbolic axis.
+    /// The name of the axis in the shapes of inputs.
     pub axis: String,
     /// The padding value of each input; 0 for others.
     pub values: BTreeMap<String, f64>,

@@ -34,7 +34,7 @@ pub struct Explain {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Baseline {
-    /// This value.
+    /// Each hidden element gets this number.
     Constant(Bound),
     /// The mean of the input's elements.
     #[serde(serialize_with = "mean")]
@@ -46,18 +46,18 @@ fn mean<S: serde::Serializer>(serializer: S) -> Result<S::Ok, S::Error> {
 }
 
 impl Baseline {
-    /// The default.
+    /// The number 0, which is the default.
     pub const ZERO: Self = Self::Constant(Bound::Integer(0));
 }
 
 /// A range of an input's elements within one item, in row-major order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Group {
-    /// Its name in answers.
+    /// The name of the group in answers.
     pub name: String,
-    /// The input.
+    /// The name of the input in the contract.
     pub input: String,
-    /// Its first element.
+    /// The first element that belongs to the group, from 0.
     pub start: u64,
     /// The element after its last.
     pub end: u64,
@@ -66,7 +66,7 @@ pub struct Group {
 /// Cells of equal size over an input's last two axes. A cell covers all elements of the axes before these.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Grid {
-    /// The input.
+    /// The name of the input in the contract.
     pub input: String,
     /// Cells from top to bottom.
     pub rows: u64,
@@ -77,7 +77,7 @@ pub struct Grid {
     pub width: Option<u64>,
 }
 
-/// Whether elements of a datatype can be hidden and compared.
+/// Returns whether elements of a datatype can be hidden and compared.
 fn is_number(datatype: Datatype) -> bool {
     !matches!(datatype, Datatype::Bool | Datatype::Bytes)
 }
@@ -91,7 +91,7 @@ fn item_elements(spec: &TensorSpec) -> Option<u64> {
     })
 }
 
-/// Whether an input accepts a value.
+/// Returns whether an input accepts a value.
 fn takes(spec: &TensorSpec, value: Bound) -> bool {
     let number = as_f64(value);
     let within = |bound: Option<Bound>, fits: fn(f64, f64) -> bool| {

@@ -20,7 +20,7 @@ pub struct Moderation {
     pub categories: BTreeMap<String, Category>,
 }
 
-/// One category.
+/// The condition under which a text is flagged for a category.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Category {
     /// The label whose score counts.
@@ -30,7 +30,7 @@ pub struct Category {
 }
 
 impl Reader<'_> {
-    /// Reads `[moderation]`.
+    /// Reads the section `[moderation]`; `None` after a fault.
     pub(super) fn moderation(&mut self, value: &Spanned<DeValue<'_>>) -> Option<Moderation> {
         let mut members = self.table(value, "moderation")?;
         let threshold = members
@@ -71,7 +71,7 @@ impl Reader<'_> {
         Some(Moderation { categories })
     }
 
-    /// Reads a category: a label, or a table with one.
+    /// Reads the value of a category: a label, or a table with one.
     fn category(&mut self, value: &Spanned<DeValue<'_>>, usual: f64) -> Option<Category> {
         if let DeValue::String(label) = value.get_ref() {
             return Some(Category {

@@ -12,14 +12,14 @@ pub const MAX_STEPS: usize = 8;
 /// A model at one version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PipelineStep {
-    /// The model's name.
+    /// The name of the model.
     pub model: String,
-    /// Its version. It is fixed, so that answers always come from the same graphs.
+    /// The number of the version. It is fixed, so that answers always come from the same graphs.
     pub version: u64,
 }
 
 impl Reader<'_> {
-    /// Reads `[pipeline]`: steps by name, each `"model@version"`.
+    /// Reads the section `[pipeline]`: steps by name, each `"model@version"`.
     pub(super) fn pipeline(
         &mut self,
         value: &Spanned<DeValue<'_>>,

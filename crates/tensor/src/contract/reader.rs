@@ -14,13 +14,13 @@ pub const MAX_FAULTS: usize = 100;
 /// One fault of a `model.toml`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContractFault {
-    /// Line, from 1.
+    /// The line in the file, from 1.
     pub line: usize,
     /// Column in characters, from 1.
     pub column: usize,
-    /// The fault.
+    /// A sentence that names the fault.
     pub message: String,
-    /// The correction.
+    /// The change that corrects it.
     pub remedy: String,
 }
 

@@ -20,7 +20,7 @@ const MAX_SAMPLE_DEPTH: usize = MAX_RANK + 2;
 /// One tensor for each input, in the contract's order.
 pub type Sample = Vec<Tensor>;
 
-/// Parses `sample.json`: a body of `:predict`, or a body of `infer` of the Open Inference Protocol.
+/// Parses a `sample.json`: a body of `:predict`, or a body of `infer` of the Open Inference Protocol.
 ///
 /// # Errors
 ///

@@ -130,7 +130,7 @@ impl TensorSpec {
         format!("[{}]", axes.join(", "))
     }
 
-    /// Whether the elements' values are bounded.
+    /// Returns whether the elements' values are bounded.
     pub fn has_range(&self) -> bool {
         self.minimum.is_some() || self.maximum.is_some()
     }

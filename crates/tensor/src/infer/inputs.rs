@@ -18,7 +18,7 @@ const INPUT_MEMBERS: [&str; 5] = ["name", "shape", "datatype", "parameters", "da
 /// The elements of an input, as far as they are parsed.
 #[derive(Default)]
 enum Data {
-    /// No such member yet.
+    /// The member has not been read yet.
     #[default]
     Absent,
     /// Skipped; they begin at this offset.
@@ -522,7 +522,7 @@ impl<'a, 'c> Request<'a, 'c> {
         Ok(usable.then_some(shape))
     }
 
-    /// Parses `data`. It is flat if its first element is not an array.
+    /// Parses the value of `data`. It is flat if its first element is not an array.
     fn elements(
         &mut self,
         scanner: &mut Scanner<'a>,

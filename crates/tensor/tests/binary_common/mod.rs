@@ -102,7 +102,7 @@ fn read_buffer(
     Ok(request)
 }
 
-/// A host with a body, which notes what is copied out of it.
+/// A host with a body, which notes the ranges that are copied out of it.
 #[derive(Debug)]
 pub struct Host {
     pub bytes: Vec<u8>,

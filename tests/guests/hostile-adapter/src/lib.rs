@@ -11,7 +11,7 @@ use std::cell::Cell;
 /// The adapter's reaction to the outputs of its run.
 #[derive(Clone, Copy, Default)]
 enum Then {
-    /// Answers each item.
+    /// Answers each item, as an adapter should.
     #[default]
     Answer,
     /// Requests one more run, forever.
@@ -20,7 +20,7 @@ enum Then {
     Answers(usize),
     /// Gives an answer that is not JSON.
     Garbage,
-    /// Reports a failure.
+    /// Reports a failure of the item.
     Fail,
     Trap,
     Loop,

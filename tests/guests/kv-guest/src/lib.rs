@@ -147,7 +147,7 @@ fn shown(value: Option<Vec<u8>>) -> Value {
     }
 }
 
-/// The synchronous calls.
+/// Performs a call of a synchronous interface.
 fn perform(call: &Call) -> Result<Value, Failure> {
     let name = call.name();
     let (interface, operation) = call.path[1..].split_once('/').unwrap_or_default();
@@ -285,7 +285,7 @@ fn perform(call: &Call) -> Result<Value, Failure> {
     }
 }
 
-/// The asynchronous ones.
+/// Performs a call of the asynchronous interface, `spin3`.
 async fn perform_async(call: &Call) -> Result<Value, Failure> {
     let name = call.name();
     let store = spin3::Store::open(call.text("label")).await?;

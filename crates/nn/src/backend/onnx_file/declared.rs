@@ -10,7 +10,7 @@ use crate::backend::rows::Rows;
 /// The description of a graph.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Declared {
-    /// The inputs, without initializers.
+    /// The inputs that a call gives: those without an initializer.
     pub inputs: Vec<Port>,
     pub outputs: Vec<Port>,
     /// The files that hold tensors of the graph.
@@ -26,7 +26,7 @@ pub(crate) struct Declared {
     pub tables: BTreeMap<String, Vec<u64>>,
     /// The attribute `axis` of operators that have it, by the name of their first output.
     pub axes: BTreeMap<String, i64>,
-    /// Whether the rows of an output depend on each other, by output.
+    /// The dependence of rows on each other, by output.
     pub rows: BTreeMap<String, Rows>,
     /// The outputs whose shapes follow from values that callers send.
     pub open_outputs: BTreeSet<String>,
@@ -39,7 +39,7 @@ pub(crate) struct Declared {
 /// The parts of an input or output that is not a tensor.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Composed {
-    /// Tensors of one type.
+    /// A list of tensors of one type.
     Sequence(PortType),
     /// Maps; a single one unless `list`.
     Maps {
@@ -50,7 +50,7 @@ pub(crate) enum Composed {
 }
 
 impl Declared {
-    /// Whether rows depend on each other in the outputs that are loaded.
+    /// Returns the dependence of rows on each other in the outputs that are loaded.
     pub(crate) fn rows(&self, options: &LoadOptions) -> Rows {
         let loaded = |name: &str| {
             let wanted = options.outputs.as_ref();
@@ -65,7 +65,7 @@ impl Declared {
     }
 }
 
-/// Metadata of a file.
+/// The metadata that the file states about itself.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub(crate) struct Facts {
     /// The version of the file format; 0 if the file does not name one.

@@ -39,7 +39,7 @@ pub(crate) struct Value {
     pub first: Option<f64>,
 }
 
-/// An operator.
+/// An operator of the graph, with the facts that checks need.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Operator {
     pub op: String,
@@ -54,7 +54,7 @@ pub(crate) struct Operator {
 }
 
 impl Operator {
-    /// Whether it is this operator of ONNX itself.
+    /// Returns whether it is this operator of ONNX itself.
     pub fn is(&self, op: &str) -> bool {
         self.op == op && matches!(&*self.domain, "" | "ai.onnx")
     }

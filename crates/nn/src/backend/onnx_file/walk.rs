@@ -133,7 +133,8 @@ impl<R: BufRead + Seek> Walk<R> {
         Ok(function)
     }
 
-    /// Reads a graph. `initialized` is given for the outermost graph only, and collects the names of its initializers.
+    /// Reads a graph up to the offset `end`. `initialized` is given for the outermost graph only, and collects the names of
+    /// its initializers.
     fn graph(
         &mut self,
         end: u64,
@@ -346,7 +347,8 @@ impl<R: BufRead + Seek> Walk<R> {
         Ok((name, initial))
     }
 
-    /// Reads a tensor. Returns its name, its shape and few elements, and notes the file that holds it. The flag for
+    /// Reads a tensor up to the offset `end`. Returns its name, its shape and few elements, and notes the file that holds it.
+    /// The flag for
     /// external data is ignored, because runtimes differ in whether they check it.
     fn tensor(&mut self, end: u64) -> Walked<(Option<String>, Initial)> {
         let mut name = None;

@@ -12,7 +12,7 @@ pub const MAX_DEPTH: usize = 64;
 /// The longest name that is read. Exporters' longest are a few hundred bytes; a false length must not allocate memory.
 const MAX_NAME_BYTES: u64 = 64 * 1024;
 
-/// Why bytes cannot be read as an ONNX file.
+/// The reason why bytes cannot be read as an ONNX file.
 pub struct Malformed(pub &'static str);
 
 impl From<std::io::Error> for Malformed {
@@ -23,7 +23,7 @@ impl From<std::io::Error> for Malformed {
 
 /// A value in the wire format, as far as its tag alone describes it.
 pub enum Item {
-    /// A whole number.
+    /// A whole number, as a varint.
     Number(u64),
     /// A string or a message that ends at this offset.
     Until(u64),

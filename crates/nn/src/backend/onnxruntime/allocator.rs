@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ort::sys;
 
-/// Alignment of every block: what ONNX Runtime's kernels want for the widest vectors.
+/// Alignment of every block in bytes, for the widest vectors of ONNX Runtime's kernels.
 const ALIGN: usize = 64;
 
 /// Bytes after each block that kernels may read. ONNX Runtime's own allocator adds them too
@@ -54,7 +54,7 @@ struct Header {
 /// The run under way on a thread.
 #[derive(Clone, Copy)]
 struct Account {
-    /// Zero without a run.
+    /// The number of the run; zero without a run.
     run: u64,
     limit: usize,
     used: usize,
@@ -84,7 +84,7 @@ pub struct Usage {
     pub wanted: Option<usize>,
 }
 
-/// Counts what this thread allocates in `run`, which fails once it would hold more than `limit` bytes.
+/// Counts the bytes that this thread allocates in `run`, which fails once it would hold more than `limit` bytes.
 pub fn metered<T>(limit: usize, run: impl FnOnce() -> T) -> (T, Usage) {
     static RUNS: AtomicU64 = AtomicU64::new(1);
     /// Puts the account of an outer run back, also when the run panics.
@@ -161,7 +161,8 @@ pub fn make(path: &Path, info: *const sys::OrtMemoryInfo) -> Option<*mut sys::Or
     Some(Box::into_raw(counting).cast())
 }
 
-/// `OrtAllocator::Alloc`. Throws a C++ exception if it cannot give the memory; no value with a destructor may be alive
+/// Implements `OrtAllocator::Alloc`. Throws a C++ exception if it cannot give the memory; no value with a destructor may be
+/// alive
 /// here then.
 unsafe extern "C-unwind" fn alloc(this: *mut sys::OrtAllocator, size: usize) -> *mut c_void {
     if size == 0 {
@@ -189,19 +190,19 @@ unsafe extern "C-unwind" fn alloc(this: *mut sys::OrtAllocator, size: usize) -> 
     block.cast()
 }
 
-/// `OrtAllocator::Reserve`: memory that is held for long, such as weights.
+/// Implements `OrtAllocator::Reserve`, for memory that is held for long, such as weights.
 unsafe extern "C-unwind" fn reserve(this: *const sys::OrtAllocator, size: usize) -> *mut c_void {
     // SAFETY: the same allocator and size.
     unsafe { alloc(this.cast_mut(), size) }
 }
 
-/// `OrtAllocator::Info`.
+/// Implements `OrtAllocator::Info`: the memory is that of the processor.
 unsafe extern "system" fn describe(this: *const sys::OrtAllocator) -> *const sys::OrtMemoryInfo {
     // SAFETY: `this` is a `Counting`.
     unsafe { (*this.cast::<Counting>()).info }
 }
 
-/// `OrtAllocator::Free`. The thread may be another than the one that allocated.
+/// Implements `OrtAllocator::Free`. The thread may be another than the one that allocated.
 unsafe extern "system" fn free(_: *mut sys::OrtAllocator, block: *mut c_void) {
     if block.is_null() {
         return;
@@ -287,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn what_outlives_a_run_is_not_given_back_to_the_next() {
+    fn a_block_that_outlives_a_run_is_not_credited_to_the_next() {
         // SAFETY: as above.
         let (block, _) = metered(1000, || unsafe { alloc(ptr::null_mut(), 400) });
         let (_, usage) = metered(1000, || unsafe {

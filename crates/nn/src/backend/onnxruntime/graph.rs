@@ -34,11 +34,11 @@ pub struct Entry {
     pub name: String,
     pub kind: Kind,
     pub ports: Vec<Port>,
-    /// Outputs: which of the ports are given out.
+    /// Which of the ports of an output are given out.
     pub wanted: Vec<bool>,
     /// Outputs that are maps: the order of their columns.
     pub labels: Option<Vec<String>>,
-    /// Inputs: whether the graph has a value for it.
+    /// Whether the graph has a value for it, if it is an input.
     pub has_default: bool,
     /// Whether the graph declares it as optional.
     pub optional: bool,
@@ -96,7 +96,7 @@ pub enum Side {
     Output,
 }
 
-/// Whether the graph gives a port a shape; without one ONNX Runtime reports the dimensions of a scalar.
+/// Returns whether the graph gives a port a shape; without one ONNX Runtime reports the dimensions of a scalar.
 pub fn has_shape(session: &ort::session::Session, index: usize, side: Side) -> bool {
     let mut info = ptr::null_mut();
     let status = match side {

@@ -136,7 +136,7 @@ impl AskedProvider {
         }
     }
 
-    /// Whether the library was built with it.
+    /// Checks that the library was built with it. `available` are the names of the library's providers.
     pub fn is_among(&self, available: &[String]) -> Result<(), NnError> {
         if available.iter().any(|name| name == self.name) {
             return Ok(());

@@ -85,8 +85,8 @@ struct Run {
     options: *mut sys::OrtRunOptions,
 }
 
-// SAFETY: after they were made, only the options' flag is written, which `Run` reads while it may be; that is what ONNX
-// Runtime documents `RunOptionsSetTerminate` for.
+// SAFETY: after they were made, only the options' flag is written, which `Run` reads while it may be written. ONNX Runtime
+// documents `RunOptionsSetTerminate` for this use.
 unsafe impl Send for Run {}
 
 // SAFETY: as above.

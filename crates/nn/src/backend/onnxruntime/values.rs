@@ -32,7 +32,7 @@ const MAX_MAPS: usize = 1 << 20;
 pub enum Kind {
     /// One tensor, which the port describes.
     Tensor,
-    /// Tensors of one type.
+    /// A list of tensors of one type.
     Sequence(TensorType),
     /// Maps whose keys and values have these types; a single map unless `list`.
     Maps {
@@ -287,7 +287,7 @@ pub fn sequence(parts: &[Value]) -> Result<Value, NnError> {
     Ok(Value(value))
 }
 
-/// Whether an optional value is there.
+/// Returns whether an optional value is there.
 pub fn is_there(value: &Value) -> Result<bool, NnError> {
     if value.0.is_null() {
         return Ok(false);
@@ -314,7 +314,7 @@ fn part(value: &Value, index: usize) -> Result<Value, NnError> {
     Ok(Value(found))
 }
 
-/// A tensor's bytes, copied.
+/// Copies a tensor of at most `most` bytes out of the runtime.
 fn copied(value: &Value, most: usize) -> Result<NnTensor, NnError> {
     let mut info = ptr::null_mut();
     // SAFETY: `value` is a live value; one that is no tensor makes the call fail.
@@ -385,7 +385,7 @@ pub fn read_sequence(value: &Value, ty: TensorType, most: usize) -> Result<Vec<N
     ])
 }
 
-/// A key in words.
+/// Returns the key of a map as text, for labels and messages.
 fn key_text(ty: TensorType, key: &[u8]) -> String {
     match (ty, <[u8; 8]>::try_from(key)) {
         (TensorType::I64, Ok(key)) => i64::from_le_bytes(key).to_string(),

@@ -71,7 +71,7 @@ fn plain(message: &str) -> String {
     presentable(&lines.join(" "))
 }
 
-/// A status in words.
+/// Returns a status of OpenVINO in words, for messages.
 fn general(status: Status) -> &'static str {
     match status {
         Status::NOT_IMPLEMENTED => "it lacks something the graph needs",

@@ -85,7 +85,7 @@ pub struct Graph {
 #[derive(Clone, Copy)]
 pub struct Core(pub *mut ov::ov_core_t);
 
-/// A compiled model.
+/// A model compiled for a device, with the state of its runs.
 pub struct Compiled {
     pub model: CompiledModel,
     /// The time that compiling took.
@@ -114,7 +114,7 @@ impl<'a> OneOf<'a> {
         }
     }
 
-    /// Whether no other run was under way on the same compiled model since this one began.
+    /// Returns whether no other run was under way on the same compiled model since this one began.
     pub fn was_alone(&self) -> bool {
         self.began_alone && self.compiled.begun.load(Ordering::SeqCst) == self.number
     }

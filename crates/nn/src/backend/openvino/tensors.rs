@@ -125,7 +125,7 @@ pub fn read(
     }
 }
 
-/// Whether an output of INT64 has an element that OpenVINO could not hold. It replaces numbers beyond 32 bits by the
+/// Returns whether an output of INT64 has an element that OpenVINO could not hold. It replaces numbers beyond 32 bits by the
 /// smallest 32-bit number, which is hardly ever an answer.
 fn saturated(tensor: &NnTensor) -> bool {
     let least = i64::from(i32::MIN).to_le_bytes();

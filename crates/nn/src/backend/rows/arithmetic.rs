@@ -65,7 +65,7 @@ impl Walk<'_> {
         };
         let numbers = match op {
             "Identity" => lists[0].clone(),
-            // INT32 and INT64. What becomes a fraction is data.
+            // INT32 and INT64. A number that becomes a fraction is data.
             "Cast" if matches!(operation.int("to", 0)?, 6 | 7) => lists[0].clone(),
             "Squeeze" | "Unsqueeze" => {
                 let list = op == "Unsqueeze";

@@ -118,7 +118,7 @@ fn layers_that_work_along_other_axes_keep_rows_apart() {
 }
 
 #[test]
-fn what_works_along_the_items_makes_rows_depend_and_the_reason_names_operator_and_node() {
+fn an_operator_along_the_items_makes_rows_depend_and_the_reason_names_operator_and_node() {
     let named = Node {
         name: "scale/max".into(),
         ..int(node("ReduceMax", &["x"], &["m"]), "keepdims", 0)

@@ -10,13 +10,13 @@ pub(crate) const MAX_NUMBERS: usize = 64;
 /// The most names in one product.
 pub(super) const MAX_NAMES: usize = 16;
 
-/// From this end on a slice takes all there is: exporters write such numbers, and no axis is as long.
+/// An end from which on a slice takes the whole axis: exporters write such numbers, and no axis is as long.
 pub(super) const WHOLE_AXIS: i64 = 1_000_000_000;
 
 /// The number of items, as a name in a [`Length`].
 pub(super) const ITEMS: u32 = 0;
 
-/// A whole number: a factor times names of unknown lengths, each as often as it stands there, in order.
+/// A whole number as a product: a factor times names of unknown lengths, each as often as it stands there, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Length {
     pub(super) factor: i64,
@@ -106,13 +106,13 @@ impl Items {
 pub(super) struct Value {
     /// The lengths of its axes; `None` where not even their number is known, which only constants may have.
     pub(super) dims: Option<Vec<Length>>,
-    /// The axis of the items; `None` for a value that is the same whatever items are in the run.
+    /// The axis of the items; `None` for a value that is the same for all items that a run may have.
     pub(super) items: Option<Items>,
     /// Its elements in order, if it is a whole number or a list of some.
     pub(super) numbers: Option<Vec<Length>>,
     /// Whether it is a list of floating-point numbers that begins with 1, as scales of `Resize` do.
     pub(super) begins_with_one: bool,
-    /// Whether its elements say where in the run an item is.
+    /// The relation of its elements to the place of an item in the run.
     pub(super) place: ItemIndexUse,
 }
 
@@ -212,7 +212,7 @@ impl Value {
         self.numbers.as_ref()?.iter().map(Length::known).collect()
     }
 
-    /// One element, whatever its axes.
+    /// Returns whether the value has one element, on any number of axes.
     pub(super) fn is_single(&self) -> bool {
         (self.dims.as_ref()).is_some_and(|dims| dims.iter().all(|dim| dim.is(1)))
     }

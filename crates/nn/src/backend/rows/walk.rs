@@ -45,7 +45,7 @@ pub(super) struct Walk<'a> {
     pub(super) made: HashMap<(&'static str, Length, Length), u32>,
 }
 
-/// One operator with what goes into it.
+/// An operator with its inputs.
 pub(super) struct Operation<'a> {
     pub(super) node: &'a Node,
     /// `None` for an input that is left out.
@@ -104,7 +104,7 @@ impl Operation<'_> {
         Ok(self.ints("axes")?.map(<[i64]>::to_vec))
     }
 
-    /// Checks that these inputs are the same whatever items are in the run.
+    /// Checks that these inputs are the same for all items that the run may have.
     pub(super) fn constant(&self, from: usize) -> Case<()> {
         let mut rest = self.inputs.iter().skip(from).flatten();
         match rest.all(|value| value.items.is_none()) {
@@ -121,7 +121,7 @@ impl Walk<'_> {
         Length::name(self.of_items.len() as u32 - 1)
     }
 
-    /// Whether a length follows from the number of items.
+    /// Returns whether a length follows from the number of items.
     pub(super) fn has_items(&self, length: &Length) -> bool {
         (length.names.iter()).any(|name| self.of_items[*name as usize])
     }
@@ -301,7 +301,7 @@ impl Walk<'_> {
             _ => return no(UNKNOWN),
         };
         let values = match judged {
-            // Of constants alone come constants, whatever the operator does; only their shape is not known.
+            // The outputs of constants alone are constants, for every operator; only their shape is not known.
             Err(_)
                 if is_onnx
                     && operation.given().all(|v| v.items.is_none())
@@ -415,7 +415,7 @@ impl Walk<'_> {
 }
 
 impl Operation<'_> {
-    /// Checks that all inputs except these are the same whatever items are in the run.
+    /// Checks that all inputs except these are the same for all items that the run may have.
     pub(super) fn constant_but(&self, but: &[usize]) -> Case<()> {
         let mut rest = self.inputs.iter().enumerate();
         let constant = |(at, value): (usize, &Option<Rc<Value>>)| {
@@ -428,7 +428,7 @@ impl Operation<'_> {
     }
 }
 
-/// Whether the rules here know the result of an operator on places.
+/// Returns whether the rules here know the result of an operator on places.
 pub(super) fn may_hold_places(op: &str) -> bool {
     is_elementwise(op)
         || matches!(

@@ -37,7 +37,7 @@ impl fmt::Display for TooMuch {
 
 impl std::error::Error for TooMuch {}
 
-/// Whether the size of every value follows from the shapes of the inputs.
+/// Returns whether the size of every value follows from the shapes of the inputs.
 pub fn follows_from_shapes(plan: &TypedRunnableModel) -> bool {
     let model = plan.model();
     let mut known: HashSet<Symbol> = HashSet::new();
@@ -95,7 +95,8 @@ pub fn needed(plan: &TypedRunnableModel, shapes: &[Vec<u32>]) -> usize {
 /// The message of a run that was ended early.
 pub const ENDED_EARLY: &str = "the run was ended early";
 
-/// Runs a plan. It stops before the node that would make it hold more than `most` bytes, with a [`TooMuch`], and
+/// Runs a plan on these inputs. It stops before the node that would make it hold more than `most` bytes, with a [`TooMuch`],
+/// and
 /// before the next node once `stop` is set. An operator itself, and the body of a `Scan`, run to their end.
 pub fn run(
     plan: &std::sync::Arc<TypedRunnableModel>,

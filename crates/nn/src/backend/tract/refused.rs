@@ -22,7 +22,7 @@ const TABLE: &str = include_str!("refused.txt");
 struct Rule {
     operator: &'static str,
     conditions: Vec<Condition>,
-    /// As the table has them, for messages.
+    /// The text of the form in messages.
     shown: &'static str,
     fault: &'static str,
 }
@@ -122,9 +122,9 @@ fn condition(text: &'static str) -> Option<Condition> {
 
 /// The facts about a value that tract knows: its type, and the value itself if it is a constant.
 pub struct Known {
-    /// Its element type.
+    /// The type of its elements, if it is known.
     pub ty: Option<DatumType>,
-    /// Its value.
+    /// Its elements, if it is a constant.
     pub value: Option<std::sync::Arc<Tensor>>,
 }
 
@@ -132,7 +132,7 @@ pub struct Known {
 ///
 /// # Errors
 ///
-/// `UnsupportedOperation`, naming the operator, the form, the node and what to do.
+/// `UnsupportedOperation`, naming the operator, the form, the node and the remedy.
 pub fn check(model: &ModelProto, mut known: impl FnMut(&str) -> Known) -> Result<(), NnError> {
     if let Some(graph) = &model.graph {
         nodes(&graph.node, &mut known)?;
@@ -163,7 +163,7 @@ const LOSES_NAN: &[&str] = &[
 ///
 /// # Errors
 ///
-/// `UnsupportedOperation`, naming the operator, the node and what to do.
+/// `UnsupportedOperation`, naming the operator, the node and the remedy.
 pub fn loses_nan(model: &ModelProto) -> Result<(), NnError> {
     let graph = model.graph.iter().flat_map(|graph| &graph.node);
     let functions = (model.functions.iter()).flat_map(|function| &function.node);

@@ -43,9 +43,9 @@ fn claim_name(what: &str, window: u64) -> String {
 pub struct Slot {
     /// The format of the entry, [`crate::auth::record::VERSION`].
     pub v: u32,
-    /// The key's id.
+    /// The id of the key that has the slot, or had it last.
     pub id: String,
-    /// When the slot was given to the key.
+    /// The time at which the key got the slot, in milliseconds since the Unix epoch.
     pub since_ms: u64,
     /// The number of keys that had the slot before.
     #[serde(default)]
@@ -67,7 +67,7 @@ pub(super) async fn shown<K: Kv>(kv: &K, id: &str) -> Result<Option<ListedKey>, 
     }))
 }
 
-/// When a key was revoked. An entry that cannot be parsed counts as the time 0.
+/// Returns the time of a key's revocation; `None` if it was not revoked. An entry that cannot be parsed counts as the time 0.
 pub(super) async fn revoked_ms<K: Kv>(kv: &K, id: &str) -> Result<Option<u64>, RegistryError> {
     let entry = kv.get(&revoked_name(id)).await?;
     Ok(entry.map(|bytes| time(&bytes).unwrap_or(0)))

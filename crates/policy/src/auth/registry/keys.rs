@@ -76,7 +76,7 @@ pub async fn create_key<K: Kv>(
     Ok(made)
 }
 
-/// Returns one key.
+/// Returns one key with the times of its revocation and of its last use.
 ///
 /// # Errors
 ///

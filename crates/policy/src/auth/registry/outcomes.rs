@@ -5,7 +5,7 @@ use penstock_core::KvError;
 use penstock_core::violation::Violation;
 use std::fmt;
 
-/// Why an operation was not performed.
+/// The reason why an operation was not performed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RegistryError {
     /// The request is invalid; lists every fault with its place in the body.
@@ -25,9 +25,9 @@ pub enum RegistryError {
     },
     /// The key cannot be rotated: it has ended or has a successor. The sentence says which.
     Ended(String),
-    /// A bound is reached. The sentence names it and says what to do.
+    /// A bound is reached. The sentence names the bound and the remedy.
     Full(String),
-    /// The store failed. The operation may or may not have been performed.
+    /// The store failed; the text is its message. The operation may or may not have been performed.
     Store(String),
 }
 
@@ -40,11 +40,11 @@ impl From<KvError> for RegistryError {
 /// A key that was created. Its secrets are returned only this once.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CreatedKey {
-    /// The whole key.
+    /// The whole key, prefix and secret included. The store has only its digest, so it cannot be shown again.
     pub api_key: String,
     /// The secret for signing requests, if the key may sign.
     pub signing_secret: Option<String>,
-    /// The stored record.
+    /// The record of the key, as it is now in the store.
     pub record: KeyRecord,
 }
 
@@ -57,22 +57,22 @@ impl fmt::Debug for CreatedKey {
 /// A key as lists return it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedKey {
-    /// The stored record.
+    /// The record of the key, as it is in the store.
     pub record: KeyRecord,
-    /// When it was revoked.
+    /// The time of the revocation, in milliseconds since the Unix epoch; `None` if it was not revoked.
     pub revoked_ms: Option<u64>,
-    /// When it was last used, if known.
+    /// The time of the last use, if the store has one.
     pub last_used_ms: Option<u64>,
 }
 
-/// The state of a key.
+/// The state of a key in lists. A revoked key stays revoked when it expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyState {
-    /// It can be used.
+    /// It can be used, if its tenant is enabled.
     Active,
-    /// It has expired.
+    /// Its `expires_ms` has passed.
     Expired,
-    /// It was revoked.
+    /// An administrator revoked it, which cannot be undone.
     Revoked,
 }
 
@@ -97,7 +97,7 @@ impl ListedKey {
         }
     }
 
-    /// When it ended or will end, if it does.
+    /// The earlier of the revocation and the expiry; `None` if it has neither.
     pub(super) fn end_ms(&self) -> Option<u64> {
         match (self.revoked_ms, self.record.expires_ms) {
             (Some(one), Some(other)) => Some(one.min(other)),

@@ -13,15 +13,15 @@ const MAX_TIME_MS: u64 = 253_402_300_799_999;
 /// A request for a new key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewKey {
-    /// Its tenant.
+    /// The tenant that gets the key. It must exist.
     pub tenant: String,
     /// The tier of its callers.
     pub tier: String,
     /// The scopes of its callers.
     pub scopes: Vec<Scope>,
-    /// Its purpose, for operators.
+    /// A text by which operators recognise the key.
     pub name: String,
-    /// When it expires; `None` for never.
+    /// The time from which the key is refused; `None` for never.
     pub expires_ms: Option<u64>,
     /// Whether it may sign requests.
     pub signs: bool,
@@ -30,9 +30,9 @@ pub struct NewKey {
 /// A request for a new tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewTenant {
-    /// Its name.
+    /// The name of the tenant: 1 to 64 letters, digits, `-`, `_` and `.`. `anonymous` is reserved.
     pub tenant: String,
-    /// A description, for operators.
+    /// A text by which operators recognise the tenant.
     pub description: String,
 }
 

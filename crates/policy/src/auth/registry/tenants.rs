@@ -7,11 +7,11 @@ use crate::auth::record::{TenantRecord, VERSION, decode, encode, tenant_name};
 use crate::auth::settings::is_name;
 use penstock_core::Kv;
 
-/// The most tenants.
+/// Most tenants that a store may have.
 pub const MAX_TENANTS: u64 = 10_000;
 
-/// Creates a tenant. If two requests create the same one, one of them gets [`RegistryError::TenantExists`] or
-/// [`RegistryError::Busy`].
+/// Creates a tenant with the next free number. If two requests create the same one, one of them gets
+/// [`RegistryError::TenantExists`] or [`RegistryError::Busy`].
 ///
 /// # Errors
 ///
@@ -70,7 +70,7 @@ pub async fn create_tenant<K: Kv>(
     Ok(record)
 }
 
-/// Returns one tenant.
+/// Returns the record of one tenant.
 ///
 /// # Errors
 ///

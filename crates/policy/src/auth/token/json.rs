@@ -8,13 +8,13 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// The deepest nesting. Claims have two or three levels, a key set four.
+/// Levels of the deepest nesting. Claims have two or three levels, a key set four.
 const MAX_DEPTH: usize = 8;
 
 /// The members of an object.
 pub(super) type Members = BTreeMap<String, Json>;
 
-/// A value.
+/// A parsed JSON value. Members of objects have unique names.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Json {
     Null,
@@ -55,7 +55,7 @@ impl Json {
     }
 }
 
-/// Parses an object of at most `max_values` values. The error says what is wrong without repeating the text.
+/// Parses an object of at most `max_values` values. The error names the fault without repeating the text.
 pub(super) fn object(bytes: &[u8], max_values: usize) -> Result<Members, String> {
     let left = Cell::new(max_values);
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);

@@ -62,7 +62,7 @@ pub(super) struct Key {
     material: Material,
 }
 
-/// The key material.
+/// The secret or public key with which signatures are checked.
 #[derive(Clone, Debug)]
 enum Material {
     Secret(Vec<u8>),
@@ -83,7 +83,7 @@ impl Material {
         }
     }
 
-    /// Whether a signature of a message verifies with this key and algorithm.
+    /// Returns whether a signature of a message verifies with this key and algorithm.
     fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
         use Algorithm::{
             ES256, ES384, EdDSA, HS256, HS384, HS512, PS256, PS384, PS512, RS256, RS384, RS512,
@@ -171,7 +171,7 @@ impl Key {
         self.kind.fits(algorithm) && self.only.is_none_or(|only| only == algorithm)
     }
 
-    /// Whether a signature (base64url) of a message verifies with this key and algorithm.
+    /// Returns whether a signature (base64url) of a message verifies with this key and algorithm.
     pub(super) fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &str) -> bool {
         let decoded = URL_SAFE_NO_PAD.decode(signature);
         self.fits(algorithm)
@@ -452,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_for_signatures_here_is_passed_over() {
+    fn keys_that_are_not_for_signatures_are_skipped() {
         let rsa = rsa();
         for (entry, count) in [
             (rsa.clone(), 1),
@@ -480,7 +480,7 @@ mod tests {
         ] {
             let keys = read_set(&set(&[&entry]), &ALL);
             assert_eq!(keys.map(|k| k.len()), Ok(count), "{entry}");
-            // What is passed over does not harm its neighbours.
+            // Entries that are skipped do not harm their neighbours.
             let keys = read_set(
                 &set(&[&entry, r#""kty":"OKP","crv":"Ed448","x":"AA""#]),
                 &ALL,

@@ -116,7 +116,7 @@ impl Rule {
             false => read_counter(store.kv, &name).await?,
         };
         let (elapsed_ms, width_ms) = (at.elapsed_ms(store.now_ms), at.width_ms());
-        // Not from memory: compute time is charged beyond the limit, so what is charged late has no bound.
+        // Not from memory: compute time is charged beyond the limit, so late charges have no bound.
         let before = self.before(store, subject, &at).await?;
         self.saw(
             subject,
@@ -175,10 +175,10 @@ impl Rule {
         Ok(count)
     }
 
-    /// The counter of the previous window from memory, if the call passes whatever was charged there since it was read: all
-    /// charges that passed there add up to the limit at most. A caller near its limit gets `None`, and the store is read again.
+    /// The counter of the previous window from memory, if the call passes in every case: the charges that passed there since
+    /// it was read add up to the limit at most. A caller near its limit gets `None`, and the store is read again.
     ///
-    /// The count is [`REFUSED_FROM_MEMORY_MS`] old at most, because the headers report what it leaves.
+    /// The count is at most [`REFUSED_FROM_MEMORY_MS`] old, because the headers report the units that it leaves.
     fn recent_before(
         &mut self,
         subject: u128,

@@ -15,7 +15,7 @@ pub struct ChargeOutcome {
 /// The standing of a limit at one moment, for a call of a given cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// Units left. A call of that cost passes; a larger one does not.
+    /// Units that are left. A call of that cost passes; a larger one does not.
     pub left: u64,
     /// Milliseconds until a call of the cost passes, without other calls; 0 if it passes now. From then on it passes at
     /// every instance.
@@ -36,7 +36,7 @@ impl Standing {
     }
 }
 
-/// A charge that passed.
+/// A charge that passed, perhaps after a wait.
 #[derive(Debug)]
 pub struct Passed {
     /// The receipt that undoes it.
@@ -61,7 +61,7 @@ pub struct Over {
 pub struct Charged {
     /// The subject that was charged.
     pub subject: u128,
-    /// The units charged.
+    /// The units that were taken from the limit.
     pub amount: u64,
     /// Whether the compare-and-swap was trusted.
     pub sound: bool,
@@ -70,13 +70,13 @@ pub struct Charged {
 /// A record of a charge, by which it can be undone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Receipt {
-    /// Added to a counter.
+    /// The charge was added to a counter.
     Counter {
         /// The subject that was charged.
         subject: u128,
         /// The id of the window.
         span: u64,
-        /// The units charged.
+        /// The units added to the counter.
         amount: u64,
         /// The time after which no instance reads the counter.
         matters_until_ms: u64,
@@ -87,10 +87,10 @@ pub enum Receipt {
         subject: u128,
         /// The id of the window.
         span: u64,
-        /// The units charged.
+        /// The units taken from the lease.
         amount: u64,
     },
-    /// Put into a bucket.
+    /// The charge was put into a bucket.
     Bucket {
         /// The subject that was charged.
         subject: u128,

@@ -82,7 +82,7 @@ fn attention(
     (!same).then_some("shifts the causal mask if the numbers of new keys and of queries differ")
 }
 
-/// OpenVINO transforms axis 1 from opset 20 on, whatever the input `axis` says.
+/// OpenVINO transforms axis 1 from opset 20 on, for every value of the input `axis`.
 fn dft(structure: &Structure, shapes: &Shapes<'_>, operator: &Operator) -> Option<&'static str> {
     let is_axis_1 = match operator.input(2) {
         Some(axis) => constant(structure, axis) == Some(1.0),
@@ -143,7 +143,7 @@ fn tile<'s>(
     producers: &HashMap<&'s str, &'s Operator>,
     operator: &'s Operator,
 ) -> Option<&'static str> {
-    /// With fewer axes it was not seen.
+    /// The number of axes; the difference was not seen with fewer.
     const AXES: usize = 4;
     let is_short = (shapes.input(operator, 0)).is_some_and(|dims| dims.len() < AXES);
     if is_short || !varies(structure, shapes, producers, operator.input(1)?) {
@@ -187,7 +187,8 @@ fn constant(structure: &Structure, name: &str) -> Option<f64> {
         .and_then(|value| value.first)
 }
 
-/// Whether a value may be another in the next call: it follows from what callers send, or from lengths that are open.
+/// Returns whether a value may be another in the next call: it follows from the inputs of callers, or from lengths that are
+/// open.
 fn varies<'s>(
     structure: &'s Structure,
     shapes: &Shapes<'s>,

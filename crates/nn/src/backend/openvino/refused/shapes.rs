@@ -8,7 +8,7 @@ use crate::tensor::TensorType;
 
 pub(super) type Dims = Vec<Option<u64>>;
 
-/// Shapes of values: those the file declares, and those that follow.
+/// The shapes of values: those the file declares, and those that follow.
 pub(super) struct Shapes<'s> {
     declared: &'s Structure,
     inferred: HashMap<&'s str, Dims>,
@@ -165,7 +165,7 @@ pub(super) fn passed(operator: &Operator) -> impl Iterator<Item = &str> {
     inputs.iter().map(String::as_str)
 }
 
-/// Whether elements may be of any size: they come from what callers send, or from a number that was converted. The
+/// Returns whether elements may be of any size: they come from inputs of callers, or from a number that was converted. The
 /// outputs of `limits` may not.
 pub(super) fn unbounded(
     structure: &Structure,
