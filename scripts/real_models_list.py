@@ -485,7 +485,7 @@ TRAINED = [
     trained("sklearn-tf-idf", SKL, texts, sentences(lambda n: (n, 1)), sample=True),
     trained("sklearn-n-grams", SKL, ngrams, sentences(lambda n: (n,)), sample=True),
     trained("sklearn-multi-output", SKL, multi_output),
-    trained("extensions", "onnxruntime-extensions 0.15.2", extensions, sentences(lambda n: (n,)), operators=True),
+    trained("extensions", "onnxruntime-extensions 0.15.2", extensions, sentences(lambda n: (n,)), operators=True, sample=True),
     trained("lightgbm-classes", "lightgbm 4.7.0" + OML, lightgbm("LGBMClassifier", objective="multiclass"), rows_of(iris, "input"), sample=True),
     trained("lightgbm-binary", "lightgbm 4.7.0" + OML, lightgbm("LGBMClassifier", objective="binary"), rows_of(iris, "input")),
     trained("lightgbm-regressor", "lightgbm 4.7.0" + OML, lightgbm("LGBMRegressor"), rows_of(diabetes, "input")),
