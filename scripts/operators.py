@@ -43,6 +43,8 @@ FP8 = {"FP8E4M3FN": ml_dtypes.float8_e4m3fn, "FP8E4M3FNUZ": ml_dtypes.float8_e4m
 BATCH = 200
 # Seconds until the models of a batch have been tried; OpenVINO takes most of one for each.
 LOADING = 240
+# Characters of a reason in the lists.
+LONGEST_REASON = 2000
 # Relative and absolute, as onnx.backend.test compares; those of half precision are what two roundings differ in. The
 # third is relative to the largest element: an element near 0 may be a sum of large ones (DFT), each with its rounding.
 TOLERANCES = {"FP16": (1e-2, 1e-3, 0), "BF16": (2e-2, 2e-3, 0), "FP32": (1e-3, 1e-5, 1e-6), "FP64": (1e-3, 1e-7, 1e-14),
@@ -296,6 +298,13 @@ def message(raw):
         return raw[:200].decode(errors="replace")
 
 
+def one_line(reason):
+    """A reason on one line. One of enormous length keeps its end, because runtimes put the cause there."""
+    reason = " ".join(reason.split())
+    half = LONGEST_REASON // 2
+    return reason if len(reason) <= LONGEST_REASON else f"{reason[:half]} […] {reason[-half:]}"
+
+
 def differs(got, wanted):
     """In words how a tensor differs from the golden one, or None."""
     if got.datatype != wanted.datatype:
@@ -466,7 +475,7 @@ def main():
             try:
                 onnxruntime.InferenceSession(os.path.join(folder, "model.onnx"), providers=["CPUExecutionProvider"])
             except Exception as error:
-                results[name] = ("unloadable", str(error).split("\n")[0][:200])
+                results[name] = ("unloadable", str(error))
                 continue
         try:
             cases.append(Case(folder))
@@ -480,7 +489,7 @@ def main():
         if asked:
             run(asked, options, results, sample=True)
         print(f"{min(at + BATCH, len(cases))} of {len(cases)}", file=sys.stderr)
-    lines = [f"{status}\t{name}\t{reason}".replace("\n", " ") for name, (status, reason) in sorted(results.items())]
+    lines = [f"{status}\t{name}\t{one_line(reason)}" for name, (status, reason) in sorted(results.items())]
     out = open(options.out, "w") if options.out else sys.stdout
     print("\n".join(lines), file=out, flush=True)
     count = {}
@@ -492,7 +501,7 @@ def main():
         if options.write:
             with open(options.known, "w") as file:
                 for name, status in sorted(now.items()):
-                    print(f"{status}\t{name}\t{results[name][1][:160]}", file=file)
+                    print(f"{status}\t{name}\t{one_line(results[name][1])}", file=file)
             return
         known = dict(reversed(line.split("\t")[:2]) for line in open(options.known).read().splitlines() if line)
         known = {name: status for name, status in known.items() if name in results}

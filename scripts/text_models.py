@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Makes tests/data/texts: three tiny models that read text, in the layout of a Hugging Face export, and golden.json, which
-has what ONNX Runtime and the package `tokenizers` answer with them. No package on PyPI carries a small text classifier,
+has what ONNX Runtime and the package `tokenizers` answer with them. No package on PyPI was found with a small text classifier,
 cross-encoder or tagger with its tokenizer; these are real graphs with weights that are computed here.
 
     toxic      counts of words, weighed: two independent labels (sigmoid)

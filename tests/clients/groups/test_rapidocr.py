@@ -1,5 +1,6 @@
 """RapidOCR's models behind the adapters `ocr` and `ocr-recognition`, compared with RapidOCR's own results."""
 
+import importlib.util
 import io
 import json
 import pathlib
@@ -14,7 +15,9 @@ from conftest import ROOT, Server
 from PIL import Image, ImageDraw, ImageFont
 
 MODELS = pathlib.Path(rapidocr_onnxruntime.__file__).parent / "models"
-FONT = "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf"
+# The package is a folder of fonts. It cannot be imported, because it asks for a typesetter.
+FONTS = importlib.util.find_spec("rinoh_typeface_dejavusans").submodule_search_locations[0]
+FONT = pathlib.Path(FONTS) / "DejaVuSans.ttf"
 LINES = ["Invoice 2024-117", "Total amount: 1,284.50 EUR", "Paid by bank transfer", "Thank you for your order!"]
 
 DETECTOR = """description = "Finds lines of text and has them read"
