@@ -12,8 +12,7 @@ class Server:
         self.state = tempfile.mkdtemp()
         files = {name: os.path.join(self.state, name) for name in ("penstock.toml", "runtime.toml", "default.kv")}
         with open(files["penstock.toml"], "w") as file:
-            # These scripts make the comparison with another runtime themselves.
-            file.write(POLICY + policy + '[models]\ncompare = "off"\n')
+            file.write(POLICY + policy)
         with open(files["runtime.toml"], "w") as file:
             file.write(f'[key_value_store.default]\ntype = "penstock"\npath = {json.dumps(files["default.kv"])}\n')
         command = [binary, "up", "--listen", "127.0.0.1:0", "--models", models, "--policy", files["penstock.toml"],

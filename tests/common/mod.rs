@@ -54,20 +54,6 @@ pub fn open_to_all(policy: &str) -> String {
     format!("{open}{policy}")
 }
 
-/// Switches the comparison with another backend off, if the policy does not set it. It would load every model twice in
-/// the background of every server, which slows the other tests and adds processes that some of them count.
-pub fn without_comparison(policy: &str) -> String {
-    const OFF: &str = "compare = \"off\"\n";
-    const MODELS: &str = "[models]\n";
-    if policy.contains("compare = ") {
-        return policy.to_owned();
-    }
-    match policy.contains(MODELS) {
-        true => policy.replacen(MODELS, &format!("{MODELS}{OFF}"), 1),
-        false => format!("{policy}\n{MODELS}{OFF}"),
-    }
-}
-
 /// A running server, killed when dropped.
 pub struct Server {
     pub address: SocketAddr,
@@ -116,8 +102,7 @@ impl Server {
         let folder = options.folder.as_deref().unwrap_or(files.path());
         let policy = folder.join("penstock.toml");
         let policy_text = options.policy_text.as_deref().or(options.policy);
-        let policy_text = without_comparison(policy_text.unwrap_or_default());
-        std::fs::write(&policy, open_to_all(&policy_text)).unwrap();
+        std::fs::write(&policy, open_to_all(policy_text.unwrap_or_default())).unwrap();
         // Servers share their compiled components and nothing else.
         let runtime_config = files.path().join("runtime.toml");
         let own_store = format!(

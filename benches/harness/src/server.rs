@@ -70,9 +70,7 @@ impl Penstock {
         // If a policy has no `[auth]`, every caller on this machine is admitted.
         let open = "[auth.anonymous]\nscopes = [\"*\"]\n";
         let open = if policy.contains("[auth") { "" } else { open };
-        // A comparison with another backend runs in the background after the start, and would disturb the measurement.
-        let quiet = "[models]\ncompare = \"off\"\n";
-        std::fs::write(&file, format!("{open}{policy}\n{quiet}"))?;
+        std::fs::write(&file, format!("{open}{policy}"))?;
         let mut child = Command::new(&cli.penstock)
             .args(["up", "--listen", "127.0.0.1:0", "--door", door])
             .arg("--app")

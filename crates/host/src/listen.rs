@@ -149,7 +149,6 @@ fn bind_free(asked: SocketAddr) -> std::io::Result<TcpSocket> {
 
 /// Begins to listen on a bound socket. Connections inherit that their address may be shared, so the next server can bind it
 /// while they wait for their end.
-/// their end.
 fn listen(socket: TcpSocket) -> std::io::Result<TcpListener> {
     socket.set_reuseaddr(true)?;
     socket.listen(BACKLOG)

@@ -3,8 +3,8 @@
 //! A store on disk has one user at a time. A second server therefore gets a store of its own, `default-<port>.kv`, unless the
 //! operator names a place. Two rules protect the data of the first server:
 //!
-//! * `default.port` holds the port of the first server that opened `default.kv`. A server on that port never gets another
-//!   store. If `default.kv` is in use, the server does not start.
+//! * `default.port` lists the ports of the servers that opened `default.kv`. A server on one of these ports never gets
+//!   another store. If `default.kv` is in use, the server does not start.
 //! * A server whose own store exists uses it again. So the order in which servers start does not matter.
 //!
 //! The servers share the other files of the directory: the admin token, the pepper, compiled components, pulled models.
@@ -14,11 +14,15 @@ use penstock_app::{StoreConfig, StoreKind};
 use penstock_kv::Store;
 use penstock_kv::embedded::OpenError;
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The label of the store that is on disk by default.
 const LABEL: &str = "default";
+
+/// Most ports that are recorded. A state directory that so many servers used gives none of them another store.
+const MAX_PORTS: usize = 64;
 
 /// Opens stores, by label, for a server that listens on this port. The port is 0 if the system chooses it; then there is no
 /// store of the server's own, because the next start would not find it.
@@ -35,13 +39,13 @@ pub(crate) async fn open_stores(
     };
     let own = default.with_file_name(format!("{LABEL}-{port}.kv"));
     let record = default.with_file_name(format!("{LABEL}.port"));
-    let first = recorded(&record);
-    let is_second = first.is_some_and(|first| first != port);
+    let known = recorded(&record);
+    let is_second = !known.is_empty() && known.len() < MAX_PORTS && !known.contains(&port);
     if !(is_second && own.exists()) {
         match penstock_app::open_stores(&configs).await {
             Ok(stores) => {
-                if first.is_none() {
-                    std::fs::write(&record, format!("{port}\n"))
+                if known.len() < MAX_PORTS && !known.contains(&port) {
+                    remember(&record, port)
                         .with_context(|| format!("cannot write {}", record.display()))?;
                 }
                 return Ok(stores);
@@ -72,10 +76,21 @@ fn default_path(configs: &BTreeMap<String, StoreConfig>) -> Option<PathBuf> {
     }
 }
 
-/// The port of the first server, if it was recorded.
-fn recorded(record: &Path) -> Option<u16> {
-    let text = std::fs::read_to_string(record).ok()?;
-    text.trim().parse().ok()
+/// The ports of the servers that opened the default store.
+fn recorded(record: &Path) -> Vec<u16> {
+    let text = std::fs::read_to_string(record).unwrap_or_default();
+    (text.lines().take(MAX_PORTS))
+        .filter_map(|line| line.trim().parse().ok())
+        .collect()
+}
+
+/// Adds a port. The caller has the store open, so no other server writes here.
+fn remember(record: &Path, port: u16) -> std::io::Result<()> {
+    let mut file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(record)?;
+    file.write_all(format!("{port}\n").as_bytes())
 }
 
 /// Whether stores could not be opened because another process has this one.
@@ -117,8 +132,10 @@ mod tests {
     async fn the_first_server_never_gets_an_empty_store() {
         let folder = tempfile::tempdir().unwrap();
         drop(open(folder.path(), 3000).await.unwrap());
-        // A free store is used on any port, as it always was.
+        // A free store is used on any port, as it always was. Afterwards both ports are the first server's.
         let moved = open(folder.path(), 8080).await.unwrap();
+        assert!(open(folder.path(), 8080).await.is_err());
+        assert!(!folder.path().join("default-8080.kv").exists());
         let error = format!("{:#}", open(folder.path(), 3000).await.err().unwrap());
         assert!(error.contains("--state-dir"), "{error}");
         drop(moved);

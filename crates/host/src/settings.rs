@@ -132,9 +132,9 @@ pub struct ModelsSettings {
 #[serde(rename_all = "lowercase")]
 pub enum Compare {
     /// No second backend runs, and nothing is compared.
+    #[default]
     Off,
     /// It serves, and the log, the index and `/ready` report the difference.
-    #[default]
     Warn,
     /// The version is not served.
     Refuse,

@@ -46,6 +46,7 @@ use crate::tensor::{NnTensor, TensorType};
 
 mod memory;
 mod refused;
+mod softmax;
 
 /// The name `model.toml` knows the backend by.
 pub const NAME: &str = "tract";
@@ -400,6 +401,7 @@ fn open(source: &GraphSource, options: &LoadOptions, refusals: Refusals) -> Resu
     let (proto, dir) = proto_of(&onnx, source)?;
     let declared = (proto.graph.as_ref())
         .ok_or_else(|| NnError::new(ErrorCode::InvalidEncoding, "the ONNX file holds no graph"))?;
+    let rows = softmax::rounded(rows, &declared.node);
     let initialized = |name: &str| {
         declared
             .initializer

@@ -117,7 +117,11 @@ impl Core {
             stamps,
             backends,
             source,
-            options: alone(options),
+            options: LoadOptions {
+                // A second thread would take processor time from calls, whatever its priority.
+                intra_op_threads: 1,
+                ..alone(options)
+            },
             estimate,
             process_bytes: limit.unwrap_or_else(|| {
                 estimate
@@ -191,7 +195,10 @@ impl Core {
         if !serves(loaded) {
             return;
         }
-        self.comparisons().keep(comparison, agreement.clone());
+        // A later load compares again if this was no result: memory or time may suffice then.
+        if !matches!(agreement, Agreement::Unknown(_)) {
+            self.comparisons().keep(comparison, agreement.clone());
+        }
         let (name, version) = (&comparison.name, comparison.version);
         if let Agreement::Differs { .. } = agreement {
             let text = agreement.to_string();

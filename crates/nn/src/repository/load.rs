@@ -132,7 +132,12 @@ impl Core {
             (None, true) => held::held(meter.grown(), start.job.file_bytes()),
             (None, false) => {
                 let resident = model.process().and_then(|process| process.resident_bytes);
-                held::held_by_process(resident, start.job.file_bytes())
+                let estimate = start.job.file_bytes();
+                let held = held::held_by_process(resident, estimate);
+                // A process differs a little from load to load. A model that was within the budget by its estimate still
+                // serves, alone.
+                let budget = self.settings.memory_budget_bytes.unwrap_or(u64::MAX);
+                held.min(budget.max(estimate))
             }
         };
         Ok((model, bytes, comparison))

@@ -263,6 +263,14 @@ impl Process {
                 None => format!("its process {}", how(status)),
             };
             state.crashes += 1;
+            if self.start.in_background {
+                tracing::debug!("{}: {reason}", self.label);
+                state.phase = Phase::Closed;
+                state.all_gone();
+                drop(state);
+                self.changed.notify_all();
+                return;
+            }
             tracing::error!(
                 "{}: {reason}; it is started again in {} ms (ended {} times so far)",
                 self.label,

@@ -38,6 +38,14 @@ fn fault<'s>(
         "DFT" if is_set("onesided") => Some("returns a onesided transform in another shape"),
         "DFT" if structure.opset >= 20 => dft(structure, shapes, operator),
         "LSTM" if operator.input(7).is_some() => Some("leaves the peephole weights out"),
+        "GRU" | "LSTM" | "RNN" => {
+            let is_fixed = (shapes.input(operator, 0)).is_some_and(|dims| {
+                let mut dims = dims.iter();
+                dims.all(Option::is_some)
+            });
+            (operator.input(4).is_some() && !is_fixed)
+                .then_some("ignores sequence_lens where an axis is dynamic")
+        }
         "MaxPool" => max_pool(shapes, operator),
         "NonMaxSuppression" => overlap(structure, operator),
         "Resize" => match operator.texts.get("keep_aspect_ratio_policy") {
@@ -310,12 +318,18 @@ mod tests {
     fn forms_that_are_answered_wrong_are_refused_and_their_siblings_are_not() {
         let dims = &[Some(2), Some(3), Some(4), Some(8)][..];
         let short = &[Some(2), Some(3), Some(2)][..];
+        let open = &[None, Some(3), Some(2)][..];
         let cases = [
             (
                 form("LSTM", &["x", "w", "r", "", "", "", "", "p"], short),
                 true,
             ),
             (form("LSTM", &["x", "w", "r"], short), false),
+            (form("GRU", &["x", "w", "r", "", "lens"], short), false),
+            (form("GRU", &["x", "w", "r", "", "lens"], open), true),
+            (form("LSTM", &["x", "w", "r", "b", "lens"], open), true),
+            (form("RNN", &["y", "w", "r", "", "lens"], short), true),
+            (form("RNN", &["x", "w", "r", "b"], open), false),
             (form("DFT", &["x", "", "one"], dims), false),
             (form("DFT", &["x", "", "zero"], dims), true),
             (form("DFT", &["x", "", "z"], dims), true),
