@@ -329,9 +329,8 @@ impl FrameFault {
     }
 }
 
-/// Splits a body that arrives in pieces into messages. It holds only the bytes of one message that have arrived, and
-/// allocates
-/// nothing for a claimed length.
+/// Splits a body that arrives in pieces into messages. It holds the bytes of one message. It reserves memory for the
+/// claimed length only when a second piece of the message arrives.
 #[derive(Debug)]
 pub struct Deframer {
     limit: u64,

@@ -22,7 +22,7 @@ pub(crate) enum Surface {
     Infer,
     /// The Open Inference Protocol's inference over gRPC, as a unary call or a stream message.
     Grpc(Form),
-    /// Triton's `generate`: one text in, one JSON object out.
+    /// Triton's `generate`: one JSON object of inputs, one JSON object of outputs.
     Generate,
     /// Triton's `generate_stream`: the same as a stream of events.
     GenerateStream,

@@ -82,8 +82,7 @@ pub struct Catalogue<P: Ports> {
 
 impl<P: Ports> Catalogue<P> {
     /// Reads the listing of the models directory. A folder is a model if its name is a model name and it holds a contract and
-    /// at least one
-    /// version folder. Other folders are skipped, and `/ready` lists them.
+    /// at least one version folder. Folders that begin with a dot are ignored. `/ready` lists up to 64 others.
     pub fn read(ports: &P) -> Self {
         let mut models = BTreeMap::new();
         let mut skipped = Vec::new();

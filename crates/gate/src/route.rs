@@ -23,7 +23,7 @@ use penstock_core::{Code, Problem, RouteKind};
 pub enum Route {
     /// The path `/healthz`: liveness of the process.
     Healthz,
-    /// The path `/ready`: success if every installed model could run now.
+    /// The path `/ready`: success if the host takes work and every required model could run now.
     Ready,
     /// The path `/errors`: the catalogue of errors.
     ErrorCatalogue,
@@ -77,7 +77,7 @@ pub enum Route {
     ServerMetadata,
     /// The path `/v2/health/live`: liveness of the process.
     ServerLive,
-    /// The path `/v2/health/ready`: readiness of every model.
+    /// The path `/v2/health/ready`: readiness of the server and its required models.
     ServerReady,
     /// `/v2/models/{m}[/versions/{v}]`.
     ModelMetadata(Target),

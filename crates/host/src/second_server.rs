@@ -5,7 +5,7 @@
 //!
 //! * `default.port` lists the ports of the servers that opened `default.kv`. A server on one of these ports never gets
 //!   another store. If `default.kv` is in use, the server does not start.
-//! * A server whose own store exists uses it again. So the order in which servers start does not matter.
+//! * A server whose own store exists uses it again. So from its second start on, the order of starts does not matter.
 //!
 //! The servers share the other files of the directory: the admin token, the pepper, compiled components, pulled models.
 
@@ -56,8 +56,8 @@ pub(crate) async fn open_stores(
     }
     tracing::warn!(
         "this server keeps its API keys, usage, operations and idempotency records in {}, apart from the first server's in {}; \
-         name a place with --state-dir or --runtime-config-file, or stop this server and delete its store to use the first \
-         server's",
+         name a place with --state-dir or --runtime-config-file, or stop both servers and delete this one's store to use the \
+         first server's",
         own.display(),
         default.display()
     );

@@ -115,7 +115,7 @@ impl<T> fmt::Debug for Reply<'_, T> {
 }
 
 /// A store of entries by name. All operations are linearizable; `set_many` and `delete_many` apply each entry by itself and
-/// stop at the first error.
+/// stop at the first error. On Redis, later entries of the same part may still be applied.
 ///
 /// A counter is an entry that `increment` made. The bytes that `get` returns for one differ between stores
 /// (8 little-endian bytes here, decimal text on Redis): read it with `increment(name, 0)`, which does

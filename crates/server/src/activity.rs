@@ -28,7 +28,7 @@ struct State {
     /// of it.
     answers: BTreeMap<u64, Instant>,
     next_answer: u64,
-    /// The time when the last request or answer ended.
+    /// The time when the last request or answer ended, or the connection was opened.
     quiet_since: Instant,
     /// The state of the client's frames.
     frames: Frames,
@@ -57,7 +57,7 @@ pub enum ConnectionDecision {
     Wait(Instant),
     /// Tell its caller to leave, because there was no request for too long.
     Leave,
-    /// End it at once: its caller does not read an answer, or was told to leave and is still there.
+    /// End it at once: a head takes too long, its caller does not read an answer, or was told to leave and stays.
     End,
 }
 

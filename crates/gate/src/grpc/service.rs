@@ -21,7 +21,7 @@ pub const MAX_SMALL_MESSAGE_BYTES: usize = 64 << 10;
 pub enum Method {
     /// Reports the liveness of the process.
     ServerLive,
-    /// Reports the readiness of every model.
+    /// Reports the readiness of the server and its required models.
     ServerReady,
     /// Reports the readiness of one model.
     ModelReady,
@@ -87,7 +87,7 @@ impl Method {
 pub enum RpcRequest {
     /// Asks for the liveness of the process.
     ServerLive,
-    /// Asks for the readiness of every model.
+    /// Asks for the readiness of the server and its required models.
     ServerReady,
     /// Asks for the readiness of one model.
     ModelReady(Target),
@@ -117,7 +117,7 @@ pub enum RpcRequest {
     ModelLoad(String),
     /// Unloads the model of this name.
     ModelUnload(String),
-    /// Asks for the health of the server or of a known service: whether every model could run now.
+    /// Asks for the health of the server or of a known service: whether every required model could run now.
     Health,
     /// Asks for the health of an unknown service.
     HealthUnknown {

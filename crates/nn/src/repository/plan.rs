@@ -44,7 +44,7 @@ pub(crate) struct Stamp(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Graph {
     pub stamp: Stamp,
-    /// The size of its files in bytes.
+    /// The size of its files in bytes. Once the graph was read, the memory that it is expected to hold.
     pub bytes: u64,
 }
 
@@ -81,7 +81,7 @@ pub(crate) struct Job {
     pub graph: Stamp,
     /// The memory that it is expected to hold, until the loaded graph is measured.
     bytes: u64,
-    /// The size of its files in bytes.
+    /// The memory in bytes that it is taken to hold if that cannot be measured.
     file_bytes: u64,
     /// Whether it replaces a graph that serves.
     beside: bool,

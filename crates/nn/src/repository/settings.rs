@@ -27,8 +27,8 @@ pub struct Settings {
     pub load_at_once: usize,
     /// The longest time until a version has run for the first time. After it, the version has failed.
     pub load_timeout: Duration,
-    /// Bytes that loaded models may hold together; without it, all models are loaded. Pinned models and models in use
-    /// stay even beyond it. A replaced graph and its replacement are both in memory for a moment.
+    /// Bytes that loaded models may hold together; without it, all models are loaded. Pinned models stay even
+    /// beyond it. A replaced graph and its replacement are both in memory for a moment.
     pub memory_budget_bytes: Option<u64>,
     /// Bytes that one run may hold unless a contract sets another limit. See [`crate::LoadOptions::working_bytes`].
     pub run_memory_bytes: usize,

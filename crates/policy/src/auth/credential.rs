@@ -31,8 +31,8 @@ pub enum Credential<'a> {
     Signature,
 }
 
-/// Finds the credential in the headers, whose names must be in lower case. Errors if several different credentials are
-/// present.
+/// Finds the credential in the headers, whose names must be in lower case. Errors if a credential is malformed, or if
+/// several differ.
 pub fn find<'a>(headers: &'a [(&str, &[u8])]) -> Result<Credential<'a>, CheckRefusal> {
     let mut found: Option<(&str, &str)> = None;
     // Made-up keys identify no caller, so several of them may differ. Only possible credentials must not.

@@ -6,7 +6,7 @@
 use super::scopes::Scope;
 use serde::{Deserialize, Serialize};
 
-/// The format of these records. A reader refuses an unknown format.
+/// The format of these records.
 pub const VERSION: u32 = 1;
 
 /// The name of a key's record.
@@ -46,7 +46,7 @@ pub fn key_set_asked_name(issuer: &str) -> String {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyRecord {
-    /// The format of this record. A reader refuses any other than [`VERSION`].
+    /// The format of this record. Writers set [`VERSION`]; readers do not check it.
     pub v: u32,
     /// The 12 characters after `pnst_`. They never change and are no secret.
     pub id: String,
@@ -81,7 +81,7 @@ pub struct KeyRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TenantRecord {
-    /// The format of this record. A reader refuses any other than [`VERSION`].
+    /// The format of this record. Writers set [`VERSION`]; readers do not check it.
     pub v: u32,
     /// The name that keys and claims of tokens use for the tenant.
     pub tenant: String,
@@ -99,7 +99,7 @@ pub struct TenantRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeySet {
-    /// The format of this record. A reader refuses any other than [`VERSION`].
+    /// The format of this record. Writers set [`VERSION`]; readers do not check it.
     pub v: u32,
     /// The time of the fetch.
     pub fetched_ms: u64,

@@ -18,7 +18,7 @@ const NAME: &str = "penstock";
 pub struct Directives {
     /// `no-cache`: use no stored result.
     pub no_cache: bool,
-    /// `no-store`: do not store the result of this call.
+    /// `no-store`: use no stored result, and do not store the result of this call.
     pub no_store: bool,
     /// Do not run the model.
     pub only_if_cached: bool,

@@ -41,7 +41,6 @@ pub(super) async fn close_earlier<K: Kv>(
 
 /// Closes an epoch of an operation. Returns its fate afterwards. If the epoch was committed before, readers may have seen its
 /// end, so it is sealed.
-/// sealed.
 async fn close<K: Kv>(kv: &K, names: &Names, epoch: u32) -> Result<i64, KvError> {
     let name = names.epoch('f', epoch);
     let fate = kv.increment(&name, CLOSE).await?;

@@ -98,7 +98,7 @@ pub enum NoVersion {
     },
     /// The operator's target for calls like this one does not exist.
     Missing {
-        /// The number of the version that does not exist.
+        /// The number of the version that does not exist; 0 if the alias itself does not exist.
         version: u64,
         /// The alias that leads to it, if any.
         alias: Option<String>,

@@ -19,7 +19,7 @@ pub const BUCKETS: usize = 40;
 const FIRST_BOUND_NS: u64 = 100_000;
 /// Counters of one side: failed calls, and the buckets.
 const COUNTERS_PER_ARM: usize = 2 + BUCKETS;
-/// Number of counters of a run, both sides together.
+/// Number of counters of one window of a run, both sides together.
 pub const COUNTERS: u32 = 2 * COUNTERS_PER_ARM as u32;
 /// One counted call in this many judges the run. The choice is random, so that many instances together judge no more
 /// often than one alone.

@@ -78,7 +78,7 @@ pub fn message_id(id: &OperationId) -> String {
     format!("msg_{}", id.short())
 }
 
-/// The state of a delivery. All except [`DeliveryState::Pending`] are final.
+/// The state of a delivery. Only [`DeliveryState::Pending`] has a next attempt, until a caller asks again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DeliveryState {
@@ -149,7 +149,7 @@ pub struct Delivery {
     pub state: DeliveryState,
     /// The attempts since the message was made, or since a caller asked for it again.
     pub attempts: Vec<Attempt>,
-    /// Number of the attempts before those. The number of an attempt never comes twice.
+    /// The last attempt number taken before those, with one for an attempt that may be in progress. No number comes twice.
     #[serde(default)]
     pub earlier: u32,
     /// The time of the next attempt, in milliseconds since the Unix epoch, if the state is pending.

@@ -94,7 +94,7 @@ pub struct Facts {
 /// The next step for a delivery. The host takes it and then decides again.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
-    /// The delivery is over, or has no target: do nothing.
+    /// The delivery is over or has no target, or its operation has not ended: do nothing.
     Ignore,
     /// Look at it again at this time.
     Later(u64),
