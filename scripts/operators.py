@@ -462,6 +462,8 @@ def main():
     parser.add_argument("--denominator", action="store_true", help="count what ONNX Runtime for Python loads")
     parser.add_argument("argument", nargs="*", help="for the server, after --")
     options = parser.parse_args()
+    if options.write and (options.every != 1 or options.only != "*"):
+        parser.error("--write needs all tests: leave out --every and --only")
     results, cases = {}, []
     for folder in sorted(glob.glob(os.path.join(options.data, "*")))[::options.every]:
         name = os.path.basename(folder)

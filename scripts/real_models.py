@@ -128,7 +128,9 @@ def python_library():
 def lacks_python_library():
     """In words why a server cannot load onnxruntime-extensions on this machine, or None."""
     folder, python = python_library()
-    return None if os.path.isfile(os.path.join(folder, python)) else f"{python or 'a shared libpython'} is not in {folder}"
+    if ".so" in python and os.path.isfile(os.path.join(folder, python)):
+        return None
+    return f"{python or 'libpython'} in {folder or 'no folder'} is no shared library that exists"
 
 
 def operators(work):
@@ -540,6 +542,8 @@ def main():
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("argument", nargs="*", help="for the server, after --")
     options = parser.parse_args()
+    if options.write and (options.sample or options.only):
+        parser.error("--write needs the whole set: leave out --sample and --only")
     open(os.path.join(options.work, "server.log"), "w").close()
     chosen = [model for model in models.ALL if model.sample or not options.sample]
     if options.only:

@@ -16,7 +16,11 @@ fn state_dir() -> PathBuf {
 
 /// The token that the tests' servers created and share.
 fn token() -> String {
-    let text = std::fs::read_to_string(state_dir().join("admin-token")).unwrap();
+    token_in(&state_dir())
+}
+
+fn token_in(state: &Path) -> String {
+    let text = std::fs::read_to_string(state.join("admin-token")).unwrap();
     text.trim_end().to_owned()
 }
 
@@ -38,7 +42,17 @@ fn admin_of(server: &Server) -> SocketAddr {
 }
 
 fn ask(admin: SocketAddr, method: &str, path: &str, body: Option<Value>) -> Response {
-    let bearer = format!("Bearer {}", token());
+    ask_with(&token(), admin, method, path, body)
+}
+
+fn ask_with(
+    token: &str,
+    admin: SocketAddr,
+    method: &str,
+    path: &str,
+    body: Option<Value>,
+) -> Response {
+    let bearer = format!("Bearer {token}");
     let mut headers = vec![("authorization", bearer.as_str())];
     if body.is_some() {
         headers.push(("content-type", "application/json"));
@@ -633,16 +647,8 @@ fn a_second_server_needs_only_another_address_for_its_api() {
         })
     };
     let tenants = |server: &Server, method: &str, body: Option<Value>| {
-        let token = std::fs::read_to_string(state.join("admin-token")).unwrap();
-        let bearer = format!("Bearer {}", token.trim_end());
-        let headers = [
-            ("authorization", bearer.as_str()),
-            ("content-type", "application/json"),
-        ];
-        let body = body.map(|body| body.to_string().into_bytes());
-        let headers = &headers[..if body.is_some() { 2 } else { 1 }];
-        let path = "/admin/v1/tenants";
-        common::call(admin_of(server), method, path, headers, body.as_deref())
+        let (token, admin) = (token_in(&state), admin_of(server));
+        ask_with(&token, admin, method, "/admin/v1/tenants", body)
     };
     let names = |server: &Server| ok(&tenants(server, "GET", None), 200).to_string();
     let first = serve(first_port);

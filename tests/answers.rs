@@ -8,7 +8,6 @@ use graphs::{FLOAT, INT64, file_of, graph, int, node, open_matrix, value};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 fn write(folder: &Path, file: &str, content: impl AsRef<[u8]>) {
     let file = folder.join(file);
@@ -234,18 +233,14 @@ fn nan_and_infinity_are_refused_as_bytes_unless_the_contract_lets_them_in() {
 
 /// The result of the comparison in the background.
 fn compared(server: &Server, model: &str) -> String {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
+    common::until_found(|| {
         let ready = readiness(server, model);
         match ready["agreement"].as_str() {
-            Some("pending") => {
-                assert!(Instant::now() < deadline, "{ready}");
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            Some(result) => return result.to_owned(),
+            Some("pending") => Err(ready),
+            Some(result) => Ok(result.to_owned()),
             None => panic!("{ready}"),
         }
-    }
+    })
 }
 
 #[test]

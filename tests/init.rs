@@ -5,7 +5,6 @@ use crate::support::{D, Node, graphs, onnx_bytes, onnx_type, p};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 fn penstock(arguments: &[&str], models: &Path) -> (bool, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_penstock"))
@@ -225,11 +224,7 @@ fn a_contract_that_the_first_run_corrected_survives_unloading_and_loading() {
             let log = server.log.lock().unwrap();
             log.iter().filter(|logged| logged.contains(&line)).count()
         };
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while logged("ready") < 2 {
-            assert!(Instant::now() < deadline, "{name} was not loaded again");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        server.until("it is loaded again", || logged("ready") >= 2);
         assert_eq!(logged("the graph declares another shape"), 1, "{name}");
     }
 }

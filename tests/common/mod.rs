@@ -306,7 +306,7 @@ impl Drop for Server {
 }
 
 /// The longest wait for an event that must come. A slow machine takes longer than others; a broken server takes forever.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The time between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(10);

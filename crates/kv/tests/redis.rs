@@ -349,9 +349,7 @@ async fn tls_trusts_whom_it_is_told_to() {
     );
     std::fs::write(&certificate, made.cert.pem()).unwrap();
     std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = probe.local_addr().unwrap().port();
-    drop(probe);
+    let port = penstock_testkit::free_port();
     let _server = RedisServer::start_with(&[
         "--tls-port",
         &port.to_string(),

@@ -519,8 +519,12 @@ async fn the_budget_counts_the_memory_of_a_process_and_not_the_size_of_its_file(
     }
 }
 
-/// The result of comparing a scripted model with tract in the background.
-async fn compared_with_tract(script: Scripted, backends: Backends) -> &'static str {
+/// The result of comparing a scripted model with tract in the background, whose process behaves so.
+async fn compared_with_tract(
+    script: Scripted,
+    backends: Backends,
+    others: &'static str,
+) -> &'static str {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("m");
     std::fs::create_dir_all(model.join("1")).unwrap();
@@ -529,7 +533,7 @@ async fn compared_with_tract(script: Scripted, backends: Backends) -> &'static s
     let settings = Settings {
         compare: Compare::Warn,
         compare_later: true,
-        launcher: Some(launcher()),
+        launcher: Some(launcher_of_other_backends_that(others)),
         ..Settings::default()
     };
     let backends = backends.prefer(Arc::new(script));
@@ -543,12 +547,16 @@ async fn compared_with_tract(script: Scripted, backends: Backends) -> &'static s
         })
         .await;
     let told = told.expect("it serves, whatever another backend answers");
-    assert!(told.is_some(), "at least that the comparison is to come");
     let model = repository.get("m", None).expect("it serves");
     until("it is compared", || {
         model.agreement_state() != Some("pending")
     })
     .await;
+    if others == WAIT {
+        assert_eq!(told, Some("pending"), "it was ready before");
+    }
+    let inputs = vec![("x".into(), fp32(&[2], &[1.0, 2.0]))];
+    assert!(model.try_run(inputs).is_ok());
     model.agreement_state().expect("it was compared")
 }
 
@@ -560,12 +568,14 @@ async fn a_model_that_serves_is_compared_in_the_background() {
         Step::Answer(vec![fp32(&inputs[0].dims, &more)])
     };
     let both = Backends::builtin;
-    let same = compared_with_tract(Scripted::echo(), both()).await;
+    let same = compared_with_tract(Scripted::echo(), both(), WAIT).await;
     assert_eq!(same, "agrees");
-    let other = compared_with_tract(Scripted::new(one_more), both()).await;
+    let other = compared_with_tract(Scripted::new(one_more), both(), WAIT).await;
     assert_eq!(other, "differs");
-    let alone = compared_with_tract(Scripted::echo(), Backends::default()).await;
+    let alone = compared_with_tract(Scripted::echo(), Backends::default(), "").await;
     assert_eq!(alone, "unknown");
+    let crashes = compared_with_tract(Scripted::echo(), both(), CRASH).await;
+    assert_eq!(crashes, "unknown", "a crash costs only the comparison");
 }
 
 fn identity_bytes() -> Vec<u8> {

@@ -18,7 +18,10 @@ mod samples;
 mod tensors;
 
 pub use adapter::{AdapterSpec, MAX_ADAPTER_FILE_BYTES, Tokens, TooLong};
-pub use engine::{Backend, Batching, Engine, FirstRun, Isolation, Padding, Precision, Provider};
+pub use engine::{
+    Backend, Batching, Engine, FirstRun, Isolation, MAX_OPERATOR_LIBRARIES, Padding, Precision,
+    Provider,
+};
 pub use explain::{Baseline, Explain, Grid, Group, MAX_GROUPS};
 pub use moderation::{Category, Moderation};
 pub use pipeline::{MAX_STEPS, PipelineStep};

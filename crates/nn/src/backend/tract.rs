@@ -401,7 +401,8 @@ fn open(source: &GraphSource, options: &LoadOptions, refusals: Refusals) -> Resu
     let (proto, dir) = proto_of(&onnx, source)?;
     let declared = (proto.graph.as_ref())
         .ok_or_else(|| NnError::new(ErrorCode::InvalidEncoding, "the ONNX file holds no graph"))?;
-    let rows = softmax::rounded(rows, &declared.node);
+    let functions = proto.functions.iter().flat_map(|function| &function.node);
+    let rows = softmax::rounded(rows, declared.node.iter().chain(functions));
     let initialized = |name: &str| {
         declared
             .initializer

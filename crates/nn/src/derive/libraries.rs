@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::error::{listed, quoted};
+use penstock_tensor::contract::MAX_OPERATOR_LIBRARIES;
 
-/// Most domains that are asked about: a contract names no more libraries.
-const MAX_DOMAINS: usize = 16;
+use crate::error::{listed, quoted};
 
 /// Longest proposed name of a library, in characters.
 const MAX_ENTRY_CHARS: usize = 60;
@@ -15,7 +14,7 @@ const EXTENSIONS: [&str; 2] = ["ai.onnx.contrib", "com.microsoft.extensions"];
 
 /// One question for each domain, with the setting that answers it.
 pub(super) fn questions(foreign: &BTreeMap<String, Vec<String>>) -> Vec<String> {
-    let domains = foreign.iter().take(MAX_DOMAINS);
+    let domains = foreign.iter().take(MAX_OPERATOR_LIBRARIES);
     domains
         .map(|(domain, operators)| {
             let known = match EXTENSIONS.contains(&domain.as_str()) {
@@ -36,7 +35,7 @@ pub(super) fn questions(foreign: &BTreeMap<String, Vec<String>>) -> Vec<String> 
 
 /// The proposed names under `[models.operators]`.
 pub(super) fn entries(foreign: &BTreeMap<String, Vec<String>>) -> Vec<String> {
-    let domains = foreign.keys().take(MAX_DOMAINS);
+    let domains = foreign.keys().take(MAX_OPERATOR_LIBRARIES);
     let entries: BTreeSet<String> = domains.map(|domain| entry(domain)).collect();
     entries.into_iter().collect()
 }

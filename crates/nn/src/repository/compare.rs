@@ -68,18 +68,19 @@ impl Core {
     ) -> Agreement {
         let alone = alone(options);
         let backends = self.backends.others(model.backend(), contract.format);
-        let answered = answers(model, contract, None);
-        against(
-            &answered,
-            self.settings.compare_tolerance,
-            &backends,
-            |backend| {
-                let (name, version) = (model.name(), model.version());
-                let other = Model::load(name, version, &**backend, source, &alone)?;
-                progress.compiled(&other);
-                Ok(other)
-            },
-        )
+        let load = |backend: &Arc<dyn Backend>| {
+            let (name, version) = (model.name(), model.version());
+            let other = Model::load(name, version, &**backend, source, &alone)?;
+            progress.compiled(&other);
+            Ok(other)
+        };
+        match answers(model, contract, &backends, None) {
+            Ok(answered) => {
+                let tolerance = self.settings.compare_tolerance;
+                against(&answered, tolerance, &backends, load)
+            }
+            Err(settled) => settled,
+        }
     }
 
     /// Prepares the comparison of a version that is about to serve: runs the made-up calls on it. The rest follows in the
@@ -94,19 +95,15 @@ impl Core {
     ) -> Comparison {
         let stamps = (start.job.contract, start.job.graph);
         let backends = self.backends.others(model.backend(), contract.format);
-        let mut answered = Vec::new();
-        let mut settled = self.comparisons().known(&start.name, start.version, stamps);
-        if settled.is_none() && backends.is_empty() {
-            settled = Some(Agreement::Unknown(ONE_BACKEND.into()));
-        }
-        if settled.is_none() {
-            answered = answers(model, contract, Some(SERVED_LIMIT));
-            if answered.is_empty() {
-                settled = Some(Agreement::Unknown(
-                    "the model answers no made-up call".into(),
-                ));
-            }
-        }
+        let known = (self.comparisons()).known(&start.name, start.version, stamps);
+        let answered = match known {
+            Some(known) => Err(known),
+            None => answers(model, contract, &backends, Some(SERVED_LIMIT)),
+        };
+        let (answered, settled) = match answered {
+            Ok(answered) => (answered, None),
+            Err(settled) => (Vec::new(), Some(settled)),
+        };
         model.await_agreement();
         let estimate = start.job.file_bytes();
         let limit = contract.engine.process_memory_bytes;
@@ -296,15 +293,24 @@ fn alone(options: &LoadOptions) -> LoadOptions {
     }
 }
 
-/// The answers of a model that does not serve yet to made-up calls. A call that it refuses is left out, because it proves
-/// nothing. No call begins after `at_most`.
-fn answers(model: &Model, contract: &Contract, at_most: Option<Duration>) -> Vec<Answered> {
+/// The answers of a model that does not serve yet to made-up calls, or the result that needs none. A call that it refuses is
+/// left out, because it proves nothing. With `at_most`, the answers wait for the background: no call begins after that time,
+/// nor beyond [`MAX_ANSWERED_BYTES`].
+fn answers(
+    model: &Model,
+    contract: &Contract,
+    backends: &[Arc<dyn Backend>],
+    at_most: Option<Duration>,
+) -> Result<Vec<Answered>, Agreement> {
+    if backends.is_empty() {
+        return Err(Agreement::Unknown(ONE_BACKEND.into()));
+    }
     let began = Instant::now();
     let mut bytes = 0;
     let mut answered = Vec::new();
     for call in agreement::calls(contract) {
-        let is_late = at_most.is_some_and(|at_most| began.elapsed() >= at_most);
-        if is_late || bytes >= MAX_ANSWERED_BYTES {
+        let is_full = |at_most| began.elapsed() >= at_most || bytes >= MAX_ANSWERED_BYTES;
+        if at_most.is_some_and(is_full) {
             break;
         }
         let Ok(outputs) = model.try_run(call.inputs.clone()) else {
@@ -318,7 +324,12 @@ fn answers(model: &Model, contract: &Contract, at_most: Option<Duration>) -> Vec
         bytes += one.bytes();
         answered.push(one);
     }
-    answered
+    match answered.is_empty() {
+        true => Err(Agreement::Unknown(
+            "the model answers no made-up call".into(),
+        )),
+        false => Ok(answered),
+    }
 }
 
 /// The same tensors in memory of their own. A process lends its answers, and has few places for them.

@@ -28,6 +28,9 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 /// The longest an instance may take to be made.
 pub(super) const INSTANCE_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The wait until a process in the background is started again: longer than anything that may wait for it.
+const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// The data to start a graph's child, and to start it again.
 pub(super) struct Start {
     pub(super) launcher: Launcher,
@@ -257,26 +260,24 @@ impl Process {
                 return;
             }
             state.ended = Instant::now();
-            let wait = restarts.wait(lived, chance());
+            let wait = match self.start.in_background {
+                true => NEVER,
+                false => restarts.wait(lived, chance()),
+            };
             let reason = match state.killed.take() {
                 Some(why) => format!("its process was ended because {why}"),
                 None => format!("its process {}", how(status)),
             };
             state.crashes += 1;
-            if self.start.in_background {
-                tracing::debug!("{}: {reason}", self.label);
-                state.phase = Phase::Closed;
-                state.all_gone();
-                drop(state);
-                self.changed.notify_all();
-                return;
+            match self.start.in_background {
+                true => tracing::debug!("{}: {reason}", self.label),
+                false => tracing::error!(
+                    "{}: {reason}; it is started again in {} ms (ended {} times so far)",
+                    self.label,
+                    wait.as_millis(),
+                    state.crashes
+                ),
             }
-            tracing::error!(
-                "{}: {reason}; it is started again in {} ms (ended {} times so far)",
-                self.label,
-                wait.as_millis(),
-                state.crashes
-            );
             state.phase = Phase::Down {
                 until: Instant::now() + wait,
                 reason: reason.clone(),
@@ -284,6 +285,9 @@ impl Process {
             state.all_gone();
             drop(state);
             self.changed.notify_all();
+            if self.start.in_background {
+                return;
+            }
             child = self.bring_back(&mut restarts, reason, wait);
         }
     }
@@ -416,11 +420,16 @@ impl Process {
             Phase::Up { .. } => ("its process ended", Duration::ZERO),
             Phase::Closed => ("it is being unloaded", FIRST_WAIT),
         };
+        let remedy = match self.start.in_background {
+            true => "",
+            false => {
+                "; it is started again: try again later, and if the same call fails again, report it to the operator"
+            }
+        };
         NnError::refused(
             EngineRefusal::Ended,
             format!(
-                "{} did not answer: {reason} while it ran this call; it is started again: try again later, and if the \
-                 same call fails again, report it to the operator",
+                "{} did not answer: {reason} while it ran this call{remedy}",
                 self.label
             ),
         )

@@ -107,8 +107,32 @@ pub fn launcher_of_children_that_hold(bytes: usize) -> Launcher {
     launcher
 }
 
+/// Set for children, and says how they run any backend but the scripted one.
+const OTHERS: &str = "PENSTOCK_TEST_OTHERS";
+/// The load takes a second.
+pub const WAIT: &str = "wait";
+/// The first run ends the process.
+pub const CRASH: &str = "crash";
+
+/// Starts children that run any backend but the scripted one as [`WAIT`] or [`CRASH`] says.
+pub fn launcher_of_other_backends_that(others: &str) -> Launcher {
+    let mut launcher = launcher();
+    launcher.environment.push((OTHERS.into(), others.into()));
+    launcher
+}
+
 pub fn find(name: &str, library: Option<&Path>) -> Result<Arc<dyn Backend>, NnError> {
     let held = std::env::var(HOLDS).ok().and_then(|held| held.parse().ok());
+    if name != scripted::NAME {
+        match std::env::var(OTHERS).as_deref() {
+            Ok(WAIT) => std::thread::sleep(Duration::from_secs(1)),
+            Ok(CRASH) => {
+                let crash = |_: usize, _: &[NnTensor]| -> Step { std::process::abort() };
+                return Ok(Arc::new(Scripted::new(crash)));
+            }
+            _ => {}
+        }
+    }
     match (name, held) {
         (scripted::NAME, Some(held)) => {
             // Ones, because the system allocates no pages for zeros.

@@ -118,7 +118,7 @@ impl Isolation {
 /// The least memory of a process, in bytes. The library of a runtime takes a large part of it.
 const MIN_PROCESS_MEMORY_BYTES: i64 = 64 << 20;
 /// Most libraries of operators for one model. A single one contains all of onnxruntime-extensions.
-const MAX_OPERATOR_LIBRARIES: usize = 16;
+pub const MAX_OPERATOR_LIBRARIES: usize = 16;
 
 /// The least memory of a run, in bytes. Runtimes take some of it for themselves.
 const MIN_RUN_MEMORY_BYTES: i64 = 1 << 20;

@@ -38,7 +38,7 @@ pub fn all() -> Vec<Named> {
                     "version": { "type": "string" },
                     "state": typed("string", "Such as `READY` or `UNAVAILABLE`."),
                     "reason": { "type": "string" },
-                    "agreement": typed("string", "The comparison with another backend, such as `pending` or `agrees`."),
+                    "agreement": typed("string", "The comparison with another backend: `pending`, `agrees`, `differs`, or `unknown` if it could not be made. Absent if nothing is compared."),
                 }),
                 &["name"],
             ),

@@ -9,14 +9,15 @@ use tract_onnx::pb::NodeProto;
 
 use crate::backend::rows::Rows;
 
-/// Returns whether rows depend on each other in tract, from the answer for every backend and the graph's operators.
-pub(super) fn rounded(rows: Rows, nodes: &[NodeProto]) -> Rows {
+/// Returns whether rows depend on each other in tract, from the answer for every backend and the operators of the graph and
+/// of its functions. With operators in a body (`If`, `Loop`), the answer for every backend is that they do.
+pub(super) fn rounded<'a>(rows: Rows, nodes: impl IntoIterator<Item = &'a NodeProto>) -> Rows {
     let ends_in_softmax = |node: &&NodeProto| {
         let mut attributes = node.attribute.iter();
         node.domain == "ai.onnx.ml"
             && attributes.any(|one| one.name == "post_transform" && one.s.starts_with(b"SOFTMAX"))
     };
-    match nodes.iter().find(ends_in_softmax) {
+    match nodes.into_iter().find(ends_in_softmax) {
         Some(node) if rows == Rows::Independent => Rows::Dependent(format!(
             "operator {} rounds its softmax by the place of a row in tract",
             node.op_type

@@ -39,10 +39,8 @@ fn fault<'s>(
         "DFT" if structure.opset >= 20 => dft(structure, shapes, operator),
         "LSTM" if operator.input(7).is_some() => Some("leaves the peephole weights out"),
         "GRU" | "LSTM" | "RNN" => {
-            let is_fixed = (shapes.input(operator, 0)).is_some_and(|dims| {
-                let mut dims = dims.iter();
-                dims.all(Option::is_some)
-            });
+            let dims = shapes.input(operator, 0);
+            let is_fixed = dims.is_some_and(|dims| dims.iter().all(Option::is_some));
             (operator.input(4).is_some() && !is_fixed)
                 .then_some("ignores sequence_lens where an axis is dynamic")
         }
