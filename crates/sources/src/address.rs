@@ -112,7 +112,7 @@ impl Address {
             Self::Hub { repository, .. } => repository.rsplit('/').next()?.to_owned(),
         };
         let mut name = last.as_str();
-        for ending in [".onnx", ".gz", ".tgz", ".tar", ".zip"] {
+        for ending in [".onnx", ".gz", ".zst", ".tgz", ".tar", ".zip"] {
             name = name.strip_suffix(ending).unwrap_or(name);
         }
         let name = name.to_lowercase();
@@ -294,6 +294,7 @@ mod tests {
         for (text, name) in [
             ("https://h.example/a/Cls.onnx?x=1", Some("cls")),
             ("https://h.example/magika-v3.tar.gz", Some("magika-v3")),
+            ("https://h.example/magika-v3.tar.zst", Some("magika-v3")),
             ("https://h.example/", None),
             ("s3://bucket/models/cls/", Some("cls")),
             ("oci://h/models/cls:v1", Some("cls")),

@@ -1,4 +1,4 @@
-//! Untrusted archives: tar, tar.gz and zip.
+//! Untrusted archives: tar, tar.gz, tar.zst and zip.
 //!
 //! Only plain files are unpacked. A path that leads out, a link, a device, a path that comes twice, too many files or
 //! too many bytes end the pull; nothing of the archive is used then.
@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
+use structured_zstd::decoding::{ContentChecksum, FrameDecoder, StreamingDecoder};
 
 /// The format of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,12 +19,17 @@ pub enum Form {
     Tar,
     /// A tar archive, compressed with gzip.
     TarGz,
+    /// A tar archive, compressed with zstd (RFC 8878).
+    TarZst,
     /// A zip archive, with its directory at the end.
     Zip,
 }
 
 /// Bytes of a tar archive for headers and padding of each file.
 const TAR_OVERHEAD: u64 = 4096;
+/// The largest window of zstd in bytes: the limit of the `zstd` program, which `--long` without a number uses as well.
+/// A window is memory that an archive asks for.
+const MAX_WINDOW_BYTES: u64 = 128 << 20;
 
 /// Returns the format of an archive, by its first bytes; `None` for any other file.
 pub fn form(path: &Path) -> std::io::Result<Option<Form>> {
@@ -32,6 +38,7 @@ pub fn form(path: &Path) -> std::io::Result<Option<Form>> {
     file.by_ref().take(512).read_to_end(&mut head)?;
     Ok(match head.as_slice() {
         [0x1f, 0x8b, ..] => Some(Form::TarGz),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Form::TarZst),
         [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => Some(Form::Zip),
         head if head.get(257..262) == Some(b"ustar") => Some(Form::Tar),
         _ => None,
@@ -56,8 +63,19 @@ pub fn unpack(path: &Path, form: Form, limits: Limits, sink: &mut Sink<'_>) -> R
             flate2::read::MultiGzDecoder::new(BufReader::new(file)),
             &mut out,
         ),
+        Form::TarZst => tar(unzstd(BufReader::new(file))?, &mut out),
         Form::Zip => zip(file, &mut out),
     }
+}
+
+/// Decodes all frames of a stream. Its window is bounded, and so is the output, by [`tar`].
+fn unzstd(from: impl Read) -> Result<impl Read, Error> {
+    let mut decoder = FrameDecoder::new();
+    decoder.set_content_checksum(ContentChecksum::Verify);
+    decoder
+        .set_max_window_size(MAX_WINDOW_BYTES)
+        .map_err(broken)?;
+    Ok(StreamingDecoder::new_with_decoder(from, decoder))
 }
 
 struct Out<'a, 'b> {
@@ -168,6 +186,7 @@ fn zip(mut file: File, out: &mut Out<'_, '_>) -> Result<(), Error> {
 mod tests {
     use super::*;
     use std::io::Write;
+    use structured_zstd::encoding::{CompressionLevel, FrameCompressor};
 
     const LIMITS: Limits = Limits {
         bytes: 100_000,
@@ -222,6 +241,13 @@ mod tests {
         out.finish().unwrap()
     }
 
+    fn zst(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder: FrameCompressor<&[u8], Vec<u8>> =
+            FrameCompressor::new(CompressionLevel::Level(1));
+        encoder.set_content_checksum(true);
+        encoder.compress_independent_frame(bytes)
+    }
+
     fn zip_of(entries: &[(&str, u32, &[u8])]) -> Vec<u8> {
         let mut out = ::zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
         for (name, mode, body) in entries {
@@ -250,6 +276,10 @@ mod tests {
         ]);
         assert_eq!(unpacked(&tar), expected);
         assert_eq!(unpacked(&gz(&tar)), expected);
+        assert_eq!(unpacked(&zst(&tar)), expected);
+        // Programs that compress in parallel write several frames.
+        let (first, second) = tar.split_at(700);
+        assert_eq!(unpacked(&[zst(first), zst(second)].concat()), expected);
         assert_eq!(
             unpacked(&zip_of(&[("a/x", 0o644, b"1"), ("y", 0o644, b"22")])),
             expected
@@ -291,6 +321,16 @@ mod tests {
                     (b"y", T::Regular, &big[..60_000]),
                 ])),
                 "more than 100000 bytes",
+            ),
+            (
+                zst(&tar_of(&[(b"x", T::Regular, &big)])),
+                "more than 100000 bytes",
+            ),
+            (zst(&tar_of(&[(b"../x", T::Regular, b"1")])), "leads out"),
+            (zst(b"not a tar archive at all"), "cannot be read"),
+            (
+                zst(&tar_of(&[(b"x", T::Regular, b"12345")]))[..20].to_vec(),
+                "cannot be read",
             ),
             (gz(b"not a tar archive at all"), "cannot be read"),
             (

@@ -129,6 +129,13 @@ fn gz(bytes: &[u8]) -> Vec<u8> {
     out.finish().unwrap()
 }
 
+fn zst(bytes: &[u8]) -> Vec<u8> {
+    use structured_zstd::encoding::{CompressionLevel, FrameCompressor};
+    let mut encoder: FrameCompressor<&[u8], Vec<u8>> =
+        FrameCompressor::new(CompressionLevel::Level(1));
+    encoder.compress_independent_frame(bytes)
+}
+
 #[test]
 fn artifacts_of_each_kind_become_models() {
     if without("registry") {
@@ -168,6 +175,15 @@ fn artifacts_of_each_kind_become_models() {
     );
     registry.push(
         "models/m",
+        "pack-zstd",
+        &[(
+            "application/vnd.cncf.model.weight.v1.tar+zstd",
+            path("model.onnx"),
+            &zst(&tar(&[("model.onnx", &graph)])),
+        )],
+    );
+    registry.push(
+        "models/m",
         "image",
         &[(
             image,
@@ -193,6 +209,7 @@ fn artifacts_of_each_kind_become_models() {
             &["m/1/.penstock.json", "m/1/config.json", "m/1/model.onnx"],
         ),
         ("pack-tar", &["m/1/.penstock.json", "m/1/model.onnx"]),
+        ("pack-zstd", &["m/1/.penstock.json", "m/1/model.onnx"]),
         (
             "image",
             &["m/1/.penstock.json", "m/1/model.onnx", "m/model.toml"],

@@ -836,6 +836,6 @@ fn plain(name: &str) -> String {
     let fits = |c: &char| c.is_ascii_alphanumeric() || "-_.".contains(*c);
     name.chars()
         .filter(fits)
-        .take(scopes::MAX_SCOPE_BYTES)
+        .take(scopes::MAX_SHOWN_CHARS)
         .collect()
 }

@@ -46,7 +46,7 @@ pub fn key_set_asked_name(issuer: &str) -> String {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyRecord {
-    /// The format of this record. Writers set [`VERSION`]; readers do not check it.
+    /// The format of this record. Writers set [`VERSION`], and [`decode`] accepts no other.
     pub v: u32,
     /// The 12 characters after `pnst_`. They never change and are no secret.
     pub id: String,
@@ -81,7 +81,7 @@ pub struct KeyRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TenantRecord {
-    /// The format of this record. Writers set [`VERSION`]; readers do not check it.
+    /// The format of this record. Writers set [`VERSION`], and [`decode`] accepts no other.
     pub v: u32,
     /// The name that keys and claims of tokens use for the tenant.
     pub tenant: String,
@@ -99,7 +99,7 @@ pub struct TenantRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeySet {
-    /// The format of this record. Writers set [`VERSION`]; readers do not check it.
+    /// The format of this record. Writers set [`VERSION`], and [`decode`] accepts no other.
     pub v: u32,
     /// The time of the fetch.
     pub fetched_ms: u64,
@@ -112,7 +112,55 @@ pub fn encode<T: Serialize>(record: &T) -> Vec<u8> {
     serde_json::to_vec(record).expect("records are plain JSON")
 }
 
+/// A record that says its format.
+pub trait Stored: for<'a> Deserialize<'a> {
+    /// The format in which it was written.
+    fn format(&self) -> u32;
+}
+
+impl Stored for KeyRecord {
+    fn format(&self) -> u32 {
+        self.v
+    }
+}
+
+impl Stored for TenantRecord {
+    fn format(&self) -> u32 {
+        self.v
+    }
+}
+
+impl Stored for KeySet {
+    fn format(&self) -> u32 {
+        self.v
+    }
+}
+
 /// Reads a record; the error is a sentence for the operator.
-pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, String> {
-    serde_json::from_slice(bytes).map_err(|e| format!("a record in the store cannot be read: {e}"))
+pub fn decode<T: Stored>(bytes: &[u8]) -> Result<T, String> {
+    let record: T = serde_json::from_slice(bytes)
+        .map_err(|e| format!("a record in the store cannot be read: {e}"))?;
+    match record.format() {
+        VERSION => Ok(record),
+        other => Err(format!(
+            "a record in the store has format {other}, and this build reads format {VERSION}; run the version of Penstock that wrote it"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_of_another_format_is_not_read() {
+        let set = |v| KeySet {
+            v,
+            fetched_ms: 1,
+            jwks: "{}".to_owned(),
+        };
+        assert_eq!(decode(&encode(&set(VERSION))), Ok(set(VERSION)));
+        let refused = decode::<KeySet>(&encode(&set(VERSION + 1)));
+        assert!(refused.unwrap_err().contains("has format 2"));
+    }
 }

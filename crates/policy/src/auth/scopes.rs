@@ -12,7 +12,7 @@ use std::fmt;
 pub const MAX_SCOPES: usize = 64;
 
 /// Most characters of a wrong scope, or of a model's name, that an answer repeats. It does not bound the length of a scope.
-pub const MAX_SCOPE_BYTES: usize = 128;
+pub const MAX_SHOWN_CHARS: usize = 128;
 
 /// A kind of route and a set of models.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -58,7 +58,7 @@ impl TryFrom<String> for Scope {
                 return Err(format!(
                     "`{}` is not a scope: write one of {} or *, and after a colon the models, as in predict:magika",
                     text.chars()
-                        .take(MAX_SCOPE_BYTES)
+                        .take(MAX_SHOWN_CHARS)
                         .collect::<String>()
                         .escape_debug(),
                     RouteKind::list(RouteKind::ALL)

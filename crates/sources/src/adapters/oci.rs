@@ -317,11 +317,6 @@ fn item(layer: &Layer) -> Result<Item, Error> {
         .annotations
         .get(UNPACK)
         .is_some_and(|value| value == "true");
-    if (packed || unpack) && kind.contains("zstd") {
-        return Err(Error::refused(format!(
-            "its layer {kind} is compressed with zstd, which is not read; push it as tar or tar+gzip"
-        )));
-    }
     let archive = unpack || packed;
     if named.is_none() && !archive {
         return Err(Error::refused(format!(
@@ -452,7 +447,7 @@ mod tests {
             (layer("application/octet-stream", &[]), None),
             (
                 layer("application/vnd.cncf.model.weight.v1.tar+zstd", &onnx),
-                None,
+                file("model.onnx", true),
             ),
         ] {
             assert_eq!(told(&layer), expected, "{}", layer.media_type);

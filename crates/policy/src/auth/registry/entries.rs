@@ -1,7 +1,7 @@
 //! Names the entries of the registry, and reads and claims them.
 
 use super::outcomes::{ListedKey, RegistryError};
-use crate::auth::record::{KeyRecord, decode, key_name, revoked_name, used_name};
+use crate::auth::record::{KeyRecord, Stored, decode, key_name, revoked_name, used_name};
 use crate::auth::settings::is_name;
 use penstock_core::Kv;
 use serde::{Deserialize, Serialize};
@@ -53,6 +53,12 @@ pub struct Slot {
     /// The id of the last of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<String>,
+}
+
+impl Stored for Slot {
+    fn format(&self) -> u32 {
+        self.v
+    }
 }
 
 pub(super) async fn shown<K: Kv>(kv: &K, id: &str) -> Result<Option<ListedKey>, RegistryError> {
