@@ -1,5 +1,5 @@
 """The load, the kills and the receiver of scripts/endure-operations, and what it prints. operations_history.py has the invariants."""
-import argparse, base64, collections, heapq, http.client, http.server, itertools, json, os, random, shutil, signal, socket, subprocess, sys
+import argparse, base64, collections, heapq, http.client, http.server, itertools, json, os, random, select, shutil, signal, socket, subprocess, sys
 import tempfile, threading, time
 from operations_history import Call, End, Message, fault_of_message, faults, self_test
 
@@ -11,6 +11,8 @@ FIRST_START_S, START_S = 300, 60
 ANSWER_S, POLL_S = 60, 10
 # Time before a call is sent again that was refused for now.
 RETRY_S = 0.5
+# Time between two bursts of calls.
+BURST_S = 0.4
 # Kills that come while the server starts, and messages that the receiver refuses at first.
 KILL_AT_START, REFUSE = 0.1, 0.02
 # Ids that are printed for each invariant.
@@ -185,7 +187,9 @@ class Client:
         server = left[self.number % len(left)]
         server.up.wait(5)
         try:
-            if self.connection is None or self.server is not server:
+            # An idle connection with something to read was closed by a kill: a call on it was never sent.
+            closed = self.connection is not None and self.connection.sock is not None and select.select([self.connection.sock], [], [], 0)[0]
+            if self.connection is None or self.server is not server or closed:
                 self.close()
                 self.server = server
                 self.connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=ANSWER_S)
@@ -194,6 +198,7 @@ class Client:
             raw = answer.read()
         except (OSError, http.client.HTTPException):
             self.close()
+            time.sleep(0.02)
             return None
         try:
             value = json.loads(raw)
@@ -273,7 +278,7 @@ class Load:
         """When a call is due. Calls come in bursts, so that some wait in the queue and can be cancelled."""
         if not self.options.rate:
             return 0
-        burst = max(1, int(self.options.rate * 0.4))
+        burst = max(1, int(self.options.rate * BURST_S))
         return self.begun + number // burst * burst / self.options.rate
 
     def later(self, seconds, task, call):
@@ -364,14 +369,16 @@ class Load:
 class Killer(threading.Thread):
     """Kills a server after each of its lives and starts it again."""
 
-    def __init__(self, options, server):
+    def __init__(self, options, load, server):
         super().__init__(daemon=True)
+        self.load, self.busy = load, options.connections // 4
         self.server, self.every_s, self.draw = server, options.kill_every, random.Random(f"{options.seed}/killer")
         self.over, self.problem, self.kills, self.at_start, self.down_s = threading.Event(), None, 0, 0, []
 
     def run(self):
         try:
             while not self.over.wait(self.every_s * self.draw.uniform(0.5, 1.5)):
+                self.await_burst()
                 begun = time.monotonic()
                 self.server.kill()
                 self.kills += 1
@@ -384,6 +391,13 @@ class Killer(threading.Thread):
                 self.down_s.append(time.monotonic() - begun)
         except Exception as problem:  # shown by `finish`
             self.problem = problem
+
+    def await_burst(self):
+        """Waits for a moment at which many calls are on their way, up to the time between two bursts: a kill is to cut some off."""
+        until = time.monotonic() + BURST_S
+        while self.load.busy < self.busy and time.monotonic() < until:
+            time.sleep(0.001)
+        time.sleep(self.draw.uniform(0, 0.05))
 
     def finish(self):
         """Stops the kills. The server serves afterwards."""
@@ -558,7 +572,7 @@ def endure(options, folder, children):
 
     deadline = time.monotonic() + options.limit
     load = Load(options, servers, receiver, deadline)
-    trouble = Ender(load, servers[1]) if options.redis else Killer(options, servers[0])
+    trouble = Ender(load, servers[1]) if options.redis else Killer(options, load, servers[0])
     if options.redis or options.kill_every:
         trouble.start()
         try:
