@@ -513,8 +513,12 @@ def await_webhooks(options, servers, receiver, finals, hooked, deadline):
             answer = client.ask("POST", f"/v1/operations/{one}:announce", {"content-type": "application/json"}, "{}")
             return answer is not None and answer[0] == 200
 
-        # A delivery that its record gave up, or does not know, is a fault. It is left as it is.
-        pending = [one for one in left if (finals[one].webhook or {}).get("state") == "pending"]
+        # A delivery without a later attempt in its record is a fault, and is left as it is. Those of a dead host are different: they
+        # continue when any host starts, or here.
+        now = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
+        records = {one: finals[one].webhook or {} for one in left}
+        pending = [one for one, record in records.items() if record.get("state") == "pending" and
+                   (options.redis or record.get("next_attempt_time", "") > now)]
         with receiver.lock:
             receiver.announced.update(pending)
         announced = sum(in_parallel(servers, options.connections, pending, send_again).values())
