@@ -68,7 +68,7 @@ class BentoML:
             one.bind(("127.0.0.1", 0))
             self.port = one.getsockname()[1]
         self.log = open(os.path.join(options.scratch, "bentoml.log"), "wb")
-        self.child = subprocess.Popen([options.bentoml, "serve", "service:Identity", "--working-dir", PEER, "--host", "127.0.0.1",
+        self.child = subprocess.Popen([options.bentoml, "serve", "--quiet", "service:Identity", "--working-dir", PEER, "--host", "127.0.0.1",
                                        "--port", str(self.port)], stdout=self.log, stderr=self.log, start_new_session=True,
                                       env={**os.environ, "MODELS": options.models})
         ready(self.port, "/readyz", lambda: self.child.poll() is not None)
