@@ -281,6 +281,13 @@ class Load:
         burst = max(1, int(self.options.rate * BURST_S))
         return self.begun + number // burst * burst / self.options.rate
 
+    def await_burst(self, more_s):
+        """Waits until many calls are on their way, so that a kill cuts some off; at most for the time between two bursts."""
+        until = time.monotonic() + BURST_S
+        while self.busy < self.options.connections // 4 and time.monotonic() < until:
+            time.sleep(0.001)
+        time.sleep(more_s)
+
     def later(self, seconds, task, call):
         with self.lock:
             heapq.heappush(self.tasks, (time.monotonic() + seconds, next(self.order), task, call))
@@ -371,14 +378,13 @@ class Killer(threading.Thread):
 
     def __init__(self, options, load, server):
         super().__init__(daemon=True)
-        self.load, self.busy = load, options.connections // 4
-        self.server, self.every_s, self.draw = server, options.kill_every, random.Random(f"{options.seed}/killer")
+        self.load, self.server, self.every_s, self.draw = load, server, options.kill_every, random.Random(f"{options.seed}/killer")
         self.over, self.problem, self.kills, self.at_start, self.down_s = threading.Event(), None, 0, 0, []
 
     def run(self):
         try:
             while not self.over.wait(self.every_s * self.draw.uniform(0.5, 1.5)):
-                self.await_burst()
+                self.load.await_burst(self.draw.uniform(0, 0.05))
                 begun = time.monotonic()
                 self.server.kill()
                 self.kills += 1
@@ -391,13 +397,6 @@ class Killer(threading.Thread):
                 self.down_s.append(time.monotonic() - begun)
         except Exception as problem:  # shown by `finish`
             self.problem = problem
-
-    def await_burst(self):
-        """Waits for a moment at which many calls are on their way, up to the time between two bursts: a kill is to cut some off."""
-        until = time.monotonic() + BURST_S
-        while self.load.busy < self.busy and time.monotonic() < until:
-            time.sleep(0.001)
-        time.sleep(self.draw.uniform(0, 0.05))
 
     def finish(self):
         """Stops the kills. The server serves afterwards."""
@@ -419,6 +418,7 @@ class Ender(threading.Thread):
             if self.load.problem or time.monotonic() > self.load.deadline:
                 return
             time.sleep(0.002)
+        self.load.await_burst(0.01)
         self.server.gone = True
         self.server.kill()
         self.kills = 1
