@@ -133,7 +133,7 @@ class Receiver(http.server.ThreadingHTTPServer):
         fault = fault_of_message(self.secret, headers, body)
         try:
             message = json.loads(body)
-            end = End(message["data"])
+            end = End(message["data"], "a message")
             if fault is None and message["type"] != f"operation.{end.state}":
                 fault = f"its type is {message['type']}, and its operation {end.state}"
         except (ValueError, KeyError, TypeError, AttributeError) as problem:
@@ -311,7 +311,7 @@ class Load:
                 if not again:
                     self.accepted += 1
                     self.open_calls -= 1
-            self.see(answer[2])
+            self.see(answer[2], "a 202")
             if again:
                 return
             if call.again_s is not None:
@@ -349,7 +349,7 @@ class Load:
             with self.lock:
                 self.unexpected.append((call.ids[0], f"its cancellation was answered {answer[0]}: {answer[2]}"))
         else:
-            end = self.see(answer[2])
+            end = self.see(answer[2], "a cancellation")
             with self.lock:
                 call.cancelled = call.cancelled or (end.done and end.state == "cancelled")
                 self.counts["cancellations answered"] += 1
@@ -362,11 +362,11 @@ class Load:
             with self.lock:
                 self.unexpected.append((call.ids[0], f"a poll was answered {answer[0]}: {answer[2]}"))
         else:
-            self.see(answer[2])
+            self.see(answer[2], "a poll")
 
-    def see(self, operation):
+    def see(self, operation, source):
         """Records an end."""
-        end = End(operation)
+        end = End(operation, source)
         if end.done:
             with self.lock:
                 self.sightings[end.id].append(end)
@@ -463,7 +463,7 @@ def read_end(client, one, deadline):
         if answer is not None and answer[0] == 404:
             return None
         if answer is not None and answer[0] == 200:
-            end = End(answer[2])
+            end = End(answer[2], "the last poll")
             if end.done:
                 return end
         if time.monotonic() > deadline:

@@ -33,7 +33,8 @@ class Call:
 class End:
     """The end of an operation, as an answer or a message shows it."""
 
-    def __init__(self, operation):
+    def __init__(self, operation, source="an answer"):
+        self.source = source
         metadata = operation.get("metadata", {})
         self.id, self.state, self.time = metadata.get("id"), metadata.get("state"), metadata.get("end_time")
         self.attempt, self.done = metadata.get("attempt"), operation.get("done") is True
@@ -45,7 +46,8 @@ class End:
         return (self.state, self.time, self.rows) == (other.state, other.time, other.rows)
 
     def __str__(self):
-        return f"{self.state} at {self.time}"
+        rows = "no result" if self.rows is None else f"a result of {len(self.rows)} items that begins with {self.rows[:1]}"
+        return f"{self.source}: {self.state} at {self.time}, {rows}"
 
 
 class Message:
@@ -134,7 +136,7 @@ def faults_of_one(call, final, sightings, messages):
         if call.cancelled and end.state == "succeeded":
             yield "cancelled", f"call {call.number}: success was seen, and an answer said cancelled"
         if not end.same(final):
-            yield "ended twice", f"call {call.number}: {end}, and then {final}"
+            yield "ended twice", f"call {call.number}: {end}; {final}"
     if call.cancelled and final.state != "cancelled":
         yield "cancelled", f"call {call.number} was answered as cancelled, and is {final.state}"
     if not call.webhook:
