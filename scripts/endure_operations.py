@@ -1,7 +1,7 @@
 """The load, the kills and the receiver of scripts/endure-operations, and what it prints. operations_history.py has the invariants."""
 import argparse, base64, collections, heapq, http.client, http.server, itertools, json, os, random, select, shutil, signal, socket, subprocess, sys
 import tempfile, threading, time
-from operations_history import Call, End, Message, fault_of_message, faults, self_test
+from operations_history import ACCEPTED, Call, End, Message, fault_of_message, faults, self_test
 
 MODEL = "identity"
 PREDICT = f"/v1/models/{MODEL}:predictAsync"
@@ -311,7 +311,7 @@ class Load:
                 if not again:
                     self.accepted += 1
                     self.open_calls -= 1
-            self.see(answer[2], "a 202")
+            self.see(answer[2], ACCEPTED)
             if again:
                 return
             if call.again_s is not None:
@@ -619,6 +619,9 @@ def report(load, trouble, receiver, finals, times, announced, unknown):
     others = ", ".join(f"{count} {name}" for name, count in sorted(load.counts.items()) if name.startswith("answered"))
     if others:
         print(f"refused      {others}")
+    bare = sum(1 for some in load.sightings.values() for end in some if end.source == ACCEPTED and end.state == "succeeded" and end.rows is None)
+    if bare:
+        print(f"202s         {bare} of repeated calls showed an end without its result")
     print(f"ends         {', '.join(f'{count} {state}' for state, count in sorted(states.items(), key=str))}; all were read {end_s:.1f} s after the last kill")
     print(f"cancelled    {sum(1 for call in load.calls if call.cancelled)} of {load.counts['cancellations answered']} cancellations came before the end")
     print(f"attempts     {', '.join(f'{count} took {number}' for number, count in sorted(attempts.items(), key=lambda one: one[0] or 0))}")
