@@ -51,7 +51,7 @@ pub async fn measure(cli: &Cli, other: &Path) -> anyhow::Result<()> {
             span,
             address,
             keys: Keys::None,
-            credential: None,
+            header: None,
         };
         let mut ratios = Vec::new();
         for round in 0..ROUNDS {

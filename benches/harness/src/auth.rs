@@ -54,7 +54,7 @@ pub async fn measure(cli: &Cli) -> anyhow::Result<()> {
         span: Duration::from_secs(cli.seconds),
         address,
         keys: Keys::None,
-        credential,
+        header: credential,
     };
     let bearer = ("authorization", format!("Bearer {api_key}"));
     let rows = [

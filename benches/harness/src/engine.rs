@@ -134,7 +134,7 @@ pub async fn measure(cli: &Cli) -> anyhow::Result<()> {
             span,
             address,
             keys: Keys::None,
-            credential: None,
+            header: None,
         };
         for connections in CONNECTIONS {
             let theirs = load(connections, fastapi.address).run().await?;

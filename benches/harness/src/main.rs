@@ -10,6 +10,7 @@ mod direct;
 mod echo;
 mod engine;
 mod load;
+mod operations;
 mod protocols;
 mod server;
 mod soak;
@@ -50,6 +51,9 @@ struct Cli {
     /// Measure one model by every protocol only, beside ONNX Runtime called directly.
     #[arg(long)]
     protocols: bool,
+    /// Measure operations only, beside calls that are answered at once.
+    #[arg(long)]
+    operations: bool,
     /// Measure what knowing who calls costs only.
     #[arg(long)]
     auth: bool,
@@ -85,6 +89,9 @@ async fn measure(cli: &Cli) -> anyhow::Result<()> {
     if cli.protocols {
         return protocols::measure(cli).await;
     }
+    if cli.operations {
+        return operations::measure(cli).await;
+    }
     if cli.auth {
         return auth::measure(cli).await;
     }
@@ -111,7 +118,7 @@ async fn measure(cli: &Cli) -> anyhow::Result<()> {
         span,
         address,
         keys: Keys::None,
-        credential: None,
+        header: None,
     };
     let predict = "/v1/models/identity:predict";
     state(cli, &load(cli.connections, predict, &identity, ANY)).await?;
