@@ -478,7 +478,7 @@ fn a_malformed_name_is_an_invalid_argument_and_a_foreign_one_is_not_found() {
     }
     let owner = add_key(&ports, "acme", &["infer:m"], "free");
     let foreign = add_key(&ports, "other", &["*"], "free");
-    let elsewhere = add_key(&ports, "acme", &["infer:n"], "free");
+    let elsewhere = add_key(&ports, "acme", &["embeddings:n"], "free");
     ports.set_policy("[auth.tiers.free]\npriority = 2\n");
     let accepted = call(&ports, BEGIN, &[("x-api-key", &owner)], &infer(&[1.0, 2.0]));
     let name = accepted.operation().name;

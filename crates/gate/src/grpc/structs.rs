@@ -223,7 +223,7 @@ mod tests {
         let long = "\u{e9}".repeat(300);
         let object = json!({
             "a": null, "b": [true, false, 1.5, -2.0, "", long, [], [[0.0], [1e300]], {}],
-            "c": { "d": { "e": [ { "f": "g" } ] } }, "": 7.0,
+            "c": { "d": { "e": [ { "f": "g" } ] } }, "h": 7.0,
         });
         let any = any_of(object.to_string().as_bytes(), usize::MAX).expect("a message");
         assert_eq!(any.type_url, STRUCT);
