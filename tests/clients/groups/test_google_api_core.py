@@ -116,7 +116,8 @@ class OverGrpc:
         return self.infer_async(self.one_item(), timeout=30, metadata=metadata)
 
     def future(self, accepted):
-        return operation.from_grpc(accepted, self.stub, self.response, metadata_type=struct_pb2.Struct)
+        # `operation.from_grpc` of 2.44.0 passes its own function an argument that this does not take, and fails at the first poll.
+        return operation.from_gapic(accepted, self.client, self.response, metadata_type=struct_pb2.Struct)
 
 
 @pytest.fixture
