@@ -18,6 +18,7 @@ mod docs;
 mod doors;
 mod examples;
 mod grpc;
+mod grpc_operations;
 mod grpc_streams;
 mod hardening;
 mod init;

@@ -4,7 +4,7 @@ use protox::prost::Message as _;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 9] = [
     "proto/grpc_predict_v2.proto",
     "proto/model_config.proto",
     "proto/grpc/health/v1/health.proto",
@@ -12,6 +12,8 @@ const FILES: [&str; 7] = [
     "proto/grpc/reflection/v1alpha/reflection.proto",
     "proto/google/rpc/status.proto",
     "proto/google/rpc/error_details.proto",
+    "proto/google/longrunning/operations.proto",
+    "proto/penstock/v1/operations.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -20,7 +22,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     compiler
         .include_imports(true)
         .include_source_info(true)
-        .open_files(FILES)?;
+        .open_files(FILES)?
+        // No message imports it. Operations have their metadata in it, inside of an `Any`.
+        .open_file("google/protobuf/struct.proto")?;
     let set = compiler.file_descriptor_set();
 
     let out = PathBuf::from(std::env::var("OUT_DIR")?);

@@ -20,7 +20,7 @@ pub(crate) enum Surface {
     Explain,
     /// The Open Inference Protocol's `infer`.
     Infer,
-    /// The Open Inference Protocol's inference over gRPC, as a unary call or a stream message.
+    /// The Open Inference Protocol's inference over gRPC, as a unary call, a stream message or an operation.
     Grpc(Form),
     /// Triton's `generate`: one JSON object of inputs, one JSON object of outputs.
     Generate,
@@ -49,6 +49,7 @@ impl Surface {
             Self::Infer => "infer",
             Self::Grpc(Form::Unary) => "ModelInfer",
             Self::Grpc(Form::Stream) => "ModelStreamInfer",
+            Self::Grpc(Form::Operation) => "ModelInferAsync",
             Self::Generate => "generate",
             Self::GenerateStream => "generate_stream",
             Self::Embeddings => "embeddings",

@@ -214,6 +214,16 @@ impl<'r> Exchange<'r> {
         response
     }
 
+    /// Renders a problem in the form of REST, also for a call over gRPC.
+    pub fn render_over_rest(&self, problem: &Problem) -> Response {
+        let Context {
+            request_id,
+            unix_ms,
+            ..
+        } = self.context;
+        problem::render_over_rest(problem, self.request, request_id, *unix_ms)
+    }
+
     /// Renders a problem in the form that the request accepts.
     pub fn render(&self, problem: &Problem) -> Response {
         let Context {

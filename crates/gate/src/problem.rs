@@ -24,6 +24,16 @@ pub(crate) fn render(
     if service::is_call(request) {
         return serve::refused(problem, request, request_id);
     }
+    render_over_rest(problem, request, request_id, unix_ms)
+}
+
+/// Renders a problem as an answer over REST.
+pub(crate) fn render_over_rest(
+    problem: &Problem,
+    request: &Request,
+    request_id: &RequestId,
+    unix_ms: u64,
+) -> Response {
     let style = negotiate::error_style(request.path(), request.header_list("accept").as_deref());
     let (content_type, body) = problem.render(style, request_id, unix_ms);
     let mut response = Response::new(problem.code.status(), content_type, body);

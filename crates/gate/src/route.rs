@@ -37,8 +37,10 @@ pub enum Route {
     WebhookKeys,
     /// The path `/v1/operations`: the caller's operations.
     OperationList(OperationForm),
-    /// The path `/v1/operations/{id}`: one operation, to read or to delete.
+    /// The path `/v1/operations/{id}`, to read one operation.
     Operation(OperationTarget),
+    /// The same path with the method `DELETE`: deletes an operation that has ended.
+    OperationDelete(OperationTarget),
     /// The path `/v1/operations/{id}:cancel`: asks for the end of an operation.
     OperationCancel(OperationTarget),
     /// The path `/v1/operations/{id}:wait`: answers when the operation has ended.
@@ -160,6 +162,21 @@ pub enum OperationForm {
         /// The name of the tenant as sent.
         tenant: String,
     },
+    /// The messages of `google.longrunning.Operations` over gRPC.
+    Grpc {
+        /// The name of the tenant as sent.
+        tenant: String,
+    },
+}
+
+impl OperationForm {
+    /// Returns the tenant that the caller names; `None` in a form without one.
+    pub fn tenant(&self) -> Option<&str> {
+        match self {
+            Self::Plain => None,
+            Self::Google { tenant } | Self::Grpc { tenant } => Some(tenant),
+        }
+    }
 }
 
 /// An operation, as the caller names it.
@@ -170,6 +187,9 @@ pub struct OperationTarget {
     /// The form of the answer.
     pub form: OperationForm,
 }
+
+/// The media type of a result that is a protobuf message.
+pub(crate) const MESSAGE_TYPE: &str = "application/protobuf";
 
 const READ: &str = "GET, HEAD";
 const READ_OR_DELETE: &str = "GET, HEAD, DELETE";
@@ -206,6 +226,7 @@ impl Route {
             | Route::BatchPredictAsync(_) => RouteKind::Predict,
             Route::OperationList(_)
             | Route::Operation(_)
+            | Route::OperationDelete(_)
             | Route::OperationCancel(_)
             | Route::OperationWait(_)
             | Route::OperationAnnounce(_)
@@ -269,8 +290,10 @@ impl Route {
             Route::Docs => &["text/html"],
             Route::Infer(_) => &["application/json", "application/octet-stream"],
             Route::GenerateStream(_) => &["text/event-stream"],
-            // It has the type that the call asked for.
-            Route::OperationResponse(_) => &["application/json", "application/octet-stream"],
+            // It has the type that the call asked for. The result of a call over gRPC is its message.
+            Route::OperationResponse(_) => {
+                &["application/json", "application/octet-stream", MESSAGE_TYPE]
+            }
             _ => &["application/json"],
         }
     }
@@ -282,7 +305,7 @@ impl Route {
             Route::RepositoryIndex { .. }
             | Route::RepositoryLoad(_)
             | Route::RepositoryUnload(_) => CALL,
-            Route::Operation(_) => READ_OR_DELETE,
+            Route::Operation(_) | Route::OperationDelete(_) => READ_OR_DELETE,
             Route::OperationCancel(_) | Route::OperationWait(_) | Route::OperationAnnounce(_) => {
                 CALL
             }
@@ -313,7 +336,10 @@ pub fn route(method: &str, path: &str) -> Result<Route, Problem> {
     })?;
     let allow = route.allow();
     if method == "OPTIONS" || allow.split(", ").any(|m| m == method) {
-        Ok(route)
+        Ok(match route {
+            Route::Operation(target) if method == "DELETE" => Route::OperationDelete(target),
+            route => route,
+        })
     } else {
         Err(Problem::new(
             Code::MethodNotAllowed,

@@ -408,10 +408,11 @@ fn a_client_that_waits_is_told_to_the_host_with_its_time_and_its_form() {
         let headers: Vec<_> = prefer.iter().map(|prefer| ("prefer", *prefer)).collect();
         let waits = send(&ports, method, target, &headers, body.as_bytes());
         assert_eq!(waits.status(), 200, "{target} {body}");
+        let form = if google { "google" } else { "plain" };
         let note = match wait_ms {
             Some(wait_ms) => json!({
                 "id": id, "push": { "tenant": "anonymous", "model": "m", "items": 3 },
-                "wait_ms": wait_ms, "then": { "do": "describe", "google": google },
+                "wait_ms": wait_ms, "then": { "do": "describe", "form": form },
             }),
             None => Value::Null,
         };
@@ -442,7 +443,7 @@ fn a_client_that_waits_is_told_to_the_host_with_its_time_and_its_form() {
         );
     }
     // After the wait, the host asks for one of these.
-    let described = order(&ports, &id, &json!({ "do": "describe", "google": true }));
+    let described = order(&ports, &id, &json!({ "do": "describe", "form": "google" }));
     assert_eq!(described.body, get(&ports, &google).body);
     let early = order(&ports, &id, &json!({ "do": "answer" }));
     assert_eq!(early.id(), id);

@@ -20,6 +20,7 @@ mod gate_readiness;
 mod grpc;
 mod grpc_held;
 mod grpc_messages;
+mod grpc_operations;
 mod oip;
 mod openapi;
 mod openapi_answers;

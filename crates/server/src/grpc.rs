@@ -216,10 +216,14 @@ impl Server {
                 .received(body, due, false, asked, call.client.address)
                 .await?;
             let message = only_message(&body, self.settings.max_body_bytes)?;
-            let Ok(_permit) = self.in_flight.try_acquire() else {
-                return Err(self.overloaded());
+            let answered = {
+                let Ok(_permit) = self.in_flight.try_acquire() else {
+                    return Err(self.overloaded());
+                };
+                self.pass(request(call, message)?, due, asked).await?
             };
-            self.pass(request(call, message)?, due, asked).await
+            // A client that waits for an operation takes no place from others. Its name is in the message, which only the gate reads.
+            Ok(self.follow(answered, None, call.deadline).await)
         }
         .await;
         let answered = answered.map_err(|problem| self.late(problem, call));

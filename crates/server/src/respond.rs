@@ -224,7 +224,7 @@ impl Server {
             self.pass((parts, body), deadline, asked).await?
         };
         // A client that waits for an operation takes no place from others.
-        Ok(self.follow(answered, listening).await)
+        Ok(self.follow(answered, listening, None).await)
     }
 
     /// Asks components whether they would accept a request of which only the head has come (RFC 9110 §10.1.1). Returns

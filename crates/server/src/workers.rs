@@ -12,7 +12,7 @@ use super::state::Server;
 use super::work::{MAX_JOBS, Waiting, Work, lock};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
-use penstock_core::OperationId;
+use penstock_core::{OperationId, grpc};
 use penstock_policy::operations::notes::{self, Note, Order, QueuePlace};
 use penstock_policy::operations::queue::Job;
 use penstock_policy::operations::words::{Abandoned, Renewal};
@@ -36,6 +36,8 @@ const ORDER_TIME: Duration = Duration::from_secs(10);
 const STORE_TIME: Duration = Duration::from_secs(5);
 /// Time before an operation is looked at again after its components failed, if they could not store when.
 const FAILED_PAUSE_MS: u64 = 5_000;
+/// The part of a client's own time that is left after a wait, so that the answer reaches it.
+const ANSWER_TIME: Duration = Duration::from_millis(500);
 /// Renewals in the time of one lease. A busy machine may delay two of them.
 const RENEWALS: u32 = 3;
 
@@ -272,11 +274,13 @@ impl Server {
         may_wait.then(|| work.wait_for(&id)).flatten()
     }
 
-    /// Follows the components' note in an answer, and returns the answer for the client.
+    /// Follows the components' note in an answer, and returns the answer for the client. A client that waits gets it before
+    /// `deadline`, the time after which it has no use for it.
     pub(crate) async fn follow(
         &self,
         mut answered: Response<Bytes>,
         listening: Option<Waiting<'_>>,
+        deadline: Option<Instant>,
     ) -> Response<Bytes> {
         let Some(note) = answered.headers_mut().remove(&NOTE) else {
             return answered;
@@ -289,6 +293,7 @@ impl Server {
         };
         let is_leaving = self.phase.borrow().is_leaving();
         let waits = note.wait_ms.zip(note.then).filter(|_| !is_leaving);
+        let was_listening = listening.is_some();
         // A new operation is not in the queue yet, so it has not ended.
         let waiting = waits.and_then(|(wait_ms, then)| {
             let waiting = listening.or_else(|| work.wait_for(&id))?;
@@ -319,22 +324,53 @@ impl Server {
         let Some((mut waiting, wait_ms, then)) = waiting else {
             return answered;
         };
+        // Over gRPC, the client is on the list only after components read the operation, which may have ended in between.
+        if !was_listening
+            && matches!(then, Order::Describe { .. })
+            && let Some((later, true)) = self.later(&id, &then, &answered).await
+        {
+            return later;
+        }
+        let mut until = Instant::now() + Duration::from_millis(wait_ms);
+        if let Some(last) = deadline.and_then(|deadline| deadline.checked_sub(ANSWER_TIME)) {
+            until = until.min(last);
+        }
         let mut phase = self.phase.subscribe();
         tokio::select! {
             () = waiting.ended() => {}
             () = leaving(&mut phase) => {}
-            () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {}
+            () = tokio::time::sleep_until(until) => {}
         }
         drop(waiting);
-        match self.answer_to(&id, &then).await {
-            Ok(mut later) if later.status().as_u16() != 404 => {
-                keep_headers(&answered, &mut later);
-                later
-            }
+        match self.later(&id, &then, &answered).await {
+            Some((later, _)) => later,
             // The state of before is still an answer.
-            _ => answered,
+            None => answered,
         }
     }
+
+    /// The answer of components to a client that waited, and whether the operation has ended. `None` if they have none.
+    async fn later(
+        &self,
+        id: &OperationId,
+        then: &Order,
+        first: &Response<Bytes>,
+    ) -> Option<(Response<Bytes>, bool)> {
+        let mut later = self.answer_to(id, then).await.ok()?;
+        // A failure is told in the form of REST, and a client of gRPC cannot read that.
+        let is_other = told_over_grpc(&later) != told_over_grpc(first);
+        if later.status() == StatusCode::NOT_FOUND || is_other {
+            return None;
+        }
+        let ended = note_of(&later).is_some_and(|note| note.ended);
+        keep_headers(first, &mut later);
+        Some((later, ended))
+    }
+}
+
+/// Returns whether an answer has a status of gRPC.
+fn told_over_grpc(answer: &Response<Bytes>) -> bool {
+    answer.headers().contains_key(grpc::STATUS)
 }
 
 /// The operation that a path names.

@@ -1,19 +1,17 @@
-//! Defines the answers about operations, in the plain form and in that of Google's client libraries.
+//! Defines the answers about operations, in the plain form, in that of Google's client libraries, and as messages over gRPC.
 
-use crate::route::OperationForm;
+use crate::grpc::operations::{self as messages, MAX_STRUCT_BYTES};
+use crate::grpc::structs::{self, STRUCT, VALUE};
+use crate::route::{MESSAGE_TYPE, OperationForm};
 use penstock_core::clock::rfc3339;
 use penstock_core::{Code, GrpcStatus, json};
 use penstock_policy::operations::notes::QueuePlace;
 use penstock_policy::operations::words::{End, Operation as Words, OperationState, Webhook};
 use penstock_policy::webhooks::delivery::{EventKind, MAX_PAYLOAD_BYTES};
+use penstock_proto::google::protobuf::Any as AnyMessage;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::borrow::Cow;
-
-/// The type of a JSON object in an `Any` of protocol buffers.
-const STRUCT: &str = "type.googleapis.com/google.protobuf.Struct";
-/// The type of any other JSON value in an `Any`.
-const VALUE: &str = "type.googleapis.com/google.protobuf.Value";
 
 /// An operation: a call that was accepted and runs later (Google AIP-151).
 #[derive(Serialize, JsonSchema)]
@@ -213,6 +211,10 @@ pub(crate) fn list(
                 next_page_token,
             })
         }
+        OperationForm::Grpc { .. } => {
+            let written = operations.map(|written| messages::operation(parts(&written, None)));
+            messages::written_list(written.collect(), next_page_token)
+        }
     }
 }
 
@@ -266,7 +268,9 @@ pub(crate) fn name(words: &Words) -> String {
 pub(crate) fn path(words: &Words, form: &OperationForm) -> String {
     match form {
         OperationForm::Plain => format!("/v1/operations/{}", words.id),
-        OperationForm::Google { .. } => format!("/v1/{}", name(words)),
+        OperationForm::Google { .. } | OperationForm::Grpc { .. } => {
+            format!("/v1/{}", name(words))
+        }
     }
 }
 
@@ -281,31 +285,74 @@ fn status(end: &End) -> GrpcStatus {
 pub(crate) fn operation(words: &Words, queue: Option<QueuePlace>, form: &OperationForm) -> Vec<u8> {
     let written = Operation::new(words, queue);
     let succeeded = (words.end.as_ref()).filter(|end| end.state == OperationState::Succeeded);
-    let response = succeeded.and_then(|end| response(words, end));
+    let response = || succeeded.and_then(|end| response(words, end));
     match form {
         OperationForm::Plain => {
-            with_member(json::to_bytes(&written), "response", response.as_deref())
+            with_member(json::to_bytes(&written), "response", response().as_deref())
         }
-        OperationForm::Google { .. } => google(&written, response.as_deref()),
+        OperationForm::Google { .. } => google(&written, response().as_deref()),
+        OperationForm::Grpc { .. } => {
+            let response = succeeded.and_then(|end| any_response(words, end));
+            messages::written(parts(&written, response))
+        }
     }
 }
 
 /// Returns the JSON of a result: the body itself, or a description of one that is not JSON.
 fn response<'a>(words: &Words, end: &'a End) -> Option<Cow<'a, [u8]>> {
     let body = end.body.as_deref()?;
-    let header = end.headers.iter().find(|(name, _)| name == "content-type");
-    let content_type = header.map_or("", |(_, value)| value.as_str());
-    let essence = content_type.split(';').next().unwrap_or_default().trim();
     // An answer with binary tensors begins with JSON and has its length in a header.
-    let is_json = essence == "application/json";
-    Some(match is_json {
-        true => Cow::Borrowed(body),
-        false => Cow::Owned(json::to_bytes(&OtherResponse {
-            content_type,
-            bytes: end.body_bytes,
-            location: format!("/v1/operations/{}/response", words.id),
-        })),
+    Some(match essence(content_type(end)) {
+        "application/json" => Cow::Borrowed(body),
+        _ => Cow::Owned(location_of(words, end)),
     })
+}
+
+/// Returns the result in an `Any`: the message of a call over gRPC, the body of another call as a `Struct`, or a description of a body
+/// that is not JSON or too large for a message.
+fn any_response(words: &Words, end: &End) -> Option<AnyMessage> {
+    let body = end.body.as_deref()?;
+    let described = || structs::any_of(&location_of(words, end), usize::MAX);
+    match essence(content_type(end)) {
+        MESSAGE_TYPE => Some(messages::result(body)),
+        "application/json" => structs::any_of(body, MAX_STRUCT_BYTES).or_else(described),
+        _ => described(),
+    }
+}
+
+/// Returns the JSON that describes a result, and the place to read it at.
+fn location_of(words: &Words, end: &End) -> Vec<u8> {
+    json::to_bytes(&OtherResponse {
+        content_type: content_type(end),
+        bytes: end.body_bytes,
+        location: format!("/v1/operations/{}/response", words.id),
+    })
+}
+
+fn content_type(end: &End) -> &str {
+    let header = end.headers.iter().find(|(name, _)| name == "content-type");
+    header.map_or("", |(_, value)| value.as_str())
+}
+
+/// Returns a media type without its parameters.
+fn essence(content_type: &str) -> &str {
+    content_type.split(';').next().unwrap_or_default().trim()
+}
+
+/// Returns the parts of the message of an operation.
+fn parts<'a>(written: &'a Operation<'a>, response: Option<AnyMessage>) -> messages::Parts<'a> {
+    messages::Parts {
+        name: &written.name,
+        metadata: json::to_bytes(&written.metadata),
+        done: written.done,
+        error: written.error.as_ref().map(|error| messages::Error {
+            code: error.code,
+            message: error.message,
+            reason: error.reason,
+            http_status: error.status,
+        }),
+        response,
+    }
 }
 
 /// Adds a member whose value is written to a written object.

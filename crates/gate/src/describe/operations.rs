@@ -2,6 +2,8 @@
 
 use crate::answer::operation as answer;
 use crate::exchange::Exchange;
+use crate::grpc::operations::ListRequest;
+use crate::grpc::status;
 use crate::policies::Policies;
 use crate::ports::Ports;
 use crate::prefer::{MAX_WAIT_S, Preferences};
@@ -11,7 +13,7 @@ use crate::route::{OperationForm, OperationTarget, Route, percent_decoded, short
 use penstock_core::{Caller, Code, OperationId, Problem};
 use penstock_policy::auth::service::AuthService;
 use penstock_policy::operations::Cancelled;
-use penstock_policy::operations::notes::{Note, Order, Push, QueuePlace};
+use penstock_policy::operations::notes::{Form, Note, Order, Push, QueuePlace};
 use penstock_policy::operations::service::OperationsService;
 use penstock_policy::operations::words::{Operation, OperationState, Refusal};
 use penstock_policy::quota::service::QuotaService;
@@ -36,16 +38,25 @@ pub(crate) fn answer<P: Ports>(
         now_ms: exchange.context.unix_ms,
     };
     Some(match route {
-        Route::OperationList(form) => asked.list(exchange.request, form),
-        Route::Operation(target) if exchange.request.method == "DELETE" => asked.delete(target),
+        Route::OperationList(form) => {
+            let page = match exchange.rpc.as_ref().and_then(|rpc| rpc.list()) {
+                Some(list) => Page::of_message(list),
+                None => Page::of(exchange.request),
+            };
+            page.and_then(|page| asked.list(page, form))
+        }
+        Route::OperationDelete(target) => asked.delete(target),
         Route::Operation(target) => {
             // A client that polls learns by the tag that nothing changed.
             exchange.representation = Representation::Personal;
-            let wait_ms = Preferences::of(exchange.request).wait_ms();
+            let wait_ms = poll_wait_ms(exchange);
             asked.read(exchange, target, wait_ms)
         }
         Route::OperationWait(target) => {
-            let wait_ms = wait_of(exchange.request);
+            let wait_ms = match &exchange.rpc {
+                Some(rpc) => Ok(rpc.timeout_ms().unwrap_or(MAX_WAIT_MS).min(MAX_WAIT_MS)),
+                None => wait_of(exchange.request),
+            };
             wait_ms.and_then(|wait_ms| asked.read(exchange, target, wait_ms))
         }
         Route::OperationResponse(target) => asked.response(target),
@@ -53,6 +64,17 @@ pub(crate) fn answer<P: Ports>(
         Route::OperationAnnounce(target) => asked.announce(exchange, target),
         _ => return None,
     })
+}
+
+/// The most milliseconds that a client may wait for an operation in one request.
+const MAX_WAIT_MS: u64 = MAX_WAIT_S * 1_000;
+
+/// Returns the milliseconds for which a request that reads an operation waits for its end. Over gRPC, another method waits.
+pub(crate) fn poll_wait_ms(exchange: &Exchange<'_>) -> u64 {
+    match exchange.is_rpc {
+        true => 0,
+        false => Preferences::of(exchange.request).wait_ms(),
+    }
 }
 
 /// The parts of a request about operations that all routes need.
@@ -77,9 +99,7 @@ impl<P: Ports> Asked<'_, P> {
     fn find(&self, target: &OperationTarget, with_body: bool) -> Result<Operation, Problem> {
         let service = self.service()?;
         let unknown = || unknown(&target.id);
-        if let OperationForm::Google { tenant } = &target.form
-            && *tenant != self.caller.tenant
-        {
+        if (target.form.tenant()).is_some_and(|tenant| *tenant != self.caller.tenant) {
             return Err(unknown());
         }
         let id = OperationId::parse(&target.id).ok_or_else(unknown)?;
@@ -106,7 +126,11 @@ impl<P: Ports> Asked<'_, P> {
         let found = self.find(target, true)?;
         let queue = exchange.connection.queue;
         if !found.state.is_final() && wait_ms > 0 {
-            let google = matches!(target.form, OperationForm::Google { .. });
+            let form = match target.form {
+                OperationForm::Plain => Form::Plain,
+                OperationForm::Google { .. } => Form::Google,
+                OperationForm::Grpc { .. } => Form::Grpc,
+            };
             exchange.headers.host_note = Some(Note {
                 // Another host may have accepted it, and be gone.
                 push: Some(Push {
@@ -116,7 +140,7 @@ impl<P: Ports> Asked<'_, P> {
                     items: found.items,
                 }),
                 wait_ms: Some(wait_ms),
-                then: Some(Order::Describe { google }),
+                then: Some(Order::Describe { form }),
                 ..Note::about(&found.id)
             });
         }
@@ -128,13 +152,18 @@ impl<P: Ports> Asked<'_, P> {
         stored(found)
     }
 
-    fn list(&self, request: &Request, form: &OperationForm) -> Result<Response, Problem> {
+    fn list(&self, page: Page, form: &OperationForm) -> Result<Response, Problem> {
         let service = self.service()?;
-        if let OperationForm::Google { tenant } = form
+        if let Some(tenant) = form.tenant()
             && *tenant != self.caller.tenant
         {
+            // Over gRPC, the tenant is not a part of the path, which is a method.
+            let code = match form {
+                OperationForm::Grpc { .. } => Code::UnknownResource,
+                _ => Code::UnknownPath,
+            };
             return Err(Problem::new(
-                Code::UnknownPath,
+                code,
                 format!("you have no tenant `{}`", shorten(tenant)),
             ));
         }
@@ -151,7 +180,7 @@ impl<P: Ports> Asked<'_, P> {
                  send an API key",
             ));
         }
-        let Page { size, start, state } = Page::of(request)?;
+        let Page { size, start, state } = page;
         let mut listing = service
             .list(&self.caller.tenant, start, size, self.now_ms)
             .map_err(Refusal::problem)?;
@@ -168,7 +197,10 @@ impl<P: Ports> Asked<'_, P> {
             .next
             .map(|(hour, number)| format!("{hour}.{number}"));
         let body = answer::list(&listing.operations, next, form);
-        Ok(Response::new(200, "application/json", body))
+        Ok(match form {
+            OperationForm::Grpc { .. } => status::succeeded(body),
+            _ => Response::new(200, "application/json", body),
+        })
     }
 
     fn cancel(
@@ -195,6 +227,9 @@ impl<P: Ports> Asked<'_, P> {
             cancel: true,
             ..Note::about(&operation.id)
         });
+        if matches!(target.form, OperationForm::Grpc { .. }) {
+            return Ok(empty());
+        }
         // It may have ended with a result before; then that is read again with the result.
         let operation = match operation.state {
             OperationState::Succeeded => self.find(target, true)?,
@@ -232,10 +267,16 @@ impl<P: Ports> Asked<'_, P> {
             .service()?
             .delete(&found.id, &self.caller.tenant, self.now_ms);
         match deleted.map_err(Refusal::problem)? {
+            Some(_) if matches!(target.form, OperationForm::Grpc { .. }) => Ok(empty()),
             Some(_) => Ok(Response::json(200, &serde_json::json!({}))),
             None => Err(unknown(&target.id)),
         }
     }
+}
+
+/// Returns the answer with a `google.protobuf.Empty`.
+fn empty() -> Response {
+    status::succeeded(Vec::new())
 }
 
 /// Returns whether an address is of this machine, where all callers without credentials are the same operator.
@@ -263,6 +304,9 @@ pub(crate) fn described(
     form: &OperationForm,
 ) -> Response {
     let body = answer::operation(operation, queue, form);
+    if matches!(form, OperationForm::Grpc { .. }) {
+        return status::succeeded(body);
+    }
     let mut response = Response::new(200, "application/json", body);
     if !operation.state.is_final() {
         // A client that only polls takes this as its pace.
@@ -313,12 +357,11 @@ fn wait_of(request: &Request) -> Result<u64, Problem> {
     struct Body {
         timeout: Option<String>,
     }
-    let most_ms = MAX_WAIT_S * 1_000;
     if let Some(wait_s) = Preferences::of(request).wait_s {
         return Ok(wait_s * 1_000);
     }
     if request.body.trim_ascii().is_empty() {
-        return Ok(most_ms);
+        return Ok(MAX_WAIT_MS);
     }
     let body: Body = serde_json::from_slice(&request.body).map_err(|error| {
         Problem::new(
@@ -327,7 +370,7 @@ fn wait_of(request: &Request) -> Result<u64, Problem> {
         )
     })?;
     let Some(timeout) = body.timeout else {
-        return Ok(most_ms);
+        return Ok(MAX_WAIT_MS);
     };
     let wait_ms = duration_ms(&timeout).ok_or_else(|| {
         Problem::new(
@@ -338,7 +381,7 @@ fn wait_of(request: &Request) -> Result<u64, Problem> {
             ),
         )
     })?;
-    Ok(wait_ms.min(most_ms))
+    Ok(wait_ms.min(MAX_WAIT_MS))
 }
 
 /// Reads a duration of protocol buffers: decimal seconds, a fraction of up to nine digits, and the letter s.
@@ -363,70 +406,89 @@ struct Page {
 }
 
 impl Page {
+    const FIRST: Self = Self {
+        size: DEFAULT_PAGE,
+        start: None,
+        state: None,
+    };
+
     fn of(request: &Request) -> Result<Self, Problem> {
-        let mut page = Self {
-            size: DEFAULT_PAGE,
-            start: None,
-            state: None,
-        };
+        let mut page = Self::FIRST;
         for (name, sent) in request.parameters() {
-            let invalid = |form: &str| {
-                Problem::new(
-                    Code::InvalidParameter,
-                    format!(
-                        "the parameter `{}` is `{}`; {form}",
-                        shorten(name),
-                        shorten(sent)
-                    ),
-                )
-            };
             let value = percent_decoded(&sent.replace('+', " "))
-                .ok_or_else(|| invalid("write `%` as `%25`"))?;
-            match name {
-                "page_size" | "pageSize" => {
-                    let size: u32 = value
-                        .parse()
-                        .map_err(|_| invalid("write the number of operations on a page"))?;
-                    page.size = match size {
-                        0 => DEFAULT_PAGE,
-                        size => size.min(MAX_PAGE),
-                    };
-                }
-                "page_token" | "pageToken" if value.is_empty() => {}
-                "page_token" | "pageToken" => {
-                    let token = value.split_once('.').and_then(|(hour, number)| {
-                        Some((hour.parse().ok()?, number.parse().ok()?))
-                    });
-                    page.start = Some(token.ok_or_else(|| {
-                        invalid("give the `next_page_token` of an answer, or leave it out")
-                    })?);
-                }
-                "filter" if value.is_empty() => {}
-                "filter" | "state" => {
-                    let word = match value.split_once('=') {
-                        Some((member, word)) if member.trim() == "state" => word,
-                        _ => &value,
-                    };
-                    let word = word.trim().trim_matches('"');
-                    let state = OperationState::parse(word);
-                    page.state = Some(state.ok_or_else(|| {
-                        let known = OperationState::ALL.map(OperationState::as_str).join(", ");
-                        invalid(&format!("write a state, one of {known}"))
-                    })?);
-                }
-                _ => {
-                    return Err(Problem::new(
-                        Code::InvalidParameter,
-                        format!(
-                            "there is no parameter `{}`; they are `page_size`, `page_token` and `state`",
-                            shorten(name)
-                        ),
-                    ));
-                }
-            }
+                .ok_or_else(|| invalid(name, sent, "write `%` as `%25`"))?;
+            page.set(name, &value)?;
         }
         Ok(page)
     }
+
+    /// Reads the parameters of a request over gRPC.
+    fn of_message(list: &ListRequest) -> Result<Self, Problem> {
+        let mut page = Self::FIRST;
+        page.set("page_size", &list.page_size.to_string())?;
+        page.set("page_token", &list.page_token)?;
+        page.set("filter", &list.filter)?;
+        Ok(page)
+    }
+
+    /// Sets a parameter. An empty filter or token is like none.
+    fn set(&mut self, name: &str, value: &str) -> Result<(), Problem> {
+        match name {
+            "page_size" | "pageSize" => {
+                let size: u32 = value.parse().map_err(|_| {
+                    invalid(name, value, "write the number of operations on a page")
+                })?;
+                self.size = match size {
+                    0 => DEFAULT_PAGE,
+                    size => size.min(MAX_PAGE),
+                };
+            }
+            "page_token" | "pageToken" if value.is_empty() => {}
+            "page_token" | "pageToken" => {
+                let token = value
+                    .split_once('.')
+                    .and_then(|(hour, number)| Some((hour.parse().ok()?, number.parse().ok()?)));
+                self.start = Some(token.ok_or_else(|| {
+                    let form = "give the `next_page_token` of an answer, or leave it out";
+                    invalid(name, value, form)
+                })?);
+            }
+            "filter" if value.is_empty() => {}
+            "filter" | "state" => {
+                let word = match value.split_once('=') {
+                    Some((member, word)) if member.trim() == "state" => word,
+                    _ => value,
+                };
+                let word = word.trim().trim_matches('"');
+                let state = OperationState::parse(word);
+                self.state = Some(state.ok_or_else(|| {
+                    let known = OperationState::ALL.map(OperationState::as_str).join(", ");
+                    invalid(name, value, &format!("write a state, one of {known}"))
+                })?);
+            }
+            _ => {
+                return Err(Problem::new(
+                    Code::InvalidParameter,
+                    format!(
+                        "there is no parameter `{}`; they are `page_size`, `page_token` and `state`",
+                        shorten(name)
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn invalid(name: &str, value: &str, form: &str) -> Problem {
+    Problem::new(
+        Code::InvalidParameter,
+        format!(
+            "the parameter `{}` is `{}`; {form}",
+            shorten(name),
+            shorten(value)
+        ),
+    )
 }
 
 /// Returns the answer that accepts a call as an operation.

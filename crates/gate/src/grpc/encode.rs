@@ -35,6 +35,8 @@ pub enum Form {
     Unary,
     /// The answer to a message of a stream, `ModelStreamInferResponse`.
     Stream,
+    /// The result of a call that becomes an operation, `ModelInferResponse`.
+    Operation,
 }
 
 /// Encodes the answer. Outputs that the host holds stay there. Errors with the message's size in bytes if the memory for it
@@ -86,7 +88,7 @@ pub fn encode_infer(said: Inference<'_>, form: Form) -> Result<Buffer, u64> {
         return around(&response, held, form);
     }
     let message = match form {
-        Form::Unary => written(&response),
+        Form::Unary | Form::Operation => written(&response),
         Form::Stream => written(&pb::ModelStreamInferResponse {
             error_message: String::new(),
             infer_response: Some(response),

@@ -6,16 +6,19 @@
 //! * `serve` maps the method to a route, and the route's answer to a message;
 //! * [`decode`] reads an inference request into tensors, with [`wire`];
 //! * [`encode`] writes answers as messages;
+//! * [`operations`] reads and writes the messages of long-running operations, with [`structs`];
 //! * [`status`] maps errors to gRPC statuses;
 //! * [`reflection`] describes the services to clients.
 
 pub mod condense;
 pub mod decode;
 pub mod encode;
+pub mod operations;
 pub mod reflection;
 pub(crate) mod serve;
 pub mod service;
 pub mod status;
+pub mod structs;
 pub mod wire;
 
 pub use condense::{Condensed, condense};

@@ -126,10 +126,12 @@ mod tests {
         assert_eq!(
             names,
             [
+                "google.longrunning.Operations",
                 "grpc.health.v1.Health",
                 "grpc.reflection.v1.ServerReflection",
                 "grpc.reflection.v1alpha.ServerReflection",
                 "inference.GRPCInferenceService",
+                "penstock.v1.Operations",
             ]
         );
     }
@@ -148,6 +150,11 @@ mod tests {
         );
         assert_eq!(files(symbol("inference.ModelInput.Format")), 1);
         assert_eq!(files(symbol("google.rpc.Status")), 2);
+        // With `Any`, `Duration`, `Empty` and `Status`.
+        assert_eq!(files(symbol("google.longrunning.Operations")), 5);
+        assert_eq!(files(symbol("penstock.v1.Operations.ModelInferAsync")), 8);
+        // The type of metadata, which no message imports.
+        assert_eq!(files(symbol("google.protobuf.Struct")), 1);
         let named = MessageRequest::FileByFilename("model_config.proto".to_owned());
         assert_eq!(files(named), 1);
     }

@@ -3,11 +3,12 @@
 
 use super::condense::condense;
 use super::decode::{self, MAX_ID_BYTES};
+use super::operations::ListRequest;
 use super::service::{self, MAX_SMALL_MESSAGE_BYTES, Method, RpcRequest};
 use super::{encode, reflection, status};
 use crate::coding::{self, Coding, Decoded};
 use crate::record::{Request, Response};
-use crate::route::{Route, shorten};
+use crate::route::{OperationForm, Route, shorten};
 use penstock_core::{Code, Problem, RequestId};
 use penstock_proto::grpc::health::v1 as health;
 use penstock_proto::inference as pb;
@@ -47,15 +48,12 @@ pub(crate) fn read(request: &Request) -> Result<RpcRead, Problem> {
         ));
     }
     let asked = match method {
-        Method::ModelInfer | Method::ModelStreamInfer => {
+        Method::ModelInfer | Method::ModelStreamInfer | Method::ModelInferAsync => {
             let (target, id) = match heading(request)? {
                 Some(heading) => (heading.target, heading.id),
                 None => (crate::route::target("", None), String::new()),
             };
-            let form = match method {
-                Method::ModelInfer => encode::Form::Unary,
-                _ => encode::Form::Stream,
-            };
+            let form = method.form();
             RpcRequest::Infer { target, id, form }
         }
         _ => {
@@ -76,6 +74,13 @@ pub(crate) fn read(request: &Request) -> Result<RpcRead, Problem> {
         RpcRequest::RepositoryIndex { ready } => Route::RepositoryIndex { ready: *ready },
         RpcRequest::ModelLoad(model) => Route::RepositoryLoad(model.clone()),
         RpcRequest::ModelUnload(model) => Route::RepositoryUnload(model.clone()),
+        RpcRequest::GetOperation(target) => Route::Operation(target.clone()),
+        RpcRequest::CancelOperation(target) => Route::OperationCancel(target.clone()),
+        RpcRequest::DeleteOperation(target) => Route::OperationDelete(target.clone()),
+        RpcRequest::WaitOperation { target, .. } => Route::OperationWait(target.clone()),
+        RpcRequest::ListOperations(list) => Route::OperationList(OperationForm::Grpc {
+            tenant: list.tenant.clone(),
+        }),
         RpcRequest::HealthUnknown { watching: true } => {
             let status = health::health_check_response::ServingStatus::ServiceUnknown;
             return Ok(RpcRead::Answered(health_is(status)));
@@ -103,6 +108,22 @@ impl Rpc {
         }
     }
 
+    /// Returns the milliseconds for which a request waits for an operation, if it names a time.
+    pub fn timeout_ms(&self) -> Option<u64> {
+        match self.asked {
+            RpcRequest::WaitOperation { timeout_ms, .. } => timeout_ms,
+            _ => None,
+        }
+    }
+
+    /// Returns the parameters of a list of operations.
+    pub fn list(&self) -> Option<&ListRequest> {
+        match &self.asked {
+            RpcRequest::ListOperations(list) => Some(list),
+            _ => None,
+        }
+    }
+
     /// Translates the route's answer to the method's message.
     pub fn translate(&self, answered: Response) -> Response {
         let Response {
@@ -116,8 +137,15 @@ impl Rpc {
             false => health::health_check_response::ServingStatus::NotServing,
         };
         let message = match self.method {
-            // The surface has already written the message, and idempotency may have kept it.
-            Method::ModelInfer | Method::ModelStreamInfer => {
+            // The surface or the description has already written the message, and idempotency may have kept it.
+            Method::ModelInfer
+            | Method::ModelStreamInfer
+            | Method::ModelInferAsync
+            | Method::GetOperation
+            | Method::ListOperations
+            | Method::CancelOperation
+            | Method::DeleteOperation
+            | Method::WaitOperation => {
                 return Response {
                     status: http,
                     headers,

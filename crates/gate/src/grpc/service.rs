@@ -2,10 +2,12 @@
 
 use super::decode;
 use super::encode::Form;
+use super::operations::{self, ListRequest};
 use super::wire::Broken;
 use crate::record::Request;
-use crate::route::{Target, replaces_model, shorten};
+use crate::route::{OperationTarget, Target, replaces_model, shorten};
 use penstock_core::{Code, Problem, grpc};
+use penstock_proto::google::longrunning;
 use penstock_proto::grpc::health::v1 as health;
 use penstock_proto::grpc::reflection::v1 as reflection;
 use penstock_proto::{FILES, inference as pb};
@@ -49,6 +51,18 @@ pub enum Method {
     HealthWatch,
     /// Server reflection: the definitions of the services.
     Reflection,
+    /// Makes a call an operation.
+    ModelInferAsync,
+    /// The present state of an operation.
+    GetOperation,
+    /// The operations of the caller's tenant.
+    ListOperations,
+    /// Asks for the end of an operation.
+    CancelOperation,
+    /// Deletes an operation that has ended.
+    DeleteOperation,
+    /// The state of an operation after its end, or after a wait.
+    WaitOperation,
 }
 
 impl Method {
@@ -77,8 +91,26 @@ impl Method {
                 "grpc.reflection.v1.ServerReflection" | "grpc.reflection.v1alpha.ServerReflection",
                 "ServerReflectionInfo",
             ) => Self::Reflection,
+            ("penstock.v1.Operations", "ModelInferAsync") => Self::ModelInferAsync,
+            ("google.longrunning.Operations", method) => match method {
+                "GetOperation" => Self::GetOperation,
+                "ListOperations" => Self::ListOperations,
+                "CancelOperation" => Self::CancelOperation,
+                "DeleteOperation" => Self::DeleteOperation,
+                "WaitOperation" => Self::WaitOperation,
+                _ => return None,
+            },
             _ => return None,
         })
+    }
+
+    /// Returns the message type of the answer to an inference request.
+    pub fn form(self) -> Form {
+        match self {
+            Self::ModelStreamInfer => Form::Stream,
+            Self::ModelInferAsync => Form::Operation,
+            _ => Form::Unary,
+        }
     }
 }
 
@@ -126,6 +158,21 @@ pub enum RpcRequest {
     },
     /// Asks a question about the definitions of the services.
     Reflection(reflection::ServerReflectionRequest),
+    /// Asks for the state of an operation.
+    GetOperation(OperationTarget),
+    /// Asks for a page of operations.
+    ListOperations(ListRequest),
+    /// Asks for the end of an operation.
+    CancelOperation(OperationTarget),
+    /// Deletes an operation.
+    DeleteOperation(OperationTarget),
+    /// Waits for the end of an operation.
+    WaitOperation {
+        /// The operation that the caller names.
+        target: OperationTarget,
+        /// The longest time to wait, in milliseconds; `None` for as long as a call may wait.
+        timeout_ms: Option<u64>,
+    },
 }
 
 /// Returns whether a request is a call over gRPC with a supported codec.
@@ -170,15 +217,12 @@ pub fn asked(method: Method, message: &[u8]) -> Result<RpcRequest, Problem> {
             let said: pb::ModelMetadataRequest = small(message)?;
             RpcRequest::ModelMetadata(target(said.name, said.version))
         }
-        Method::ModelInfer | Method::ModelStreamInfer => {
+        Method::ModelInfer | Method::ModelStreamInfer | Method::ModelInferAsync => {
             let said = decode::heading(message).map_err(rejected)?;
             RpcRequest::Infer {
                 target: said.target,
                 id: said.id,
-                form: match method {
-                    Method::ModelInfer => Form::Unary,
-                    _ => Form::Stream,
-                },
+                form: method.form(),
             }
         }
         Method::ModelConfig => {
@@ -220,6 +264,26 @@ pub fn asked(method: Method, message: &[u8]) -> Result<RpcRequest, Problem> {
             }
         }
         Method::Reflection => RpcRequest::Reflection(small(message)?),
+        Method::GetOperation => {
+            let said: longrunning::GetOperationRequest = small(message)?;
+            RpcRequest::GetOperation(operations::target(&said.name)?)
+        }
+        Method::ListOperations => RpcRequest::ListOperations(operations::list(small(message)?)?),
+        Method::CancelOperation => {
+            let said: longrunning::CancelOperationRequest = small(message)?;
+            RpcRequest::CancelOperation(operations::target(&said.name)?)
+        }
+        Method::DeleteOperation => {
+            let said: longrunning::DeleteOperationRequest = small(message)?;
+            RpcRequest::DeleteOperation(operations::target(&said.name)?)
+        }
+        Method::WaitOperation => {
+            let said: longrunning::WaitOperationRequest = small(message)?;
+            RpcRequest::WaitOperation {
+                target: operations::target(&said.name)?,
+                timeout_ms: said.timeout.map(operations::timeout_ms).transpose()?,
+            }
+        }
     })
 }
 
@@ -308,7 +372,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(methods, 16);
+        assert_eq!(methods, 22);
         for path in [
             "",
             "/",
@@ -318,6 +382,9 @@ mod tests {
             "/inference.GRPCInferenceService/ModelInfer/",
             "/inference.GRPCInferenceService/SystemSharedMemoryStatus",
             "//inference.GRPCInferenceService/ModelInfer",
+            "/google.longrunning.Operations/RunOperation",
+            "/google.longrunning.Operations/ModelInferAsync",
+            "/penstock.v1.Operations/GetOperation",
             "/x/ModelInfer",
         ] {
             assert_eq!(method(path).unwrap_err().code, Code::UnknownPath, "{path}");

@@ -131,6 +131,22 @@ fn details(problem: &Problem, request_id: &RequestId) -> rpc::Status {
     status
 }
 
+/// Returns the error of an operation, with its word for programs and the HTTP status that the call would have got.
+pub fn of_operation(code: u8, message: &str, (reason, http_status): (&str, u16)) -> rpc::Status {
+    let info = rpc::ErrorInfo {
+        reason: reason.to_owned(),
+        domain: DOMAIN.to_owned(),
+        metadata: BTreeMap::from([("http_status".to_owned(), http_status.to_string())]),
+    };
+    // An operation that was cancelled has no word of the catalogue.
+    let info = (!reason.is_empty()).then(|| any("google.rpc.ErrorInfo", &info));
+    rpc::Status {
+        code: code.into(),
+        message: message.to_owned(),
+        details: info.into_iter().collect(),
+    }
+}
+
 fn any(name: &str, message: &impl Message) -> Any {
     Any {
         type_url: format!("type.googleapis.com/{name}"),

@@ -2,15 +2,16 @@
 
 use super::admission::Admission;
 use super::limits;
-use crate::call::ModelCall;
-use crate::describe::operations::accepted;
+use crate::call::{ModelCall, Surface};
+use crate::describe::operations::{accepted, described};
 use crate::exchange::Exchange;
 use crate::ports::Ports;
 use crate::prefer::RESPOND_ASYNC;
 use crate::record::Response;
 use crate::rollout::Serving;
+use crate::route::OperationForm;
 use penstock_core::Problem;
-use penstock_policy::operations::notes::{Note, Order, Push};
+use penstock_policy::operations::notes::{Form, Note, Order, Push};
 use penstock_policy::operations::service::OperationsService;
 use penstock_policy::operations::words::{AcceptedCall, Refusal, Submission};
 use penstock_policy::quota::service::AdmissionService;
@@ -94,6 +95,7 @@ pub(super) fn accept<P: Ports>(
     if preferences.respond_async {
         exchange.headers.preference_applied = Some(RESPOND_ASYNC);
     }
+    let is_rpc = matches!(call.surface, Surface::Grpc(_));
     let waits = preferences.wait_s.filter(|wait_s| *wait_s > 0);
     exchange.headers.host_note = Some(Note {
         push: Some(Push {
@@ -103,8 +105,16 @@ pub(super) fn accept<P: Ports>(
             items,
         }),
         wait_ms: waits.map(|wait_s| wait_s * 1_000),
-        then: waits.map(|_| Order::Answer),
+        // Over gRPC, the method always answers with the operation.
+        then: waits.map(|_| match is_rpc {
+            true => Order::Describe { form: Form::Grpc },
+            false => Order::Answer,
+        }),
         ..Note::about(&operation.id)
     });
-    Ok(accepted(&operation))
+    let tenant = call.caller.tenant.clone();
+    Ok(match is_rpc {
+        true => described(&operation, None, &OperationForm::Grpc { tenant }),
+        false => accepted(&operation),
+    })
 }

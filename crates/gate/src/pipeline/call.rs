@@ -148,11 +148,11 @@ fn steps<P: Ports>(
 }
 
 /// Runs a call that was accepted as an operation. Its caller was admitted, its charges were made, and its version was chosen
-/// then.
+/// then: `target` names that version, and `named` is what the call itself names.
 pub(super) fn resume<P: Ports>(
     call: &ModelCall<'_, P>,
     catalogue: &mut Option<Catalogue<P>>,
-    target: &Target,
+    (target, named): (&Target, &Target),
     meter: &mut Meter,
     exchange: &mut Exchange<'_>,
 ) -> Result<Response, Problem> {
@@ -165,7 +165,7 @@ pub(super) fn resume<P: Ports>(
     exchange.headers.answer_by(&serving);
     let opened = &*model.open(ports)?;
     let coding = coding_of(exchange)?;
-    let work = surface::decode(call, opened, (name.as_str(), target), coding)?;
+    let work = surface::decode(call, opened, (name.as_str(), named), coding)?;
     run(
         call,
         (opened, name.as_str(), &serving),

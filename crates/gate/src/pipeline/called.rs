@@ -1,6 +1,7 @@
 //! Finds the surface that a route calls, and whether the call is to become an operation.
 
 use crate::call::Surface;
+use crate::grpc::Form;
 use crate::grpc::serve::Rpc;
 use crate::prefer::{Deferral, Preferences};
 use crate::record::Request;
@@ -29,11 +30,16 @@ pub(super) fn surface<'r>(route: &'r Route, rpc: Option<&Rpc>) -> Option<(Surfac
     })
 }
 
-/// Reads whether a call is to become an operation. Streams and gRPC calls never do.
+/// Reads whether a call is to become an operation. Streams never do, and over gRPC only the method for it does, because the others
+/// cannot answer with an operation.
 pub(super) fn deferral(request: &Request, route: &Route, surface: Surface) -> Deferral {
     Deferral {
-        demanded: matches!(route, Route::PredictAsync(_) | Route::BatchPredictAsync(_)),
+        demanded: matches!(route, Route::PredictAsync(_) | Route::BatchPredictAsync(_))
+            || surface == Surface::Grpc(Form::Operation),
         preferences: Preferences::of(request),
-        possible: !matches!(surface, Surface::GenerateStream | Surface::Grpc(_)),
+        possible: !matches!(
+            surface,
+            Surface::GenerateStream | Surface::Grpc(Form::Unary | Form::Stream)
+        ),
     }
 }

@@ -6,18 +6,20 @@ use crate::answer;
 use crate::call::{Meter, ModelCall};
 use crate::catalogue::Catalogue;
 use crate::connection::Connection;
-use crate::describe::operations::{accepted, described, stored, unknown};
+use crate::describe::operations::{accepted, described, poll_wait_ms, stored, unknown};
 use crate::exchange::{Context, Exchange};
+use crate::grpc::serve::{self, Rpc, RpcRead};
+use crate::grpc::{operations, service};
 use crate::instance::Instance;
 use crate::options::CallOptions;
 use crate::policies::Policies;
 use crate::ports::Ports;
-use crate::prefer::{Deferral, Preferences};
+use crate::prefer::Deferral;
 use crate::record::{Header, Request, Response};
 use crate::route::{OperationForm, Route, Target, route};
 use penstock_core::{Caller, Code, OperationId, Problem, RequestId, RouteKind};
 use penstock_policy::auth::service::AuthService;
-use penstock_policy::operations::notes::{Note, Order};
+use penstock_policy::operations::notes::{Form, Note, Order};
 use penstock_policy::operations::service::OperationsService;
 use penstock_policy::operations::words::{Claim, End, OperationState, Refusal, Run};
 use penstock_policy::quota::service::QuotaService;
@@ -68,17 +70,19 @@ pub(super) fn work<P: Ports>(
                 .abandon(&id, holder, *why, (now_ms, random))
                 .map_err(Refusal::problem)?;
         }
-        Order::Describe { google } => {
+        Order::Describe { form } => {
             let found = operations
                 .get(&id, None, true, now_ms)
                 .map_err(Refusal::problem)?;
             let found = found.ok_or_else(|| unknown(&target.id))?;
-            let form = match google {
-                true => OperationForm::Google {
-                    tenant: found.tenant.clone(),
-                },
-                false => OperationForm::Plain,
+            let tenant = found.tenant.clone();
+            let form = match form {
+                Form::Plain => OperationForm::Plain,
+                Form::Google => OperationForm::Google { tenant },
+                Form::Grpc => OperationForm::Grpc { tenant },
             };
+            note.ended = found.state.is_final();
+            exchange.headers.host_note = Some(note);
             return Ok(described(&found, exchange.connection.queue, &form));
         }
         Order::Announce => {
@@ -125,12 +129,7 @@ pub(super) fn run_for_caller<P: Ports>(
 ) {
     let target = match route {
         Route::OperationWait(target) => target,
-        Route::Operation(target)
-            if exchange.request.method != "DELETE"
-                && Preferences::of(exchange.request).wait_ms() > 0 =>
-        {
-            target
-        }
+        Route::Operation(target) if poll_wait_ms(exchange) > 0 => target,
         _ => return,
     };
     if exchange.connection.is_hosted || !policies.operation_rules.enabled {
@@ -212,15 +211,15 @@ fn run_claimed<P: Ports>(
         model: submission.model.clone(),
         version: Some(submission.version.to_string()),
     };
-    let route = route(&request.method, request.path());
+    let routed = routed(&request);
     let options = CallOptions::of(&request);
     let kind = RouteKind::parse(&submission.kind).unwrap_or(RouteKind::Predict);
-    let surface = route
+    let surface = routed
         .as_ref()
         .ok()
-        .and_then(|route| called::surface(route, None));
-    let result = match (&route, surface) {
-        (Ok(_), Some((surface, _))) => {
+        .and_then(|(route, rpc)| called::surface(route, rpc.as_ref()));
+    let result = match surface {
+        Some((surface, named)) => {
             let call = ModelCall {
                 ports,
                 policies,
@@ -233,7 +232,8 @@ fn run_claimed<P: Ports>(
                 options: &options,
                 deferral: Deferral::default(),
             };
-            call::resume(&call, catalogue, &target, &mut meter, &mut exchange)
+            let targets = (&target, named);
+            call::resume(&call, catalogue, targets, &mut meter, &mut exchange)
         }
         _ => Err(Problem::new(
             Code::Internal,
@@ -274,6 +274,17 @@ fn run_claimed<P: Ports>(
         );
     }
     Ok(None)
+}
+
+/// Finds the route of a stored call. One over gRPC has its target in its message.
+fn routed(request: &Request) -> Result<(Route, Option<Rpc>), Problem> {
+    if !service::is_call(request) {
+        return Ok((route(&request.method, request.path())?, None));
+    }
+    match serve::read(request)? {
+        RpcRead::Routed(route, rpc) => Ok((route, Some(rpc))),
+        RpcRead::Answered(_) => Err(unknown(request.path())),
+    }
 }
 
 /// The context of a run: its own times, and the id of the request that was accepted.
@@ -348,9 +359,13 @@ fn end_of(result: Result<Response, Problem>, max_bytes: u64, exchange: &mut Exch
     let response = match result {
         Ok(mut response) => {
             exchange.headers.write_content(&mut response);
-            response
+            match exchange.is_rpc {
+                true => operations::kept(response),
+                false => response,
+            }
         }
-        Err(problem) => exchange.render(&problem),
+        // The error of a call over gRPC is also read over REST. Over gRPC, its code is written anew.
+        Err(problem) => exchange.render_over_rest(&problem),
     };
     let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
     End {

@@ -1,6 +1,6 @@
 //! Decides whether the end of a call that becomes an operation is announced.
 
-use crate::call::ModelCall;
+use crate::call::{ModelCall, Surface};
 use crate::ports::Ports;
 use penstock_core::{Code, Problem};
 use penstock_policy::webhooks::target::{HEADER, Target};
@@ -25,9 +25,12 @@ pub(super) fn decide<P: Ports>(
         )));
     }
     if !deferred {
+        let remedy = match call.surface {
+            Surface::Grpc(_) => "call `penstock.v1.Operations/ModelInferAsync`",
+            _ => "send `Prefer: respond-async` too",
+        };
         return Err(refused(format!(
-            "only operations are announced, and this call is answered at once; send `Prefer: respond-async` too, or leave the \
-             header `{HEADER}` out"
+            "only operations are announced, and this call is answered at once; {remedy}, or leave the header `{HEADER}` out"
         )));
     }
     let tenant = &call.caller.tenant;

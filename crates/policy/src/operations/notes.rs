@@ -39,6 +39,9 @@ pub struct Note {
     /// Whether its end is to be announced again.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub announce: bool,
+    /// Whether the operation that the answer describes has ended.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub ended: bool,
     /// The kind of event whose message is the body of the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub event: Option<EventKind>,
@@ -83,13 +86,25 @@ pub enum Order {
     },
     /// Describe it, for a client that waited.
     Describe {
-        /// Whether the client uses the form of Google's libraries.
-        google: bool,
+        /// The form in which the client gets it.
+        form: Form,
     },
     /// Write the message that announces its end. An answer without an event says that it has not ended.
     Announce,
     /// Answer the call that became the operation, if it ended; otherwise describe it.
     Answer,
+}
+
+/// The forms in which operations are described.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Form {
+    /// The JSON of the paths under `/v1/operations`.
+    Plain,
+    /// The JSON of Google's libraries.
+    Google,
+    /// The message of `google.longrunning.Operations`.
+    Grpc,
 }
 
 /// The place of an operation in the host's queue.
@@ -136,7 +151,7 @@ mod tests {
                 items: 3,
             }),
             wait_ms: Some(5),
-            then: Some(Order::Describe { google: true }),
+            then: Some(Order::Describe { form: Form::Grpc }),
             renewal: Some(Renewal::Lost),
             ..Note::default()
         };

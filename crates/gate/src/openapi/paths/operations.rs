@@ -145,6 +145,7 @@ fn of_form(google: bool, about: &About) -> Vec<Operation> {
     let stored = json!({
         "application/json": { "schema": {} },
         "application/octet-stream": { "schema": { "type": "string", "format": "binary" } },
+        "application/protobuf": { "schema": { "type": "string", "format": "binary" } },
     });
     let mut operations = vec![
         list_all,
