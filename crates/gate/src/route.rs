@@ -275,6 +275,15 @@ impl Route {
         }
     }
 
+    /// Returns whether the answer may be the event stream of an operation, instead of one of [`Route::media_types`].
+    pub fn may_be_streamed(&self, method: &str) -> bool {
+        match self {
+            Route::GenerateStream(_) => false,
+            Route::Operation(_) => matches!(method, "GET" | "HEAD"),
+            route => route.is_call(),
+        }
+    }
+
     /// Returns the methods of this route in the syntax of an `Allow` header.
     pub fn allow(&self) -> &'static str {
         match self {

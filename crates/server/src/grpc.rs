@@ -158,7 +158,7 @@ impl Server {
             Ok(options) => options,
             Err(problem) => return Err((problem, parts, asked)),
         };
-        self.tell(&mut parts, caller, client, None);
+        self.tell(&mut parts, caller, client, None, false);
         let headers = &mut parts.headers;
         for name in [
             ENCODING,
@@ -384,7 +384,7 @@ impl Server {
                     (Ok(_permit), Ok(mut request)) => {
                         // The server's own facts change, too.
                         request.0.headers.remove(&CONNECTION);
-                        self.tell(&mut request.0, &call.caller, call.client, None);
+                        self.tell(&mut request.0, &call.caller, call.client, None, false);
                         let due = self.due(call, Instant::now());
                         Some(self.pass(request, due, &call.asked).await)
                     }

@@ -1,13 +1,14 @@
 //! Answers the routes of operations: reading, listing, cancelling, deleting, and the request to wait.
 
-use crate::answer::operation as answer;
+use crate::answer::{events, operation as answer};
 use crate::exchange::Exchange;
 use crate::policies::Policies;
 use crate::ports::Ports;
-use crate::prefer::{MAX_WAIT_S, Preferences};
+use crate::prefer::{MAX_WAIT_S, Preferences, no_stream};
 use crate::record::{Request, Response};
 use crate::representation::Representation;
 use crate::route::{OperationForm, OperationTarget, Route, percent_decoded, shorten};
+use penstock_core::negotiate::Events;
 use penstock_core::{Caller, Code, OperationId, Problem};
 use penstock_policy::auth::service::AuthService;
 use penstock_policy::operations::Cancelled;
@@ -38,6 +39,9 @@ pub(crate) fn answer<P: Ports>(
     Some(match route {
         Route::OperationList(form) => asked.list(exchange.request, form),
         Route::Operation(target) if exchange.request.method == "DELETE" => asked.delete(target),
+        Route::Operation(target) if exchange.events != Events::No => {
+            asked.stream(exchange, target)
+        }
         Route::Operation(target) => {
             // A client that polls learns by the tag that nothing changed.
             exchange.representation = Representation::Personal;
@@ -109,18 +113,42 @@ impl<P: Ports> Asked<'_, P> {
             let google = matches!(target.form, OperationForm::Google { .. });
             exchange.headers.host_note = Some(Note {
                 // Another host may have accepted it, and be gone.
-                push: Some(Push {
-                    tenant: found.tenant.clone(),
-                    model: found.model.clone(),
-                    priority: None,
-                    items: found.items,
-                }),
+                push: Some(push_of(&found)),
                 wait_ms: Some(wait_ms),
                 then: Some(Order::Describe { google }),
                 ..Note::about(&found.id)
             });
         }
         Ok(described(&found, queue, &target.form))
+    }
+
+    /// Opens an event stream, which the host continues.
+    fn stream(
+        &self,
+        exchange: &mut Exchange<'_>,
+        target: &OperationTarget,
+    ) -> Result<Response, Problem> {
+        let found = self.find(target, true)?;
+        exchange.representation = Representation::Opaque;
+        let last = exchange.request.header_text("last-event-id");
+        let queue = exchange.connection.queue;
+        let Some(part) = events::opened(&found, queue, &target.form, last) else {
+            // A client of the HTML standard then stops asking.
+            return Ok(Response::empty(204));
+        };
+        // The answer to HEAD is no stream.
+        if part.next.is_some() && exchange.request.method == "GET" {
+            if exchange.connection.streams_full {
+                return Err(no_stream());
+            }
+            exchange.headers.host_note = Some(Note {
+                // Another host may have accepted it, and be gone.
+                push: Some(push_of(&found)),
+                stream: part.next,
+                ..Note::about(&found.id)
+            });
+        }
+        Ok(part.response)
     }
 
     fn response(&self, target: &OperationTarget) -> Result<Response, Problem> {
@@ -235,6 +263,16 @@ impl<P: Ports> Asked<'_, P> {
             Some(_) => Ok(Response::json(200, &serde_json::json!({}))),
             None => Err(unknown(&target.id)),
         }
+    }
+}
+
+/// The facts about an operation for the queue of a host that did not accept it.
+pub(crate) fn push_of(found: &Operation) -> Push {
+    Push {
+        tenant: found.tenant.clone(),
+        model: found.model.clone(),
+        priority: None,
+        items: found.items,
     }
 }
 

@@ -1,9 +1,9 @@
 //! Finds the surface that a route calls, and whether the call is to become an operation.
 
 use crate::call::Surface;
+use crate::exchange::Exchange;
 use crate::grpc::serve::Rpc;
 use crate::prefer::{Deferral, Preferences};
-use crate::record::Request;
 use crate::route::{Route, Target};
 
 /// Returns the surface that a route calls, and its target; `None` if the route calls no model.
@@ -30,10 +30,12 @@ pub(super) fn surface<'r>(route: &'r Route, rpc: Option<&Rpc>) -> Option<(Surfac
 }
 
 /// Reads whether a call is to become an operation. Streams and gRPC calls never do.
-pub(super) fn deferral(request: &Request, route: &Route, surface: Surface) -> Deferral {
+pub(super) fn deferral(exchange: &Exchange<'_>, route: &Route, surface: Surface) -> Deferral {
     Deferral {
         demanded: matches!(route, Route::PredictAsync(_) | Route::BatchPredictAsync(_)),
-        preferences: Preferences::of(request),
+        preferences: Preferences::of(exchange.request),
+        events: exchange.events,
+        streams_full: exchange.connection.streams_full,
         possible: !matches!(surface, Surface::GenerateStream | Surface::Grpc(_)),
     }
 }

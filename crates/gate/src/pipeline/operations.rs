@@ -6,20 +6,23 @@ use crate::answer;
 use crate::call::{Meter, ModelCall};
 use crate::catalogue::Catalogue;
 use crate::connection::Connection;
-use crate::describe::operations::{accepted, described, stored, unknown};
+use crate::answer::events;
+use crate::describe::operations::{accepted, described, push_of, stored, unknown};
 use crate::exchange::{Context, Exchange};
 use crate::instance::Instance;
 use crate::options::CallOptions;
 use crate::policies::Policies;
 use crate::ports::Ports;
-use crate::prefer::{Deferral, Preferences};
+use crate::prefer::{Deferral, Preferences, no_stream};
 use crate::record::{Header, Request, Response};
+use crate::representation::Representation;
 use crate::route::{OperationForm, Route, Target, route};
+use penstock_core::negotiate::Events;
 use penstock_core::{Caller, Code, OperationId, Problem, RequestId, RouteKind};
 use penstock_policy::auth::service::AuthService;
 use penstock_policy::operations::notes::{Note, Order};
 use penstock_policy::operations::service::OperationsService;
-use penstock_policy::operations::words::{Claim, End, OperationState, Refusal, Run};
+use penstock_policy::operations::words::{Claim, End, Operation, OperationState, Refusal, Run};
 use penstock_policy::quota::service::QuotaService;
 use penstock_policy::usage::{Amounts, service::UsageService};
 use penstock_policy::webhooks::delivery::MAX_PAYLOAD_BYTES;
@@ -73,13 +76,24 @@ pub(super) fn work<P: Ports>(
                 .get(&id, None, true, now_ms)
                 .map_err(Refusal::problem)?;
             let found = found.ok_or_else(|| unknown(&target.id))?;
-            let form = match google {
-                true => OperationForm::Google {
-                    tenant: found.tenant.clone(),
-                },
-                false => OperationForm::Plain,
-            };
+            let form = form_of(&found, *google);
             return Ok(described(&found, exchange.connection.queue, &form));
+        }
+        Order::Stream { google, after } => {
+            let found = operations
+                .get(&id, None, true, now_ms)
+                .map_err(Refusal::problem)?;
+            let found = found.ok_or_else(|| unknown(&target.id))?;
+            let queue = exchange.connection.queue;
+            let form = form_of(&found, *google);
+            let part = events::continued(&found, queue, &form, after.as_deref());
+            // The host has lost it, or has never had it.
+            let is_missed = found.state == OperationState::Queued && queue.is_none();
+            note.push = is_missed.then(|| push_of(&found));
+            note.stream = part.next;
+            exchange.headers.host_note = Some(note);
+            exchange.representation = Representation::Opaque;
+            return Ok(part.response);
         }
         Order::Announce => {
             let read = |with_body| operations.get(&id, None, with_body, now_ms);
@@ -115,6 +129,43 @@ pub(super) fn work<P: Ports>(
     Ok(Response::empty(204))
 }
 
+/// The form in which a client asked for an operation.
+fn form_of(found: &Operation, google: bool) -> OperationForm {
+    match google {
+        true => OperationForm::Google {
+            tenant: found.tenant.clone(),
+        },
+        false => OperationForm::Plain,
+    }
+}
+
+/// Turns the answer that accepted a call as an operation into the first part of its event stream. Other answers stay as they are: an
+/// earlier call with the same idempotency key may have had a result.
+pub(super) fn stream_accepted(
+    exchange: &mut Exchange<'_>,
+    answered: Response,
+) -> Result<Response, Problem> {
+    let location = answered.header("location").filter(|_| answered.status == 202);
+    let id = location.and_then(|location| location.strip_prefix("/v1/operations/"));
+    let Some(id) = id.and_then(OperationId::parse) else {
+        return Ok(answered);
+    };
+    if exchange.connection.streams_full {
+        return Err(no_stream());
+    }
+    exchange.representation = Representation::Opaque;
+    let last = exchange.request.header_text("last-event-id");
+    let note = exchange.headers.host_note.take();
+    let Some(part) = events::created(answered, &id, last) else {
+        return Ok(Response::empty(204));
+    };
+    exchange.headers.host_note = Some(Note {
+        stream: part.next,
+        ..note.unwrap_or_else(|| Note::about(&id))
+    });
+    Ok(part.response)
+}
+
 /// Runs the operation that a route names, on a host that runs none by itself. The caller waits for it, and runs it in its place.
 /// Whether it ended or not, the caller then reads it.
 pub(super) fn run_for_caller<P: Ports>(
@@ -127,7 +178,8 @@ pub(super) fn run_for_caller<P: Ports>(
         Route::OperationWait(target) => target,
         Route::Operation(target)
             if exchange.request.method != "DELETE"
-                && Preferences::of(exchange.request).wait_ms() > 0 =>
+                && (exchange.events != Events::No
+                    || Preferences::of(exchange.request).wait_ms() > 0) =>
         {
             target
         }
