@@ -397,13 +397,28 @@ mod tests {
             (Some("TEXT/Event-Stream; q=0.2"), Events::Only),
             (Some("text/event-stream;q=0"), Events::No),
             (Some("text/event-stream, application/json"), Events::No),
-            (Some("application/json;q=0.5, text/event-stream;q=0.4"), Events::No),
-            (Some("application/json;q=0.5, text/event-stream"), Events::Preferred),
+            (
+                Some("application/json;q=0.5, text/event-stream;q=0.4"),
+                Events::No,
+            ),
+            (
+                Some("application/json;q=0.5, text/event-stream"),
+                Events::Preferred,
+            ),
             (Some("text/event-stream, */*"), Events::No),
             (Some("text/event-stream, */*;q=0.1"), Events::Preferred),
-            (Some("application/json;q=0, text/event-stream"), Events::Only),
-            (Some("application/problem+json, text/event-stream"), Events::Only),
-            (Some("application/octet-stream, text/event-stream;q=0.5"), Events::Only),
+            (
+                Some("application/json;q=0, text/event-stream"),
+                Events::Only,
+            ),
+            (
+                Some("application/problem+json, text/event-stream"),
+                Events::Only,
+            ),
+            (
+                Some("application/octet-stream, text/event-stream;q=0.5"),
+                Events::Only,
+            ),
         ] {
             assert_eq!(events(accept, &JSON_ONLY), expected, "{accept:?}");
         }
@@ -423,7 +438,10 @@ mod tests {
             (Some("application/octet-stream"), true),
             (Some("application/json;q=0, */*"), true),
             (Some("text/event-stream"), false),
-            (Some("text/event-stream, application/octet-stream;q=0.1"), true),
+            (
+                Some("text/event-stream, application/octet-stream;q=0.1"),
+                true,
+            ),
         ] {
             assert_eq!(accepts_only_octets(accept), expected, "{accept:?}");
         }

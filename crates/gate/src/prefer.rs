@@ -93,8 +93,7 @@ pub(crate) fn no_stream() -> Problem {
 impl Deferral {
     /// Returns whether a call may become an operation, before its number of items is known.
     pub fn may_apply(self, rules: &Rules) -> bool {
-        let asked =
-            self.demanded || self.preferences.respond_async || self.events != Events::No;
+        let asked = self.demanded || self.preferences.respond_async || self.events != Events::No;
         self.possible && rules.enabled && (asked || rules.from_items > 0)
     }
 

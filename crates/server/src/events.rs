@@ -276,7 +276,9 @@ impl Server {
             (Some(note), StatusCode::OK) => Looked::Part(answered.into_body(), note),
             (_, StatusCode::NOT_FOUND) => Looked::Gone(answered.into_body()),
             _ => {
-                tracing::warn!("the event stream of operation {id} could not read it: status {status}");
+                tracing::warn!(
+                    "the event stream of operation {id} could not read it: status {status}"
+                );
                 Looked::Failed(envelope_of(answered))
             }
         }

@@ -84,7 +84,12 @@ pub(crate) fn created(
     events::write_retry(&mut stream);
     if last.is_none() {
         let data = &*accepted.body;
-        events::write(&mut stream, events::CREATED, Some(&Step::CREATED.id(id)), data);
+        events::write(
+            &mut stream,
+            events::CREATED,
+            Some(&Step::CREATED.id(id)),
+            data,
+        );
     }
     let Response {
         status,
@@ -92,7 +97,9 @@ pub(crate) fn created(
         body,
     } = streamed(stream);
     // The others say how the call was accepted.
-    accepted.headers.retain(|header| header.name != "content-type");
+    accepted
+        .headers
+        .retain(|header| header.name != "content-type");
     accepted.headers.extend(headers);
     Some(Part {
         response: Response {

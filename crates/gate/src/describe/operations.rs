@@ -39,9 +39,7 @@ pub(crate) fn answer<P: Ports>(
     Some(match route {
         Route::OperationList(form) => asked.list(exchange.request, form),
         Route::Operation(target) if exchange.request.method == "DELETE" => asked.delete(target),
-        Route::Operation(target) if exchange.events != Events::No => {
-            asked.stream(exchange, target)
-        }
+        Route::Operation(target) if exchange.events != Events::No => asked.stream(exchange, target),
         Route::Operation(target) => {
             // A client that polls learns by the tag that nothing changed.
             exchange.representation = Representation::Personal;

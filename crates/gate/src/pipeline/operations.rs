@@ -3,10 +3,10 @@
 use super::call;
 use super::called;
 use crate::answer;
+use crate::answer::events;
 use crate::call::{Meter, ModelCall};
 use crate::catalogue::Catalogue;
 use crate::connection::Connection;
-use crate::answer::events;
 use crate::describe::operations::{accepted, described, push_of, stored, unknown};
 use crate::exchange::{Context, Exchange};
 use crate::instance::Instance;
@@ -145,7 +145,9 @@ pub(super) fn stream_accepted(
     exchange: &mut Exchange<'_>,
     answered: Response,
 ) -> Result<Response, Problem> {
-    let location = answered.header("location").filter(|_| answered.status == 202);
+    let location = answered
+        .header("location")
+        .filter(|_| answered.status == 202);
     let id = location.and_then(|location| location.strip_prefix("/v1/operations/"));
     let Some(id) = id.and_then(OperationId::parse) else {
         return Ok(answered);

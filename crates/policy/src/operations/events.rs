@@ -200,7 +200,16 @@ mod tests {
             assert_eq!(Step::parse(&text, &operation(8)), None, "{text}");
         }
         for end in [
-            "", ".", ".-1", ".+1", ".01", ".1 ", ".END", ".4294967295", ".99999999999999999999", ".1.1",
+            "",
+            ".",
+            ".-1",
+            ".+1",
+            ".01",
+            ".1 ",
+            ".END",
+            ".4294967295",
+            ".99999999999999999999",
+            ".1.1",
         ] {
             let text = format!("{id}{end}");
             assert_eq!(Step::parse(&text, &id), None, "{text}");
@@ -215,7 +224,11 @@ mod tests {
         let (queued, running) = (Step::at(Queued, 1), Step::at(Running, 1));
         for (present, last, opening) in [
             (queued, None, Opening::After(None)),
-            (queued, Some(Step::CREATED), Opening::After(Some(Step::CREATED))),
+            (
+                queued,
+                Some(Step::CREATED),
+                Opening::After(Some(Step::CREATED)),
+            ),
             (queued, Some(queued), Opening::After(Some(queued))),
             (running, Some(queued), Opening::After(Some(queued))),
             // No event of these steps was sent.
