@@ -170,11 +170,11 @@ proptest! {
     fn any_text_is_an_id_or_none(text in "\\PC{0,60}") {
         let id = OperationId::generate(NOW_MS, 7);
         if let Some(step) = Step::parse(&text, &id) {
-            prop_assert_eq!(step.id(&id), text);
+            prop_assert_eq!(&step.id(&id), &text);
         }
         let text = format!("{id}.{text}");
         if let Some(step) = Step::parse(&text, &id) {
-            prop_assert_eq!(step.id(&id), text);
+            prop_assert_eq!(&step.id(&id), &text);
         }
     }
 }
