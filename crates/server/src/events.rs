@@ -122,7 +122,7 @@ struct Stream {
 /// The result of a look.
 enum Looked {
     /// The part that follows, which may be empty, and the gate's note.
-    Part(Bytes, Note),
+    Part(Bytes, Box<Note>),
     /// The operation is gone: the body of the error.
     Gone(Bytes),
     /// It could not be read: the body of the error, if the components wrote one.
@@ -225,14 +225,15 @@ impl Server {
             match looked {
                 Looked::Part(part, note) => {
                     failed = 0;
-                    if let Some(push) = note.push {
+                    let Note { push, stream, .. } = *note;
+                    if let Some(push) = push {
                         work.push(job_of(&id, push), 0);
                     }
                     pace.looked(now, !part.is_empty());
                     if !part.is_empty() {
                         send(part);
                     }
-                    match note.stream {
+                    match stream {
                         Some(order) => next = order,
                         None => return,
                     }
@@ -273,7 +274,7 @@ impl Server {
         };
         let status = answered.status();
         match (note_of(&answered), status) {
-            (Some(note), StatusCode::OK) => Looked::Part(answered.into_body(), note),
+            (Some(note), StatusCode::OK) => Looked::Part(answered.into_body(), Box::new(note)),
             (_, StatusCode::NOT_FOUND) => Looked::Gone(answered.into_body()),
             _ => {
                 tracing::warn!(

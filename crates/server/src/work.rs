@@ -281,13 +281,14 @@ impl Waiting<'_> {
 
     /// Resolves when the operation changes. Several changes may be one.
     pub(crate) async fn changed(&mut self) -> Change {
-        match &mut self.ended {
-            Some(ended) if ended.changed().await.is_ok() => match *ended.borrow_and_update() {
-                true => Change::Ended,
-                false => Change::Moved,
-            },
-            // Its sender is gone, which happens only after the end.
-            _ => Change::Ended,
+        let Some(ended) = &mut self.ended else {
+            return Change::Ended;
+        };
+        // Its sender goes only after the end.
+        let is_over = ended.changed().await.is_err() || *ended.borrow();
+        match is_over {
+            true => Change::Ended,
+            false => Change::Moved,
         }
     }
 }
