@@ -16,6 +16,7 @@ mod check;
 mod control;
 mod docs;
 mod doors;
+mod event_streams;
 mod examples;
 mod grpc;
 mod grpc_operations;

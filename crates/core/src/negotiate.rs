@@ -66,6 +66,51 @@ pub fn choose<'a>(accept: Option<&str>, offered: &[&'a str]) -> Option<&'a str> 
     best.map(|(_, media_type)| media_type)
 }
 
+/// The media type of event streams, without parameters.
+pub const EVENT_STREAM: &str = "text/event-stream";
+const OCTETS: &str = "application/octet-stream";
+
+/// How a caller accepts an event stream in place of another answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Events {
+    /// It names no event stream, or it prefers another form of the answer.
+    #[default]
+    No,
+    /// It prefers an event stream, and accepts another form as well.
+    Preferred,
+    /// It accepts nothing else.
+    Only,
+}
+
+/// Returns whether an `Accept` header names a media type, with any weight. A wildcard names none.
+pub fn names(accept: &str, media_type: &str) -> bool {
+    let mut ranges = accept.split(',').take(MAX_MEDIA_RANGES);
+    ranges.any(|range| {
+        let name = range.split(';').next().unwrap_or_default();
+        name.trim().eq_ignore_ascii_case(media_type)
+    })
+}
+
+/// Returns how a caller accepts an event stream in place of one of the `offered` types. It must name the stream, because a stream
+/// turns a call into an operation, and `*/*` is no wish for that. Of equal weights the other form wins.
+pub fn events(accept: Option<&str>, offered: &[&str]) -> Events {
+    let Some(accept) = accept.filter(|accept| names(accept, EVENT_STREAM)) else {
+        return Events::No;
+    };
+    let other = offered.iter().map(|offered| quality(Some(accept), offered));
+    let other = other.max().unwrap_or(0);
+    match quality(Some(accept), EVENT_STREAM) {
+        streamed if streamed <= other => Events::No,
+        _ if other > 0 => Events::Preferred,
+        _ => Events::Only,
+    }
+}
+
+/// Returns whether a caller accepts tensors as bytes and no JSON.
+pub fn accepts_only_octets(accept: Option<&str>) -> bool {
+    !accepts_json(accept) && quality(accept, OCTETS) > 0
+}
+
 /// The content coding of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContentCoding {
@@ -337,6 +382,69 @@ mod tests {
         }
         let many = "text/x, ".repeat(1_000_000) + "application/json";
         assert_eq!(choose(Some(&many), &TENSORS), None);
+    }
+
+    #[test]
+    fn an_event_stream_is_chosen_only_if_it_is_named_and_outweighs_the_other_forms() {
+        const JSON_ONLY: [&str; 1] = ["application/json"];
+        for (accept, expected) in [
+            (None, Events::No),
+            (Some(""), Events::No),
+            (Some("*/*"), Events::No),
+            (Some("text/*"), Events::No),
+            (Some("text/html, */*;q=0.8"), Events::No),
+            (Some("text/event-stream"), Events::Only),
+            (Some("TEXT/Event-Stream; q=0.2"), Events::Only),
+            (Some("text/event-stream;q=0"), Events::No),
+            (Some("text/event-stream, application/json"), Events::No),
+            (
+                Some("application/json;q=0.5, text/event-stream;q=0.4"),
+                Events::No,
+            ),
+            (
+                Some("application/json;q=0.5, text/event-stream"),
+                Events::Preferred,
+            ),
+            (Some("text/event-stream, */*"), Events::No),
+            (Some("text/event-stream, */*;q=0.1"), Events::Preferred),
+            (
+                Some("application/json;q=0, text/event-stream"),
+                Events::Only,
+            ),
+            (
+                Some("application/problem+json, text/event-stream"),
+                Events::Only,
+            ),
+            (
+                Some("application/octet-stream, text/event-stream;q=0.5"),
+                Events::Only,
+            ),
+        ] {
+            assert_eq!(events(accept, &JSON_ONLY), expected, "{accept:?}");
+        }
+        let tensors = [JSON_ONLY[0], OCTETS];
+        let accept = Some("application/octet-stream, text/event-stream;q=0.5");
+        assert_eq!(events(accept, &tensors), Events::No);
+        let many = "text/x, ".repeat(1_000_000) + EVENT_STREAM;
+        assert_eq!(events(Some(&many), &JSON_ONLY), Events::No);
+    }
+
+    #[test]
+    fn tensors_are_all_bytes_only_for_a_caller_that_accepts_bytes_and_no_json() {
+        for (accept, expected) in [
+            (None, false),
+            (Some("*/*"), false),
+            (Some("application/json, application/octet-stream"), false),
+            (Some("application/octet-stream"), true),
+            (Some("application/json;q=0, */*"), true),
+            (Some("text/event-stream"), false),
+            (
+                Some("text/event-stream, application/octet-stream;q=0.1"),
+                true,
+            ),
+        ] {
+            assert_eq!(accepts_only_octets(accept), expected, "{accept:?}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! describes it in the document of the API. Predictions depend on the model's contract and are written by hand.
 
 pub(crate) mod errors;
+pub(crate) mod events;
 pub(crate) mod model;
 pub(crate) mod operation;
 pub(crate) mod server;

@@ -37,6 +37,8 @@ pub struct Connection {
     pub work: Option<Order>,
     /// The place of the requested operation in the host's queue.
     pub queue: Option<QueuePlace>,
+    /// Whether the host has no room for another event stream.
+    pub streams_full: bool,
     /// Whether the host reads the gate's headers for it from answers.
     pub is_hosted: bool,
 }
@@ -68,6 +70,8 @@ struct HostStatement {
     asks: Option<Announced>,
     work: Option<Order>,
     queue: Option<QueuePlace>,
+    #[serde(default)]
+    streams_full: bool,
 }
 
 impl Connection {
@@ -106,6 +110,7 @@ impl Connection {
             asks: said.asks,
             work: said.work,
             queue: said.queue,
+            streams_full: said.streams_full,
             is_hosted: true,
         }
     }

@@ -9,6 +9,7 @@ use crate::record::{Header, Request, Response};
 use crate::representation::{self, MIN_ENCODED_BYTES, Representation};
 use crate::rollout::Serving;
 use crate::trail::Trail;
+use penstock_core::negotiate::Events;
 use penstock_core::{ModelVersion, PredictionId, Problem, RequestId};
 use penstock_policy::operations::notes::{self, Note};
 
@@ -44,6 +45,8 @@ pub(crate) struct Exchange<'r> {
     pub representation: Representation,
     /// The number of bytes from which the answer is compressed.
     pub encoded_from: usize,
+    /// Whether the caller accepts an event stream instead.
+    pub events: Events,
 }
 
 /// The headers of an answer, one slot for each topic. The step that knows a value sets its slot.
@@ -179,6 +182,7 @@ impl<'r> Exchange<'r> {
             headers: HeaderSlots::default(),
             representation: Representation::Result,
             encoded_from: MIN_ENCODED_BYTES,
+            events: Events::No,
         }
     }
 

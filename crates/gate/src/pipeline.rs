@@ -36,7 +36,8 @@ use crate::representation::{Representation, encoded_from_bytes};
 use crate::route::{Route, Target, route, shorten, target};
 use crate::surface::body::model_of;
 use announced::{go_on, judge};
-use penstock_core::{Caller, Code, Problem, RouteKind, negotiate};
+use penstock_core::negotiate::{self, Events};
+use penstock_core::{Caller, Code, Problem, RouteKind};
 use penstock_policy::auth::service::AuthService;
 use penstock_policy::auth::words::{Admitted, Refusal};
 use penstock_policy::quota::words;
@@ -154,8 +155,9 @@ fn steps<P: Ports>(
     let called = called::surface(&route, exchange.rpc.as_ref());
     judge_announced(ports, catalogue, exchange, called)?;
     let answered = match called {
-        Some((surface, target)) => call::call(
-            &ModelCall {
+        Some((surface, target)) => {
+            let deferral = called::deferral(exchange, &route, surface);
+            let call = ModelCall {
                 ports,
                 policies,
                 request: exchange.request,
@@ -165,12 +167,14 @@ fn steps<P: Ports>(
                 surface,
                 kind: subject.kind,
                 options: &options,
-                deferral: called::deferral(exchange.request, &route, surface),
-            },
-            catalogue,
-            target,
-            exchange,
-        ),
+                deferral,
+            };
+            let answered = call::call(&call, catalogue, target, exchange);
+            match deferral.is_streamed(&policies.operation_rules) {
+                true => answered.and_then(|answer| operations::stream_accepted(exchange, answer)),
+                false => answered,
+            }
+        }
         None => describe(ports, policies, catalogue, exchange, &route, caller),
     };
     Ok(answered.map_err(|problem| visibility::withhold(policies, Some(caller), problem))?)
@@ -212,8 +216,12 @@ fn negotiate(exchange: &mut Exchange<'_>, route: &Route) -> Result<(), Problem> 
     let offered = route.media_types();
     let reads_json =
         offered.contains(&"application/json") && negotiate::accepts_json(accept.as_deref());
+    if exchange.rpc.is_none() && route.may_be_streamed(&exchange.request.method) {
+        exchange.events = negotiate::events(accept.as_deref(), offered);
+    }
     let accepted = exchange.rpc.is_some()
         || reads_json
+        || exchange.events != Events::No
         || negotiate::choose(accept.as_deref(), offered).is_some();
     if !accepted {
         return Err(Problem::new(

@@ -2,6 +2,7 @@
 //! whether a call becomes an operation.
 
 use crate::record::Request;
+use penstock_core::negotiate::Events;
 use penstock_core::{Code, Problem};
 use penstock_policy::operations::words::Rules;
 
@@ -67,14 +68,32 @@ pub(crate) struct Deferral {
     pub demanded: bool,
     /// The preferences of the request.
     pub preferences: Preferences,
+    /// Whether the caller accepts the events of the operation instead of a result.
+    pub events: Events,
+    /// Whether the host has no room for another event stream.
+    pub streams_full: bool,
     /// Whether the call may become one: it is no stream.
     pub possible: bool,
+}
+
+/// Seconds after which a client should ask for an event stream again while the host has no room for it. Streams end with their
+/// operations, so places become free within seconds.
+const RETRY_STREAM_S: u32 = 5;
+
+/// The problem of a request for an event stream while the host has no room for one.
+pub(crate) fn no_stream() -> Problem {
+    Problem::new(
+        Code::Overloaded,
+        "the server has as many event streams as it may have (operations.max_streams), and opened none for this request; try again, or \
+         accept application/json",
+    )
+    .retry_after(RETRY_STREAM_S)
 }
 
 impl Deferral {
     /// Returns whether a call may become an operation, before its number of items is known.
     pub fn may_apply(self, rules: &Rules) -> bool {
-        let asked = self.demanded || self.preferences.respond_async;
+        let asked = self.demanded || self.preferences.respond_async || self.events != Events::No;
         self.possible && rules.enabled && (asked || rules.from_items > 0)
     }
 
@@ -87,9 +106,25 @@ impl Deferral {
                  without `Async`",
             ));
         }
+        if self.events == Events::Only && !rules.enabled {
+            return Err(Problem::new(
+                Code::NotAcceptable,
+                "this call has an event stream only as an operation, and there are no operations here; the operator enables them with \
+                 `[operations]` `enabled = true`. Accept application/json",
+            ));
+        }
+        let streamed = self.is_streamed(rules);
+        if streamed && self.streams_full {
+            return Err(no_stream());
+        }
         let by_size = rules.from_items > 0 && items >= rules.from_items;
-        let wanted = self.demanded || self.preferences.respond_async || by_size;
+        let wanted = self.demanded || self.preferences.respond_async || streamed || by_size;
         Ok(self.possible && rules.enabled && wanted)
+    }
+
+    /// Returns whether the answer is the event stream of the operation that the call becomes.
+    pub fn is_streamed(self, rules: &Rules) -> bool {
+        self.possible && rules.enabled && self.events != Events::No
     }
 }
 
@@ -125,6 +160,34 @@ mod tests {
             body: Vec::new().into(),
         });
         (read.respond_async, read.wait_s)
+    }
+
+    #[test]
+    fn a_caller_that_accepts_events_gets_an_operation_where_there_are_operations_and_room() {
+        for (events, enabled, full, expected) in [
+            (Events::No, true, false, Ok(false)),
+            (Events::No, true, true, Ok(false)),
+            (Events::Preferred, true, false, Ok(true)),
+            (Events::Only, true, false, Ok(true)),
+            (Events::Only, true, true, Err(Code::Overloaded)),
+            (Events::Preferred, true, true, Err(Code::Overloaded)),
+            (Events::Preferred, false, false, Ok(false)),
+            (Events::Preferred, false, true, Ok(false)),
+            (Events::Only, false, false, Err(Code::NotAcceptable)),
+        ] {
+            let rules = Rules {
+                enabled,
+                ..Rules::default()
+            };
+            let deferral = Deferral {
+                events,
+                streams_full: full,
+                possible: true,
+                ..Deferral::default()
+            };
+            let decided = deferral.decide(&rules, 1).map_err(|problem| problem.code);
+            assert_eq!(decided, expected, "{events:?} {enabled} {full}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! (`/v1/models/{m}:predict`).
 
 use penstock_core::{Code, Problem, RouteKind};
+use penstock_policy::operations::notes::Form;
 
 /// The route that a request selects. Model names and versions are percent-decoded but not validated.
 ///
@@ -177,6 +178,24 @@ impl OperationForm {
             Self::Google { tenant } | Self::Grpc { tenant } => Some(tenant),
         }
     }
+
+    /// Returns the word for the form in orders of the host.
+    pub fn name(&self) -> Form {
+        match self {
+            Self::Plain => Form::Plain,
+            Self::Google { .. } => Form::Google,
+            Self::Grpc { .. } => Form::Grpc,
+        }
+    }
+
+    /// Returns the form that an order of the host names, for an operation of a tenant.
+    pub fn of(form: Form, tenant: String) -> Self {
+        match form {
+            Form::Plain => Self::Plain,
+            Form::Google => Self::Google { tenant },
+            Form::Grpc => Self::Grpc { tenant },
+        }
+    }
 }
 
 /// An operation, as the caller names it.
@@ -295,6 +314,15 @@ impl Route {
                 &["application/json", "application/octet-stream", MESSAGE_TYPE]
             }
             _ => &["application/json"],
+        }
+    }
+
+    /// Returns whether the answer may be the event stream of an operation, instead of one of [`Route::media_types`].
+    pub fn may_be_streamed(&self, method: &str) -> bool {
+        match self {
+            Route::GenerateStream(_) => false,
+            Route::Operation(_) => matches!(method, "GET" | "HEAD"),
+            route => route.is_call(),
         }
     }
 

@@ -13,6 +13,7 @@ mod cors;
 mod custom;
 mod disclosure;
 mod embeddings;
+mod event_streams;
 mod explain;
 mod gate;
 mod gate_http;

@@ -163,6 +163,7 @@ mod component {
             expires_ms: operation.expires_ms,
             next_attempt_ms: operation.next_attempt_ms,
             attempts: operation.attempts,
+            epoch: operation.epoch,
             end: operation.end.map(end_to_wit),
             webhook: operation.webhook.map(webhook_to_wit),
         }
@@ -446,6 +447,7 @@ mod gate {
             expires_ms: operation.expires_ms,
             next_attempt_ms: operation.next_attempt_ms,
             attempts: operation.attempts,
+            epoch: operation.epoch,
             end: operation.end.map(end_from_wit),
             webhook: operation.webhook.map(webhook_from_wit),
         })

@@ -27,7 +27,7 @@ pub const DEFAULT_MAX_AGE_S: u32 = 600;
 pub const MAX_MAX_AGE_S: u32 = 86_400;
 
 /// Request headers of this API.
-const REQUEST_HEADERS: [&str; 17] = [
+const REQUEST_HEADERS: [&str; 18] = [
     "accept",
     "api-key",
     "authorization",
@@ -38,6 +38,7 @@ const REQUEST_HEADERS: [&str; 17] = [
     "idempotency-key",
     "if-none-match",
     "inference-header-content-length",
+    "last-event-id",
     "prefer",
     "signature",
     "signature-input",

@@ -13,6 +13,7 @@ mod batched_reads;
 mod cache;
 mod idempotency;
 mod operations;
+mod operations_events;
 mod operations_queue;
 mod operations_sim;
 mod operations_store;

@@ -14,6 +14,9 @@ pub const IDLE: Duration = Duration::from_millis(500);
 /// Time for a new connection to send something after the listener closed. Its request is on its way.
 pub const FRESH: Duration = Duration::from_secs(1);
 
+/// The reason after the server was told to stop.
+pub(crate) const STOPPING: &str = "the server is stopping";
+
 /// The phase of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {

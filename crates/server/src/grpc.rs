@@ -158,7 +158,7 @@ impl Server {
             Ok(options) => options,
             Err(problem) => return Err((problem, parts, asked)),
         };
-        self.tell(&mut parts, caller, client, None);
+        self.tell(&mut parts, caller, client, None, false);
         let headers = &mut parts.headers;
         for name in [
             ENCODING,
@@ -223,7 +223,9 @@ impl Server {
                 self.pass(request(call, message)?, due, asked).await?
             };
             // A client that waits for an operation takes no place from others. Its name is in the message, which only the gate reads.
-            Ok(self.follow(answered, None, call.deadline).await)
+            let place = StreamPlace::NotAsked;
+            let (answered, _) = self.follow(answered, None, place, call.deadline).await;
+            Ok(answered)
         }
         .await;
         let answered = answered.map_err(|problem| self.late(problem, call));
@@ -388,7 +390,7 @@ impl Server {
                     (Ok(_permit), Ok(mut request)) => {
                         // The server's own facts change, too.
                         request.0.headers.remove(&CONNECTION);
-                        self.tell(&mut request.0, &call.caller, call.client, None);
+                        self.tell(&mut request.0, &call.caller, call.client, None, false);
                         let due = self.due(call, Instant::now());
                         Some(self.pass(request, due, &call.asked).await)
                     }

@@ -6,7 +6,7 @@ use super::caller::Caller;
 use super::drain::Phases;
 use super::headers::KEEP_ALIVE;
 use super::io;
-use super::outbound::Outbound;
+use super::outbound::{Answer, Outbound, Working};
 use super::rest::{self, Heads};
 use super::state::Server;
 use super::wait::at;
@@ -50,12 +50,19 @@ impl Server {
             let (server, caller) = (server.clone(), caller.clone());
             let (seen, working) = asked.request();
             async move {
-                let _working = working;
                 let may_keep = may_keep(&request);
                 let request = request.map(Inbound::Http1);
                 let mut response = server.respond(request, &caller, seen).await;
                 server.tell_of_connection(&mut response, may_keep);
-                Ok::<_, Infallible>(response.map(Outbound::unwatched))
+                Ok::<_, Infallible>(response.map(|answer| match answer {
+                    Answer::Whole(body) => {
+                        drop(working);
+                        Outbound::unwatched(body)
+                    }
+                    Answer::Events(events) => {
+                        Outbound::events(events.working(Working::Http1(working)))
+                    }
+                }))
             }
         });
         let mut builder = hyper::server::conn::http1::Builder::new();

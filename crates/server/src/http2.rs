@@ -8,7 +8,7 @@ use super::drain::Phases;
 use super::framing::Framing;
 use super::grpc_head;
 use super::io;
-use super::outbound::Outbound;
+use super::outbound::{Answer, Outbound, Working};
 use super::state::Server;
 use super::wait::over;
 use bytes::Bytes;
@@ -175,9 +175,16 @@ fn accept(
                     .await
             } else {
                 let response = server.respond(request, &caller, Framing::Clear).await;
-                let response = response.map(|body| Outbound::watched(body, &activity));
-                drop(working);
-                response
+                response.map(|answer| match answer {
+                    Answer::Whole(body) => {
+                        let body = Outbound::watched(body, &activity);
+                        drop(working);
+                        body
+                    }
+                    Answer::Events(events) => {
+                        Outbound::events(events.working(Working::Http2(working)))
+                    }
+                })
             }
         };
         answer(respond, asked, work, &activity).await

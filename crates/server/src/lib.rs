@@ -8,7 +8,7 @@
 //! * `http1`, `http2`: one connection; `rest`, `framing`, `frames`, `activity`: its activity; `io`: its bytes;
 //! * `admission`, `upload`, `respond`: one request: its head, its body, its answer;
 //! * `grpc`, `grpc_head`, `grpc_messages`, `grpc_answer`: the same over gRPC;
-//! * [`work`], `workers`: the queue of operations; their runs, and clients that wait for them;
+//! * [`work`], `workers`, `events`: the queue of operations; their runs, and clients that wait for them; their event streams;
 //! * `state`: the limits and their present use; [`settings`]: the operator's settings.
 
 mod accept;
@@ -22,6 +22,7 @@ mod clock;
 mod connection;
 mod drain;
 mod entry_point;
+mod events;
 mod frames;
 mod framing;
 mod grpc;

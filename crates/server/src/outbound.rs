@@ -1,6 +1,7 @@
 //! The body of an answer, over either version of HTTP.
 
 use super::activity::{Activity, PendingStream, Sending};
+use super::rest::PendingRequest;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
@@ -26,6 +27,8 @@ enum Content {
     Frames(VecDeque<Frame<Bytes>>),
     /// Frames as they become ready, each counted separately.
     Stream(Stream),
+    /// The parts of an event stream, as they become ready.
+    Events(EventBody),
 }
 
 impl Outbound {
@@ -58,6 +61,14 @@ impl Outbound {
         }
     }
 
+    /// A body of events that are still to come.
+    pub(crate) fn events(events: EventBody) -> Self {
+        Self {
+            body: Content::Events(events),
+            sending: None,
+        }
+    }
+
     /// A body whose frames are still to come.
     pub fn stream(stream: Stream) -> Self {
         Self {
@@ -79,6 +90,7 @@ impl Body for Outbound {
             Content::Whole(body) => Pin::new(body).poll_frame(cx),
             Content::Frames(frames) => Poll::Ready(frames.pop_front().map(Ok)),
             Content::Stream(stream) => Pin::new(stream).poll_frame(cx),
+            Content::Events(events) => Pin::new(events).poll_frame(cx),
         }
     }
 
@@ -86,7 +98,7 @@ impl Body for Outbound {
         match &self.body {
             Content::Whole(body) => body.is_end_stream(),
             Content::Frames(frames) => frames.is_empty(),
-            Content::Stream(_) => false,
+            Content::Stream(_) | Content::Events(_) => false,
         }
     }
 
@@ -94,7 +106,7 @@ impl Body for Outbound {
         match &self.body {
             Content::Whole(body) => body.size_hint(),
             // Without a length: trailers end such an answer.
-            Content::Frames(_) | Content::Stream(_) => SizeHint::default(),
+            Content::Frames(_) | Content::Stream(_) | Content::Events(_) => SizeHint::default(),
         }
     }
 }
@@ -131,5 +143,64 @@ impl Body for Stream {
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let taken = ready!(self.frames.poll_recv(cx));
         Poll::Ready(taken.map(|(frame, _sending)| Ok(frame)))
+    }
+}
+
+/// The answer to a request over REST.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// A whole body.
+    Whole(Bytes),
+    /// The event stream of an operation.
+    Events(EventBody),
+}
+
+/// A request whose answer is not complete. Its connection counts it until then, and is not idle.
+#[derive(Debug)]
+pub(crate) enum Working {
+    Http1(#[allow(dead_code)] PendingRequest),
+    Http2(#[allow(dead_code)] PendingStream),
+}
+
+/// The body of an event stream. Its driver is aborted when the client goes.
+pub(crate) struct EventBody {
+    parts: mpsc::Receiver<Bytes>,
+    _driver: Ends<()>,
+    _working: Option<Working>,
+}
+
+impl EventBody {
+    /// A body of the parts that a driver sends.
+    pub(crate) fn new(parts: mpsc::Receiver<Bytes>, driver: Ends<()>) -> Self {
+        Self {
+            parts,
+            _driver: driver,
+            _working: None,
+        }
+    }
+
+    /// Keeps the request that it answers until it was sent or dropped.
+    pub(crate) fn working(mut self, working: Working) -> Self {
+        self._working = Some(working);
+        self
+    }
+}
+
+impl std::fmt::Debug for EventBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EventBody").finish_non_exhaustive()
+    }
+}
+
+impl Body for EventBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let part = ready!(self.parts.poll_recv(cx));
+        Poll::Ready(part.map(|part| Ok(Frame::data(part))))
     }
 }

@@ -5,21 +5,27 @@ use super::admission::MAX_METHOD_BYTES;
 use super::body::Inbound;
 use super::caller::{Caller, facts};
 use super::clock::unix_ms;
+use super::drain::STOPPING;
+use super::events::StreamEntry;
 use super::framing::Framing;
 use super::headers::{AUDIT, CLIENT_ADDRESS, CONNECTION, GO_ON, strip};
+use super::outbound::Answer;
 use super::request_info::{RequestInfo, asks_first, without_body};
 use super::state::{RETRY_AFTER_S, Server};
 use super::upload::discard;
+use super::work::{Opening, StreamPlace};
 use crate::audit;
 use crate::proxies::Client;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response, header};
 use http_body::Body;
+use penstock_core::negotiate::{EVENT_STREAM, names};
 use penstock_core::{Code, Problem};
 use penstock_runtime::entry_points::{EntryPointError, EntryPointRequest};
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
@@ -34,19 +40,17 @@ pub(crate) const HEALTH: [&str; 5] = [
     "/grpc.health.v1.Health/Watch",
     "/inference.GRPCInferenceService/ServerReady",
 ];
-/// The reason after the server was told to stop.
-pub(crate) const STOPPING: &str = "the server is stopping";
 /// Characters of a path that the audit log gets.
 pub(crate) const AUDIT_PATH_CHARS: usize = 512;
 
 impl Server {
     /// Answers one request in every case.
     pub(crate) async fn respond(
-        &self,
+        self: &Arc<Self>,
         request: Request<Inbound>,
         caller: &Caller,
         seen: Framing,
-    ) -> Response<Bytes> {
+    ) -> Response<Answer> {
         let deadline = Instant::now() + Duration::from_millis(self.settings.total_timeout_ms);
         let (mut parts, body) = request.into_parts();
         strip(&mut parts.headers);
@@ -72,9 +76,9 @@ impl Server {
                 Err(problem)
             }
         };
-        let (mut response, code) = match answered {
-            Ok(response) => (response, None),
-            Err(problem) => (asked.refuse(&problem), Some(problem.code)),
+        let (mut response, code, opening) = match answered {
+            Ok((response, opening)) => (response, None, opening),
+            Err(problem) => (asked.refuse(&problem), Some(problem.code), None),
         };
         let told = response.headers_mut().remove(&AUDIT);
         if let (true, Some(hsts)) = (caller.secure, &self.hsts) {
@@ -84,6 +88,20 @@ impl Server {
         if ends {
             let headers = response.headers_mut();
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        if let Some(opening) = opening {
+            let entry = StreamEntry {
+                open: audited,
+                status: response.status().as_u16(),
+                bytes_in: asked.received.load(Ordering::Relaxed),
+                bytes_out: 0,
+                told,
+            };
+            // The entry point may have measured the first part.
+            response.headers_mut().remove(header::CONTENT_LENGTH);
+            return response.map(|first| {
+                Answer::Events(self.open_stream(opening, first, entry, asked.request_id))
+            });
         }
         if asked.head {
             response = without_body(response);
@@ -97,7 +115,7 @@ impl Server {
                 entry.told = told;
             });
         }
-        response
+        response.map(Answer::Whole)
     }
 
     /// Returns the audit log's entry of a request, or `None` if it is not logged.
@@ -137,13 +155,15 @@ impl Server {
     }
 
     /// Tells components the client's address, in place of the client's own statement, and the server's other facts.
-    /// `asks` is the announced length of a body if only the head of the request is to be judged.
+    /// `asks` is the announced length of a body if only the head of the request is to be judged. `streams_full` says that there is no
+    /// room for the event stream that the request may want.
     pub(crate) fn tell(
         &self,
         parts: &mut http::request::Parts,
         caller: &Caller,
         client: Client,
         asks: Option<Option<u64>>,
+        streams_full: bool,
     ) {
         let address = HeaderValue::from_str(&client.text()).expect("an address is plain ASCII");
         parts.headers.insert(CLIENT_ADDRESS, address);
@@ -163,6 +183,9 @@ impl Server {
         }
         if let Some(place) = self.queue_place(parts.uri.path()) {
             facts.insert("queue".to_owned(), json!(place));
+        }
+        if streams_full {
+            facts.insert("streams_full".to_owned(), true.into());
         }
         if facts.is_empty() {
             return;
@@ -191,7 +214,7 @@ impl Server {
         deadline: Instant,
         asked: &RequestInfo,
         (caller, client): (&Caller, Client),
-    ) -> Result<Response<Bytes>, Problem> {
+    ) -> Result<(Response<Bytes>, Option<Opening>), Problem> {
         // The id is made here, so that a request that traps has one as well.
         if asked.made_id {
             let id = HeaderValue::from_str(asked.request_id.as_str()).expect("visible ASCII");
@@ -200,19 +223,21 @@ impl Server {
                 .insert(HeaderName::from_static("x-request-id"), id);
         }
         let asks_first = asks_first(&parts) && !body.is_end_stream();
+        let place = self.stream_place(asked);
+        let streams_full = matches!(place, StreamPlace::Full);
         if asks_first {
             let announced = body.size_hint().exact();
             if announced.is_some_and(|bytes| bytes > self.settings.max_body_bytes) {
                 return Err(self.too_large());
             }
             let mut head = parts.clone();
-            self.tell(&mut head, caller, client, Some(announced));
+            self.tell(&mut head, caller, client, Some(announced), streams_full);
             if let Some(refused) = self.judged(head, deadline, asked).await? {
-                return Ok(refused);
+                return Ok((refused, None));
             }
             body.go_on();
         }
-        self.tell(&mut parts, caller, client, None);
+        self.tell(&mut parts, caller, client, None, streams_full);
         let body = self
             .received(body, deadline, asks_first, asked, client.address)
             .await?;
@@ -224,7 +249,22 @@ impl Server {
             self.pass((parts, body), deadline, asked).await?
         };
         // A client that waits for an operation takes no place from others.
-        Ok(self.follow(answered, listening, None).await)
+        Ok(self.follow(answered, listening, place, None).await)
+    }
+
+    /// Takes a place for the event stream that a request may want. Only a request that names its type gets one.
+    fn stream_place(&self, asked: &RequestInfo) -> StreamPlace {
+        let accept = asked.accept.as_deref();
+        match &self.work {
+            // Triton's stream has its one event when it begins.
+            Some(work)
+                if accept.is_some_and(|accept| names(accept, EVENT_STREAM))
+                    && !asked.path.ends_with("/generate_stream") =>
+            {
+                work.stream_place()
+            }
+            _ => StreamPlace::NotAsked,
+        }
     }
 
     /// Asks components whether they would accept a request of which only the head has come (RFC 9110 §10.1.1). Returns

@@ -3,18 +3,21 @@
 use super::clock::unix_ms;
 use penstock_core::OperationId;
 use penstock_policy::operations::OperationsSettings;
-use penstock_policy::operations::notes::QueuePlace;
+use penstock_policy::operations::notes::{Order, QueuePlace};
 use penstock_policy::operations::queue::{FairQueue, Job};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, Semaphore, SemaphorePermit, mpsc, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc, watch};
 
 /// The most jobs in the queue, about 40 MB of memory. Further ones stay in the store until there is room.
 pub(crate) const MAX_JOBS: usize = 100_000;
 /// The most clients that wait for the end of an operation at the same time. Others get the present state at once.
 const MAX_WAITING: usize = 4_096;
+
+/// The most event streams that read their operations at the same time. Each needs an instance, and most are left to calls.
+const MAX_LOOKS: usize = 8;
 
 /// The most ends that wait to be announced. Each costs a read of the store, so they rarely wait.
 const MAX_ENDS: usize = 10_000;
@@ -89,9 +92,12 @@ pub(crate) struct Work {
     pushed: Notify,
     /// The operations that run, with the signal that interrupts each.
     pub(crate) running: Mutex<HashMap<OperationId, Arc<Notify>>>,
-    /// Clients that wait for the end of an operation.
-    waiting: Mutex<HashMap<OperationId, watch::Sender<()>>>,
+    /// Clients that wait for the end of an operation, or follow it. The value says whether it has ended; a signal without a new value
+    /// says that its state changes.
+    waiting: Mutex<HashMap<OperationId, watch::Sender<bool>>>,
     waiters: Semaphore,
+    streams: Arc<Semaphore>,
+    pub(crate) looks: Semaphore,
     /// Whether a job found no room.
     pub(crate) overflowed: AtomicBool,
     /// The mean time of a run in microseconds, the recent ones weighing more; 0 for none yet.
@@ -106,6 +112,8 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Work {
     pub(crate) fn new(settings: WorkSettings) -> Self {
         Self {
+            streams: Arc::new(Semaphore::new(settings.operations.max_streams as usize)),
+            looks: Semaphore::new(MAX_LOOKS),
             settings,
             queue: Mutex::new(FairQueue::new(MAX_JOBS)),
             pushed: Notify::new(),
@@ -150,7 +158,22 @@ impl Work {
         }
         lock(&self.queue).remove(id);
         if let Some(waiting) = lock(&self.waiting).remove(id) {
-            waiting.send_replace(());
+            waiting.send_replace(true);
+        }
+    }
+
+    /// Tells the clients that follow an operation that its state changes.
+    pub(crate) fn moved(&self, id: &OperationId) {
+        if let Some(waiting) = lock(&self.waiting).get(id) {
+            waiting.send_modify(|_| {});
+        }
+    }
+
+    /// Takes a place for an event stream.
+    pub(crate) fn stream_place(&self) -> StreamPlace {
+        match self.streams.clone().try_acquire_owned() {
+            Ok(permit) => StreamPlace::Taken(permit),
+            Err(_) => StreamPlace::Full,
         }
     }
 
@@ -192,22 +215,59 @@ pub(crate) struct Waiting<'a> {
     work: &'a Work,
     id: OperationId,
     /// `None` only while it is dropped.
-    ended: Option<watch::Receiver<()>>,
-    _permit: SemaphorePermit<'a>,
+    ended: Option<watch::Receiver<bool>>,
+    /// `None` for an event stream, which has a place of another kind.
+    _permit: Option<SemaphorePermit<'a>>,
+}
+
+/// A change of an operation on this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// It begins to run, or it is queued again.
+    Moved,
+    /// It has ended, and this is the last change.
+    Ended,
+}
+
+/// The place of the event stream that a request may want.
+#[derive(Debug)]
+pub(crate) enum StreamPlace {
+    /// It names no event stream, or this host has none.
+    NotAsked,
+    /// There is room for it.
+    Taken(OwnedSemaphorePermit),
+    /// There is no room.
+    Full,
+}
+
+/// An event stream that begins.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    pub id: OperationId,
+    /// The order for its next part.
+    pub next: Order,
+    pub place: OwnedSemaphorePermit,
 }
 
 impl Work {
     /// Puts a client on the list of those that wait for the end of an operation; `None` if too many wait.
     pub(crate) fn wait_for(&self, id: &OperationId) -> Option<Waiting<'_>> {
         let permit = self.waiters.try_acquire().ok()?;
+        let mut waiting = self.listen(id);
+        waiting._permit = Some(permit);
+        Some(waiting)
+    }
+
+    /// Follows the changes of an operation, for an event stream.
+    pub(crate) fn listen(&self, id: &OperationId) -> Waiting<'_> {
         let mut waiting = lock(&self.waiting);
         let ended = waiting.entry(id.clone()).or_default().subscribe();
-        Some(Waiting {
+        Waiting {
             work: self,
             id: id.clone(),
             ended: Some(ended),
-            _permit: permit,
-        })
+            _permit: None,
+        }
     }
 }
 
@@ -215,7 +275,20 @@ impl Waiting<'_> {
     /// Resolves when the operation has ended.
     pub(crate) async fn ended(&mut self) {
         if let Some(ended) = &mut self.ended {
-            let _ = ended.changed().await;
+            let _ = ended.wait_for(|ended| *ended).await;
+        }
+    }
+
+    /// Resolves when the operation changes. Several changes may be one.
+    pub(crate) async fn changed(&mut self) -> Change {
+        let Some(ended) = &mut self.ended else {
+            return Change::Ended;
+        };
+        // Its sender goes only after the end.
+        let is_over = ended.changed().await.is_err() || *ended.borrow();
+        match is_over {
+            true => Change::Ended,
+            false => Change::Moved,
         }
     }
 }
@@ -224,7 +297,7 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let mut waiting = lock(&self.work.waiting);
         self.ended = None;
-        let is_last = |sender: &watch::Sender<()>| sender.receiver_count() == 0;
+        let is_last = |sender: &watch::Sender<bool>| sender.receiver_count() == 0;
         if waiting.get(&self.id).is_some_and(is_last) {
             waiting.remove(&self.id);
         }
@@ -319,5 +392,41 @@ mod tests {
         drop(work.wait_for(&id));
         assert!(lock(&work.waiting).is_empty(), "nothing is left of them");
         assert_eq!(work.waiters.available_permits(), MAX_WAITING);
+    }
+
+    #[tokio::test]
+    async fn a_stream_learns_of_each_change_and_a_client_that_waits_only_of_the_end() {
+        let work = work();
+        let id = job(1).id;
+        let mut stream = work.listen(&id);
+        let mut client = work.wait_for(&id).unwrap();
+        for _ in 0..2 {
+            work.moved(&id);
+            assert_eq!(stream.changed().await, Change::Moved);
+        }
+        let woken = tokio::time::timeout(Duration::from_millis(10), client.ended()).await;
+        assert!(woken.is_err(), "it has not ended");
+        work.moved(&id);
+        work.ended(&id);
+        assert_eq!(stream.changed().await, Change::Ended);
+        client.ended().await;
+        // One that looks again in vain waits for the next change.
+        stream = work.listen(&id);
+        work.moved(&id);
+        assert_eq!(stream.changed().await, Change::Moved);
+        drop((stream, client));
+        assert!(lock(&work.waiting).is_empty());
+    }
+
+    #[test]
+    fn a_stream_that_ends_frees_its_place() {
+        let mut settings = work().settings;
+        settings.operations.max_streams = 1;
+        let work = Work::new(settings);
+        let first = work.stream_place();
+        assert!(matches!(first, StreamPlace::Taken(_)));
+        assert!(matches!(work.stream_place(), StreamPlace::Full));
+        drop(first);
+        assert!(matches!(work.stream_place(), StreamPlace::Taken(_)));
     }
 }

@@ -9,11 +9,11 @@ use super::clock::unix_ms;
 use super::drain::Phase;
 use super::headers::{AUDIT, CONNECTION};
 use super::state::Server;
-use super::work::{MAX_JOBS, Waiting, Work, lock};
+use super::work::{MAX_JOBS, Opening, StreamPlace, Waiting, Work, lock};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use penstock_core::{OperationId, grpc};
-use penstock_policy::operations::notes::{self, Note, Order, QueuePlace};
+use penstock_policy::operations::notes::{self, Note, Order, Push, QueuePlace};
 use penstock_policy::operations::queue::Job;
 use penstock_policy::operations::words::{Abandoned, Renewal};
 use penstock_policy::webhooks::step::EventOf;
@@ -95,6 +95,7 @@ impl Server {
                 next = next => next,
             };
             let id = job.id.clone();
+            work.moved(&id);
             // The server may have lost its models while the worker waited for a job.
             let again_ms = match self.not_ready().is_none() {
                 true => self.run(&work, &id, &interrupt, &mut stop).await,
@@ -102,7 +103,10 @@ impl Server {
             };
             lock(&work.running).remove(&id);
             match again_ms {
-                Some(again_ms) => work.push(job, again_ms),
+                Some(again_ms) => {
+                    work.push(job, again_ms);
+                    work.moved(&id);
+                }
                 None => work.ended(&id),
             }
         }
@@ -223,7 +227,11 @@ impl Server {
     }
 
     /// Asks the components about an operation, for a short time. The error is a reason for the log.
-    async fn answer_to(&self, id: &OperationId, order: &Order) -> Result<Response<Bytes>, String> {
+    pub(crate) async fn answer_to(
+        &self,
+        id: &OperationId,
+        order: &Order,
+    ) -> Result<Response<Bytes>, String> {
         let deadline = Instant::now() + ORDER_TIME;
         match timeout_at(deadline, self.order(id, order, deadline)).await {
             Ok(Ok(answered)) => Ok(answered),
@@ -239,10 +247,18 @@ impl Server {
         order: &Order,
         deadline: Instant,
     ) -> Result<Response<Bytes>, EntryPointError> {
+        let place = match (order, &self.work) {
+            (Order::Stream { .. }, Some(work)) => work.place(id),
+            _ => None,
+        };
+        let facts = match place {
+            Some(place) => json!({ "work": order, "queue": place }),
+            None => json!({ "work": order }),
+        };
         let request = Request::builder()
             .method("POST")
             .uri(format!("/v1/operations/{id}"))
-            .header(CONNECTION, self.statement(&json!({ "work": order })))
+            .header(CONNECTION, self.statement(&facts))
             .body(())
             .expect("an id is visible ASCII");
         let (parts, ()) = request.into_parts();
@@ -274,22 +290,23 @@ impl Server {
         may_wait.then(|| work.wait_for(&id)).flatten()
     }
 
-    /// Follows the components' note in an answer, and returns the answer for the client. A client that waits gets it before
-    /// `deadline`, the time after which it has no use for it.
+    /// Follows the components' note in an answer. Returns the answer for the client, and the event stream that it begins, if it does.
+    /// A client that waits gets its answer before `deadline`, the time after which it has no use for it.
     pub(crate) async fn follow(
         &self,
         mut answered: Response<Bytes>,
         listening: Option<Waiting<'_>>,
+        place: StreamPlace,
         deadline: Option<Instant>,
-    ) -> Response<Bytes> {
+    ) -> (Response<Bytes>, Option<Opening>) {
         let Some(note) = answered.headers_mut().remove(&NOTE) else {
-            return answered;
+            return (answered, None);
         };
         let (Some(work), Some(note)) = (&self.work, Note::read(note.as_bytes())) else {
-            return answered;
+            return (answered, None);
         };
         let Some(id) = OperationId::parse(&note.id) else {
-            return answered;
+            return (answered, None);
         };
         let is_leaving = self.phase.borrow().is_leaving();
         let waits = note.wait_ms.zip(note.then).filter(|_| !is_leaving);
@@ -300,14 +317,7 @@ impl Server {
             Some((waiting, wait_ms, then))
         });
         if let Some(push) = note.push {
-            let job = Job {
-                id: id.clone(),
-                tenant: push.tenant,
-                model: push.model,
-                priority: push.priority,
-                items: push.items,
-            };
-            work.push(job, 0);
+            work.push(job_of(&id, push), 0);
         }
         if note.announce
             && let Some(ends) = &work.settings.ends
@@ -321,15 +331,18 @@ impl Server {
                 None => work.ended(&id),
             }
         }
+        if let (Some(next), StreamPlace::Taken(place)) = (note.stream, place) {
+            return (answered, Some(Opening { id, next, place }));
+        }
         let Some((mut waiting, wait_ms, then)) = waiting else {
-            return answered;
+            return (answered, None);
         };
         // Over gRPC, the client is on the list only after components read the operation, which may have ended in between.
         if !was_listening
             && matches!(then, Order::Describe { .. })
             && let Some((later, true)) = self.later(&id, &then, &answered).await
         {
-            return later;
+            return (later, None);
         }
         let mut until = Instant::now() + Duration::from_millis(wait_ms);
         if let Some(last) = deadline.and_then(|deadline| deadline.checked_sub(ANSWER_TIME)) {
@@ -343,9 +356,9 @@ impl Server {
         }
         drop(waiting);
         match self.later(&id, &then, &answered).await {
-            Some((later, _)) => later,
+            Some((later, _)) => (later, None),
             // The state of before is still an answer.
-            None => answered,
+            None => (answered, None),
         }
     }
 
@@ -373,6 +386,17 @@ fn told_over_grpc(answer: &Response<Bytes>) -> bool {
     answer.headers().contains_key(grpc::STATUS)
 }
 
+/// The job of an operation.
+pub(crate) fn job_of(id: &OperationId, push: Push) -> Job {
+    Job {
+        id: id.clone(),
+        tenant: push.tenant,
+        model: push.model,
+        priority: push.priority,
+        items: push.items,
+    }
+}
+
 /// The operation that a path names.
 fn operation_in(path: &str) -> Option<OperationId> {
     let (_, rest) = path.split_once("/operations/")?;
@@ -386,7 +410,7 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 /// Resolves when the server is told to stop.
-async fn leaving(phase: &mut watch::Receiver<Phase>) {
+pub(crate) async fn leaving(phase: &mut watch::Receiver<Phase>) {
     let _ = phase.wait_for(|phase| phase.is_leaving()).await;
 }
 
@@ -425,7 +449,8 @@ fn keep_headers(first: &Response<Bytes>, later: &mut Response<Bytes>) {
 /// The header with the id of a request.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-fn note_of(answered: &Response<Bytes>) -> Option<Note> {
+/// The components' note in an answer.
+pub(crate) fn note_of(answered: &Response<Bytes>) -> Option<Note> {
     let note = answered.headers().get(&NOTE)?;
     Note::read(note.as_bytes())
 }

@@ -1,19 +1,20 @@
 //! Answers the routes of operations: reading, listing, cancelling, deleting, and the request to wait.
 
-use crate::answer::operation as answer;
+use crate::answer::{events, operation as answer};
 use crate::exchange::Exchange;
 use crate::grpc::operations::ListRequest;
 use crate::grpc::status;
 use crate::policies::Policies;
 use crate::ports::Ports;
-use crate::prefer::{MAX_WAIT_S, Preferences};
+use crate::prefer::{MAX_WAIT_S, Preferences, no_stream};
 use crate::record::{Request, Response};
 use crate::representation::Representation;
 use crate::route::{OperationForm, OperationTarget, Route, percent_decoded, shorten};
+use penstock_core::negotiate::Events;
 use penstock_core::{Caller, Code, OperationId, Problem};
 use penstock_policy::auth::service::AuthService;
 use penstock_policy::operations::Cancelled;
-use penstock_policy::operations::notes::{Form, Note, Order, Push, QueuePlace};
+use penstock_policy::operations::notes::{Note, Order, Push, QueuePlace};
 use penstock_policy::operations::service::OperationsService;
 use penstock_policy::operations::words::{Operation, OperationState, Refusal};
 use penstock_policy::quota::service::QuotaService;
@@ -46,6 +47,7 @@ pub(crate) fn answer<P: Ports>(
             page.and_then(|page| asked.list(page, form))
         }
         Route::OperationDelete(target) => asked.delete(target),
+        Route::Operation(target) if exchange.events != Events::No => asked.stream(exchange, target),
         Route::Operation(target) => {
             // A client that polls learns by the tag that nothing changed.
             exchange.representation = Representation::Personal;
@@ -126,25 +128,46 @@ impl<P: Ports> Asked<'_, P> {
         let found = self.find(target, true)?;
         let queue = exchange.connection.queue;
         if !found.state.is_final() && wait_ms > 0 {
-            let form = match target.form {
-                OperationForm::Plain => Form::Plain,
-                OperationForm::Google { .. } => Form::Google,
-                OperationForm::Grpc { .. } => Form::Grpc,
-            };
             exchange.headers.host_note = Some(Note {
                 // Another host may have accepted it, and be gone.
-                push: Some(Push {
-                    tenant: found.tenant.clone(),
-                    model: found.model.clone(),
-                    priority: None,
-                    items: found.items,
-                }),
+                push: Some(push_of(&found)),
                 wait_ms: Some(wait_ms),
-                then: Some(Order::Describe { form }),
+                then: Some(Order::Describe {
+                    form: target.form.name(),
+                }),
                 ..Note::about(&found.id)
             });
         }
         Ok(described(&found, queue, &target.form))
+    }
+
+    /// Opens an event stream, which the host continues.
+    fn stream(
+        &self,
+        exchange: &mut Exchange<'_>,
+        target: &OperationTarget,
+    ) -> Result<Response, Problem> {
+        let found = self.find(target, true)?;
+        exchange.representation = Representation::Opaque;
+        let last = exchange.request.header_text("last-event-id");
+        let queue = exchange.connection.queue;
+        let Some(part) = events::opened(&found, queue, &target.form, last) else {
+            // A client of the HTML standard then stops asking.
+            return Ok(Response::empty(204));
+        };
+        // The answer to HEAD is no stream.
+        if part.next.is_some() && exchange.request.method == "GET" {
+            if exchange.connection.streams_full {
+                return Err(no_stream());
+            }
+            exchange.headers.host_note = Some(Note {
+                // Another host may have accepted it, and be gone.
+                push: Some(push_of(&found)),
+                stream: part.next,
+                ..Note::about(&found.id)
+            });
+        }
+        Ok(part.response)
     }
 
     fn response(&self, target: &OperationTarget) -> Result<Response, Problem> {
@@ -277,6 +300,16 @@ impl<P: Ports> Asked<'_, P> {
 /// Returns the answer with a `google.protobuf.Empty`.
 fn empty() -> Response {
     status::succeeded(Vec::new())
+}
+
+/// The facts about an operation for the queue of a host that did not accept it.
+pub(crate) fn push_of(found: &Operation) -> Push {
+    Push {
+        tenant: found.tenant.clone(),
+        model: found.model.clone(),
+        priority: None,
+        items: found.items,
+    }
 }
 
 /// Returns whether an address is of this machine, where all callers without credentials are the same operator.

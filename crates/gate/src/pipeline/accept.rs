@@ -96,7 +96,10 @@ pub(super) fn accept<P: Ports>(
         exchange.headers.preference_applied = Some(RESPOND_ASYNC);
     }
     let is_rpc = matches!(call.surface, Surface::Grpc(_));
-    let waits = preferences.wait_s.filter(|wait_s| *wait_s > 0);
+    // A stream tells the end, however long it takes.
+    let waits = (preferences.wait_s)
+        .filter(|wait_s| *wait_s > 0)
+        .filter(|_| !call.deferral.is_streamed(&call.policies.operation_rules));
     exchange.headers.host_note = Some(Note {
         push: Some(Push {
             tenant: call.caller.tenant.clone(),

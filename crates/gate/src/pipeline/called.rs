@@ -1,10 +1,10 @@
 //! Finds the surface that a route calls, and whether the call is to become an operation.
 
 use crate::call::Surface;
+use crate::exchange::Exchange;
 use crate::grpc::Form;
 use crate::grpc::serve::Rpc;
 use crate::prefer::{Deferral, Preferences};
-use crate::record::Request;
 use crate::route::{Route, Target};
 
 /// Returns the surface that a route calls, and its target; `None` if the route calls no model.
@@ -32,11 +32,13 @@ pub(super) fn surface<'r>(route: &'r Route, rpc: Option<&Rpc>) -> Option<(Surfac
 
 /// Reads whether a call is to become an operation. Streams never do, and over gRPC only the method for it does, because the others
 /// cannot answer with an operation.
-pub(super) fn deferral(request: &Request, route: &Route, surface: Surface) -> Deferral {
+pub(super) fn deferral(exchange: &Exchange<'_>, route: &Route, surface: Surface) -> Deferral {
     Deferral {
         demanded: matches!(route, Route::PredictAsync(_) | Route::BatchPredictAsync(_))
             || surface == Surface::Grpc(Form::Operation),
-        preferences: Preferences::of(request),
+        preferences: Preferences::of(exchange.request),
+        events: exchange.events,
+        streams_full: exchange.connection.streams_full,
         possible: !matches!(
             surface,
             Surface::GenerateStream | Surface::Grpc(Form::Unary | Form::Stream)

@@ -97,7 +97,7 @@ pub(super) fn look_up<P: Ports>(
     }
     // On this surface, `Accept` chooses the form of the answer.
     let accept = request.header_list("accept");
-    if call.surface == Surface::Infer && !negotiate::accepts_json(accept.as_deref()) {
+    if call.surface == Surface::Infer && negotiate::accepts_only_octets(accept.as_deref()) {
         described.push_str("\0bytes");
     }
     // Disclosure rules differ by tier, so an answer for one tier must not be replayed to another.

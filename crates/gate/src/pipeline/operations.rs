@@ -3,10 +3,11 @@
 use super::call;
 use super::called;
 use crate::answer;
+use crate::answer::events;
 use crate::call::{Meter, ModelCall};
 use crate::catalogue::Catalogue;
 use crate::connection::Connection;
-use crate::describe::operations::{accepted, described, poll_wait_ms, stored, unknown};
+use crate::describe::operations::{accepted, described, poll_wait_ms, push_of, stored, unknown};
 use crate::exchange::{Context, Exchange};
 use crate::grpc::serve::{self, Rpc, RpcRead};
 use crate::grpc::{operations, service};
@@ -14,12 +15,14 @@ use crate::instance::Instance;
 use crate::options::CallOptions;
 use crate::policies::Policies;
 use crate::ports::Ports;
-use crate::prefer::Deferral;
+use crate::prefer::{Deferral, no_stream};
 use crate::record::{Header, Request, Response};
+use crate::representation::Representation;
 use crate::route::{OperationForm, Route, Target, route};
+use penstock_core::negotiate::Events;
 use penstock_core::{Caller, Code, OperationId, Problem, RequestId, RouteKind};
 use penstock_policy::auth::service::AuthService;
-use penstock_policy::operations::notes::{Form, Note, Order};
+use penstock_policy::operations::notes::{Note, Order};
 use penstock_policy::operations::service::OperationsService;
 use penstock_policy::operations::words::{Claim, End, OperationState, Refusal, Run};
 use penstock_policy::quota::service::QuotaService;
@@ -75,15 +78,26 @@ pub(super) fn work<P: Ports>(
                 .get(&id, None, true, now_ms)
                 .map_err(Refusal::problem)?;
             let found = found.ok_or_else(|| unknown(&target.id))?;
-            let tenant = found.tenant.clone();
-            let form = match form {
-                Form::Plain => OperationForm::Plain,
-                Form::Google => OperationForm::Google { tenant },
-                Form::Grpc => OperationForm::Grpc { tenant },
-            };
+            let form = OperationForm::of(*form, found.tenant.clone());
             note.ended = found.state.is_final();
             exchange.headers.host_note = Some(note);
             return Ok(described(&found, exchange.connection.queue, &form));
+        }
+        Order::Stream { form, after } => {
+            let found = operations
+                .get(&id, None, true, now_ms)
+                .map_err(Refusal::problem)?;
+            let found = found.ok_or_else(|| unknown(&target.id))?;
+            let queue = exchange.connection.queue;
+            let form = OperationForm::of(*form, found.tenant.clone());
+            let part = events::continued(&found, queue, &form, after.as_deref());
+            // The host has lost it, or has never had it.
+            let is_missed = found.state == OperationState::Queued && queue.is_none();
+            note.push = is_missed.then(|| push_of(&found));
+            note.stream = part.next;
+            exchange.headers.host_note = Some(note);
+            exchange.representation = Representation::Opaque;
+            return Ok(part.response);
         }
         Order::Announce => {
             let read = |with_body| operations.get(&id, None, with_body, now_ms);
@@ -119,6 +133,35 @@ pub(super) fn work<P: Ports>(
     Ok(Response::empty(204))
 }
 
+/// Turns the answer that accepted a call as an operation into the first part of its event stream. Other answers stay as they are: an
+/// earlier call with the same idempotency key may have had a result.
+pub(super) fn stream_accepted(
+    exchange: &mut Exchange<'_>,
+    answered: Response,
+) -> Result<Response, Problem> {
+    let location = answered
+        .header("location")
+        .filter(|_| answered.status == 202);
+    let id = location.and_then(|location| location.strip_prefix("/v1/operations/"));
+    let Some(id) = id.and_then(OperationId::parse) else {
+        return Ok(answered);
+    };
+    if exchange.connection.streams_full {
+        return Err(no_stream());
+    }
+    exchange.representation = Representation::Opaque;
+    let last = exchange.request.header_text("last-event-id");
+    let note = exchange.headers.host_note.take();
+    let Some(part) = events::created(answered, &id, last) else {
+        return Ok(Response::empty(204));
+    };
+    exchange.headers.host_note = Some(Note {
+        stream: part.next,
+        ..note.unwrap_or_else(|| Note::about(&id))
+    });
+    Ok(part.response)
+}
+
 /// Runs the operation that a route names, on a host that runs none by itself. The caller waits for it, and runs it in its place.
 /// Whether it ended or not, the caller then reads it.
 pub(super) fn run_for_caller<P: Ports>(
@@ -129,7 +172,11 @@ pub(super) fn run_for_caller<P: Ports>(
 ) {
     let target = match route {
         Route::OperationWait(target) => target,
-        Route::Operation(target) if poll_wait_ms(exchange) > 0 => target,
+        Route::Operation(target)
+            if exchange.events != Events::No || poll_wait_ms(exchange) > 0 =>
+        {
+            target
+        }
         _ => return,
     };
     if exchange.connection.is_hosted || !policies.operation_rules.enabled {

@@ -64,7 +64,7 @@ pub(super) fn decode<'b, P: Ports>(
     Ok(Box::new(Infer {
         items: item_count(&parsed.inputs, contract),
         parsed,
-        only_bytes: !negotiate::accepts_json(accept.as_deref()),
+        only_bytes: negotiate::accepts_only_octets(accept.as_deref()),
     }))
 }
 

@@ -45,6 +45,7 @@ mod announce;
 mod announce_again;
 mod ends;
 mod entries;
+pub mod events;
 pub mod notes;
 pub mod queue;
 mod record;

@@ -45,6 +45,9 @@ pub struct Note {
     /// The kind of event whose message is the body of the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub event: Option<EventKind>,
+    /// The host's next order for an event stream, of which the body of the answer is a part. Without it, the stream ends after this part.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<Order>,
 }
 
 /// The facts about an operation that a queue needs.
@@ -93,6 +96,14 @@ pub enum Order {
     Announce,
     /// Answer the call that became the operation, if it ended; otherwise describe it.
     Answer,
+    /// Write the event that an event stream lacks, if there is one.
+    Stream {
+        /// The form in which the client gets the operation.
+        form: Form,
+        /// The id of the last event that was sent. Only the gate reads it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<String>,
+    },
 }
 
 /// The forms in which operations are described.
@@ -153,6 +164,10 @@ mod tests {
             wait_ms: Some(5),
             then: Some(Order::Describe { form: Form::Grpc }),
             renewal: Some(Renewal::Lost),
+            stream: Some(Order::Stream {
+                form: Form::Plain,
+                after: Some("op_1.2".to_owned()),
+            }),
             ..Note::default()
         };
         let header = note.to_header();

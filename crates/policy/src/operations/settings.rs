@@ -23,6 +23,16 @@ const MAX_PER_TENANT: u64 = 1 << 22;
 const MAX_BYTES_PER_TENANT: u64 = 1 << 39;
 /// The most runs of operations at the same time on one host. Each needs an instance.
 const MAX_WORKERS: u32 = 256;
+/// The most event streams of one host. Each is a connection, or a part of one.
+const MAX_STREAMS: u32 = 65_536;
+/// Milliseconds of the shortest life of an event stream. Its client reconnects after two seconds.
+const MIN_STREAM_TIMEOUT_MS: u64 = 1_000;
+/// Milliseconds of the longest life of an event stream: a day, as for a run.
+const MAX_STREAM_TIMEOUT_MS: u64 = MAX_RUN_TIMEOUT_MS;
+/// Milliseconds of the shortest time between two signs of life of an event stream. Shorter ones only cost packets.
+const MIN_HEARTBEAT_MS: u64 = 100;
+/// Milliseconds of the longest time between two signs of life. Proxies commonly end connections on which nothing moves for a minute.
+const MAX_HEARTBEAT_MS: u64 = 60_000;
 
 /// The longest delay before another attempt, in milliseconds.
 pub(super) const LONGEST_DELAY_MS: u64 = 60_000;
@@ -53,6 +63,12 @@ pub struct OperationsSettings {
     pub from_items: u64,
     /// Most operations that run at the same time on this host.
     pub workers: u32,
+    /// Most event streams of operations that are open at the same time on this host.
+    pub max_streams: u32,
+    /// Milliseconds after which an event stream ends, so that its client reconnects and is authenticated again.
+    pub stream_timeout_ms: u64,
+    /// Milliseconds without an event after which an event stream has a comment, so that proxies keep its connection.
+    pub heartbeat_ms: u64,
 }
 
 impl Default for OperationsSettings {
@@ -69,6 +85,9 @@ impl Default for OperationsSettings {
             max_result_bytes: 16 << 20,
             from_items: 0,
             workers: 8,
+            max_streams: 4_096,
+            stream_timeout_ms: 300_000,
+            heartbeat_ms: 15_000,
         }
     }
 }
@@ -130,6 +149,27 @@ impl OperationsSettings {
             " bytes",
         );
         within("workers", self.workers.into(), 1, MAX_WORKERS.into(), "");
+        within(
+            "max_streams",
+            self.max_streams.into(),
+            1,
+            MAX_STREAMS.into(),
+            "",
+        );
+        within(
+            "stream_timeout_ms",
+            self.stream_timeout_ms,
+            MIN_STREAM_TIMEOUT_MS,
+            MAX_STREAM_TIMEOUT_MS,
+            " ms",
+        );
+        within(
+            "heartbeat_ms",
+            self.heartbeat_ms,
+            MIN_HEARTBEAT_MS,
+            MAX_HEARTBEAT_MS,
+            " ms",
+        );
         faults
     }
 

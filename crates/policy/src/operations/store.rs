@@ -398,6 +398,10 @@ impl Operations {
         now_ms: u64,
     ) -> Option<Operation> {
         let accepted = &seen.accepted;
+        let epoch = match &progress.phase {
+            Phase::Held { epoch, .. } | Phase::Free { epoch, .. } => *epoch,
+            Phase::Ended(_) => u32::try_from(seen.epochs.len()).unwrap_or(u32::MAX),
+        };
         let mut operation = Operation {
             id: id.clone(),
             tenant: accepted.caller.tenant.clone(),
@@ -413,6 +417,7 @@ impl Operations {
             expires_ms: None,
             next_attempt_ms: None,
             attempts: progress.attempts,
+            epoch,
             end: None,
             webhook: None,
         };

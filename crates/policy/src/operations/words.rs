@@ -163,6 +163,8 @@ pub struct Operation {
     pub next_attempt_ms: Option<u64>,
     /// Runs that counted as attempts so far.
     pub attempts: u32,
+    /// The epoch in which it runs, or the next one in which it may run. It orders the states of an operation that has not ended.
+    pub epoch: u32,
     /// Its result, if it ended.
     pub end: Option<End>,
     /// The announcement of its end, if there is one. Lists leave it out.

@@ -49,6 +49,11 @@ pub fn parameters() -> Value {
             "description": "`respond-async` asks for an operation instead of the result, and `wait=N` waits up to N seconds for the result first (RFC 7240).",
             "schema": { "type": "string" },
         },
+        "Last-Event-ID": {
+            "name": "Last-Event-ID", "in": "header",
+            "description": "The id of the last event that the client has. The stream begins after it. An id of no event begins with the present state.",
+            "schema": { "type": "string" },
+        },
         "Webhook-Url": {
             "name": "Webhook-Url", "in": "header",
             "description": "The URL that is told of the end of the operation. Only for calls that become operations, and for tenants with a secret.",

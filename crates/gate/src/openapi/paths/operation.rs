@@ -158,7 +158,8 @@ impl Operation {
             })
             .collect();
         let response = json!({
-            "description": "The call is accepted and runs as an operation.",
+            "description": "The call is accepted and runs as an operation. With `Accept: text/event-stream` the answer is 200 instead, \
+                with the events of the operation, as GET of the operation has them. `operation.created` is the first.",
             "headers": headers,
             "content": named("Operation"),
         });

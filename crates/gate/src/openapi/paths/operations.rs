@@ -147,13 +147,22 @@ fn of_form(google: bool, about: &About) -> Vec<Operation> {
         "application/octet-stream": { "schema": { "type": "string", "format": "binary" } },
         "application/protobuf": { "schema": { "type": "string", "format": "binary" } },
     });
+    let mut one_or_events = named(schema);
+    one_or_events["text/event-stream"] = json!({
+        "schema": {
+            "type": "string",
+            "description": "Events of the HTML standard: `operation.queued`, `operation.running`, and one of `operation.succeeded`, \
+                `operation.failed` and `operation.cancelled`, each with the operation as its data. `error` ends a stream early; its data \
+                is an error with the member `reconnect`.",
+        },
+    });
     let mut operations = vec![
         list_all,
         one("get", "", "get", "Get an operation")
-            .saying("With `Prefer: wait=N` the answer waits up to N seconds for the end. Limits on calls do not apply.")
-            .with(&["Prefer"])
+            .saying("With `Prefer: wait=N` the answer waits up to N seconds for the end. With `Accept: text/event-stream` it is a stream of the operation's events until the end; a client that names the last of them gets 204. Limits on calls do not apply.")
+            .with(&["Prefer", "Last-Event-ID"])
             .tagged()
-            .answering("200", "The operation.", named(schema)),
+            .answering("200", "The operation, or its events.", one_or_events),
         one("delete", "", "delete", "Delete a finished operation")
             .saying("Deletes the operation with its result. One that has not ended is refused with 409.")
             .answering("200", "It is deleted.", as_json(json!({ "type": "object" }))),
