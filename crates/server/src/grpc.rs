@@ -24,6 +24,7 @@ use super::request_info::RequestInfo;
 use super::state::{MAX_WATCHES, RETRY_AFTER_S, Server};
 use super::upload::{ReservedBytes, discard};
 use super::wait::{at, over};
+use super::work::StreamPlace;
 use crate::proxies::Client;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header, request::Parts};
