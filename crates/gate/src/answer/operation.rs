@@ -153,9 +153,12 @@ pub(crate) fn message(kind: EventKind, words: &Words) -> Vec<u8> {
         data: None,
     });
     let about = |operation: &[u8]| with_member(message.clone(), "data", Some(operation));
-    let whole = about(&operation(words, None, &OperationForm::Plain));
-    if whole.len() <= MAX_PAYLOAD_BYTES {
-        return whole;
+    // A result that was not read is too large as well.
+    if words.end.as_ref().is_none_or(|end| end.body.is_some()) {
+        let whole = about(&operation(words, None, &OperationForm::Plain));
+        if whole.len() <= MAX_PAYLOAD_BYTES {
+            return whole;
+        }
     }
     about(&json::to_bytes(&Operation::new(words, None)))
 }
@@ -281,11 +284,12 @@ fn status(end: &End) -> GrpcStatus {
     Code::parse(&end.code).map_or(GrpcStatus::Unknown, |code| code.grpc_status())
 }
 
-/// Writes an operation, with its result if it is there.
+/// Writes an operation. One that succeeded has its result, or the place of a result that was not read: `done` without either would
+/// break AIP-151.
 pub(crate) fn operation(words: &Words, queue: Option<QueuePlace>, form: &OperationForm) -> Vec<u8> {
     let written = Operation::new(words, queue);
     let succeeded = (words.end.as_ref()).filter(|end| end.state == OperationState::Succeeded);
-    let response = || succeeded.and_then(|end| response(words, end));
+    let response = || succeeded.map(|end| response(words, end));
     match form {
         OperationForm::Plain => {
             with_member(json::to_bytes(&written), "response", response().as_deref())
@@ -298,24 +302,24 @@ pub(crate) fn operation(words: &Words, queue: Option<QueuePlace>, form: &Operati
     }
 }
 
-/// Returns the JSON of a result: the body itself, or a description of one that is not JSON.
-fn response<'a>(words: &Words, end: &'a End) -> Option<Cow<'a, [u8]>> {
-    let body = end.body.as_deref()?;
+/// Returns the JSON of a result: the body itself, or a description of one that is not JSON or was not read.
+fn response<'a>(words: &Words, end: &'a End) -> Cow<'a, [u8]> {
     // An answer with binary tensors begins with JSON and has its length in a header.
-    Some(match essence(content_type(end)) {
-        "application/json" => Cow::Borrowed(body),
+    match (essence(content_type(end)), end.body.as_deref()) {
+        ("application/json", Some(body)) => Cow::Borrowed(body),
         _ => Cow::Owned(location_of(words, end)),
-    })
+    }
 }
 
 /// Returns the result in an `Any`: the message of a call over gRPC, the body of another call as a `Struct`, or a description of a body
-/// that is not JSON or too large for a message.
+/// that is not JSON, is too large for a message, or was not read.
 fn any_response(words: &Words, end: &End) -> Option<AnyMessage> {
-    let body = end.body.as_deref()?;
     let described = || structs::any_of(&location_of(words, end), usize::MAX);
-    match essence(content_type(end)) {
-        MESSAGE_TYPE => Some(messages::result(body)),
-        "application/json" => structs::any_of(body, MAX_STRUCT_BYTES).or_else(described),
+    match (essence(content_type(end)), end.body.as_deref()) {
+        (MESSAGE_TYPE, Some(body)) => Some(messages::result(body)),
+        ("application/json", Some(body)) => {
+            structs::any_of(body, MAX_STRUCT_BYTES).or_else(described)
+        }
         _ => described(),
     }
 }
@@ -432,4 +436,65 @@ fn google(written: &Operation<'_>, response: Option<&[u8]>) -> Vec<u8> {
         )
     });
     with_member(object, "response", response.as_deref())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use penstock_core::OperationId;
+
+    #[test]
+    fn an_operation_that_succeeded_has_a_response_also_if_its_result_was_not_read() {
+        let id = OperationId::generate(1_700_000_000_000, 7);
+        let words = Words {
+            id: id.clone(),
+            tenant: "acme".to_owned(),
+            kind: "predict".to_owned(),
+            model: "m".to_owned(),
+            version: 1,
+            items: 1,
+            state: OperationState::Succeeded,
+            cancel_requested: false,
+            created_ms: 1,
+            started_ms: Some(2),
+            ended_ms: Some(3),
+            expires_ms: None,
+            next_attempt_ms: None,
+            attempts: 1,
+            epoch: 1,
+            end: Some(End {
+                state: OperationState::Succeeded,
+                code: String::new(),
+                message: String::new(),
+                status: 200,
+                headers: vec![("content-type".to_owned(), "application/json".to_owned())],
+                body_bytes: 9,
+                body: None,
+            }),
+            webhook: None,
+        };
+        let place = format!("/v1/operations/{id}/response");
+        let tenant = "acme".to_owned();
+        for form in [
+            OperationForm::Plain,
+            OperationForm::Google {
+                tenant: tenant.clone(),
+            },
+        ] {
+            let written = operation(&words, None, &form);
+            let written: serde_json::Value = serde_json::from_slice(&written).expect("JSON");
+            let response = &written["response"];
+            let described = response.get("value").unwrap_or(response);
+            assert_eq!(written["done"], true);
+            assert_eq!(described["location"], place.as_str());
+            assert_eq!(described["bytes"], 9);
+        }
+        let written = operation(&words, None, &OperationForm::Grpc { tenant });
+        let place = place.as_bytes();
+        assert!(written.windows(place.len()).any(|part| part == place));
+        // A message leaves a result out that is too large, and says so by its absence.
+        let message = message(EventKind::Succeeded, &words);
+        let message: serde_json::Value = serde_json::from_slice(&message).expect("JSON");
+        assert!(message["data"].get("response").is_none());
+    }
 }

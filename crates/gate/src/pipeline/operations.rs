@@ -172,9 +172,7 @@ pub(super) fn run_for_caller<P: Ports>(
 ) {
     let target = match route {
         Route::OperationWait(target) => target,
-        Route::Operation(target)
-            if exchange.events != Events::No || poll_wait_ms(exchange) > 0 =>
-        {
+        Route::Operation(target) if exchange.events != Events::No || poll_wait_ms(exchange) > 0 => {
             target
         }
         _ => return,
