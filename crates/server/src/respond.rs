@@ -7,6 +7,7 @@ use super::caller::{Caller, facts};
 use super::clock::unix_ms;
 use super::framing::Framing;
 use super::headers::{AUDIT, CLIENT_ADDRESS, CONNECTION, GO_ON, strip};
+use super::metered::{Answered, Metered, take_note};
 use super::request_info::{RequestInfo, asks_first, without_body};
 use super::state::{RETRY_AFTER_S, Server};
 use super::upload::discard;
@@ -47,7 +48,9 @@ impl Server {
         caller: &Caller,
         seen: Framing,
     ) -> Response<Bytes> {
-        let deadline = Instant::now() + Duration::from_millis(self.settings.total_timeout_ms);
+        let begun = Instant::now();
+        let metered = Metered::begin(&self.metrics, begun);
+        let deadline = begun + Duration::from_millis(self.settings.total_timeout_ms);
         let (mut parts, body) = request.into_parts();
         strip(&mut parts.headers);
         let client = self.proxies.client(caller.address, &parts.headers);
@@ -77,6 +80,7 @@ impl Server {
             Err(problem) => (asked.refuse(&problem), Some(problem.code)),
         };
         let told = response.headers_mut().remove(&AUDIT);
+        let note = take_note(&mut response);
         if let (true, Some(hsts)) = (caller.secure, &self.hsts) {
             let headers = response.headers_mut();
             headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
@@ -88,12 +92,22 @@ impl Server {
         if asked.head {
             response = without_body(response);
         }
+        let bytes_in = asked.received.load(Ordering::Relaxed);
+        let bytes_out = response.body().len() as u64;
+        metered.end(&Answered {
+            note: note.as_ref(),
+            headers: Some(response.headers()),
+            status: response.status().as_u16(),
+            code,
+            bytes_in,
+            bytes_out,
+        });
         if let Some(audited) = audited {
             audited.close(|entry| {
                 entry.status = response.status().as_u16();
                 entry.code = code.map(Code::as_str);
-                entry.bytes_in = asked.received.load(Ordering::Relaxed);
-                entry.bytes_out = response.body().len() as u64;
+                entry.bytes_in = bytes_in;
+                entry.bytes_out = bytes_out;
                 entry.told = told;
             });
         }

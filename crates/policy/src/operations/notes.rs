@@ -33,6 +33,9 @@ pub struct Note {
     /// [`Order::Abandon`] says that the operation has ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub again_ms: Option<u64>,
+    /// The end that this run gave the operation. Missing if another one had ended it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended: Option<EventKind>,
     /// The next step of the worker that asked to renew its lease.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub renewal: Option<Renewal>,
