@@ -20,7 +20,7 @@ impl Server {
         text.single(&f::INSTANCES, counts.live());
         text.single(&f::INSTANCES_IN_USE, in_use);
         text.single(&f::INSTANCES_MAX, most);
-        text.single(&f::INSTANCES_CREATED, counts.created());
+        text.single(&f::INSTANCE_STARTS, counts.created());
         text.single(&f::INSTANCE_TRAPS, counts.trapped());
         if let Some(work) = &self.work {
             let (queued, running) = work.sizes();

@@ -98,7 +98,7 @@ families! {
         "Instances of the components that serve a request now.";
     INSTANCES_MAX = Gauge "penstock_instances_max" []
         "The most instances that may serve at once.";
-    INSTANCES_CREATED = Counter "penstock_instances_created" []
+    INSTANCE_STARTS = Counter "penstock_instance_starts" []
         "Instances of the components that were made.";
     INSTANCE_TRAPS = Counter "penstock_instance_traps" []
         "Requests that ended in a trap of their instance.";
