@@ -190,8 +190,9 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
     };
     let left = server.serve_until(listener, stop, hurry).await;
     tokio::join!(stop_operations(&server, working), end_webhooks(webhooks));
-    for listening in listening {
-        listening.stop().await;
+    let stopping = listening.into_iter().map(Listening::stop);
+    for stopping in stopping.map(tokio::spawn).collect::<Vec<_>>() {
+        let _ = stopping.await;
     }
     if let Some(pulls) = pull_state {
         pulls.stop();
