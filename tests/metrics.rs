@@ -391,6 +391,29 @@ fn an_operation_counts_by_its_end() {
 }
 
 #[test]
+fn the_alerts_fire_when_they_should_and_not_before() {
+    let rules = root().join("deploy/prometheus");
+    for arguments in [
+        ["check", "rules", "rules.yml"],
+        ["check", "rules", "alerts.yml"],
+        ["test", "rules", "alerts_test.yml"],
+    ] {
+        let ran = Command::new("promtool")
+            .args(arguments)
+            .current_dir(&rules)
+            .output();
+        let ran = ran
+            .expect("promtool of Debian's package `prometheus`; scripts/test puts it on the PATH");
+        let said = String::from_utf8_lossy(&ran.stdout).into_owned();
+        assert!(
+            ran.status.success(),
+            "{arguments:?}: {said}{}",
+            String::from_utf8_lossy(&ran.stderr)
+        );
+    }
+}
+
+#[test]
 fn promtool_finds_no_fault() {
     let (server, metrics) = server("");
     assert_eq!(predict(&server, None, ONE_ITEM).status, 200);

@@ -3,10 +3,13 @@
 mod exposition;
 
 use exposition::parse;
+use penstock_core::metrics::families::{self, Kind};
 use penstock_core::metrics::histogram::{BATCH_SIZE, REQUEST_DURATION};
 use penstock_core::metrics::models::{self, ModelCounts, ProcessCounts, TritonCounts};
 use penstock_core::metrics::{CacheResult, Distribution, Format, Observed, Requests, Text};
 use penstock_core::{Code, RouteKind};
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 fn requests() -> Requests {
@@ -115,4 +118,70 @@ fn the_strict_reader_refuses_what_is_wrong() {
     ] {
         assert!(parse(&wrong, true).is_err(), "{wrong}");
     }
+}
+
+/// The names of metrics in a text: words with the prefixes of our families.
+fn named(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':'));
+    let is_metric = |word: &&str| {
+        ["penstock_", "http_server_", "process_", "nv_"]
+            .iter()
+            .any(|start| word.starts_with(start))
+    };
+    words.filter(is_metric).collect()
+}
+
+#[test]
+fn the_dashboard_and_the_alerts_use_metrics_that_exist_and_the_runbooks_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let read = |file: &str| std::fs::read_to_string(root.join(file)).unwrap();
+    let exists = |name: &str| {
+        families::ALL.iter().any(|family| {
+            let suffixes: &[&str] = match family.kind {
+                Kind::Histogram => &["_bucket", "_sum", "_count"],
+                other => &[other.suffix()],
+            };
+            (name.strip_prefix(family.name)).is_some_and(|end| suffixes.contains(&end))
+        })
+    };
+    let mut used = 0;
+    for file in [
+        "deploy/grafana/penstock.json",
+        "deploy/prometheus/rules.yml",
+        "deploy/prometheus/alerts.yml",
+        "deploy/prometheus/alerts_test.yml",
+    ] {
+        let text = read(file);
+        let unknown: Vec<&str> = named(&text)
+            .into_iter()
+            .filter(|name| !exists(name))
+            .collect();
+        assert!(unknown.is_empty(), "{file} uses {unknown:?}");
+        used += named(&text).len();
+    }
+    assert!(used > 40, "{used}");
+    let page = read("docs/METRICS.md").to_lowercase();
+    let alerts = read("deploy/prometheus/alerts.yml");
+    let tests = read("deploy/prometheus/alerts_test.yml");
+    let mut found = 0;
+    for name in alerts
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- alert: "))
+    {
+        found += 1;
+        let anchor = name.to_lowercase();
+        assert!(
+            alerts.contains(&format!("docs/METRICS.md#{anchor}\n")),
+            "{name}"
+        );
+        assert!(
+            page.contains(&format!("\n### {anchor}\n")),
+            "{name} has no runbook"
+        );
+        assert!(
+            tests.contains(&format!("- alertname: {name}\n")),
+            "nothing makes {name} fire"
+        );
+    }
+    assert!(found > 5, "{found}");
 }
