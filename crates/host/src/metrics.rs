@@ -102,7 +102,8 @@ impl Sources {
         text.finish()
     }
 
-    /// Writes the families of models. The lock of each model is held for the copy of its counters, and no other that a call takes.
+    /// Writes the families of models. The lock of each model is held for the copy of its counters, and that of the repository for the
+    /// copy of its index.
     fn write_models(&self, text: &mut Text) {
         let index = self.repository.index();
         let mut rows = text.family(&f::MODELS);
