@@ -20,6 +20,7 @@ const TABLES: &[(&str, &str)] = &[
     ("audit", "[audit]\npath = \"audit.jsonl\""),
     ("instances", "[instances]"),
     ("admin", "[admin]"),
+    ("metrics", "[metrics]"),
     ("models", "[models]"),
     (
         "models.sources[]",

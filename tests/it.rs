@@ -28,6 +28,7 @@ mod key_value;
 mod large;
 mod leaving;
 mod lifecycle;
+mod metrics;
 mod models;
 mod neighbours;
 mod nn_component;

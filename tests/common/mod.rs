@@ -146,6 +146,8 @@ impl Server {
             .env_remove("PENSTOCK_ADMIN_LISTEN")
             .env_remove("PENSTOCK_ADMIN_TOKEN")
             .env_remove("PENSTOCK_ADMIN_TOKEN_FILE")
+            .env_remove("PENSTOCK_METRICS_TOKEN")
+            .env_remove("PENSTOCK_METRICS_TOKEN_FILE")
             .env_remove("SPIN_VARIABLE_PEPPER")
             .env_remove("SPIN_VARIABLE_PEPPER_FILE")
             .env_remove("PENSTOCK_LOG")

@@ -5,7 +5,8 @@
 use crate::action::{Action, is_id_or_name, made_json};
 use crate::client::{Ask, ask, columns};
 use crate::fields::problem;
-use crate::listener::{STORE, unix_ms};
+use crate::listener::STORE;
+use crate::serving::unix_ms;
 use crate::store::StoreKv;
 use anyhow::{Context, anyhow, bail};
 use penstock_app::{Manifest, Serving};

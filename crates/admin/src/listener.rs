@@ -4,34 +4,30 @@
 //! The token permits everything. So requests of browsers are refused before the token is checked: an `Origin`, and a
 //! `Host` that is a name which may point here (DNS rebinding).
 
+use crate::access::{ShownToken, Token, admissible};
 use crate::action::Action;
 use crate::rollouts::{Models, RolloutAction, RolloutContext};
+use crate::scrape::{self, Rules, Scrapes};
+use crate::serving::{ARRIVAL_TIME, Draft, Listening, Responder, unix_ms};
 use crate::store::StoreKv;
 use anyhow::{Context, anyhow};
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
+use http::{HeaderMap, Request, Response, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use penstock_app::Manifest;
 use penstock_app::secrets::{self, Origin};
 use penstock_app::variables;
-use penstock_core::{Code, Problem, RequestId, json, negotiate};
+use penstock_core::{Code, Problem, RequestId, json};
 use penstock_kv::Store;
-use penstock_policy::auth::api_key::{Pepper, hex};
+use penstock_policy::auth::api_key::Pepper;
 use penstock_policy::auth::registry::MAX_OPERATION_MS;
-use sha2::{Digest, Sha256};
-use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use subtle::ConstantTimeEq;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::task::JoinHandle;
+use std::time::Duration;
+use tokio::net::TcpListener;
 
 /// The store of keys and tenants.
 pub const STORE: &str = "default";
@@ -43,23 +39,8 @@ const COUNTERS: &str = "counters";
 const MAX_BODY_BYTES: usize = 64 << 10;
 /// Bytes of a larger one that are read and discarded.
 const MAX_DISCARD_BYTES: usize = 1 << 20;
-/// Connections that are open at once. One more waits. They suffice for a person and some scripts.
-const MAX_CONNECTIONS: usize = 64;
-/// Most headers of one request, and most bytes of them.
-const MAX_HEADERS: usize = 64;
-const MAX_HEAD_BYTES: usize = 16 << 10;
-/// Longest time for a request's headers, and then for its body.
-const ARRIVAL_TIME: Duration = Duration::from_secs(2);
-/// Longest life of a connection, idle or not, so that none holds one of the few places forever.
-const CONNECTION_TIME: Duration = Duration::from_secs(300);
 /// Longest time of an action.
 const OPERATION_TIME: Duration = Duration::from_millis(MAX_OPERATION_MS);
-/// Time for actions in progress when the server ends.
-const DRAIN_TIME: Duration = Duration::from_secs(5);
-/// Pause before a listener that cannot accept tries again.
-const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
-/// Hexadecimal digits of a token's digest that name it in the log.
-const TOKEN_NAME_CHARS: usize = 8;
 
 /// The address of the admin API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,9 +82,7 @@ struct Shared {
     /// Held while the rollouts are changed.
     changing: tokio::sync::Mutex<()>,
     pepper: Pepper,
-    token_digest: [u8; 32],
-    /// The first digits of the token's digest. They name the administrator in the log.
-    token_name: String,
+    token: Token,
     address: SocketAddr,
 }
 
@@ -111,12 +90,6 @@ struct Shared {
 pub struct Admin {
     listener: TcpListener,
     context: Arc<Shared>,
-}
-
-/// The admin API while it serves, with the signal that stops it.
-pub struct Administrating {
-    stop: watch::Sender<bool>,
-    task: JoinHandle<()>,
 }
 
 impl Admin {
@@ -154,8 +127,6 @@ impl Admin {
             Origin::Kept(path) => format!("in {}", path.display()),
             Origin::Made(path) => format!("new, in {}", path.display()),
         };
-        let token_digest: [u8; 32] = Sha256::digest(&token.text).into();
-        let token_name = hex(&token_digest)[..TOKEN_NAME_CHARS].to_owned();
         tracing::info!(target: "admin", "admin API on http://{address}; its token is {from}");
         Ok(Self {
             listener,
@@ -166,104 +137,58 @@ impl Admin {
                 models,
                 changing: tokio::sync::Mutex::default(),
                 pepper,
-                token_digest,
-                token_name,
+                token: Token::new(&token.text),
                 address,
             }),
         })
     }
 
-    /// Answers requests until it is told to stop.
-    pub fn serve(self) -> Administrating {
-        let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(self.accept(stopped));
-        Administrating { stop, task }
-    }
-
-    async fn accept(self, mut stopped: watch::Receiver<bool>) {
+    /// Answers requests until it is told to stop, those for metrics with `scrapes`.
+    pub fn serve(self, scrapes: Arc<Scrapes>) -> Listening {
         let Self { listener, context } = self;
-        let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        loop {
-            let next = async {
-                let permit = connections.clone().acquire_owned().await;
-                (permit.expect("never closed"), listener.accept().await)
-            };
-            let (permit, accepted) = tokio::select! {
-                _ = stopped.wait_for(|stopped| *stopped) => break,
-                next = next => next,
-            };
-            match accepted {
-                Ok((stream, peer)) => {
-                    let (context, stopped) = (context.clone(), stopped.clone());
-                    tokio::spawn(context.connection(stream, peer, permit, stopped));
-                }
-                Err(e) => {
-                    tracing::warn!(target: "admin", "cannot accept a connection: {e}");
-                    tokio::time::sleep(ACCEPT_BACKOFF).await;
-                }
-            }
-        }
-        drop(listener);
-        let all = connections.acquire_many(MAX_CONNECTIONS as u32);
-        let _ = tokio::time::timeout(DRAIN_TIME, all).await;
+        let answering = Answering { context, scrapes };
+        Listening::start(listener, Arc::new(answering))
     }
 }
 
-impl Administrating {
-    /// Lets actions in progress finish for a bounded time, and ends.
-    pub async fn stop(self) {
-        self.stop.send_replace(true);
-        let _ = self.task.await;
+/// Answers the requests of the listener.
+struct Answering {
+    context: Arc<Shared>,
+    scrapes: Arc<Scrapes>,
+}
+
+impl Responder for Answering {
+    async fn respond(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
+        let context = &self.context;
+        if request.uri().path() != scrape::PATH {
+            return context.respond(request, peer).await;
+        }
+        let rules = Rules {
+            own: context.address.ip(),
+            is_open: false,
+            also: Some(&context.token),
+        };
+        self.scrapes.respond(request, peer, rules).await
     }
 }
 
 impl Shared {
-    async fn connection(
-        self: Arc<Self>,
-        stream: TcpStream,
-        peer: SocketAddr,
-        _permit: OwnedSemaphorePermit,
-        mut stopped: watch::Receiver<bool>,
-    ) {
-        let service = service_fn(|request: Request<Incoming>| {
-            let context = self.clone();
-            async move { Ok::<_, Infallible>(context.respond(request, peer).await) }
-        });
-        let mut builder = hyper::server::conn::http1::Builder::new();
-        builder
-            .timer(TokioTimer::new())
-            .header_read_timeout(ARRIVAL_TIME)
-            .max_headers(MAX_HEADERS)
-            .max_buf_size(MAX_HEAD_BYTES)
-            .half_close(false);
-        let mut connection =
-            std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
-        let ended = async {
-            tokio::select! {
-                ended = connection.as_mut() => return ended,
-                _ = stopped.wait_for(|stopped| *stopped) => {}
-            }
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        };
-        match tokio::time::timeout(CONNECTION_TIME, ended).await {
-            Ok(Ok(())) | Err(_) => {}
-            Ok(Err(e)) => tracing::debug!(target: "admin", %peer, "connection ended: {e}"),
-        }
-    }
-
     async fn respond(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
         let request_id = RequestId::generate(unix_ms(), rand::random());
         let path = request.uri().path().to_owned();
         let accept = request.headers().get(header::ACCEPT);
         let accept = accept.and_then(|v| v.to_str().ok()).map(str::to_owned);
         let outcome = self.answer(request).await;
-        let by = &self.token_name;
-        let (status, content_type, body, extra) = match outcome {
+        let by = self.token.name();
+        let draft = match outcome {
             Ok(done) => {
                 tracing::info!(target: "admin", %request_id, "token {by} from {peer}: {}", done.said);
-                let body = json::to_bytes(&done.body);
-                (done.status, "application/json", body, Vec::new())
+                Draft {
+                    status: done.status,
+                    content_type: "application/json",
+                    body: json::to_bytes(&done.body),
+                    headers: Vec::new(),
+                }
             }
             Err(problem) => {
                 let (code, message) = (problem.code.as_str(), &problem.message);
@@ -275,36 +200,11 @@ impl Shared {
                     target: "admin", %request_id,
                     "{who} from {peer} was refused: {code}: {}", penstock_app::one_line(message)
                 );
-                let style = negotiate::error_style(&path, accept.as_deref());
-                let (content_type, body) = problem.render(style, &request_id, unix_ms());
-                let mut extra = problem.headers();
-                extra.push(("vary", "accept".to_owned()));
-                if problem.code.status() == 401 {
-                    let challenge = "Bearer realm=\"penstock-admin\"".to_owned();
-                    extra.push(("www-authenticate", challenge));
-                }
-                (problem.code.status(), content_type, body, extra)
+                let asked = (path.as_str(), accept.as_deref());
+                Draft::refusal(&problem, asked, "penstock-admin", &request_id)
             }
         };
-        let mut response = Response::new(Full::new(Bytes::from(body)));
-        *response.status_mut() = http::StatusCode::from_u16(status).expect("a status");
-        let headers = response.headers_mut();
-        for (name, value) in extra {
-            if let Ok(value) = HeaderValue::from_str(&value) {
-                headers.insert(HeaderName::from_static(name), value);
-            }
-        }
-        let plain = HeaderValue::from_static;
-        headers.insert(header::CONTENT_TYPE, plain(content_type));
-        headers.insert(header::CACHE_CONTROL, plain("no-store"));
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, plain("nosniff"));
-        let id = HeaderValue::from_str(request_id.as_str()).expect("visible ASCII");
-        headers.insert(HeaderName::from_static("x-request-id"), id);
-        if status >= 400 {
-            // The next request would otherwise begin with the unread rest of the body.
-            headers.insert(header::CONNECTION, plain("close"));
-        }
-        response
+        draft.complete(&request_id)
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Result<crate::action::Done, Problem> {
@@ -348,26 +248,10 @@ impl Shared {
         }
     }
 
-    /// Checks the bearer token. The time depends only on the length of the sent bytes.
+    /// Checks the bearer token.
     fn authenticate(&self, headers: &HeaderMap) -> Result<(), Problem> {
-        let mut values = headers.get_all(header::AUTHORIZATION).iter();
-        let (Some(value), None) = (values.next(), values.next()) else {
-            return Err(Problem::new(
-                Code::CredentialsMissing,
-                "send the admin token, once, as `Authorization: Bearer`; the server's log says where it is",
-            ));
-        };
-        let malformed = || {
-            let message = "the Authorization header is not `Bearer`, a space, and the admin token";
-            Problem::new(Code::CredentialsMalformed, message)
-        };
-        let bytes = value.as_bytes();
-        let scheme = bytes.get(..7).ok_or_else(malformed)?;
-        if !scheme.eq_ignore_ascii_case(b"bearer ") {
-            return Err(malformed());
-        }
-        let shown: [u8; 32] = Sha256::digest(&bytes[7..]).into();
-        match bool::from(shown.ct_eq(&self.token_digest)) {
+        let shown = ShownToken::of(headers, "admin token")?;
+        match self.token.is(&shown) {
             true => Ok(()),
             false => Err(Problem::new(
                 Code::CredentialsInvalid,
@@ -375,49 +259,6 @@ impl Shared {
             )),
         }
     }
-}
-
-/// Refuses a request that a browser may have been tricked into.
-fn admissible(headers: &HeaderMap, own: IpAddr) -> Result<(), Problem> {
-    if headers.contains_key(header::ORIGIN) {
-        return Err(Problem::new(
-            Code::PermissionDenied,
-            "the request has an Origin header; the admin API does not serve web pages",
-        ));
-    }
-    let mut hosts = headers.get_all(header::HOST).iter();
-    let host = match (hosts.next(), hosts.next()) {
-        (Some(host), None) => host.to_str().ok(),
-        _ => None,
-    };
-    if host.is_none_or(|host| !is_own(host, own)) {
-        return Err(Problem::new(
-            Code::PermissionDenied,
-            "the Host header is neither this listener's address nor localhost; use one of them",
-        ));
-    }
-    Ok(())
-}
-
-/// Returns whether a `Host` is an address or localhost, and not a name that a stranger may control. The port may be a
-/// tunnel's.
-fn is_own(host: &str, own: IpAddr) -> bool {
-    let Ok(authority) = host.parse::<http::uri::Authority>() else {
-        return false;
-    };
-    if host.contains('@') {
-        return false;
-    }
-    let name = authority.host();
-    if name.eq_ignore_ascii_case("localhost") {
-        return true;
-    }
-    let bare = name.trim_start_matches('[').trim_end_matches(']');
-    let (Ok(named), own) = (bare.parse::<IpAddr>(), own.to_canonical()) else {
-        return false;
-    };
-    let named = named.to_canonical();
-    named == own || named.is_loopback() || own.is_unspecified()
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -467,36 +308,9 @@ async fn collect(mut body: Incoming) -> Result<Bytes, Problem> {
     })
 }
 
-pub(crate) fn unix_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(0, |d| d.as_millis() as u64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_host_is_an_address_or_localhost_and_no_name_that_others_decide_about() {
-        let own = |text: &str| text.parse::<IpAddr>().unwrap();
-        for (host, listens, fits) in [
-            ("127.0.0.1:3001", "127.0.0.1", true),
-            ("localhost:3001", "127.0.0.1", true),
-            ("LOCALHOST", "127.0.0.1", true),
-            ("[::1]:4001", "::1", true),
-            ("10.0.0.7:3001", "10.0.0.7", true),
-            ("10.0.0.7:3001", "0.0.0.0", true),
-            ("10.0.0.8:3001", "10.0.0.7", false),
-            ("evil.example:3001", "127.0.0.1", false),
-            ("evil.example", "0.0.0.0", false),
-            ("localhost.evil.example", "127.0.0.1", false),
-            ("127.0.0.1.evil.example", "127.0.0.1", false),
-            ("user@localhost", "127.0.0.1", false),
-            ("", "127.0.0.1", false),
-        ] {
-            assert_eq!(is_own(host, own(listens)), fits, "{host} on {listens}");
-        }
-    }
 
     #[test]
     fn an_address_others_can_reach_is_warned_about() {

@@ -2,8 +2,8 @@
 
 use crate::client::{Ask, ask, columns};
 use crate::keys_command::finish;
-use crate::listener::unix_ms;
 pub use crate::rollouts::RolloutAction;
+use crate::serving::unix_ms;
 use anyhow::{Context, bail};
 use penstock_app::secrets;
 use penstock_core::ModelName;

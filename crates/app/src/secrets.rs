@@ -19,6 +19,9 @@ pub const MIN_TOKEN_CHARS: usize = 32;
 /// The environment variable of the admin API's token.
 pub const ADMIN_TOKEN: &str = "PENSTOCK_ADMIN_TOKEN";
 const ADMIN_TOKEN_FILE: &str = "admin-token";
+/// The environment variable of the token that opens the metrics, and nothing else.
+pub const METRICS_TOKEN: &str = "PENSTOCK_METRICS_TOKEN";
+const METRICS_TOKEN_FILE: &str = "metrics-token";
 
 /// Reads a variable of the environment; a parameter, so that tests need not set any.
 pub type Environment<'e> = &'e dyn Fn(&str) -> Option<OsString>;
@@ -180,18 +183,35 @@ fn existing(path: &Path) -> anyhow::Result<Option<String>> {
 ///
 /// See [`given`] and [`kept`]. Also if a given token is too short or cannot be in a header.
 pub fn admin_token(state_dir: &Path, environment: Environment<'_>) -> anyhow::Result<Secret> {
-    match given(ADMIN_TOKEN, environment)? {
+    token((ADMIN_TOKEN, ADMIN_TOKEN_FILE), state_dir, environment)
+}
+
+/// Returns the token that opens the metrics. It is created if there is none.
+///
+/// # Errors
+///
+/// As for [`admin_token`].
+pub fn metrics_token(state_dir: &Path, environment: Environment<'_>) -> anyhow::Result<Secret> {
+    token((METRICS_TOKEN, METRICS_TOKEN_FILE), state_dir, environment)
+}
+
+fn token(
+    (variable, file): (&str, &str),
+    state_dir: &Path,
+    environment: Environment<'_>,
+) -> anyhow::Result<Secret> {
+    match given(variable, environment)? {
         Some(text) => {
             if text.len() < MIN_TOKEN_CHARS || !text.bytes().all(|b| b.is_ascii_graphic()) {
                 bail!(
-                    "{ADMIN_TOKEN} must be at least {MIN_TOKEN_CHARS} random visible ASCII characters, for example from \
+                    "{variable} must be at least {MIN_TOKEN_CHARS} random visible ASCII characters, for example from \
                      `openssl rand -hex 32`"
                 );
             }
             let origin = Origin::Given;
             Ok(Secret { text, origin })
         }
-        None => kept(state_dir, ADMIN_TOKEN_FILE),
+        None => kept(state_dir, file),
     }
 }
 

@@ -11,6 +11,7 @@
 //! * [`caller`]: the caller of a request;
 //! * [`clock`]: time as a parameter;
 //! * [`kv`]: storage as a parameter;
+//! * [`metrics`]: the counters of a server, their bounds and their text;
 //! * [`nn_data`]: the data that components and our host exchange through `wasi:nn`;
 //! * [`model_store`]: the models of our host, as components see them through `wasi:keyvalue`.
 //!
@@ -24,6 +25,7 @@ pub mod headers;
 pub mod ids;
 pub mod json;
 pub mod kv;
+pub mod metrics;
 pub mod model_store;
 pub mod negotiate;
 pub mod nn_data;

@@ -1,6 +1,8 @@
-//! docs/errors.md is written from the catalogue, so that no code is without its page entry.
+//! docs/errors.md is written from the catalogue, and the table of docs/METRICS.md from the list of families, so that no code and
+//! no family is without its entry.
 
 use penstock_core::Code;
+use penstock_core::metrics::families;
 use std::path::Path;
 
 fn page() -> String {
@@ -43,5 +45,42 @@ fn every_code_is_described_in_the_docs() {
         written,
         page(),
         "docs/errors.md is out of date: UPDATE_DOCS=1 cargo test -p penstock-core"
+    );
+}
+
+/// The table of families, with the marks around it.
+fn families() -> String {
+    let mut table = String::from("\n| family | type | labels | meaning |\n|---|---|---|---|\n");
+    for family in families::ALL {
+        let labels: Vec<String> = (family.labels.iter())
+            .map(|label| format!("`{label}`"))
+            .collect();
+        table.push_str(&format!(
+            "| `{}` | {} | {} | {} |\n",
+            family.name,
+            family.kind.as_str(),
+            labels.join(", "),
+            family.help
+        ));
+    }
+    table + "\n"
+}
+
+#[test]
+fn every_family_of_metrics_is_described_in_the_docs() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/METRICS.md");
+    let page = std::fs::read_to_string(&path).expect("docs/METRICS.md");
+    let begin = "<!-- families: UPDATE_DOCS=1 cargo test -p penstock-core writes this table -->\n";
+    let end = "<!-- end of families -->\n";
+    let (before, rest) = page.split_once(begin).expect("the mark before the table");
+    let (_, after) = rest.split_once(end).expect("the mark after the table");
+    let expected = format!("{before}{begin}{}{end}{after}", families());
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, &expected).expect("docs/METRICS.md is writable");
+        return;
+    }
+    assert_eq!(
+        page, expected,
+        "docs/METRICS.md is out of date: UPDATE_DOCS=1 cargo test -p penstock-core"
     );
 }

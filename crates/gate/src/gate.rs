@@ -8,6 +8,7 @@ use crate::instance::Instance;
 use crate::pipeline;
 use crate::ports::Ports;
 use crate::record::{Request, Response};
+use penstock_core::metrics::note::HOST_COUNTS;
 use penstock_core::{Problem, RequestId};
 
 /// The environment variable with the host's token.
@@ -28,6 +29,8 @@ struct Host {
     token: Option<String>,
     /// Whether the host keeps an audit log.
     audits: bool,
+    /// Whether the host counts requests.
+    counts: bool,
 }
 
 impl Host {
@@ -36,6 +39,7 @@ impl Host {
         let token = token.filter(|token| !token.is_empty());
         Self {
             audits: token.is_some() && ports.environment(HOST_AUDITS).is_some(),
+            counts: token.is_some() && ports.environment(HOST_COUNTS).is_some(),
             token,
         }
     }
@@ -68,6 +72,10 @@ impl<P: Ports> Gate<P> {
         self.cors.add(&self.instance.ports, request, &mut response);
         if host.audits {
             exchange.trail.tell(&mut response);
+        }
+        // The host's own requests are not counted.
+        if host.counts && connection.work.is_none() {
+            exchange.trail.note(&mut response);
         }
         response
     }

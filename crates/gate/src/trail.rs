@@ -2,10 +2,12 @@
 //! content.
 //!
 //! A component has no file to write to. It therefore passes the record to the host in a header of the answer, and the
-//! host removes the header. It does so only if Penstock's own host requests it.
+//! host removes the header. It does so only if Penstock's own host requests it. The same holds for the note by which the host
+//! counts requests.
 
 use crate::record::Response;
 use crate::route::shorten;
+use penstock_core::metrics::note::{self, Seen};
 use penstock_core::{Caller, Code, RouteKind, json};
 use serde::Serialize;
 
@@ -84,6 +86,18 @@ impl Trail {
         };
         response.push(HEADER, json::to_ascii(&said));
     }
+
+    /// Adds the note for the host's metrics to the headers of the answer. A model is named only if the answer names its version,
+    /// so a name that a client made up is never told.
+    pub fn note(&self, response: &mut Response) {
+        let is_known = response.header("x-model-version").is_some();
+        let seen = Seen {
+            route: self.route,
+            code: self.code,
+            model: self.model.as_deref().filter(|_| is_known),
+        };
+        response.push(note::HEADER, seen.to_header());
+    }
 }
 
 #[cfg(test)]
@@ -118,6 +132,29 @@ mod tests {
                 .unwrap()
                 .starts_with("J\u{f6}rg \u{1f600}")
         );
+    }
+
+    #[test]
+    fn a_model_is_noted_only_with_the_version_that_answered() {
+        let trail = Trail {
+            route: Some(RouteKind::Predict),
+            model: Some("digits".into()),
+            code: Some(Code::InvalidInputs),
+            ..Trail::default()
+        };
+        let noted = |version: Option<&str>| {
+            let mut response = Response::new(422, "application/json", Vec::new());
+            if let Some(version) = version {
+                response.push("x-model-version", version);
+            }
+            trail.note(&mut response);
+            response.header(note::HEADER).map(str::to_owned)
+        };
+        assert_eq!(
+            noted(Some("3")).as_deref(),
+            Some("predict invalid_inputs digits")
+        );
+        assert_eq!(noted(None).as_deref(), Some("predict invalid_inputs -"));
     }
 
     #[test]

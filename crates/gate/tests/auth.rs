@@ -459,6 +459,35 @@ fn the_audit_log_is_told_who_and_what_where_the_host_asks_and_nobody_else_is() {
 }
 
 #[test]
+fn the_host_is_told_what_it_counts_where_it_asks_and_never_a_name_that_does_not_exist() {
+    let ports = ports(POLICY);
+    let text = key(&ports, "acme", &["predict"]);
+    let seen = |target: &str, headers: &[(&str, &str)]| {
+        let (response, _) = ask(&ports, target, headers);
+        response.header("penstock-seen").map(str::to_owned)
+    };
+    let by_key = [("api-key", text.as_str())];
+    assert_eq!(seen("/v1/models/m:predict", &by_key), None);
+    for (name, value) in [("PENSTOCK_METRICS", "1"), ("PENSTOCK_HOST_TOKEN", "t")] {
+        (ports.environment.borrow_mut()).insert(name.into(), value.into());
+    }
+    for (target, headers, expected) in [
+        ("/v1/models/m:predict", &by_key[..], "predict - m"),
+        ("/v1/models/m:predict", &[], "predict credentials_missing -"),
+        (
+            "/v1/models/made-up:predict",
+            &by_key,
+            "predict unknown_model -",
+        ),
+        ("/v1/usage", &by_key, "usage permission_denied -"),
+        ("/nowhere", &[], "- unknown_path -"),
+        ("/healthz", &[], "- - -"),
+    ] {
+        assert_eq!(seen(target, headers).as_deref(), Some(expected), "{target}");
+    }
+}
+
+#[test]
 fn a_certificate_counts_only_when_the_host_vouches_for_it() {
     let policy = format!(
         "{POLICY}[[auth.certificates]]\nname = \"dns:a\"\ntenant = \"acme\"\ntier = \"free\"\nscopes = [\"*\"]\n"

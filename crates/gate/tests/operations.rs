@@ -70,6 +70,11 @@ fn a_call_that_prefers_an_operation_is_accepted_with_202_and_where_to_find_it() 
     assert_eq!(polled.header("retry-after"), Some("1"));
 }
 
+/// The note after a run that has ended an operation.
+fn ended(id: &str, how: &str) -> Value {
+    json!({ "id": id, "ended": format!("operation.{how}") })
+}
+
 #[test]
 fn an_operation_that_the_host_runs_has_the_answer_of_a_synchronous_call() {
     let ports = ports();
@@ -77,7 +82,7 @@ fn an_operation_that_the_host_runs_has_the_answer_of_a_synchronous_call() {
     let id = accept(&ports).id();
     ports.clock.advance_ms(5);
     let ran = run(&ports, &id);
-    assert_eq!(ran.note, json!({ "id": id }));
+    assert_eq!(ran.note, ended(&id, "succeeded"));
     assert_eq!(ports.runs.get(), 2);
     let polled = get(&ports, &format!("/v1/operations/{id}"));
     assert_eq!(polled.body["done"], true);
@@ -394,7 +399,7 @@ fn a_run_that_fails_ends_with_the_problem_of_a_synchronous_call() {
     let ports = failing(1, FailureKind::Failed);
     ports.set_policy(THREE_ITEMS);
     let id = accept(&ports).id();
-    assert_eq!(run(&ports, &id).note, json!({ "id": id }));
+    assert_eq!(run(&ports, &id).note, ended(&id, "failed"));
     let polled = get(&ports, &format!("/v1/operations/{id}"));
     assert_eq!(polled.status(), 200);
     assert_eq!(state_of(&polled), "failed");
@@ -433,7 +438,7 @@ fn a_model_without_room_is_tried_again_later_and_then_succeeds() {
         assert_eq!(run(&ports, &id).note["again_ms"], again_ms);
         ports.clock.advance_ms(again_ms - now_ms);
     }
-    assert_eq!(run(&ports, &id).note, json!({ "id": id }));
+    assert_eq!(run(&ports, &id).note, ended(&id, "succeeded"));
     let polled = get(&ports, &format!("/v1/operations/{id}"));
     assert_eq!(state_of(&polled), "succeeded");
     assert_eq!(polled.body["metadata"]["attempt"], 3);
@@ -447,7 +452,7 @@ fn after_the_last_attempt_the_operation_fails_with_the_last_error() {
     let note = run(&ports, &id).note;
     assert!(note["again_ms"].is_u64(), "{note}");
     ports.clock.advance_ms(500);
-    assert_eq!(run(&ports, &id).note, json!({ "id": id }));
+    assert_eq!(run(&ports, &id).note, ended(&id, "failed"));
     let polled = get(&ports, &format!("/v1/operations/{id}"));
     assert_eq!(state_of(&polled), "failed");
     assert_eq!(polled.body["error"]["reason"], "overloaded");

@@ -7,6 +7,7 @@
 //! * [`jwks`]: the key sets of token issuers; `https`: requests to other servers;
 //! * `operations`: the unfinished operations of the store; `webhooks`: tells callers' servers of operations that end;
 //! * `guess`: the adapter that a model's files suggest, for `init`;
+//! * `metrics`: what is measured of this server, its models and its process;
 //! * `listen`: the addresses that a server listens on; `second_server`: the store of a second server on one machine;
 //! * `signals`, `ending`: how the process ends;
 //! * [`log`]: the destination of log lines; `model_events`: log lines about the models.
@@ -22,6 +23,7 @@ mod init_source;
 pub mod jwks;
 mod listen;
 pub mod log;
+mod metrics;
 mod model_events;
 mod operations;
 mod prepare;

@@ -2,7 +2,7 @@
 //! taken port must fail at once. A reserved address refuses connections until [`Reserved::listen`]. Other processes cannot reserve it
 //! meanwhile, unless connections of a former server still wait for their end there.
 
-use crate::settings::AdminSettings;
+use crate::settings::{AdminSettings, MetricsSettings};
 use anyhow::Context;
 use penstock_admin::AdminListen;
 use std::io::ErrorKind;
@@ -73,6 +73,26 @@ impl Reserved {
             subject,
             remedy,
             is_chosen,
+        }))
+    }
+
+    /// The address of the metrics, if they have a listener of their own.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be bound.
+    pub(crate) fn metrics(settings: &MetricsSettings) -> anyhow::Result<Option<Self>> {
+        let Some(asked) = settings.listen else {
+            return Ok(None);
+        };
+        let (subject, remedy) = ("the server of metrics ", "choose another metrics.listen");
+        let socket = bind(asked).with_context(|| cannot(subject, asked, remedy))?;
+        Ok(Some(Self {
+            socket,
+            asked,
+            subject,
+            remedy,
+            is_chosen: true,
         }))
     }
 

@@ -3,6 +3,7 @@
 
 use penstock_app::{Finding, SourceLocation};
 use penstock_core::ModelName;
+use penstock_core::metrics::models::DEFAULT_MODEL_VERSIONS;
 use penstock_policy::auth::settings::AuthSettings;
 use penstock_policy::cache::CacheEntry;
 use penstock_policy::cors::CorsSettings;
@@ -22,7 +23,7 @@ use penstock_sources::{PullSettings, SourceSettings};
 use penstock_tensor::contract::Isolation;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -67,6 +68,72 @@ pub struct Settings {
     pub custom: toml::Table,
     /// The section `[admin]`: the admin API for keys and tenants. Without it, there is no admin API.
     pub admin: Option<AdminSettings>,
+    /// The section `[metrics]`: the metrics at `/metrics`.
+    pub metrics: MetricsSettings,
+}
+
+/// The section `[metrics]`: the listener of the metrics, and their contents. The admin API has them, too.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MetricsSettings {
+    /// The address of a listener for metrics alone. Without it, only the admin API has them.
+    pub listen: Option<SocketAddr>,
+    /// Whether callers of that listener need the metrics token. Without the setting, only if other machines can reach it.
+    pub access: Option<MetricsAccess>,
+    /// Whether the counters of models are written with the names of Triton, too.
+    pub triton_names: bool,
+    /// The versions of models that have series of their own. Further ones are added up as `other`.
+    pub model_versions: u32,
+}
+
+/// The access to the listener for metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MetricsAccess {
+    /// Callers need no token.
+    Open,
+    /// Callers need the metrics token.
+    Token,
+}
+
+/// Most versions with series of their own. Each takes up to 20 KB of a scrape, which has at most 2 MiB.
+const MAX_MODEL_VERSIONS: u32 = 1_000;
+
+impl Default for MetricsSettings {
+    fn default() -> Self {
+        Self {
+            listen: None,
+            access: None,
+            triton_names: false,
+            model_versions: DEFAULT_MODEL_VERSIONS as u32,
+        }
+    }
+}
+
+impl MetricsSettings {
+    /// Returns whether callers of a listener on this address need no token.
+    pub fn is_open(&self, address: IpAddr) -> bool {
+        match self.access {
+            Some(access) => access == MetricsAccess::Open,
+            None => address.to_canonical().is_loopback(),
+        }
+    }
+
+    fn faults(&self) -> Vec<(&'static str, String)> {
+        let Self {
+            // An address and a word are valid, or the file cannot be read.
+            listen: _,
+            access: _,
+            triton_names: _,
+            model_versions,
+        } = self;
+        let mut faults = Vec::new();
+        if !(1..=MAX_MODEL_VERSIONS).contains(model_versions) {
+            let message = format!("must be from 1 to {MAX_MODEL_VERSIONS}");
+            faults.push(("model_versions", message));
+        }
+        faults
+    }
 }
 
 /// The section `[admin]`: the admin API, on its own listener.
@@ -78,8 +145,7 @@ pub struct AdminSettings {
 }
 
 /// The default address of the admin API.
-pub const DEFAULT_ADMIN_LISTEN: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3001);
+pub const DEFAULT_ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 3001);
 
 impl AdminSettings {
     /// The address of the admin API, if it is free.
@@ -382,6 +448,7 @@ impl Settings {
             custom: _,
             // An address is valid, or the file cannot be read.
             admin: _,
+            metrics,
         } = self;
         let mut faults = limit_faults(limits);
         faults.extend(backoff.faults());
@@ -423,6 +490,8 @@ impl Settings {
             }));
         let pull = models.pull.faults().into_iter();
         faults.extend(pull.map(|(setting, message)| (format!("models.pull.{setting}"), message)));
+        let metrics = metrics.faults().into_iter();
+        faults.extend(metrics.map(|(setting, message)| (named("metrics", setting), message)));
         let models = models.faults().into_iter();
         faults.extend(models.map(|(setting, message)| (setting.to_owned(), message)));
         faults.extend(number_faults(server, instances));
@@ -606,6 +675,25 @@ mod tests {
     }
 
     #[test]
+    fn metrics_need_a_token_where_other_machines_reach_them_unless_a_setting_says_otherwise() {
+        for (text, address, open) in [
+            ("", "127.0.0.1", true),
+            ("", "::1", true),
+            ("", "0.0.0.0", false),
+            ("", "10.0.0.7", false),
+            ("[metrics]\naccess = \"open\"\n", "0.0.0.0", true),
+            ("[metrics]\naccess = \"token\"\n", "127.0.0.1", false),
+        ] {
+            let metrics = load(text).unwrap().metrics;
+            assert_eq!(
+                metrics.is_open(address.parse().unwrap()),
+                open,
+                "{text} {address}"
+            );
+        }
+    }
+
+    #[test]
     fn a_misspelt_or_impossible_setting_is_found_with_its_line() {
         for (text, line, word) in [
             ("[server]\nmax_bodi_bytes = 1\n", 2, "max_bodi_bytes"),
@@ -709,6 +797,9 @@ mod tests {
                 1,
                 "must name a file",
             ),
+            ("[metrics]\nmodel_versions = 0\n", 2, "from 1 to 1000"),
+            ("[metrics]\naccess = \"none\"\n", 2, "open"),
+            ("[metrics]\nport = 1\n", 2, "port"),
             ("[admin]\nlisten = \"here\"\n", 2, "socket address"),
             ("[admin]\nlissen = \"127.0.0.1:1\"\n", 2, "lissen"),
             ("[models]\npol_interval_ms = 5\n", 2, "pol_interval_ms"),

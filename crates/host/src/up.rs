@@ -5,6 +5,7 @@ use crate::access;
 use crate::ending;
 use crate::jwks;
 use crate::listen::Reserved;
+use crate::metrics::{self, Sources};
 use crate::model_events::{note_all, statistics};
 use crate::operations;
 use crate::prepare::several;
@@ -13,9 +14,12 @@ use crate::pulls::{AtStart, Pulls};
 use crate::second_server;
 use crate::settings::Settings;
 use crate::signals;
-use crate::webhooks::{Running, Webhooks};
+use crate::webhooks::{Attempts, Running, Webhooks};
 use anyhow::Context;
-use penstock_admin::{self as admin, Admin, AdminListen};
+use penstock_admin::scrape::Scrapes;
+use penstock_admin::{self as admin, Admin, AdminListen, Listening};
+use penstock_app::secrets::Secret;
+use penstock_core::metrics::note::HOST_COUNTS;
 use penstock_nn::Repository;
 use penstock_nn::repository::Readiness;
 use penstock_policy::quota::limits::{Algorithm, Limit};
@@ -102,6 +106,7 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
     // All of these come before the components are compiled, because that takes longer.
     let public = Reserved::public(options.listen)?;
     let admin = Reserved::admin(options.admin, settings.admin.as_ref())?;
+    let own = Reserved::metrics(&settings.metrics)?;
     let tls = Tls::open(&settings.tls, &options.app.policy)?;
     let audit = Audit::start(&settings.audit, &options.app.state_dir())?;
     let mut prepared = open_application(&options, &settings).await?;
@@ -111,7 +116,17 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
     let operation_store = prepared.source.stores.store(operations::STORE).cloned();
     let webhooks = Webhooks::open(&options.app, &settings, operation_store.as_ref())?;
     let webhook_key = webhooks.as_ref().map(Webhooks::public_key);
-    let token = tell_components(&mut prepared.source, &settings, address, webhook_key);
+    let measured = admin.is_some() || own.is_some();
+    let metrics_token = match measured {
+        true => Some(metrics::token(&options.app.state_dir())?),
+        false => None,
+    };
+    let told = HostFacts {
+        address,
+        webhook_key,
+        counts: measured,
+    };
+    let token = tell_components(&mut prepared.source, &settings, told);
     for warning in access::warnings(&settings, &options.app.policy, Some(address)) {
         tracing::warn!("{warning}");
     }
@@ -155,7 +170,14 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
     let loading = tokio::spawn(load(&prepared, &settings, loaded, origin, started));
     ending::watch(Duration::from_millis(settings.server.drain_timeout_ms))?;
     let (stop, hurry) = signals::stop_and_hurry()?;
-    let administrating = admin.map(Admin::serve);
+    let attempts = webhooks.as_ref().map(Webhooks::attempts);
+    let listening = match metrics_token {
+        Some(token) => {
+            let scrapes = scrapes(&token, &settings, (&server, &prepared), attempts);
+            serve_metrics((admin, own), &settings, &scrapes)?
+        }
+        None => Vec::new(),
+    };
     let key_sets = fetch_key_sets(&settings, &options, &prepared.source.stores);
     let working = operation_store.map(|store| tokio::spawn(operations::run(server.clone(), store)));
     let webhooks = webhooks.map(|webhooks| webhooks.start(server.clone()));
@@ -168,8 +190,9 @@ async fn serve(options: UpOptions) -> anyhow::Result<()> {
     };
     let left = server.serve_until(listener, stop, hurry).await;
     tokio::join!(stop_operations(&server, working), end_webhooks(webhooks));
-    if let Some(administrating) = administrating {
-        administrating.stop().await;
+    let stopping = listening.into_iter().map(Listening::stop);
+    for stopping in stopping.map(tokio::spawn).collect::<Vec<_>>() {
+        let _ = stopping.await;
     }
     if let Some(pulls) = pull_state {
         pulls.stop();
@@ -221,12 +244,53 @@ async fn end_webhooks(webhooks: Option<Running>) {
     }
 }
 
+/// Joins the places that metrics come from.
+fn scrapes(
+    token: &Secret,
+    settings: &Settings,
+    (server, prepared): (&Arc<Server>, &Prepared),
+    webhooks: Option<Arc<Attempts>>,
+) -> Arc<Scrapes> {
+    let sources = Sources {
+        settings: settings.metrics.clone(),
+        server: server.clone(),
+        repository: prepared.repository.clone(),
+        webhooks,
+    };
+    Scrapes::new(&token.text, metrics::writer(sources))
+}
+
+/// Serves the admin API, and the metrics on their own listener, if there is one.
+fn serve_metrics(
+    (admin, own): (Option<Admin>, Option<Reserved>),
+    settings: &Settings,
+    scrapes: &Arc<Scrapes>,
+) -> anyhow::Result<Vec<Listening>> {
+    let mut listening = Vec::new();
+    if let Some(own) = own {
+        listening.push(metrics::serve(own, &settings.metrics, scrapes.clone())?);
+    }
+    listening.extend(admin.map(|admin| admin.serve(scrapes.clone())));
+    Ok(listening)
+}
+
+/// The facts about this server for its components.
+struct HostFacts {
+    address: SocketAddr,
+    webhook_key: Option<String>,
+    /// Whether requests are counted by route and model.
+    counts: bool,
+}
+
 /// Tells components about this server through their environment. Returns the token at the beginning of its headers.
 fn tell_components(
     source: &mut InstanceSource,
     settings: &Settings,
-    address: SocketAddr,
-    webhook_key: Option<String>,
+    HostFacts {
+        address,
+        webhook_key,
+        counts,
+    }: HostFacts,
 ) -> String {
     let token = format!("{:032x}", rand::random::<u128>());
     let mut tell = |name: &str, value: &str| {
@@ -238,6 +302,9 @@ fn tell_components(
     }
     if settings.audit.path.is_some() {
         tell(HOST_AUDITS, "1");
+    }
+    if counts {
+        tell(HOST_COUNTS, "1");
     }
     if let Some(key) = webhook_key {
         tell(HOST_WEBHOOK_KEY, &key);

@@ -4,7 +4,7 @@
 //!
 //! * `intake`: finds deliveries, in the ends of operations and in the store; `queue`: their order;
 //! * `deliver`: makes the steps that `penstock_policy::webhooks::step` decides;
-//! * `send`: one request; `keys`: the secrets and the host's key; `told`: log lines that are not repeated.
+//! * `attempts`: their number, for metrics; `send`: one request; `keys`: the secrets and the host's key; `told`: log lines that are not repeated.
 //!
 //! Several hosts may work on the same store. Each looks at the deliveries that it knows, and the claim of an attempt decides
 //! between them.
@@ -12,6 +12,7 @@
 //! At SIGTERM no new attempt begins. Attempts in progress may finish while the server drains. One that does not finish leaves
 //! its claim. The next start finds it, records the attempt as lost, and makes the next one.
 
+mod attempts;
 mod deliver;
 mod intake;
 mod keys;
@@ -21,6 +22,7 @@ mod receiver;
 mod send;
 mod told;
 
+pub(crate) use attempts::Attempts;
 pub(crate) use keys::findings;
 
 use crate::AppOptions;
@@ -64,6 +66,7 @@ pub(crate) struct Webhooks {
     key: HostKey,
     ends: Ends,
     receiver: EndsReceiver,
+    attempts: Arc<Attempts>,
     /// The number of instances of the components.
     instances: u32,
 }
@@ -104,6 +107,7 @@ impl Webhooks {
             key: keys::host_key(&options.state_dir())?,
             ends,
             receiver,
+            attempts: Arc::default(),
             instances: settings.instances.count,
         }))
     }
@@ -111,6 +115,11 @@ impl Webhooks {
     /// The public key that receivers check signatures with, as text.
     pub(crate) fn public_key(&self) -> String {
         self.key.public()
+    }
+
+    /// The number of attempts, for metrics.
+    pub(crate) fn attempts(&self) -> Arc<Attempts> {
+        self.attempts.clone()
     }
 
     /// Takes the ends of operations.
@@ -144,6 +153,7 @@ impl Webhooks {
             key: self.key,
             sender,
             told,
+            attempts: self.attempts,
             instances: self.instances,
             stop: stopped.clone(),
         }));
@@ -289,6 +299,7 @@ mod tests {
             key: HostKey::new([7; 32]),
             ends,
             receiver,
+            attempts: Arc::default(),
             instances: 64,
         };
         (webhooks, names)

@@ -69,6 +69,7 @@ impl Server {
 
     /// Answers a connection that is not served.
     fn refuse_connection(&self, stream: Option<TcpStream>, peer: SocketAddr, problem: &Problem) {
+        self.metrics.refused.fetch_add(1, Ordering::Relaxed);
         let id = RequestId::generate(unix_ms(), rand::random());
         let mut sent = 0;
         if let Some(stream) = stream {
@@ -97,6 +98,7 @@ impl Server {
         _place: ConnectionPermit,
     ) {
         self.open.fetch_add(1, Ordering::Relaxed);
+        self.metrics.opened.fetch_add(1, Ordering::Relaxed);
         let by = Instant::now() + Duration::from_millis(self.settings.header_timeout_ms);
         let mut phases = Phases::of(&self.phase);
         let opened = tokio::select! {

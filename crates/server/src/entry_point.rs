@@ -26,6 +26,14 @@ impl EntryPoint {
         }
     }
 
+    /// The number of instances that serve a request now, and the most that may.
+    pub(crate) fn use_of(&self) -> (u64, u64) {
+        match self {
+            EntryPoint::Direct(direct) => direct.use_of(),
+            EntryPoint::Http(http) => http.use_of(),
+        }
+    }
+
     /// Counts of present and past instances.
     pub fn counts(&self) -> &InstanceCounts {
         match self {

@@ -13,12 +13,13 @@ use super::caller::Caller;
 use super::drain::Phases;
 use super::framing::Framing;
 use super::grpc_answer::{
-    ACCEPT_ENCODING, ACCEPTED_ENCODINGS, GRPC_TYPE, GrpcAnswer, conclude, refused, trailers,
-    trailers_ok,
+    ACCEPT_ENCODING, ACCEPTED_ENCODINGS, GRPC_TYPE, GrpcAnswer, conclude, refusal, refused,
+    trailers, trailers_ok,
 };
 use super::grpc_head::{ENCODING, Shape, options};
 use super::grpc_messages::{MessagePermit, Messages, only_message};
 use super::headers::{CONNECTION, strip};
+use super::metered::Metered;
 use super::outbound::{Ends, Outbound, Stream};
 use super::request_info::RequestInfo;
 use super::state::{MAX_WATCHES, RETRY_AFTER_S, Server};
@@ -85,9 +86,11 @@ impl Server {
         let call = match self.call_of(parts, client, asked, caller, begun) {
             Ok(call) => GrpcCall { until, ..call },
             Err((problem, parts, asked)) => {
+                let metered = Metered::begin(&self.metrics, begun);
                 let audited = self.audited(&parts, &asked, client);
                 discard(body).await;
                 let response = refused(&problem, &asked);
+                metered.end(&refusal(&problem, 0));
                 if let Some(audited) = audited {
                     audited.close(|entry| {
                         entry.status = problem.code.status();
@@ -209,6 +212,7 @@ impl Server {
         body: Inbound,
         begun: Instant,
     ) -> Result<GrpcAnswer, Problem> {
+        let metered = Metered::begin(&self.metrics, begun);
         let audited = self.audited(&call.parts, &call.asked, call.client);
         let due = self.due(call, begun);
         let asked = &call.asked;
@@ -230,7 +234,8 @@ impl Server {
         }
         .await;
         let answered = answered.map_err(|problem| self.late(problem, call));
-        conclude(audited, answered, asked.received.load(Ordering::Relaxed))
+        let bytes_in = asked.received.load(Ordering::Relaxed);
+        conclude((metered, audited), answered, bytes_in)
     }
 
     /// Corrects the message of a body or an answer that was too late: it names the timeout that passed.
@@ -326,6 +331,7 @@ impl Server {
         _place: MessagePermit,
         begun: Instant,
     ) -> Result<GrpcAnswer, Problem> {
+        let metered = Metered::begin(&self.metrics, begun);
         let audited = self.audited(&call.parts, &call.asked, call.client);
         let bytes = message.bytes.len() as u64;
         let due = self.due(call, begun);
@@ -348,7 +354,7 @@ impl Server {
             self.pass(request(call, body)?, due, &call.asked).await
         }
         .await;
-        conclude(audited, answered, bytes)
+        conclude((metered, audited), answered, bytes)
     }
 
     /// Serves one message, and sends an answer whenever it changes.

@@ -1,6 +1,7 @@
 //! An answer over gRPC: metadata, a message and trailers.
 
-use super::headers::AUDIT;
+use super::headers::{AUDIT, SEEN};
+use super::metered::{Answered, Metered};
 use super::request_info::RequestInfo;
 use crate::audit;
 use bytes::Bytes;
@@ -29,6 +30,8 @@ pub(crate) struct GrpcAnswer {
     pub(crate) trailers: HeaderMap,
     /// The entry for the audit log.
     pub(crate) told: Option<HeaderValue>,
+    /// The note for metrics.
+    pub(crate) note: Option<HeaderValue>,
 }
 
 impl GrpcAnswer {
@@ -36,6 +39,7 @@ impl GrpcAnswer {
         let (parts, message) = response.into_parts();
         let mut metadata = parts.headers;
         let told = metadata.remove(&AUDIT);
+        let note = metadata.remove(&SEEN);
         let mut trailers = HeaderMap::new();
         for name in TRAILERS {
             if let Some(value) = metadata.remove(name) {
@@ -60,6 +64,7 @@ impl GrpcAnswer {
             message,
             trailers,
             told,
+            note,
         }
     }
 
@@ -108,13 +113,24 @@ impl GrpcAnswer {
     }
 }
 
-/// Completes the audit log's entry of one message.
+/// Counts one message, and completes its entry of the audit log.
 pub(crate) fn conclude(
-    audited: Option<audit::Open>,
+    (metered, audited): (Metered<'_>, Option<audit::Open>),
     answered: Result<Response<Bytes>, Problem>,
     bytes_in: u64,
 ) -> Result<GrpcAnswer, Problem> {
     let mut answered = answered.map(GrpcAnswer::from_entry_point);
+    metered.end(&match &answered {
+        Ok(answered) => Answered {
+            note: answered.note.as_ref(),
+            headers: Some(&answered.metadata),
+            status: answered.http_status(),
+            code: None,
+            bytes_in,
+            bytes_out: answered.message.len() as u64,
+        },
+        Err(problem) => refusal(problem, bytes_in),
+    });
     if let Some(audited) = audited {
         audited.close(|entry| {
             entry.bytes_in = bytes_in;
@@ -133,6 +149,18 @@ pub(crate) fn conclude(
         });
     }
     answered
+}
+
+/// The facts about a refusal by the server.
+pub(crate) fn refusal(problem: &Problem, bytes_in: u64) -> Answered<'static> {
+    Answered {
+        note: None,
+        headers: None,
+        status: problem.code.status(),
+        code: Some(problem.code),
+        bytes_in,
+        bytes_out: 0,
+    }
 }
 
 /// The status of the error code in the gate's entry for the audit log. It is more specific than gRPC's.
@@ -206,16 +234,18 @@ mod tests {
             ("grpc-status", "0"),
             ("x-request-id", "r"),
             ("penstock-audit", "{}"),
+            ("penstock-seen", "infer - m"),
         ] {
             headers.insert(name, HeaderValue::from_static(value));
         }
         let answered = GrpcAnswer::from_entry_point(response);
-        assert!(answered.is_ok() && answered.told.is_some());
+        assert!(answered.is_ok() && answered.told.is_some() && answered.note.is_some());
         assert_eq!(answered.http_status(), 200);
         let response = answered.whole();
         assert!(!response.headers().contains_key("grpc-status"));
         assert!(!response.headers().contains_key("content-length"));
         assert!(!response.headers().contains_key("penstock-audit"));
+        assert!(!response.headers().contains_key("penstock-seen"));
         assert_eq!(response.headers()["x-request-id"], "r");
         let frames = response.into_body();
         assert_eq!(frames.len(), 3);

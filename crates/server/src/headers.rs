@@ -1,6 +1,7 @@
 //! The headers between the server, its clients and its components.
 
 use http::{HeaderMap, HeaderName};
+use penstock_core::metrics::note;
 
 /// The header with the client's address for components, as on Spin.
 pub(crate) const CLIENT_ADDRESS: HeaderName = HeaderName::from_static("spin-client-addr");
@@ -8,6 +9,8 @@ pub(crate) const CLIENT_ADDRESS: HeaderName = HeaderName::from_static("spin-clie
 pub(crate) const CONNECTION: HeaderName = HeaderName::from_static("penstock-connection");
 /// The header with the components' entry for the audit log. No client sees it.
 pub(crate) const AUDIT: HeaderName = HeaderName::from_static("penstock-audit");
+/// The header with the components' note for metrics. No client sees it.
+pub(crate) const SEEN: HeaderName = HeaderName::from_static(note::HEADER);
 /// The prefix of headers between the server and its components. The server removes such headers from clients.
 pub(crate) const OWN_PREFIX: &str = "penstock-";
 /// A component's answer to the head of a request whose body may be sent. No client sees it.

@@ -9,6 +9,7 @@
 //! * `admission`, `upload`, `respond`: one request: its head, its body, its answer;
 //! * `grpc`, `grpc_head`, `grpc_messages`, `grpc_answer`: the same over gRPC;
 //! * [`work`], `workers`, `events`: the queue of operations; their runs, and clients that wait for them; their event streams;
+//! * `metered`, `scrape`: the counters of requests, and their text;
 //! * `state`: the limits and their present use; [`settings`]: the operator's settings.
 
 mod accept;
@@ -33,11 +34,13 @@ mod headers;
 mod http1;
 mod http2;
 mod io;
+mod metered;
 mod outbound;
 pub mod proxies;
 mod request_info;
 mod respond;
 mod rest;
+mod scrape;
 pub mod settings;
 mod state;
 pub mod tls;

@@ -9,6 +9,7 @@ use super::drain::STOPPING;
 use super::events::StreamEntry;
 use super::framing::Framing;
 use super::headers::{AUDIT, CLIENT_ADDRESS, CONNECTION, GO_ON, strip};
+use super::metered::{Answered, Metered, take_note};
 use super::outbound::Answer;
 use super::request_info::{RequestInfo, asks_first, without_body};
 use super::state::{RETRY_AFTER_S, Server};
@@ -51,7 +52,9 @@ impl Server {
         caller: &Caller,
         seen: Framing,
     ) -> Response<Answer> {
-        let deadline = Instant::now() + Duration::from_millis(self.settings.total_timeout_ms);
+        let begun = Instant::now();
+        let metered = Metered::begin(&self.metrics, begun);
+        let deadline = begun + Duration::from_millis(self.settings.total_timeout_ms);
         let (mut parts, body) = request.into_parts();
         strip(&mut parts.headers);
         let client = self.proxies.client(caller.address, &parts.headers);
@@ -81,6 +84,7 @@ impl Server {
             Err(problem) => (asked.refuse(&problem), Some(problem.code), None),
         };
         let told = response.headers_mut().remove(&AUDIT);
+        let note = take_note(&mut response);
         if let (true, Some(hsts)) = (caller.secure, &self.hsts) {
             let headers = response.headers_mut();
             headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
@@ -97,6 +101,15 @@ impl Server {
                 bytes_out: 0,
                 told,
             };
+            // A stream is counted when it begins, because it lasts as long as its operation.
+            metered.end(&Answered {
+                note: note.as_ref(),
+                headers: Some(response.headers()),
+                status: response.status().as_u16(),
+                code,
+                bytes_in: entry.bytes_in,
+                bytes_out: response.body().len() as u64,
+            });
             // The entry point may have measured the first part.
             response.headers_mut().remove(header::CONTENT_LENGTH);
             return response.map(|first| {
@@ -106,12 +119,22 @@ impl Server {
         if asked.head {
             response = without_body(response);
         }
+        let bytes_in = asked.received.load(Ordering::Relaxed);
+        let bytes_out = response.body().len() as u64;
+        metered.end(&Answered {
+            note: note.as_ref(),
+            headers: Some(response.headers()),
+            status: response.status().as_u16(),
+            code,
+            bytes_in,
+            bytes_out,
+        });
         if let Some(audited) = audited {
             audited.close(|entry| {
                 entry.status = response.status().as_u16();
                 entry.code = code.map(Code::as_str);
-                entry.bytes_in = asked.received.load(Ordering::Relaxed);
-                entry.bytes_out = response.body().len() as u64;
+                entry.bytes_in = bytes_in;
+                entry.bytes_out = bytes_out;
                 entry.told = told;
             });
         }

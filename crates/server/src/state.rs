@@ -3,6 +3,7 @@
 use super::addresses::Addresses;
 use super::drain::Phase;
 use super::entry_point::EntryPoint;
+use super::metered::Metrics;
 use crate::audit::Audit;
 use crate::proxies::Proxies;
 use crate::settings::ServerSettings;
@@ -77,6 +78,7 @@ pub struct Server {
     pub(crate) phase: watch::Sender<Phase>,
     pub(crate) work: Option<Arc<Work>>,
     pub(crate) open: AtomicU64,
+    pub(crate) metrics: Metrics,
     /// The values of `Keep-Alive` in HTTP/1.1 answers: usually, and while connections are scarce.
     pub(crate) keep_alive: [Option<HeaderValue>; 2],
 }
@@ -126,6 +128,7 @@ impl Server {
             open_streams: AtomicU64::new(0),
             phase: watch::Sender::new(Phase::Serving),
             open: AtomicU64::new(0),
+            metrics: Metrics::default(),
             keep_alive: kept_ms.map(kept_for),
         })
     }

@@ -6,7 +6,7 @@ use penstock_policy::operations::OperationsSettings;
 use penstock_policy::operations::notes::{Order, QueuePlace};
 use penstock_policy::operations::queue::{FairQueue, Job};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc, watch};
@@ -102,6 +102,9 @@ pub(crate) struct Work {
     pub(crate) overflowed: AtomicBool,
     /// The mean time of a run in microseconds, the recent ones weighing more; 0 for none yet.
     mean_us: AtomicU64,
+    /// The lengths of the queue and of the list of running operations, for metrics: a scrape takes no lock.
+    queued: AtomicUsize,
+    runs: AtomicUsize,
     pub(crate) stop: watch::Sender<bool>,
 }
 
@@ -122,6 +125,8 @@ impl Work {
             waiters: Semaphore::new(MAX_WAITING),
             overflowed: AtomicBool::new(false),
             mean_us: AtomicU64::new(0),
+            queued: AtomicUsize::new(0),
+            runs: AtomicUsize::new(0),
             stop: watch::Sender::new(false),
         }
     }
@@ -134,6 +139,7 @@ impl Work {
             return;
         }
         let has_room = queue.push(job, due_ms, unix_ms());
+        self.queued.store(queue.len(), Ordering::Relaxed);
         drop(queue);
         if has_room {
             self.pushed.notify_one();
@@ -156,7 +162,10 @@ impl Work {
         if let Some(ends) = &self.settings.ends {
             ends.tell(id);
         }
-        lock(&self.queue).remove(id);
+        let mut queue = lock(&self.queue);
+        queue.remove(id);
+        self.queued.store(queue.len(), Ordering::Relaxed);
+        drop(queue);
         if let Some(waiting) = lock(&self.waiting).remove(id) {
             waiting.send_replace(true);
         }
@@ -177,6 +186,19 @@ impl Work {
         }
     }
 
+    /// Takes an operation off the list of those that run.
+    pub(crate) fn forget_run(&self, id: &OperationId) {
+        let mut running = lock(&self.running);
+        running.remove(id);
+        self.runs.store(running.len(), Ordering::Relaxed);
+    }
+
+    /// The number of operations in the queue, and of those that run.
+    pub(crate) fn sizes(&self) -> (usize, usize) {
+        let load = |size: &AtomicUsize| size.load(Ordering::Relaxed);
+        (load(&self.queued), load(&self.runs))
+    }
+
     /// Counts the time of a run.
     pub(crate) fn measured(&self, took: Duration) {
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
@@ -195,7 +217,11 @@ impl Work {
                 let mut queue = lock(&self.queue);
                 if let Some(job) = queue.pop(unix_ms()) {
                     let interrupt = Arc::<Notify>::default();
-                    lock(&self.running).insert(job.id.clone(), interrupt.clone());
+                    self.queued.store(queue.len(), Ordering::Relaxed);
+                    let mut running = lock(&self.running);
+                    running.insert(job.id.clone(), interrupt.clone());
+                    self.runs.store(running.len(), Ordering::Relaxed);
+                    drop(running);
                     // There may be more than this worker takes.
                     self.pushed.notify_one();
                     return (job, interrupt);
@@ -333,9 +359,11 @@ mod tests {
         let (taken, _) = work.next().await;
         work.push(job(1), 0);
         assert!(lock(&work.queue).is_empty());
-        lock(&work.running).remove(&taken.id);
+        assert_eq!(work.sizes(), (0, 1));
+        work.forget_run(&taken.id);
         work.push(job(1), 0);
         assert_eq!(lock(&work.queue).len(), 1);
+        assert_eq!(work.sizes(), (1, 0));
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@
 
 use super::clock::unix_ms;
 use super::drain::Phase;
-use super::headers::{AUDIT, CONNECTION};
+use super::headers::{AUDIT, CONNECTION, SEEN};
 use super::state::Server;
 use super::work::{MAX_JOBS, Opening, StreamPlace, Waiting, Work, lock};
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use penstock_core::{OperationId, grpc};
 use penstock_policy::operations::notes::{self, Note, Order, Push, QueuePlace};
 use penstock_policy::operations::queue::Job;
 use penstock_policy::operations::words::{Abandoned, Renewal};
+use penstock_policy::webhooks::delivery::EventKind;
 use penstock_policy::webhooks::step::EventOf;
 use penstock_runtime::entry_points::{EntryPointError, EntryPointRequest};
 use serde_json::{Value, json};
@@ -101,7 +102,7 @@ impl Server {
                 true => self.run(&work, &id, &interrupt, &mut stop).await,
                 false => Some(unix_ms()),
             };
-            lock(&work.running).remove(&id);
+            work.forget_run(&id);
             match again_ms {
                 Some(again_ms) => {
                     work.push(job, again_ms);
@@ -148,7 +149,18 @@ impl Server {
         };
         let order = Order::Abandon { holder, why };
         match self.order_now(id, &order).await {
-            Some(note) => note.again_ms,
+            Some(note) => {
+                let end = match why {
+                    Abandoned::Cancelled => Some(EventKind::Cancelled),
+                    Abandoned::TimedOut | Abandoned::Crashed => Some(EventKind::Failed),
+                    // Another worker has it, or it was gone.
+                    Abandoned::Stopping => None,
+                };
+                if let Some(end) = end.filter(|_| note.again_ms.is_none()) {
+                    self.metrics.operation_ended(end);
+                }
+                note.again_ms
+            }
             None => Some(unix_ms() + FAILED_PAUSE_MS),
         }
     }
@@ -169,6 +181,9 @@ impl Server {
         };
         if note.again_ms.is_none() {
             work.measured(took);
+        }
+        if let Some(end) = note.ended {
+            self.metrics.operation_ended(end);
         }
         note.again_ms
     }
@@ -328,7 +343,10 @@ impl Server {
             let interrupt = lock(&work.running).get(&id).cloned();
             match interrupt {
                 Some(interrupt) => interrupt.notify_one(),
-                None => work.ended(&id),
+                None => {
+                    self.metrics.operation_ended(EventKind::Cancelled);
+                    work.ended(&id);
+                }
             }
         }
         if let (Some(next), StreamPlace::Taken(place)) = (note.stream, place) {
@@ -375,7 +393,7 @@ impl Server {
         if later.status() == StatusCode::NOT_FOUND || is_other {
             return None;
         }
-        let ended = note_of(&later).is_some_and(|note| note.ended);
+        let ended = note_of(&later).is_some_and(|note| note.is_final);
         keep_headers(first, &mut later);
         Some((later, ended))
     }
@@ -432,7 +450,7 @@ const OF_CONTENT: [&str; 8] = [
 fn keep_headers(first: &Response<Bytes>, later: &mut Response<Bytes>) {
     let still_accepted = later.status() == StatusCode::ACCEPTED;
     let headers = later.headers_mut();
-    for of_the_order in [&NOTE, &AUDIT, &REQUEST_ID] {
+    for of_the_order in [&NOTE, &AUDIT, &SEEN, &REQUEST_ID] {
         headers.remove(of_the_order);
     }
     let own: Vec<HeaderName> = headers.keys().cloned().collect();
@@ -486,6 +504,7 @@ mod tests {
             ("content-type", "application/octet-stream"),
             ("penstock-operation", "{}"),
             ("penstock-audit", "nobody's"),
+            ("penstock-seen", "- - -"),
         ]);
         keep_headers(&first, &mut later);
         let mut headers: Vec<(&str, &str)> = (later.headers().iter())

@@ -27,7 +27,7 @@ use penstock_policy::operations::service::OperationsService;
 use penstock_policy::operations::words::{Claim, End, OperationState, Refusal, Run};
 use penstock_policy::quota::service::QuotaService;
 use penstock_policy::usage::{Amounts, service::UsageService};
-use penstock_policy::webhooks::delivery::MAX_PAYLOAD_BYTES;
+use penstock_policy::webhooks::delivery::{EventKind, MAX_PAYLOAD_BYTES};
 
 /// Answers a request of the host about an operation.
 pub(super) fn work<P: Ports>(
@@ -62,7 +62,8 @@ pub(super) fn work<P: Ports>(
             dead_before_ms,
         } => {
             let worker = (holder.as_str(), *dead_before_ms);
-            note.again_ms = claim_and_run((ports, policies, catalogue), &id, worker)?;
+            let outcome = claim_and_run((ports, policies, catalogue), &id, worker)?;
+            (note.again_ms, note.ended) = (outcome.again_ms, outcome.ended);
         }
         Order::Renew { holder } => {
             let renewal = operations.renew(&id, holder, now_ms);
@@ -79,7 +80,7 @@ pub(super) fn work<P: Ports>(
                 .map_err(Refusal::problem)?;
             let found = found.ok_or_else(|| unknown(&target.id))?;
             let form = OperationForm::of(*form, found.tenant.clone());
-            note.ended = found.state.is_final();
+            note.is_final = found.state.is_final();
             exchange.headers.host_note = Some(note);
             return Ok(described(&found, exchange.connection.queue, &form));
         }
@@ -202,12 +203,30 @@ pub(super) fn run_for_caller<P: Ports>(
     }
 }
 
-/// Claims an operation, and runs it or ends it. Returns when it is to be looked at again, if it has not ended.
+/// The outcome of a look at an operation.
+#[derive(Default)]
+struct Outcome {
+    /// The time of the next look, if it has not ended.
+    again_ms: Option<u64>,
+    /// The end that this run gave it.
+    ended: Option<EventKind>,
+}
+
+impl Outcome {
+    fn again(at_ms: u64) -> Self {
+        Self {
+            again_ms: Some(at_ms),
+            ended: None,
+        }
+    }
+}
+
+/// Claims an operation, and runs it or ends it.
 fn claim_and_run<P: Ports>(
     (ports, policies, catalogue): (&P, &Policies<P>, &mut Option<Catalogue<P>>),
     id: &OperationId,
     (holder, dead_before_ms): (&str, u64),
-) -> Result<Option<u64>, Problem> {
+) -> Result<Outcome, Problem> {
     let now_ms = ports.unix_ms();
     let claim = (policies.operations).claim(id, holder, dead_before_ms, now_ms);
     match claim.map_err(Refusal::problem)? {
@@ -216,19 +235,19 @@ fn claim_and_run<P: Ports>(
             if !receipt.is_empty() {
                 policies.quota.settle_deferred(&receipt, None, now_ms);
             }
-            Ok(None)
+            Ok(Outcome::default())
         }
-        Claim::Later(at_ms) => Ok(Some(at_ms)),
-        Claim::Gone => Ok(None),
+        Claim::Later(at_ms) => Ok(Outcome::again(at_ms)),
+        Claim::Gone => Ok(Outcome::default()),
     }
 }
 
-/// Runs an operation that was claimed, and stores its end. Returns when it runs again, if it failed for a reason that may pass.
+/// Runs an operation that was claimed, and stores its end. It runs again if it failed for a reason that may pass.
 fn run_claimed<P: Ports>(
     (ports, policies, catalogue): (&P, &Policies<P>, &mut Option<Catalogue<P>>),
     id: &OperationId,
     run: Run,
-) -> Result<Option<u64>, Problem> {
+) -> Result<Outcome, Problem> {
     let Run {
         epoch,
         attempt,
@@ -295,13 +314,14 @@ fn run_claimed<P: Ports>(
         let again_ms = policies
             .operations
             .give_back(id, (epoch, attempt), error, at);
-        return again_ms.map(Some).map_err(Refusal::problem);
+        return again_ms.map(Outcome::again).map_err(Refusal::problem);
     }
     let end = end_of(
         result,
         policies.operation_rules.max_result_bytes,
         &mut exchange,
     );
+    let ended = end.state.event();
     let counts = policies
         .operations
         .complete(id, (epoch, attempt), end, now_ms)
@@ -318,7 +338,10 @@ fn run_claimed<P: Ports>(
             at,
         );
     }
-    Ok(None)
+    Ok(Outcome {
+        again_ms: None,
+        ended: ended.filter(|_| counts),
+    })
 }
 
 /// Finds the route of a stored call. One over gRPC has its target in its message.

@@ -1,5 +1,6 @@
 //! Makes the steps of one delivery: reads and writes its entries, asks for the event, and sends the message.
 
+use super::attempts::Attempts;
 use super::keys::read_secrets;
 use super::send::{Message, Sender};
 use super::told::Told;
@@ -70,6 +71,7 @@ pub(super) struct Parts<E> {
     pub key: HostKey,
     pub sender: Sender,
     pub told: Arc<Told>,
+    pub attempts: Arc<Attempts>,
     /// The number of instances of the components.
     pub instances: u32,
     /// Whether the host stops, so that no new attempt begins.
@@ -265,6 +267,7 @@ impl<E: Events> Deliverer<E> {
         store.durable(store.position()).await?;
         let (began_ms, began) = (unix_ms(), Instant::now());
         let outcome = self.send(id, &target.tenant, url, payload.into()).await;
+        self.parts.attempts.count(&outcome);
         let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let host = host_of(url);
         tracing::debug!("webhooks: {id} to {host}: {outcome:?} after {took_ms} ms");
@@ -464,6 +467,7 @@ mod tests {
                 key: HostKey::new([7; 32]),
                 sender,
                 told,
+                attempts: Arc::default(),
                 instances: 64,
                 stop: watch::channel(false).1,
             });

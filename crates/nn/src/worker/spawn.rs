@@ -128,6 +128,7 @@ mod tests {
     fn no_secret_of_the_server_is_in_a_childs_environment() {
         for name in [
             "PENSTOCK_ADMIN_TOKEN",
+            "PENSTOCK_METRICS_TOKEN",
             "SPIN_VARIABLE_PEPPER",
             "AWS_SECRET_ACCESS_KEY",
             "LD_PRELOAD",

@@ -33,6 +33,9 @@ pub struct Note {
     /// [`Order::Abandon`] says that the operation has ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub again_ms: Option<u64>,
+    /// The end that this run gave the operation. Missing if another one had ended it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended: Option<EventKind>,
     /// The next step of the worker that asked to renew its lease.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub renewal: Option<Renewal>,
@@ -41,7 +44,7 @@ pub struct Note {
     pub announce: bool,
     /// Whether the operation that the answer describes has ended.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub ended: bool,
+    pub is_final: bool,
     /// The kind of event whose message is the body of the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub event: Option<EventKind>,

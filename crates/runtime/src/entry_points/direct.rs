@@ -97,6 +97,15 @@ impl Direct {
         &self.counts
     }
 
+    /// The number of requests that have an instance now, and the most that may.
+    pub fn use_of(&self) -> (u64, u64) {
+        let most = u64::from(self.settings.count);
+        (
+            most.saturating_sub(self.permits.available_permits() as u64),
+            most,
+        )
+    }
+
     fn idle(&self) -> MutexGuard<'_, VecDeque<Instance>> {
         self.idle.lock().unwrap_or_else(|e| e.into_inner())
     }

@@ -43,6 +43,7 @@ pub struct Http {
     handler: ProxyHandler<Source>,
     permits: Arc<Semaphore>,
     counts: Arc<InstanceCounts>,
+    most: u32,
 }
 
 impl Http {
@@ -54,6 +55,7 @@ impl Http {
     ) -> wasmtime::Result<Self> {
         let counts = Arc::<InstanceCounts>::default();
         let permits = Arc::new(Semaphore::new(settings.count as usize));
+        let most = settings.count;
         let pre = ProxyPre::P3(ServicePre::new(pre)?);
         let source = Source {
             pre,
@@ -65,12 +67,22 @@ impl Http {
             handler: ProxyHandler::new(source),
             permits,
             counts,
+            most,
         })
     }
 
     /// Counts of present and past instances.
     pub fn counts(&self) -> &InstanceCounts {
         &self.counts
+    }
+
+    /// The number of requests that have an instance now, and the most that may.
+    pub fn use_of(&self) -> (u64, u64) {
+        let most = u64::from(self.most);
+        (
+            most.saturating_sub(self.permits.available_permits() as u64),
+            most,
+        )
     }
 
     /// Passes one request through an instance.
