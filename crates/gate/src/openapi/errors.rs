@@ -94,6 +94,7 @@ fn kinds(code: Code) -> &'static [Kind] {
         // Statistics and the index, control, and parameters of a call return this code.
         Code::NotSupported => &[Read, Control, Call],
         Code::UnknownOperation => &[Operations],
+        Code::UnknownFile | Code::UnknownBatch => &[Batches],
         // Only the admin API, which has another address, and gRPC return these codes.
         Code::UnknownResource | Code::AlreadyExists | Code::MalformedProtobuf => &[],
     }
