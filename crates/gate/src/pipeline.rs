@@ -11,6 +11,7 @@
 mod accept;
 mod admission;
 mod announced;
+mod batches;
 mod call;
 mod called;
 mod custom;
@@ -24,6 +25,7 @@ use crate::call::{ModelCall, Surface};
 use crate::catalogue::{Catalogue, known};
 use crate::cors;
 use crate::describe::readiness::readiness;
+use crate::describe::batches::Stored;
 use crate::describe::{self, repository};
 use crate::exchange::Exchange;
 use crate::grpc::serve::{self, RpcRead};
@@ -171,7 +173,7 @@ fn steps<P: Ports>(
             target,
             exchange,
         ),
-        None => describe(ports, policies, catalogue, exchange, &route, caller),
+        None => describe(ports, policies, catalogue, exchange, &route, &admitted),
     };
     Ok(answered.map_err(|problem| visibility::withhold(policies, Some(caller), problem))?)
 }
@@ -322,13 +324,28 @@ fn describe<P: Ports>(
     catalogue: &mut Option<Catalogue<P>>,
     exchange: &mut Exchange<'_>,
     route: &Route,
-    caller: &Caller,
+    admitted: &Admitted,
 ) -> Result<Response, Problem> {
+    let caller = &admitted.caller;
     let subject = Subject {
         kind: route.kind(),
         model: route.model(),
     };
     // A limit that refuses a poll would keep a client from a result that it has paid for. The wait of a poll paces it.
+    if let Some(stored) = Stored::of(route) {
+        // Only what stores something is charged.
+        let call = limits_call(exchange, route, subject, caller);
+        let admission = match exchange.request.method.as_str() {
+            "POST" if stored.is_list() => Some(admission::admit(ports, policies, exchange, &call)?),
+            _ => None,
+        };
+        batches::run_for_caller((ports, policies, catalogue), exchange, route, caller);
+        let answered = describe::batches::answer(policies, exchange, &stored, admitted);
+        if let Some(admission) = &admission {
+            admission::settle_unused(ports, policies, admission);
+        }
+        return answered;
+    }
     if subject.kind == RouteKind::Operations {
         operations::run_for_caller((ports, policies, catalogue), exchange, route, caller);
         return describe::limited(ports, policies, catalogue, exchange, route, caller);

@@ -13,7 +13,7 @@ use super::work::{MAX_JOBS, Waiting, Work, lock};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use penstock_core::OperationId;
-use penstock_policy::operations::notes::{self, Note, Order, QueuePlace};
+use penstock_policy::operations::notes::{self, Following, Note, Order, Push, QueuePlace};
 use penstock_policy::operations::queue::Job;
 use penstock_policy::operations::words::{Abandoned, Renewal};
 use penstock_policy::webhooks::step::EventOf;
@@ -142,7 +142,10 @@ impl Server {
         };
         let order = Order::Abandon { holder, why };
         match self.order_now(id, &order).await {
-            Some(note) => note.again_ms,
+            Some(note) => {
+                follow_step(work, note.next);
+                note.again_ms
+            }
             None => Some(unix_ms() + FAILED_PAUSE_MS),
         }
     }
@@ -164,6 +167,7 @@ impl Server {
         if note.again_ms.is_none() {
             work.measured(took);
         }
+        follow_step(work, note.next);
         note.again_ms
     }
 
@@ -295,14 +299,7 @@ impl Server {
             Some((waiting, wait_ms, then))
         });
         if let Some(push) = note.push {
-            let job = Job {
-                id: id.clone(),
-                tenant: push.tenant,
-                model: push.model,
-                priority: push.priority,
-                items: push.items,
-            };
-            work.push(job, 0);
+            work.push(job_of(id.clone(), push), 0);
         }
         if note.announce
             && let Some(ends) = &work.settings.ends
@@ -334,6 +331,27 @@ impl Server {
             // The state of before is still an answer.
             _ => answered,
         }
+    }
+}
+
+/// Adds the step of a batch that follows one that has ended.
+fn follow_step(work: &Work, next: Option<Following>) {
+    let Some(next) = next else {
+        return;
+    };
+    if let Some(id) = OperationId::parse(&next.id) {
+        work.push(job_of(id, next.push), next.due_ms);
+    }
+}
+
+/// The job of an operation.
+fn job_of(id: OperationId, push: Push) -> Job {
+    Job {
+        id,
+        tenant: push.tenant,
+        model: push.model,
+        priority: push.priority,
+        items: push.items,
     }
 }
 

@@ -239,7 +239,7 @@ impl<P: Ports> Asked<'_, P> {
 }
 
 /// Returns whether an address is of this machine, where all callers without credentials are the same operator.
-fn is_loopback(address: &str) -> bool {
+pub(super) fn is_loopback(address: &str) -> bool {
     address
         .parse::<std::net::IpAddr>()
         .is_ok_and(|address| address.is_loopback())

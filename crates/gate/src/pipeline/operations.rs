@@ -1,6 +1,6 @@
 //! Follows the orders of the host about operations: runs them, and renews and ends their leases.
 
-use super::call;
+use super::{batches, call};
 use super::called;
 use crate::answer;
 use crate::call::{Meter, ModelCall};
@@ -19,7 +19,10 @@ use penstock_core::{Caller, Code, OperationId, Problem, RequestId, RouteKind};
 use penstock_policy::auth::service::AuthService;
 use penstock_policy::operations::notes::{Note, Order};
 use penstock_policy::operations::service::OperationsService;
-use penstock_policy::operations::words::{Claim, End, OperationState, Refusal, Run};
+use penstock_policy::operations::STEP;
+use penstock_policy::operations::words::{
+    Abandoned, Claim, End, OperationState, Refusal, Run,
+};
 use penstock_policy::quota::service::QuotaService;
 use penstock_policy::usage::{Amounts, service::UsageService};
 use penstock_policy::webhooks::delivery::MAX_PAYLOAD_BYTES;
@@ -57,7 +60,11 @@ pub(super) fn work<P: Ports>(
             dead_before_ms,
         } => {
             let worker = (holder.as_str(), *dead_before_ms);
-            note.again_ms = claim_and_run((ports, policies, catalogue), &id, worker)?;
+            let ran = claim_and_run((ports, policies, catalogue), &id, worker)?;
+            note.again_ms = ran.again_ms;
+            if ran.again_ms.is_none() && ran.may_be_step {
+                note.next = batches::follow(ports, policies, &id)?;
+            }
         }
         Order::Renew { holder } => {
             let renewal = operations.renew(&id, holder, now_ms);
@@ -67,6 +74,9 @@ pub(super) fn work<P: Ports>(
             note.again_ms = operations
                 .abandon(&id, holder, *why, (now_ms, random))
                 .map_err(Refusal::problem)?;
+            if note.again_ms.is_none() {
+                note.next = batches::follow(ports, policies, &id)?;
+            }
         }
         Order::Describe { google } => {
             let found = operations
@@ -158,25 +168,71 @@ pub(super) fn run_for_caller<P: Ports>(
     }
 }
 
-/// Claims an operation, and runs it or ends it. Returns when it is to be looked at again, if it has not ended.
-fn claim_and_run<P: Ports>(
+/// The result of an attempt to run an operation.
+pub(super) struct Ran {
+    /// The time of the next look at it; `None` if it has ended.
+    pub again_ms: Option<u64>,
+    /// Whether it may be the step of a batch, which another step follows.
+    pub may_be_step: bool,
+}
+
+/// Claims an operation, and runs it or ends it.
+pub(super) fn claim_and_run<P: Ports>(
     (ports, policies, catalogue): (&P, &Policies<P>, &mut Option<Catalogue<P>>),
     id: &OperationId,
     (holder, dead_before_ms): (&str, u64),
-) -> Result<Option<u64>, Problem> {
+) -> Result<Ran, Problem> {
+    let ran = |again_ms, may_be_step| Ran {
+        again_ms,
+        may_be_step,
+    };
     let now_ms = ports.unix_ms();
     let claim = (policies.operations).claim(id, holder, dead_before_ms, now_ms);
     match claim.map_err(Refusal::problem)? {
-        Claim::Granted(run) => run_claimed((ports, policies, catalogue), id, *run),
+        Claim::Granted(run) if run.submission.kind == STEP => {
+            let again_ms = run_step((ports, policies, catalogue), id, holder, *run)?;
+            Ok(ran(again_ms, true))
+        }
+        Claim::Granted(run) => {
+            let again_ms = run_claimed((ports, policies, catalogue), id, *run)?;
+            Ok(ran(again_ms, false))
+        }
         Claim::Ended(receipt) => {
             if !receipt.is_empty() {
                 policies.quota.settle_deferred(&receipt, None, now_ms);
             }
-            Ok(None)
+            Ok(ran(None, true))
         }
-        Claim::Later(at_ms) => Ok(Some(at_ms)),
-        Claim::Gone => Ok(None),
+        Claim::Later(at_ms) => Ok(ran(Some(at_ms), false)),
+        Claim::Gone => Ok(ran(None, false)),
     }
+}
+
+/// Milliseconds before a step is begun again after its store did not answer.
+const STEP_PAUSE_MS: u64 = 5_000;
+
+/// Does the work of a step that was claimed, and stores its end. Returns when it is begun again, if the store did not answer.
+fn run_step<P: Ports>(
+    (ports, policies, catalogue): (&P, &Policies<P>, &mut Option<Catalogue<P>>),
+    id: &OperationId,
+    holder: &str,
+    run: Run,
+) -> Result<Option<u64>, Problem> {
+    let end = match batches::run_step((ports, policies, catalogue), &run.submission) {
+        Ok(end) => end,
+        Err(problem) => {
+            ports.log(&format!("step {id} of a batch: {}", problem.message));
+            let at = (ports.unix_ms(), ports.random() as u64);
+            let given_back = (policies.operations).abandon(id, holder, Abandoned::Stopping, at);
+            let again_ms = given_back.map_err(Refusal::problem)?;
+            return Ok(again_ms.map(|again_ms| again_ms.saturating_add(STEP_PAUSE_MS)));
+        }
+    };
+    let of = (run.epoch, run.attempt);
+    (policies.operations)
+        .complete(id, of, end, ports.unix_ms())
+        .map_err(Refusal::problem)?;
+    Ok(None)
 }
 
 /// Runs an operation that was claimed, and stores its end. Returns when it runs again, if it failed for a reason that may pass.

@@ -82,8 +82,9 @@ impl<K: Kv> BatchesService for KvBatches<K> {
         let batches = self.batches.borrow();
         let settings = batches.settings();
         Rules {
-            enabled: settings.enabled,
+            enabled: settings.enabled && batches.can_run(),
             max_file_bytes: settings.max_file_bytes,
+            slice_ms: batches.slice_ms(),
         }
     }
 

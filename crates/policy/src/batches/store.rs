@@ -3,6 +3,7 @@
 use super::entries::{BatchRecord, Kind, Names, decode, encode, owner};
 use super::files::{Answer, MAX_USES, begin_live, end_live, no_such_place};
 use super::settings::BatchesSettings;
+use super::slice::MAX_SLICE_MS;
 use super::step::{After, Finished, Outcome, Step, StepEnd, StepWork, Summary, after, step_id};
 use super::words::{
     Batch, BatchState, Counts, Fault, Listing, NewBatch, Next, Page, Purpose, Refusal, RefusalKind,
@@ -47,6 +48,16 @@ impl Batches {
     /// The settings in force.
     pub fn settings(&self) -> &BatchesSettings {
         &self.settings
+    }
+
+    /// Whether there are operations, and so steps.
+    pub fn can_run(&self) -> bool {
+        self.steps.settings().enabled
+    }
+
+    /// Milliseconds after which a step begins no further line. Its last line has as long again before the step is interrupted.
+    pub fn slice_ms(&self) -> u64 {
+        MAX_SLICE_MS.min(self.steps.settings().run_timeout_ms / 2)
     }
 
     /// Creates a batch over a file.

@@ -14,6 +14,8 @@ pub struct Rules {
     pub enabled: bool,
     /// The largest file in bytes, of uploads and of results.
     pub max_file_bytes: u64,
+    /// Milliseconds after which a step begins no further line.
+    pub slice_ms: u64,
 }
 
 /// A file to store.
