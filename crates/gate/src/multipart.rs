@@ -62,7 +62,8 @@ pub fn parts<'a>(body: &'a [u8], boundary: &str) -> Result<Vec<Part<'a>>, String
         if parts.len() == MAX_PARTS {
             return Err(format!("the body has more than {MAX_PARTS} parts"));
         }
-        let head_end = find(rest, b"\r\n\r\n").ok_or("a part has no empty line after its headers")?;
+        let head_end =
+            find(rest, b"\r\n\r\n").ok_or("a part has no empty line after its headers")?;
         let (head, content) = rest.split_at(head_end);
         if head.len() > MAX_HEAD_BYTES {
             return Err(format!(
@@ -108,12 +109,17 @@ fn disposition(head: &[u8]) -> Result<(String, Option<String>), String> {
         return Err(missing.to_owned());
     }
     let name = parameter(parameters, "name").ok_or(missing)?;
-    Ok((unescaped(&name), parameter(parameters, "filename").map(|name| unescaped(&name))))
+    Ok((
+        unescaped(&name),
+        parameter(parameters, "filename").map(|name| unescaped(&name)),
+    ))
 }
 
 /// Undoes the escapes of HTML forms (`multipart/form-data` in the WHATWG's standard).
 fn unescaped(name: &str) -> String {
-    name.replace("%22", "\"").replace("%0D", "\r").replace("%0A", "\n")
+    name.replace("%22", "\"")
+        .replace("%0D", "\r")
+        .replace("%0A", "\n")
 }
 
 /// The value of a parameter: a token, or a quoted string.
@@ -201,7 +207,10 @@ mod tests {
     fn the_boundary_is_a_token_or_quoted_and_not_too_long() {
         for (text, found) in [
             ("multipart/form-data; boundary=abc", Some("abc")),
-            ("Multipart/Form-Data;charset=utf-8;Boundary=\"a;b\"", Some("a;b")),
+            (
+                "Multipart/Form-Data;charset=utf-8;Boundary=\"a;b\"",
+                Some("a;b"),
+            ),
             ("multipart/form-data", None),
             ("multipart/form-data; boundary=", None),
             ("multipart/mixed; boundary=abc", None),

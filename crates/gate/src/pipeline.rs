@@ -24,8 +24,8 @@ mod webhook;
 use crate::call::{ModelCall, Surface};
 use crate::catalogue::{Catalogue, known};
 use crate::cors;
-use crate::describe::readiness::readiness;
 use crate::describe::batches::Stored;
+use crate::describe::readiness::readiness;
 use crate::describe::{self, repository};
 use crate::exchange::Exchange;
 use crate::grpc::serve::{self, RpcRead};
@@ -339,7 +339,7 @@ fn describe<P: Ports>(
             "POST" if stored.is_list() => Some(admission::admit(ports, policies, exchange, &call)?),
             _ => None,
         };
-        batches::run_for_caller((ports, policies, catalogue), exchange, route, caller);
+        operations::run_step_for_caller((ports, policies, catalogue), exchange, route, caller);
         let answered = describe::batches::answer(policies, exchange, &stored, admitted);
         if let Some(admission) = &admission {
             admission::settle_unused(ports, policies, admission);

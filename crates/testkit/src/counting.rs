@@ -1,19 +1,18 @@
 //! Counts the calls that a gate makes. In a component, each is a call of another component or of the host.
 
-use penstock_core::Caller;
-use penstock_core::OperationId;
+use penstock_core::{BatchId, Caller, FileId, OperationId};
 use penstock_core::headers::Headers;
 use penstock_gate::ports::{AdapterPort, AdapterRefusal, ContractPort, Item, ParsedBody, Step};
 use penstock_policy::auth::service::AuthService;
 use penstock_policy::auth::words as auth;
+use penstock_policy::batches::service::BatchesService;
+use penstock_policy::batches::words as batches;
 use penstock_policy::cache::service::CacheService;
 use penstock_policy::cache::words as cache;
 use penstock_policy::custom::service::{AdmissionService as CustomAdmission, CustomService};
 use penstock_policy::custom::words as custom;
 use penstock_policy::idempotency::service::{AttemptService, IdempotencyService};
 use penstock_policy::idempotency::words as idempotency;
-use penstock_policy::batches::service::BatchesService;
-use penstock_policy::batches::words as batches;
 use penstock_policy::operations::service::OperationsService;
 use penstock_policy::operations::{Cancelled, words as operations};
 use penstock_policy::quota::service::{AdmissionService, QuotaService};

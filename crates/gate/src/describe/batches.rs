@@ -176,21 +176,31 @@ impl<B: BatchesService> Asked<'_, B> {
                 ),
             )
         })?;
-        let parts = multipart::parts(&request.body, &boundary)
-            .map_err(|fault| Problem::new(Code::InvalidBody, format!("the form is broken: {fault}")))?;
+        let parts = multipart::parts(&request.body, &boundary).map_err(|fault| {
+            Problem::new(Code::InvalidBody, format!("the form is broken: {fault}"))
+        })?;
         let part = |name: &str| parts.iter().find(|part| part.name == name);
         let purpose = part("purpose").map(|part| part.content);
         if purpose != Some(Purpose::Batch.as_str().as_bytes()) {
             let sent = String::from_utf8_lossy(purpose.unwrap_or_default());
             return Err(wrong(
                 "purpose",
-                format!("the field `purpose` is `{}`; files have the purpose `batch`", shorten(&sent)),
+                format!(
+                    "the field `purpose` is `{}`; files have the purpose `batch`",
+                    shorten(&sent)
+                ),
             ));
         }
         let file = part("file").ok_or_else(|| {
-            wrong("file", "the form has no field `file`; send the lines of the batch in it".to_owned())
+            wrong(
+                "file",
+                "the form has no field `file`; send the lines of the batch in it".to_owned(),
+            )
         })?;
-        let filename = file.filename.clone().unwrap_or_else(|| "batch.jsonl".to_owned());
+        let filename = file
+            .filename
+            .clone()
+            .unwrap_or_else(|| "batch.jsonl".to_owned());
         if !(1..=MAX_FILENAME_BYTES).contains(&filename.len()) {
             let message = format!("the name of the file must have 1 to {MAX_FILENAME_BYTES} bytes");
             return Err(wrong("file", message));
@@ -200,7 +210,10 @@ impl<B: BatchesService> Asked<'_, B> {
             filename,
             content: file.content.to_vec(),
         };
-        let stored = self.batches.upload(new, self.at()).map_err(Refusal::problem)?;
+        let stored = self
+            .batches
+            .upload(new, self.at())
+            .map_err(Refusal::problem)?;
         Ok(Response::json(200, &File::from(stored)))
     }
 
@@ -224,7 +237,11 @@ impl<B: BatchesService> Asked<'_, B> {
         let offered = Route::FileContent(String::new()).media_types();
         let accept = request.header_list("accept");
         let chosen = negotiate::choose(accept.as_deref(), offered);
-        Ok(Response::new(200, chosen.unwrap_or("application/jsonl"), content))
+        Ok(Response::new(
+            200,
+            chosen.unwrap_or("application/jsonl"),
+            content,
+        ))
     }
 
     fn delete(&self, id: &str) -> Result<Response, Problem> {
@@ -287,7 +304,9 @@ impl<B: BatchesService> Asked<'_, B> {
         let missing = |name: &'static str| wrong(name, format!("`{name}` is missing"));
         let input = body.input_file_id.ok_or_else(|| missing("input_file_id"))?;
         let endpoint = body.endpoint.ok_or_else(|| missing("endpoint"))?;
-        let window = body.completion_window.ok_or_else(|| missing("completion_window"))?;
+        let window = body
+            .completion_window
+            .ok_or_else(|| missing("completion_window"))?;
         if !ENDPOINTS.contains(&endpoint.as_str()) {
             let message = format!(
                 "`endpoint` is `{}`; batches call one of {}",
@@ -297,12 +316,18 @@ impl<B: BatchesService> Asked<'_, B> {
             return Err(wrong("endpoint", message));
         }
         if window != WINDOW {
-            let message = format!("`completion_window` is `{}`; it must be `{WINDOW}`", shorten(&window));
+            let message = format!(
+                "`completion_window` is `{}`; it must be `{WINDOW}`",
+                shorten(&window)
+            );
             return Err(wrong("completion_window", message));
         }
         let metadata = metadata_of(body.metadata)?;
         let input_file = FileId::parse(&input).ok_or_else(|| {
-            let message = format!("`input_file_id` is `{}`, which is no id of a file", shorten(&input));
+            let message = format!(
+                "`input_file_id` is `{}`, which is no id of a file",
+                shorten(&input)
+            );
             wrong("input_file_id", message)
         })?;
         let new = NewBatch {
@@ -313,7 +338,9 @@ impl<B: BatchesService> Asked<'_, B> {
             metadata,
             request_id: request_id.to_owned(),
         };
-        self.batches.create(new, self.at()).map_err(Refusal::problem)
+        self.batches
+            .create(new, self.at())
+            .map_err(Refusal::problem)
     }
 
     fn find(&self, id: &str) -> Result<Words, Problem> {
@@ -424,7 +451,11 @@ impl Asking {
             let invalid = |form: &str| {
                 Problem::new(
                     Code::InvalidParameter,
-                    format!("the parameter `{}` is `{}`; {form}", shorten(name), shorten(sent)),
+                    format!(
+                        "the parameter `{}` is `{}`; {form}",
+                        shorten(name),
+                        shorten(sent)
+                    ),
                 )
             };
             let value = percent_decoded(&sent.replace('+', " "))
@@ -457,7 +488,10 @@ impl Asking {
                     };
                     return Err(Problem::new(
                         Code::InvalidParameter,
-                        format!("there is no parameter `{}`; they are {known}", shorten(name)),
+                        format!(
+                            "there is no parameter `{}`; they are {known}",
+                            shorten(name)
+                        ),
                     ));
                 }
             }

@@ -1,11 +1,10 @@
 //! Runs the steps of batches: the lines of a step go through the steps of a call, one after another.
 
-use super::operations::{Ran, claim_and_run};
 use super::{call, called, visibility};
 use crate::call::ModelCall;
 use crate::catalogue::{Catalogue, known};
 use crate::connection::Connection;
-use crate::describe::batches::{Stored, batch_id, push_of};
+use crate::describe::batches::push_of;
 use crate::exchange::{Context, Exchange};
 use crate::options::CallOptions;
 use crate::policies::Policies;
@@ -28,7 +27,11 @@ pub(super) fn run_step<P: Ports>(
     step: &Submission,
 ) -> Result<End, Problem> {
     let at = (ports.unix_ms(), ports.random());
-    match policies.batches.begin(&step.body, at).map_err(Refusal::problem)? {
+    match policies
+        .batches
+        .begin(&step.body, at)
+        .map_err(Refusal::problem)?
+    {
         Work::Done(end) => Ok(end),
         Work::Run(lines) => {
             let by = (&step.caller, step.priority);
@@ -53,37 +56,6 @@ pub(super) fn follow<P: Ports>(
         push: push_of(&next),
         due_ms: next.due_ms,
     }))
-}
-
-/// Runs the next step of the batch that a route names, on a host that runs none by itself. The caller polls it, and so runs it.
-pub(super) fn run_for_caller<P: Ports>(
-    (ports, policies, catalogue): (&P, &Policies<P>, &mut Option<Catalogue<P>>),
-    exchange: &Exchange<'_>,
-    route: &Route,
-    caller: &Caller,
-) {
-    let Some(Stored::Batch(id)) = Stored::of(route) else {
-        return;
-    };
-    if exchange.connection.is_hosted || !policies.batch_rules.enabled {
-        return;
-    }
-    let Some(id) = batch_id(id) else {
-        return;
-    };
-    let found = policies.batches.batch(&id, &caller.tenant, ports.unix_ms());
-    let Ok(Some(batch)) = found else { return };
-    let Some(next) = batch.next else { return };
-    let holder = format!("{:032x}", ports.random());
-    let ran = claim_and_run((ports, policies, catalogue), &next.operation, (&holder, 0));
-    let followed = match ran {
-        Ok(Ran { again_ms: None, .. }) => follow(ports, policies, &next.operation).map(drop),
-        Ok(_) => Ok(()),
-        Err(problem) => Err(problem),
-    };
-    if let Err(problem) = followed {
-        ports.log(&format!("batch {id} cannot go on now: {}", problem.message));
-    }
 }
 
 /// Runs lines until one of the bounds of a step is reached.
@@ -111,7 +83,12 @@ fn run_lines<P: Ports>(
             break;
         }
         match run_line((ports, policies, catalogue), by, lines, line) {
-            Ok(answer) => slice.answer(line, answer.status, answer.request_id.as_str(), &answer.body),
+            Ok(answer) => slice.answer(
+                line,
+                answer.status,
+                answer.request_id.as_str(),
+                &answer.body,
+            ),
             Err(retry_after_s) => {
                 slice.wait(retry_after_s);
                 break;
@@ -138,9 +115,18 @@ fn run_line<P: Ports>(
     let mut headers = vec![header("content-type", "application/json")];
     let mut route = route("POST", &lines.endpoint);
     let kind = route.as_ref().map_or(RouteKind::Predict, Route::kind);
-    if policies.rules.enabled && policies.rules.required.iter().any(|name| name == kind.as_str()) {
+    if policies.rules.enabled
+        && policies
+            .rules
+            .required
+            .iter()
+            .any(|name| name == kind.as_str())
+    {
         // The operator wants a key for each call. All attempts at a line have the same one.
-        headers.push(header("idempotency-key", &answer_id(lines.batch.as_str(), line.number)));
+        headers.push(header(
+            "idempotency-key",
+            &answer_id(lines.batch.as_str(), line.number),
+        ));
     }
     let request = Request {
         method: "POST".to_owned(),
@@ -160,7 +146,10 @@ fn run_line<P: Ports>(
     if let Ok(route) = &mut route {
         super::name_model(&exchange, route);
     }
-    let surface = route.as_ref().ok().and_then(|route| called::surface(route, None));
+    let surface = route
+        .as_ref()
+        .ok()
+        .and_then(|route| called::surface(route, None));
     let result = match surface {
         Some((surface, target)) => {
             let model = route.as_ref().ok().and_then(Route::model);

@@ -1,11 +1,12 @@
 //! Follows the orders of the host about operations: runs them, and renews and ends their leases.
 
-use super::{batches, call};
 use super::called;
+use super::{batches, call};
 use crate::answer;
 use crate::call::{Meter, ModelCall};
 use crate::catalogue::Catalogue;
 use crate::connection::Connection;
+use crate::describe::batches::{Stored, batch_id};
 use crate::describe::operations::{accepted, described, stored, unknown};
 use crate::exchange::{Context, Exchange};
 use crate::instance::Instance;
@@ -17,12 +18,11 @@ use crate::record::{Header, Request, Response};
 use crate::route::{OperationForm, Route, Target, route};
 use penstock_core::{Caller, Code, OperationId, Problem, RequestId, RouteKind};
 use penstock_policy::auth::service::AuthService;
+use penstock_policy::batches::service::BatchesService;
+use penstock_policy::operations::STEP;
 use penstock_policy::operations::notes::{Note, Order};
 use penstock_policy::operations::service::OperationsService;
-use penstock_policy::operations::STEP;
-use penstock_policy::operations::words::{
-    Abandoned, Claim, End, OperationState, Refusal, Run,
-};
+use penstock_policy::operations::words::{Abandoned, Claim, End, OperationState, Refusal, Run};
 use penstock_policy::quota::service::QuotaService;
 use penstock_policy::usage::{Amounts, service::UsageService};
 use penstock_policy::webhooks::delivery::MAX_PAYLOAD_BYTES;
@@ -168,16 +168,49 @@ pub(super) fn run_for_caller<P: Ports>(
     }
 }
 
+/// Runs the next step of the batch that a route names, on a host that runs none by itself. The caller polls it, and so runs it.
+pub(super) fn run_step_for_caller<P: Ports>(
+    (ports, policies, catalogue): (&P, &Policies<P>, &mut Option<Catalogue<P>>),
+    exchange: &Exchange<'_>,
+    route: &Route,
+    caller: &Caller,
+) {
+    let Some(Stored::Batch(id)) = Stored::of(route) else {
+        return;
+    };
+    if exchange.connection.is_hosted || !policies.batch_rules.enabled {
+        return;
+    }
+    let Some(id) = batch_id(id) else {
+        return;
+    };
+    let found = policies.batches.batch(&id, &caller.tenant, ports.unix_ms());
+    let Ok(Some(batch)) = found else { return };
+    let Some(next) = batch.next else { return };
+    let holder = format!("{:032x}", ports.random());
+    let ran = claim_and_run((ports, policies, catalogue), &next.operation, (&holder, 0));
+    let followed = match ran {
+        Ok(Ran { again_ms: None, .. }) => {
+            batches::follow(ports, policies, &next.operation).map(drop)
+        }
+        Ok(_) => Ok(()),
+        Err(problem) => Err(problem),
+    };
+    if let Err(problem) = followed {
+        ports.log(&format!("batch {id} cannot go on now: {}", problem.message));
+    }
+}
+
 /// The result of an attempt to run an operation.
-pub(super) struct Ran {
+struct Ran {
     /// The time of the next look at it; `None` if it has ended.
-    pub again_ms: Option<u64>,
+    again_ms: Option<u64>,
     /// Whether it may be the step of a batch, which another step follows.
-    pub may_be_step: bool,
+    may_be_step: bool,
 }
 
 /// Claims an operation, and runs it or ends it.
-pub(super) fn claim_and_run<P: Ports>(
+fn claim_and_run<P: Ports>(
     (ports, policies, catalogue): (&P, &Policies<P>, &mut Option<Catalogue<P>>),
     id: &OperationId,
     (holder, dead_before_ms): (&str, u64),

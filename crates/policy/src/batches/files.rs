@@ -40,7 +40,12 @@ impl Batches {
         let names = Names::of_file(&id);
         let owner = owner(&new.tenant);
         let number = self
-            .enlist(kv, Kind::File, (id.as_str(), &names, &owner), (now_ms, random))
+            .enlist(
+                kv,
+                Kind::File,
+                (id.as_str(), &names, &owner),
+                (now_ms, random),
+            )
             .await?;
         if let Some(message) = self.charge_file(kv, &names, &owner, bytes).await? {
             let shard = random as u32;
@@ -93,11 +98,8 @@ impl Batches {
             number,
         };
         let listed = kind.listed(names.hour, owner, number);
-        kv.set_many(&[
-            (place, indexed.encode()),
-            (listed, id.as_bytes().to_vec()),
-        ])
-        .await?;
+        kv.set_many(&[(place, indexed.encode()), (listed, id.as_bytes().to_vec())])
+            .await?;
         Ok(number)
     }
 
@@ -272,7 +274,9 @@ impl Batches {
             data: Vec::new(),
             has_more: false,
         };
-        let mut places = self.places(kv, Kind::File, &owner, (page, after), now_ms).await?;
+        let mut places = self
+            .places(kv, Kind::File, &owner, (page, after), now_ms)
+            .await?;
         while let Some((name, number)) = places.next_place(&owner, Kind::File) {
             let Some(id) = kv.get(&name).await? else {
                 continue;
@@ -314,7 +318,12 @@ impl Batches {
         for some in hours.chunks(HOURS_AT_ONCE) {
             let names: Vec<String> = some.iter().map(|hour| kind.made(*hour, owner)).collect();
             let exist = kv.read_many(&names, 0).await?.counters;
-            for ((hour, name), _) in some.iter().zip(names).zip(exist).filter(|(_, exists)| *exists) {
+            for ((hour, name), _) in some
+                .iter()
+                .zip(names)
+                .zip(exist)
+                .filter(|(_, exists)| *exists)
+            {
                 let count = kv.increment(&name, 0).await?;
                 found.push((*hour, u64::try_from(count).unwrap_or(0)));
             }
@@ -346,7 +355,9 @@ pub(super) struct Places {
 impl Places {
     fn new(hours: Vec<(u64, u64)>, oldest_first: bool, after: Option<(u64, u64)>) -> Self {
         let range = |(hour, count): (u64, u64)| match after {
-            Some((at, number)) if at == hour && oldest_first => (hour, number.saturating_add(1), count),
+            Some((at, number)) if at == hour && oldest_first => {
+                (hour, number.saturating_add(1), count)
+            }
             Some((at, number)) if at == hour => (hour, 0, number.min(count)),
             Some((at, _)) if (at < hour) != oldest_first => (hour, 0, 0),
             _ => (hour, 0, count),
@@ -399,7 +410,8 @@ async fn charge<K: Kv>(kv: &K, names: &Names, owner: &str, bytes: u64) -> Result
 /// Returns the charge of a file, once.
 async fn give_back<K: Kv>(kv: &K, names: &Names, owner: &str, bytes: u64) -> Result<(), KvError> {
     if kv.exists(&names.charged()).await? && kv.increment(&names.returned(), 1).await? == 1 {
-        kv.increment(&Kind::File.used(owner), -amount(bytes)).await?;
+        kv.increment(&Kind::File.used(owner), -amount(bytes))
+            .await?;
     }
     Ok(())
 }
@@ -472,11 +484,7 @@ impl<K: Kv> Removal<K> for RemoveStored {
 }
 
 /// Counts a batch among those that are not over.
-pub(super) async fn begin_live<K: Kv>(
-    kv: &K,
-    names: &Names,
-    owner: &str,
-) -> Result<i64, KvError> {
+pub(super) async fn begin_live<K: Kv>(kv: &K, names: &Names, owner: &str) -> Result<i64, KvError> {
     kv.increment(&names.charged(), 1).await?;
     kv.increment(&Kind::Batch.used(owner), 1).await
 }
@@ -509,7 +517,11 @@ mod tests {
             };
             assert_eq!(rest(None), all);
             for (at, place) in all.iter().enumerate() {
-                assert_eq!(rest(Some(*place)), all[at + 1..], "{oldest_first} {place:?}");
+                assert_eq!(
+                    rest(Some(*place)),
+                    all[at + 1..],
+                    "{oldest_first} {place:?}"
+                );
             }
         }
     }

@@ -273,7 +273,10 @@ mod tests {
     #[test]
     fn a_line_has_an_id_the_method_post_the_endpoint_and_an_object() {
         let (id, body) = parse(good("a").as_bytes(), ENDPOINT, 1).unwrap();
-        assert_eq!((id.as_str(), body.as_slice()), ("a", &br#"{"input":"a"}"#[..]));
+        assert_eq!(
+            (id.as_str(), body.as_slice()),
+            ("a", &br#"{"input":"a"}"#[..])
+        );
         let long = "i".repeat(MAX_CUSTOM_ID_BYTES + 1);
         for (line, code, param) in [
             ("{", "invalid_json_line", None),
@@ -281,10 +284,26 @@ mod tests {
             ("{}", "missing_required_parameter", Some("custom_id")),
             (&good(""), "invalid_custom_id", Some("custom_id")),
             (&good(&long), "invalid_custom_id", Some("custom_id")),
-            (&good("a").replace("POST", "GET"), "invalid_method", Some("method")),
-            (&good("a").replace("/v1/emb", "/v1/x"), "mismatched_url", Some("url")),
-            (&good("a").replace(r#"{"input":"a"}"#, "3"), "invalid_body", Some("body")),
-            (&good("a").replace("body", "b"), "missing_required_parameter", Some("body")),
+            (
+                &good("a").replace("POST", "GET"),
+                "invalid_method",
+                Some("method"),
+            ),
+            (
+                &good("a").replace("/v1/emb", "/v1/x"),
+                "mismatched_url",
+                Some("url"),
+            ),
+            (
+                &good("a").replace(r#"{"input":"a"}"#, "3"),
+                "invalid_body",
+                Some("body"),
+            ),
+            (
+                &good("a").replace("body", "b"),
+                "missing_required_parameter",
+                Some("body"),
+            ),
         ] {
             let fault = parse(line.as_bytes(), ENDPOINT, 7).unwrap_err();
             assert_eq!(
@@ -303,7 +322,10 @@ mod tests {
         for (text, faults) in [
             (String::new(), vec![fault("empty_file", None)]),
             ("\n \n".to_owned(), vec![fault("empty_file", None)]),
-            (format!("{a}\n{a}\n"), vec![fault("duplicate_custom_id", Some(2))]),
+            (
+                format!("{a}\n{a}\n"),
+                vec![fault("duplicate_custom_id", Some(2))],
+            ),
             (
                 format!("{a}\nx\n\n[1]\n"),
                 vec![

@@ -20,8 +20,7 @@ pub trait BatchesService {
     /// Reads the content of a file of a tenant; `None` if there is none.
     fn content(&self, id: &FileId, tenant: &str, now_ms: u64) -> Result<Option<Vec<u8>>, Refusal>;
     /// Deletes a file of a tenant; `None` if there is none.
-    fn delete_file(&self, id: &FileId, tenant: &str, now_ms: u64)
-    -> Result<Option<File>, Refusal>;
+    fn delete_file(&self, id: &FileId, tenant: &str, now_ms: u64) -> Result<Option<File>, Refusal>;
     /// Lists files of a tenant.
     fn files(
         &self,
@@ -101,12 +100,7 @@ impl<K: Kv> BatchesService for KvBatches<K> {
         stored(self.batches.borrow().content(&self.kv, id, tenant, now_ms))
     }
 
-    fn delete_file(
-        &self,
-        id: &FileId,
-        tenant: &str,
-        now_ms: u64,
-    ) -> Result<Option<File>, Refusal> {
+    fn delete_file(&self, id: &FileId, tenant: &str, now_ms: u64) -> Result<Option<File>, Refusal> {
         let batches = self.batches.borrow();
         answered(batches.delete_file(&self.kv, id, tenant, now_ms))
     }

@@ -58,19 +58,52 @@ impl BatchesSettings {
     /// All faults of the settings, each with its remedy.
     pub fn faults(&self) -> Vec<(&'static str, String)> {
         let rows = [
-            ("max_file_bytes", self.max_file_bytes, 1_024, MAX_FILE_BYTES, " bytes"),
+            (
+                "max_file_bytes",
+                self.max_file_bytes,
+                1_024,
+                MAX_FILE_BYTES,
+                " bytes",
+            ),
             ("max_lines", self.max_lines, 1, MAX_LINES, ""),
-            ("max_files_per_tenant", self.max_files_per_tenant, 1, MAX_FILES_PER_TENANT, ""),
-            ("max_bytes_per_tenant", self.max_bytes_per_tenant, 1, MAX_BYTES_PER_TENANT, " bytes"),
-            ("max_live_per_tenant", self.max_live_per_tenant, 1, MAX_LIVE_PER_TENANT, ""),
+            (
+                "max_files_per_tenant",
+                self.max_files_per_tenant,
+                1,
+                MAX_FILES_PER_TENANT,
+                "",
+            ),
+            (
+                "max_bytes_per_tenant",
+                self.max_bytes_per_tenant,
+                1,
+                MAX_BYTES_PER_TENANT,
+                " bytes",
+            ),
+            (
+                "max_live_per_tenant",
+                self.max_live_per_tenant,
+                1,
+                MAX_LIVE_PER_TENANT,
+                "",
+            ),
             ("window_s", self.window_s, 60, MAX_WINDOW_S, " seconds"),
-            ("result_ttl_s", self.result_ttl_s, 3_600, MAX_RESULT_TTL_S, " seconds"),
+            (
+                "result_ttl_s",
+                self.result_ttl_s,
+                3_600,
+                MAX_RESULT_TTL_S,
+                " seconds",
+            ),
         ];
         let wrong = rows
             .into_iter()
             .filter(|(_, value, least, most, _)| !(least..=most).contains(&value));
         let fault = |(name, value, least, most, unit): (&'static str, u64, u64, u64, &str)| {
-            (name, format!("must be {least} to {most}{unit}, not {value}"))
+            (
+                name,
+                format!("must be {least} to {most}{unit}, not {value}"),
+            )
         };
         wrong.map(fault).collect()
     }

@@ -194,6 +194,10 @@ mod tests {
         let mut slice = Slice::new(&lines, 1 << 20);
         slice.answer(&lines.lines[0], 200, "req_1", b"{}");
         slice.wait(None);
-        assert_eq!(ran(slice).0.wait_ms, 1_000, "a step that ran a line begins again");
+        assert_eq!(
+            ran(slice).0.wait_ms,
+            1_000,
+            "a step that ran a line begins again"
+        );
     }
 }

@@ -75,10 +75,16 @@ pub(super) struct At {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "done", rename_all = "snake_case")]
 pub(super) enum Summary {
-    Validated { total: u64 },
-    Invalid { faults: Vec<Fault> },
+    Validated {
+        total: u64,
+    },
+    Invalid {
+        faults: Vec<Fault>,
+    },
     /// The batch ended before its lines were checked.
-    Stopped { why: Finished },
+    Stopped {
+        why: Finished,
+    },
     Ran(Ran),
     Finished {
         failed: u64,
@@ -116,7 +122,10 @@ pub(super) enum Outcome {
     /// No worker has begun it.
     NotRun,
     /// Its workers failed, all in the same way.
-    Failed { code: String, message: String },
+    Failed {
+        code: String,
+        message: String,
+    },
 }
 
 /// What follows a step.
@@ -185,7 +194,8 @@ pub(super) fn step_id(batch: &BatchId, number: u32) -> OperationId {
 
 /// The id of a file with results: the same for every attempt to write it.
 pub(super) fn result_id(batch: &BatchId, what: &str, created_ms: u64) -> FileId {
-    let mut hasher = blake3::Hasher::new_derive_key("penstock batches 2026 id of a file of results");
+    let mut hasher =
+        blake3::Hasher::new_derive_key("penstock batches 2026 id of a file of results");
     hasher.update(batch.as_str().as_bytes());
     hasher.update(what.as_bytes());
     FileId::generate(created_ms, low_bits(&hasher))
@@ -390,7 +400,10 @@ mod tests {
         let After::Step { step, due_ms } = valid else {
             panic!("the lines follow")
         };
-        assert_eq!((step.number, step.at.total, step.at.began_ms, due_ms), (2, 9, NOW, NOW));
+        assert_eq!(
+            (step.number, step.at.total, step.at.began_ms, due_ms),
+            (2, 9, NOW, NOW)
+        );
         assert_eq!(step.work, StepWork::Lines { most: MAX_LINES });
 
         let After::Step { step, due_ms } = follow(&lines(2), ran(3, 1, None)) else {
@@ -399,7 +412,12 @@ mod tests {
         assert_eq!(due_ms, NOW + 3);
         assert_eq!(step.work, StepWork::Lines { most: 8 });
         assert_eq!(
-            (step.at.byte, step.at.lines, step.at.completed, step.at.failed),
+            (
+                step.at.byte,
+                step.at.lines,
+                step.at.completed,
+                step.at.failed
+            ),
             (40, 6, 4, 2)
         );
         assert_eq!((step.at.output_bytes, step.at.idle), (12, 0));
@@ -427,7 +445,10 @@ mod tests {
         let After::Step { step, .. } = passed else {
             unreachable!()
         };
-        assert_eq!(*work(&follow(&step, ran(0, 1, None))), StepWork::Lines { most: 1 });
+        assert_eq!(
+            *work(&follow(&step, ran(0, 1, None))),
+            StepWork::Lines { most: 1 }
+        );
     }
 
     #[test]
@@ -440,7 +461,12 @@ mod tests {
             code: "a".to_owned(),
             message: "b".to_owned(),
         };
-        for kind in [StepWork::Validate, StepWork::Lines { most: 3 }, finish, skip] {
+        for kind in [
+            StepWork::Validate,
+            StepWork::Lines { most: 3 },
+            finish,
+            skip,
+        ] {
             let step = step(kind.clone());
             assert_eq!(*work(&follow(&step, Outcome::NotRun)), kind);
             if !matches!(kind, StepWork::Lines { .. }) {
@@ -470,6 +496,9 @@ mod tests {
         let batch = BatchId::generate(NOW, 1);
         assert_ne!(step_id(&batch, 1), step_id(&batch, 2));
         assert_eq!(step_id(&batch, 1).unix_ms(), NOW);
-        assert_ne!(result_id(&batch, "output", NOW), result_id(&batch, "error", NOW));
+        assert_ne!(
+            result_id(&batch, "output", NOW),
+            result_id(&batch, "error", NOW)
+        );
     }
 }

@@ -89,7 +89,12 @@ impl Batches {
         let names = Names::of_batch(&id);
         let owner = owner(&tenant);
         let number = self
-            .enlist(kv, Kind::Batch, (id.as_str(), &names, &owner), (now_ms, random))
+            .enlist(
+                kv,
+                Kind::Batch,
+                (id.as_str(), &names, &owner),
+                (now_ms, random),
+            )
             .await?;
         let live = begin_live(kv, &names, &owner).await?;
         let most = self.settings.max_live_per_tenant;
@@ -120,7 +125,8 @@ impl Batches {
             return Ok(Err(refusal));
         }
         let first = Step::first(&id);
-        self.accept(kv, &id, &record, &first, (now_ms, random)).await?;
+        self.accept(kv, &id, &record, &first, (now_ms, random))
+            .await?;
         // The record comes last: a batch with a record has its first step.
         kv.set(&names.head(), &encode(&record)).await?;
         match self.find(kv, &id, Some(&tenant), now_ms).await? {
@@ -146,7 +152,8 @@ impl Batches {
                 format!("{MAX_USES} batches have read this file, the limit; upload it again"),
             )));
         }
-        kv.set(&names.used_by(number), batch.as_str().as_bytes()).await?;
+        kv.set(&names.used_by(number), batch.as_str().as_bytes())
+            .await?;
         Ok(match self.find_file(kv, file, tenant, now_ms).await? {
             Some(_) => None,
             None => Some(Refusal::new(
@@ -261,8 +268,8 @@ impl Batches {
             seen,
         };
         let ttl_ms = self.settings.result_ttl_s.saturating_mul(1_000);
-        let has_expired = (found.ended_ms())
-            .is_some_and(|ended_ms| ended_ms.saturating_add(ttl_ms) <= now_ms);
+        let has_expired =
+            (found.ended_ms()).is_some_and(|ended_ms| ended_ms.saturating_add(ttl_ms) <= now_ms);
         Ok((!has_expired).then_some(found))
     }
 
@@ -339,7 +346,8 @@ impl Batches {
         let is_over = self.describe(&found).state.is_final();
         if !is_over && found.cancel_ms.is_none() {
             let written = now_ms.to_string();
-            kv.set(&Names::of_batch(id).cancel(), written.as_bytes()).await?;
+            kv.set(&Names::of_batch(id).cancel(), written.as_bytes())
+                .await?;
             found.cancel_ms = Some(now_ms);
         }
         Ok(Some(self.describe(&found)))
@@ -379,7 +387,8 @@ impl Batches {
         match after(&step, &end) {
             After::Step { step: next, due_ms } => {
                 let following = step_id(&id, next.number);
-                self.accept(kv, &id, &record, &next, (now_ms, random)).await?;
+                self.accept(kv, &id, &record, &next, (now_ms, random))
+                    .await?;
                 let newest = next.number.to_string();
                 kv.set(&names.newest(), newest.as_bytes()).await?;
                 // From now on, a host that starts finds the batch by the step that follows.
@@ -454,15 +463,14 @@ impl Batches {
             BatchState::Validating => Counts::default(),
             _ => at.counts(),
         };
-        let next = (!is_over)
-            .then(|| next_of(record, seen.operation.id.clone(), step, record.created_ms));
+        let next =
+            (!is_over).then(|| next_of(record, seen.operation.id.clone(), step, record.created_ms));
         Batch {
             id: id.clone(),
             state,
             endpoint: record.endpoint.clone(),
             // The record was written from an id.
-            input_file: FileId::parse(&record.input_file)
-                .unwrap_or_else(|| FileId::generate(0, 0)),
+            input_file: FileId::parse(&record.input_file).unwrap_or_else(|| FileId::generate(0, 0)),
             output_file,
             error_file,
             faults,

@@ -60,7 +60,9 @@ impl Batches {
                 Work::Done(slice.end())
             }
             StepWork::Lines { most } => {
-                lines.lines = self.take(kv, &input, &step, &record.endpoint, *most).await?;
+                lines.lines = self
+                    .take(kv, &input, &step, &record.endpoint, *most)
+                    .await?;
                 Work::Run(lines)
             }
             StepWork::Skip { code, message } => {
@@ -235,7 +237,10 @@ impl Batches {
         why: Finished,
     ) -> Result<Rest, KvError> {
         let (code, message) = match why {
-            Finished::Cancelled => ("batch_cancelled", "The batch was cancelled before this request ran."),
+            Finished::Cancelled => (
+                "batch_cancelled",
+                "The batch was cancelled before this request ran.",
+            ),
             Finished::Completed | Finished::Expired => (
                 "batch_expired",
                 "This request could not be executed before the completion window expired.",
@@ -258,7 +263,8 @@ impl Batches {
                 let named = serde_json::from_slice::<Named>(line);
                 let custom_id = named.map(|named| named.custom_id).unwrap_or_default();
                 let answer = answer_id(id.as_str(), at.lines + rest.lines);
-                rest.written.extend(unanswered(&answer, &custom_id, code, message));
+                rest.written
+                    .extend(unanswered(&answer, &custom_id, code, message));
                 rest.lines += 1;
                 at.lines + rest.lines < at.total
             })
@@ -311,7 +317,9 @@ impl Input {
         for part in from / size..bytes.div_ceil(size) {
             let found = kv.get(&names.part(part)).await?;
             let found = found.ok_or_else(|| KvError::new("a part of a file is missing"))?;
-            let rest = found.get(std::mem::take(&mut skipped)..).unwrap_or_default();
+            let rest = found
+                .get(std::mem::take(&mut skipped)..)
+                .unwrap_or_default();
             if !splitter.part(rest, &mut take) {
                 return Ok(());
             }

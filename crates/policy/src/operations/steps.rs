@@ -74,11 +74,7 @@ impl Operations {
     }
 
     /// Returns whether a step is stored.
-    pub(crate) async fn has_step<K: Kv>(
-        &self,
-        kv: &K,
-        id: &OperationId,
-    ) -> Result<bool, KvError> {
+    pub(crate) async fn has_step<K: Kv>(&self, kv: &K, id: &OperationId) -> Result<bool, KvError> {
         kv.exists(&Names::of(id).head()).await
     }
 
@@ -104,20 +100,12 @@ impl Operations {
     }
 
     /// Notes that the next step was stored, or that the batch is over.
-    pub(crate) async fn follow_step<K: Kv>(
-        &self,
-        kv: &K,
-        id: &OperationId,
-    ) -> Result<(), KvError> {
+    pub(crate) async fn follow_step<K: Kv>(&self, kv: &K, id: &OperationId) -> Result<(), KvError> {
         kv.delete(&Names::of(id).guard()).await
     }
 
     /// Deletes the contents of a step whose batch is over.
-    pub(crate) async fn remove_step<K: Kv>(
-        &self,
-        kv: &K,
-        id: &OperationId,
-    ) -> Result<(), KvError> {
+    pub(crate) async fn remove_step<K: Kv>(&self, kv: &K, id: &OperationId) -> Result<(), KvError> {
         let names = Names::of(id);
         kv.set(&names.deleted(), b"1").await?;
         remove_contents(kv, &names).await

@@ -6,11 +6,11 @@ use super::entries::{self, Names, PERIOD_MS, period};
 use super::record::{Accepted, Ended, Notice, ONE, RunRecord, decode, encode, parts, split};
 use super::removal::{Indexed, RemoveOperation, remove_contents};
 use super::settings::OperationsSettings;
-use super::steps::STEP;
 use super::state::{
     Decision, Epoch, MAX_EPOCHS, Phase, Progress, SEAL, Seen, WithoutRun, counts, decide, delay_ms,
     has_commit, is_closed, is_sealed, progress,
 };
+use super::steps::STEP;
 use super::words::{
     Abandoned, AcceptedCall, Claim, End, Listing, Operation, OperationState, Renewal, Run,
     Submission,
