@@ -1,7 +1,7 @@
 //! Counts the calls that a gate makes. In a component, each is a call of another component or of the host.
 
-use penstock_core::{BatchId, Caller, FileId, OperationId};
 use penstock_core::headers::Headers;
+use penstock_core::{BatchId, Caller, FileId, OperationId};
 use penstock_gate::ports::{AdapterPort, AdapterRefusal, ContractPort, Item, ParsedBody, Step};
 use penstock_policy::auth::service::AuthService;
 use penstock_policy::auth::words as auth;

@@ -75,10 +75,9 @@ fn kinds(code: Code) -> &'static [Kind] {
         | Code::TenantDisabled
         | Code::InvalidParameter
         | Code::StoreUnavailable => CALLERS,
-        Code::UnknownModel
-        | Code::UnknownVersion
-        | Code::VersionGone
-        | Code::ModelNotReady => KNOWN,
+        Code::UnknownModel | Code::UnknownVersion | Code::VersionGone | Code::ModelNotReady => {
+            KNOWN
+        }
         Code::QuotaExceeded => &[Read, Call, Control, Batches],
         Code::InvalidBody | Code::FailedPrecondition => &[Call, Control, Operations, Batches],
         Code::UnsupportedMediaType => &[Call, Control, Batches],
