@@ -312,7 +312,7 @@ impl Party {
                 true => batch.counts.completed,
                 false => batch.counts.failed,
             };
-            assert_eq!(ids.len() as u64, expected, "{:?}", batch.counts);
+            assert_eq!(ids.len() as u64, expected, "{file} of {batch:?}");
             answered.extend(ids);
         }
         let mut log = self.log.borrow_mut();

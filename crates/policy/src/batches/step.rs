@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 pub(super) const MAX_LINES: u32 = 256;
 /// The factor by which steps grow again after a step of one line.
 const GROWTH: u32 = 4;
+/// The most steps that repeat the work of one that needs no model. Each has the attempts of an operation.
+const MAX_TRIES: u32 = 20;
 /// Milliseconds before a step is repeated whose workers failed.
 const AGAIN_MS: u64 = 1_000;
 /// The header of a stored end that has the summary.
@@ -24,6 +26,9 @@ pub(super) struct Step {
     pub number: u32,
     pub work: StepWork,
     pub at: At,
+    /// Steps just before that had the same work, and whose workers failed.
+    #[serde(default)]
+    pub tries: u32,
 }
 
 /// The work of a step.
@@ -145,6 +150,7 @@ impl Step {
             number: 1,
             work: StepWork::Validate,
             at: At::default(),
+            tries: 0,
         }
     }
 
@@ -180,6 +186,7 @@ impl Step {
             number: self.number.saturating_add(1),
             work,
             at,
+            tries: 0,
         }
     }
 }
@@ -289,7 +296,20 @@ pub(super) fn after(step: &Step, end: &StepEnd) -> After {
                     code: code.clone(),
                     message: message.clone(),
                 }),
-                StepWork::Validate | StepWork::Skip { .. } | StepWork::Finish { .. } => After::Over,
+                StepWork::Validate | StepWork::Skip { .. } | StepWork::Finish { .. }
+                    if step.tries >= MAX_TRIES =>
+                {
+                    After::Over
+                }
+                // No model has a part in it, so its workers died. The results of the batch would be lost with it.
+                StepWork::Validate | StepWork::Skip { .. } | StepWork::Finish { .. } => {
+                    let mut next = step.then(step.work.clone(), step.at);
+                    next.tries = step.tries + 1;
+                    After::Step {
+                        step: next,
+                        due_ms: now_ms.saturating_add(AGAIN_MS),
+                    }
+                }
             };
         }
         Outcome::Done(summary) => summary,
@@ -470,7 +490,12 @@ mod tests {
             let step = step(kind.clone());
             assert_eq!(*work(&follow(&step, Outcome::NotRun)), kind);
             if !matches!(kind, StepWork::Lines { .. }) {
-                assert_eq!(follow(&step, failed()), After::Over);
+                assert_eq!(*work(&follow(&step, failed())), kind);
+                let last = Step {
+                    tries: MAX_TRIES,
+                    ..step
+                };
+                assert_eq!(follow(&last, failed()), After::Over);
             }
         }
     }
