@@ -417,6 +417,8 @@ fn every_path_has_a_route_that_takes_exactly_the_methods_described() {
             .replace("{model}", "digits")
             .replace("{version}", "1")
             .replace("{operation}", "op_1")
+            .replace("{file}", "file-1")
+            .replace("{batch}", "batch_1")
             .replace("{tenant}", "acme")
             .replace("{code}", "internal");
         assert!(!real.contains('{'), "{path}");

@@ -14,6 +14,7 @@ pub(crate) const WINDOW: &str = "24h";
 
 /// A file.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "OpenAiFile")]
 pub(crate) struct File {
     id: String,
     #[schemars(extend("const" = FILE))]
@@ -33,6 +34,7 @@ pub(crate) struct File {
 
 /// A page of files.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "OpenAiFileList")]
 pub(crate) struct FileList {
     #[schemars(extend("const" = LIST))]
     object: &'static str,
@@ -45,6 +47,7 @@ pub(crate) struct FileList {
 
 /// A file that was deleted.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "OpenAiFileDeleted")]
 pub(crate) struct FileDeleted {
     id: String,
     #[schemars(extend("const" = FILE))]
@@ -54,6 +57,7 @@ pub(crate) struct FileDeleted {
 
 /// A batch: calls that run later.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "OpenAiBatch")]
 pub(crate) struct Batch {
     id: String,
     #[schemars(extend("const" = BATCH))]
@@ -88,6 +92,7 @@ pub(crate) struct Batch {
 
 /// The faults of an input file.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "OpenAiBatchErrors")]
 pub(crate) struct BatchErrors {
     #[schemars(extend("const" = LIST))]
     object: &'static str,
@@ -96,6 +101,7 @@ pub(crate) struct BatchErrors {
 
 /// A fault of an input file.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "OpenAiBatchFault")]
 pub(crate) struct BatchFault {
     /// A stable word for programs.
     code: String,
@@ -109,6 +115,7 @@ pub(crate) struct BatchFault {
 
 /// The counts of the lines of a batch.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "OpenAiBatchCounts")]
 pub(crate) struct BatchRequestCounts {
     total: u64,
     /// Lines in the output file.
@@ -119,6 +126,7 @@ pub(crate) struct BatchRequestCounts {
 
 /// A page of batches.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "OpenAiBatchList")]
 pub(crate) struct BatchList {
     #[schemars(extend("const" = LIST))]
     object: &'static str,
