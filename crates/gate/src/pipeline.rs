@@ -35,8 +35,7 @@ use crate::policies::{self, Policies, is_signed};
 use crate::ports::Ports;
 use crate::record::Response;
 use crate::representation::{Representation, encoded_from_bytes};
-use crate::route::{Route, Target, route, shorten, target};
-use crate::surface::body::model_of;
+use crate::route::{Route, Target, route, shorten};
 use announced::{go_on, judge};
 use penstock_core::{Caller, Code, Problem, RouteKind, negotiate};
 use penstock_policy::auth::service::AuthService;
@@ -85,7 +84,7 @@ fn steps<P: Ports>(
         return Ok(operations::work(instance, exchange, order)?);
     }
     let mut route = find_route(exchange)?;
-    name_model(exchange, &mut route);
+    called::name_model(exchange.request, &mut route);
     negotiate(exchange, &route)?;
     let Instance {
         ports,
@@ -197,13 +196,6 @@ fn find_route(exchange: &mut Exchange<'_>) -> Result<Route, End> {
     match request.method.as_str() {
         "OPTIONS" => Err(End::Answered(cors::options(route.allow()))),
         _ => Ok(route),
-    }
-}
-
-/// Reads the model's name from the body if the path has none. Authentication and the rate limits need the name.
-fn name_model(exchange: &Exchange<'_>, route: &mut Route) {
-    if let Some(named) = route.named_in_body() {
-        *named = target(&model_of(exchange.request).unwrap_or_default(), None);
     }
 }
 

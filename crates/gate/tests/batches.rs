@@ -36,7 +36,13 @@ fn form(purpose: &str, content: &str) -> Vec<u8> {
 
 fn upload(ports: &InMemory, with: &[(&str, &str)], content: &str) -> Answer {
     let headers: Vec<_> = [FORM].iter().chain(with).copied().collect();
-    send(ports, "POST", "/v1/files", &headers, &form("batch", content))
+    send(
+        ports,
+        "POST",
+        "/v1/files",
+        &headers,
+        &form("batch", content),
+    )
 }
 
 fn create(ports: &InMemory, with: &[(&str, &str)], content: &str) -> Answer {
@@ -46,7 +52,13 @@ fn create(ports: &InMemory, with: &[(&str, &str)], content: &str) -> Answer {
         "input_file_id": file.body["id"], "endpoint": "/v1/embeddings", "completion_window": "24h",
         "metadata": { "job": "nightly" },
     });
-    send(ports, "POST", "/v1/batches", with, body.to_string().as_bytes())
+    send(
+        ports,
+        "POST",
+        "/v1/batches",
+        with,
+        body.to_string().as_bytes(),
+    )
 }
 
 /// Runs the steps of a batch as the host does, until `stop` says so or none follows. Returns the last note.
@@ -80,12 +92,18 @@ fn read(ports: &InMemory, created: &Answer, with: &[(&str, &str)]) -> Value {
 
 fn content(ports: &InMemory, id: &Value, with: &[(&str, &str)]) -> Vec<Value> {
     let path = format!("/v1/files/{}/content", id.as_str().unwrap());
-    let headers: Vec<_> = [("accept", "application/binary")].iter().chain(with).copied().collect();
+    let headers: Vec<_> = [("accept", "application/binary")]
+        .iter()
+        .chain(with)
+        .copied()
+        .collect();
     let answer = send(ports, "GET", &path, &headers, b"");
     assert_eq!(answer.status(), 200, "{}", answer.body);
     assert_eq!(answer.header("content-type"), Some("application/binary"));
     let text = String::from_utf8(answer.response.body.to_vec()).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 #[test]
@@ -101,7 +119,12 @@ fn a_batch_has_the_answers_of_its_calls_and_the_members_that_openais_clients_rea
             "expires_at": 1_767_225_600 + 7 * 86_400, "filename": "in.jsonl", "purpose": "batch", "status": "processed",
         })
     );
-    let text = [embed("hello"), line("bad", &json!({ "model": "vectors" })), embed("b")].concat();
+    let text = [
+        embed("hello"),
+        line("bad", &json!({ "model": "vectors" })),
+        embed("b"),
+    ]
+    .concat();
     let created = create(&ports, &[], &text);
     assert_eq!(created.status(), 200, "{}", created.body);
     assert_eq!(created.note["push"]["tenant"], "anonymous");
@@ -120,7 +143,10 @@ fn a_batch_has_the_answers_of_its_calls_and_the_members_that_openais_clients_rea
     run(&ports, &created);
     let batch = read(&ports, &created, &[]);
     assert_eq!(batch["status"], "completed");
-    assert_eq!(batch["request_counts"], json!({ "total": 3, "completed": 2, "failed": 1 }));
+    assert_eq!(
+        batch["request_counts"],
+        json!({ "total": 3, "completed": 2, "failed": 1 })
+    );
     for at in ["in_progress_at", "finalizing_at", "completed_at"] {
         assert!(batch[at].is_u64(), "{at}");
     }
@@ -128,10 +154,21 @@ fn a_batch_has_the_answers_of_its_calls_and_the_members_that_openais_clients_rea
     let ids: Vec<&Value> = output.iter().map(|line| &line["custom_id"]).collect();
     assert_eq!(ids, ["hello", "b"]);
     let direct = json!({ "model": "vectors", "input": "hello" });
-    let direct = send(&ports, "POST", "/v1/embeddings", &[], direct.to_string().as_bytes());
+    let direct = send(
+        &ports,
+        "POST",
+        "/v1/embeddings",
+        &[],
+        direct.to_string().as_bytes(),
+    );
     assert_eq!(output[0]["response"]["status_code"], 200);
     assert_eq!(output[0]["response"]["body"], direct.body);
-    assert!(output[0]["response"]["request_id"].as_str().unwrap().starts_with("req_"));
+    assert!(
+        output[0]["response"]["request_id"]
+            .as_str()
+            .unwrap()
+            .starts_with("req_")
+    );
     assert_eq!(output[0]["error"], Value::Null);
     let errors = content(&ports, &batch["error_file_id"], &[]);
     assert_eq!(errors[0]["response"]["status_code"], 400);
@@ -142,7 +179,10 @@ fn a_batch_has_the_answers_of_its_calls_and_the_members_that_openais_clients_rea
 fn an_upload_that_is_no_form_or_has_another_purpose_is_refused() {
     let ports = ports();
     let json_type = send(&ports, "POST", "/v1/files", &[], b"{}");
-    assert_eq!((json_type.status(), json_type.code()), (415, "unsupported_media_type"));
+    assert_eq!(
+        (json_type.status(), json_type.code()),
+        (415, "unsupported_media_type")
+    );
     for (body, says) in [
         (form("fine-tune", ""), "`fine-tune`"),
         (form("batch", "")[..40].to_vec(), "the form is broken"),
@@ -168,7 +208,8 @@ fn ports_with(policy: &str) -> InMemory {
 fn a_batch_that_cannot_be_created_names_the_member_that_is_wrong() {
     let ports = ports();
     let file = upload(&ports, &[], &embed("a")).body["id"].clone();
-    let good = json!({ "input_file_id": file, "endpoint": "/v1/embeddings", "completion_window": "24h" });
+    let good =
+        json!({ "input_file_id": file, "endpoint": "/v1/embeddings", "completion_window": "24h" });
     for (member, value) in [
         ("input_file_id", json!(null)),
         ("input_file_id", json!("file-1")),
@@ -178,7 +219,13 @@ fn a_batch_that_cannot_be_created_names_the_member_that_is_wrong() {
     ] {
         let mut body = good.clone();
         body[member] = value;
-        let refused = send(&ports, "POST", "/v1/batches", &[], body.to_string().as_bytes());
+        let refused = send(
+            &ports,
+            "POST",
+            "/v1/batches",
+            &[],
+            body.to_string().as_bytes(),
+        );
         assert_eq!((refused.status(), refused.code()), (400, "invalid_body"));
         assert_eq!(refused.body["error"]["param"], member, "{}", refused.body);
     }
@@ -216,9 +263,16 @@ fn a_batch_that_is_cancelled_stops_and_says_what_it_did() {
     let ports = ports();
     let created = create(&ports, &[], &[embed("a"), embed("b")].concat());
     drive(&ports, &created, |_| true);
-    let path = format!("/v1/batches/{}/cancel", created.body["id"].as_str().unwrap());
+    let path = format!(
+        "/v1/batches/{}/cancel",
+        created.body["id"].as_str().unwrap()
+    );
     let cancelling = send(&ports, "POST", &path, &[], b"");
-    assert_eq!(cancelling.body["status"], "cancelling", "{}", cancelling.body);
+    assert_eq!(
+        cancelling.body["status"], "cancelling",
+        "{}",
+        cancelling.body
+    );
     assert!(cancelling.body["cancelling_at"].is_u64());
     let step = json!({ "id": cancelling.note["id"] });
     let created_at = Answer {
@@ -228,7 +282,10 @@ fn a_batch_that_is_cancelled_stops_and_says_what_it_did() {
     run(&ports, &created_at);
     let batch = read(&ports, &created_at, &[]);
     assert_eq!(batch["status"], "cancelled");
-    assert_eq!(batch["request_counts"], json!({ "total": 2, "completed": 0, "failed": 2 }));
+    assert_eq!(
+        batch["request_counts"],
+        json!({ "total": 2, "completed": 0, "failed": 2 })
+    );
     assert_eq!(ports.runs.get(), 0);
     let errors = content(&ports, &batch["error_file_id"], &[]);
     assert_eq!(errors[0]["error"]["code"], "batch_cancelled");
@@ -236,12 +293,18 @@ fn a_batch_that_is_cancelled_stops_and_says_what_it_did() {
 
 #[test]
 fn a_limit_makes_a_batch_wait_and_fails_no_line() {
-    let ports = ports_with("[[limits]]\nname = \"items\"\nunit = \"items\"\nlimit = 1\nwindow_s = 60\n");
+    let ports =
+        ports_with("[[limits]]\nname = \"items\"\nunit = \"items\"\nlimit = 1\nwindow_s = 60\n");
     let created = create(&ports, &[], &[embed("a"), embed("b")].concat());
-    let waiting = drive(&ports, &created, |next| next["due_ms"].as_u64() > Some(1_767_225_600_000));
+    let waiting = drive(&ports, &created, |next| {
+        next["due_ms"].as_u64() > Some(1_767_225_600_000)
+    });
     let batch = read(&ports, &created, &[]);
     assert_eq!(batch["status"], "in_progress");
-    assert_eq!(batch["request_counts"], json!({ "total": 2, "completed": 1, "failed": 0 }));
+    assert_eq!(
+        batch["request_counts"],
+        json!({ "total": 2, "completed": 1, "failed": 0 })
+    );
     let due_ms = waiting["next"]["due_ms"].as_u64().unwrap();
     ports.clock.advance_ms(due_ms - 1_767_225_600_000 + 60_000);
     let rest = Answer {
@@ -258,7 +321,8 @@ fn a_limit_makes_a_batch_wait_and_fails_no_line() {
 fn a_model_that_is_not_ready_is_waited_for() {
     let left = Rc::new(Cell::new(1));
     let counted = left.clone();
-    let models: [(&str, &str, &[&str]); 1] = [("vectors", &surfaces_common::adapted("vectors"), &["1"])];
+    let models: [(&str, &str, &[&str]); 1] =
+        [("vectors", &surfaces_common::adapted("vectors"), &["1"])];
     let ports = hosted(InMemory::new(&models, move |model, version, inputs| {
         if counted.replace(0) == 1 {
             return Err(Failure {
@@ -270,7 +334,9 @@ fn a_model_that_is_not_ready_is_waited_for() {
         surfaces_common::echo(model, version, inputs)
     }));
     let created = create(&ports, &[], &embed("a"));
-    let waiting = drive(&ports, &created, |next| next["due_ms"].as_u64() > Some(1_767_225_600_000));
+    let waiting = drive(&ports, &created, |next| {
+        next["due_ms"].as_u64() > Some(1_767_225_600_000)
+    });
     assert_eq!(waiting["next"]["due_ms"], 1_767_225_607_000_u64);
     let rest = Answer {
         note: json!({ "id": waiting["next"]["id"] }),
@@ -291,12 +357,19 @@ fn lines_run_with_the_scopes_of_the_batchs_caller_and_tenants_see_only_their_own
     let (narrow, other) = (format!("Bearer {narrow}"), format!("Bearer {other}"));
     let narrow = [("authorization", narrow.as_str())];
     let other = [("authorization", other.as_str())];
-    let text = [embed("a"), line("hidden", &json!({ "model": "ids", "input": "a" }))].concat();
+    let text = [
+        embed("a"),
+        line("hidden", &json!({ "model": "ids", "input": "a" })),
+    ]
+    .concat();
     let created = create(&ports, &narrow, &text);
     assert_eq!(created.status(), 200, "{}", created.body);
     run(&ports, &created);
     let batch = read(&ports, &created, &narrow);
-    assert_eq!(batch["request_counts"], json!({ "total": 2, "completed": 1, "failed": 1 }));
+    assert_eq!(
+        batch["request_counts"],
+        json!({ "total": 2, "completed": 1, "failed": 1 })
+    );
     let errors = content(&ports, &batch["error_file_id"], &narrow);
     let response = &errors[0]["response"];
     assert_eq!(response["status_code"], 404);
@@ -309,7 +382,11 @@ fn lines_run_with_the_scopes_of_the_batchs_caller_and_tenants_see_only_their_own
         format!("/v1/files/{file}/content"),
     ] {
         let headers: Vec<_> = [("accept", "*/*")].iter().chain(&other).copied().collect();
-        assert_eq!(send(&ports, "GET", &path, &headers, b"").status(), 404, "{path}");
+        assert_eq!(
+            send(&ports, "GET", &path, &headers, b"").status(),
+            404,
+            "{path}"
+        );
     }
     let listed = send(&ports, "GET", "/v1/batches", &other, b"");
     assert_eq!(listed.body["data"], json!([]));
@@ -322,21 +399,44 @@ fn lines_run_with_the_scopes_of_the_batchs_caller_and_tenants_see_only_their_own
 #[test]
 fn lists_are_pages_and_only_this_machine_lists_without_credentials() {
     let ports = ports();
-    let ids: Vec<Value> = (0..3).map(|_| upload(&ports, &[], "x").body["id"].clone()).collect();
+    let ids: Vec<Value> = (0..3)
+        .map(|_| upload(&ports, &[], "x").body["id"].clone())
+        .collect();
     assert_eq!(get(&ports, "/v1/files").status(), 403);
     assert_eq!(get(&ports, "/v1/batches").status(), 403);
-    let page = send(&ports, "GET", "/v1/files?limit=2&purpose=batch", &[LOCAL], b"").body;
+    let page = send(
+        &ports,
+        "GET",
+        "/v1/files?limit=2&purpose=batch",
+        &[LOCAL],
+        b"",
+    )
+    .body;
     assert_eq!(page["object"], "list");
     assert_eq!((&page["first_id"], &page["last_id"]), (&ids[2], &ids[1]));
     assert_eq!(page["has_more"], true);
     let after = page["last_id"].as_str().unwrap();
-    let rest = send(&ports, "GET", &format!("/v1/files?after={after}"), &[LOCAL], b"").body;
-    assert_eq!((&rest["data"][0]["id"], &rest["has_more"]), (&ids[0], &json!(false)));
+    let rest = send(
+        &ports,
+        "GET",
+        &format!("/v1/files?after={after}"),
+        &[LOCAL],
+        b"",
+    )
+    .body;
+    assert_eq!(
+        (&rest["data"][0]["id"], &rest["has_more"]),
+        (&ids[0], &json!(false))
+    );
     let oldest = send(&ports, "GET", "/v1/files?order=asc&limit=1", &[LOCAL], b"").body;
     assert_eq!(oldest["data"][0]["id"], ids[0]);
     for query in ["limit=x", "order=up", "purpose=x", "after=file-1", "size=1"] {
         let refused = send(&ports, "GET", &format!("/v1/files?{query}"), &[LOCAL], b"");
-        assert_eq!((refused.status(), refused.code()), (400, "invalid_parameter"), "{query}");
+        assert_eq!(
+            (refused.status(), refused.code()),
+            (400, "invalid_parameter"),
+            "{query}"
+        );
     }
 }
 
@@ -345,13 +445,18 @@ fn a_host_without_workers_runs_a_step_for_each_poll() {
     let ports = surfaces_common::ports();
     let created = create(&ports, &[], &embed("a"));
     assert_eq!(created.note, Value::Null);
-    let states: Vec<Value> = (0..3).map(|_| read(&ports, &created, &[])["status"].clone()).collect();
+    let states: Vec<Value> = (0..3)
+        .map(|_| read(&ports, &created, &[])["status"].clone())
+        .collect();
     assert_eq!(states, ["in_progress", "finalizing", "completed"]);
 }
 
 #[test]
 fn files_and_batches_can_be_turned_off() {
-    for policy in ["[batches]\nenabled = false\n", "[operations]\nenabled = false\n"] {
+    for policy in [
+        "[batches]\nenabled = false\n",
+        "[operations]\nenabled = false\n",
+    ] {
         let ports = ports_with(policy);
         let answer = get(&ports, "/v1/batches/batch_1");
         assert_eq!((answer.status(), answer.code()), (404, "unknown_path"));

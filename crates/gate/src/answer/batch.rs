@@ -1,6 +1,6 @@
 //! Defines the answers about files and batches, in the form of OpenAI's clients.
 
-use crate::answer::LIST;
+use super::LIST;
 use penstock_policy::batches::words::{Batch as Words, BatchState, Fault, File as Stored, Listing};
 use schemars::JsonSchema;
 use serde::Serialize;

@@ -144,7 +144,7 @@ fn run_line<P: Ports>(
     let connection = Connection::default();
     let mut exchange = Exchange::new(&request, &context, &connection);
     if let Ok(route) = &mut route {
-        super::name_model(&exchange, route);
+        called::name_model(&request, route);
     }
     let surface = route
         .as_ref()

@@ -1,7 +1,7 @@
 //! Stores, lists and deletes files, and deletes what has expired.
 
 use super::entries::{FileRecord, Indexed, Kind, Names, ONE, PART_BYTES, decode, encode, owner};
-use super::store::Batches;
+use super::instance::Batches;
 use super::words::{File, Listing, NewFile, Page, Purpose, Refusal, RefusalKind};
 use crate::operations::period;
 use crate::sweep::Removal;

@@ -22,6 +22,7 @@
 
 mod entries;
 mod files;
+mod instance;
 pub mod line;
 pub mod service;
 mod settings;
@@ -31,5 +32,5 @@ mod store;
 pub mod words;
 mod work;
 
+pub use instance::Batches;
 pub use settings::BatchesSettings;
-pub use store::Batches;

@@ -1,12 +1,12 @@
 //! The work of a step that needs no model: the check of the lines, the choice of the lines to run, and the files of results.
 
 use super::entries::{FileRecord, Kind, Names, PART_BYTES, decode, owner};
+use super::instance::Batches;
 use super::line::{Check, Splitter, answer_id, is_request, parse, unanswered};
 use super::slice::Slice;
 use super::step::{
     Finished, Outcome, Step, StepEnd, StepWork, Summary, end_of, result_id, step_id,
 };
-use super::store::Batches;
 use super::words::{Fault, Line, Lines, Work};
 use crate::operations::words::End;
 use penstock_core::{BatchId, FileId, Kv, KvError};

@@ -62,6 +62,6 @@ pub use entries::{Candidates, HEAD_SUFFIX, NAMES, head_name};
 pub(crate) use entries::{PERIOD_MS, period};
 pub use record::Accepted;
 pub use settings::OperationsSettings;
-pub use steps::STEP;
 pub(crate) use steps::StepSeen;
 pub use store::{Acceptance, Cancelled, Operations};
+pub use words::STEP;

@@ -8,11 +8,8 @@ use super::record::ONE;
 use super::removal::remove_contents;
 use super::state::progress;
 use super::store::{Operations, read_parts};
-use super::words::{Operation, Submission};
+use super::words::{Operation, STEP, Submission};
 use penstock_core::{Kv, KvError, OperationId};
-
-/// The kind of a step, in place of the kind of a route.
-pub const STEP: &str = "batch";
 
 /// The owner of the entries of all steps. Batches have their own bounds, so steps take no places of their tenants.
 const OWNER: &str = "steps";

@@ -10,9 +10,8 @@ use super::state::{
     Decision, Epoch, MAX_EPOCHS, Phase, Progress, SEAL, Seen, WithoutRun, counts, decide, delay_ms,
     has_commit, is_closed, is_sealed, progress,
 };
-use super::steps::STEP;
 use super::words::{
-    Abandoned, AcceptedCall, Claim, End, Listing, Operation, OperationState, Renewal, Run,
+    Abandoned, AcceptedCall, Claim, End, Listing, Operation, OperationState, Renewal, Run, STEP,
     Submission,
 };
 use crate::sweep::Index;
