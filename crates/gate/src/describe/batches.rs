@@ -12,7 +12,7 @@ use penstock_core::{BatchId, Caller, Code, FileId, Problem, Violation, negotiate
 use penstock_policy::auth::words::Admitted;
 use penstock_policy::batches::service::BatchesService;
 use penstock_policy::batches::words::{
-    Batch as Words, NewBatch, NewFile, Next, Page, Purpose, Refusal,
+    Batch as Words, NewBatch, NewFile, Next, Page, Purpose, Refusal, RefusalKind,
 };
 use penstock_policy::operations::notes::{Note, Push};
 use serde::Deserialize;
@@ -340,7 +340,10 @@ impl<B: BatchesService> Asked<'_, B> {
         };
         self.batches
             .create(new, self.at())
-            .map_err(Refusal::problem)
+            .map_err(|refusal| match refusal.kind {
+                RefusalKind::NoSuchFile => wrong("input_file_id", refusal.message),
+                _ => refusal.problem(),
+            })
     }
 
     fn find(&self, id: &str) -> Result<Words, Problem> {
