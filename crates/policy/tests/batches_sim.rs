@@ -13,6 +13,7 @@ use penstock_policy::operations::words::{Abandoned, Claim, Run};
 use penstock_policy::operations::{Candidates, Operations, OperationsSettings};
 use penstock_testkit::{Faults, Random, Sim, for_seeds};
 use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 /// Schedules of a plain run: seconds without optimization.
@@ -23,11 +24,12 @@ struct Log {
     /// The batch whose creation was answered.
     batch: Option<BatchId>,
     ids: Vec<String>,
-    /// Lines whose step was committed.
-    committed: u64,
+    /// Lines whose step was committed, by batch: a creation whose answer is lost is made again.
+    committed: BTreeMap<BatchId, u64>,
+    /// Lines that were run.
+    ran: BTreeSet<(BatchId, u64)>,
     /// The description of the batch after its end.
     ended: Option<Batch>,
-    runs: u64,
     repeated: u64,
     cancelled: bool,
 }
@@ -140,12 +142,12 @@ impl Party {
     /// Looks at an operation, as a host does. Returns whether it has ended.
     async fn look(&mut self, id: &OperationId, holder: &str) -> Result<bool, ()> {
         let kv = self.sim.kv();
-        let committed = self.log.borrow().committed;
+        let committed = self.log.borrow().committed.clone();
         let now_ms = self.sim.now_ms();
         let claim = self.operations.claim(&kv, id, holder, 0, now_ms).await;
         match claim.map_err(drop)? {
             Claim::Granted(run) => {
-                if !self.run(id, holder, *run, committed).await? {
+                if !self.run(id, holder, *run, &committed).await? {
                     return Ok(false);
                 }
             }
@@ -163,7 +165,7 @@ impl Party {
         id: &OperationId,
         holder: &str,
         run: Run,
-        committed: u64,
+        committed: &BTreeMap<BatchId, u64>,
     ) -> Result<bool, ()> {
         let kv = self.sim.kv();
         let at = self.at();
@@ -181,7 +183,9 @@ impl Party {
                 let most = 1 + self.random.below(4) as usize;
                 for line in lines.lines.iter().take(most) {
                     assert!(
-                        line.number >= committed,
+                        committed
+                            .get(&lines.batch)
+                            .is_none_or(|done| line.number >= *done),
                         "line {} runs again after its step was committed",
                         line.number
                     );
@@ -194,7 +198,10 @@ impl Party {
                         break;
                     }
                     self.sim.sleep(self.random.below(150)).await;
-                    self.log.borrow_mut().runs += 1;
+                    let mut log = self.log.borrow_mut();
+                    let is_new = log.ran.insert((lines.batch.clone(), line.number));
+                    log.repeated += u64::from(!is_new);
+                    drop(log);
                     if line.custom_id.starts_with("poison") {
                         let at = (self.sim.now_ms(), self.random.bits());
                         let again = self
@@ -209,7 +216,7 @@ impl Party {
                         200
                     };
                     slice.answer(line, status, "req_1", b"{}");
-                    last = Some(line.number + 1);
+                    last = Some((lines.batch.clone(), line.number + 1));
                 }
                 slice.end()
             }
@@ -220,7 +227,10 @@ impl Party {
         match counts.map_err(drop)? {
             true => {
                 let mut log = self.log.borrow_mut();
-                log.committed = log.committed.max(last.unwrap_or(0));
+                if let Some((batch, done)) = last {
+                    let known = log.committed.entry(batch).or_default();
+                    *known = done.max(*known);
+                }
                 Ok(true)
             }
             false => Ok(false),
@@ -337,7 +347,6 @@ impl Party {
         if let Some(ended) = &log.ended {
             assert_eq!((ended.state, ended.counts), (batch.state, batch.counts));
         }
-        log.repeated = log.runs.saturating_sub(log.ids.len() as u64);
         log.ended = Some(batch);
     }
 }
