@@ -3,6 +3,7 @@
 use super::content::{as_json, named};
 use super::operation::{Operation, operation};
 use crate::openapi::errors::Kind;
+use crate::openapi::schema::reference;
 use serde_json::{Value, json};
 
 const TAG: &str = "batches";
@@ -48,16 +49,7 @@ pub fn operations() -> Vec<Operation> {
             "Upload a file",
             "A file with the calls of a batch: one JSON object in each line, with `custom_id`, `method`, `url` and `body`.",
         )
-        .taking(json!({
-            "multipart/form-data": { "schema": {
-                "type": "object",
-                "properties": {
-                    "purpose": { "type": "string", "enum": ["batch"] },
-                    "file": { "type": "string", "format": "binary" },
-                },
-                "required": ["purpose", "file"],
-            } },
-        }))
+        .taking(json!({ "multipart/form-data": { "schema": reference("OpenAiFileUpload") } }))
         .answering("200", "The file.", named("OpenAiFile")),
         list_files,
         one(("get", "/v1/files/{file}"), "retrieveFile", "Get a file", "Describes a file.")
