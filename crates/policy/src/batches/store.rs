@@ -222,13 +222,17 @@ impl Batches {
         let Some(step) = Step::decode(&seen.body) else {
             return Err(KvError::new("the step of a batch is not readable"));
         };
-        let found = Found {
+        let mut found = Found {
             id: id.clone(),
             record,
             cancel_ms,
             step,
             seen,
         };
+        // The request may have come between the reads of the record and of the step that followed it.
+        if found.cancel_ms.is_none() && self.describe(&found).state == BatchState::Cancelled {
+            found.cancel_ms = self.record(kv, id).await?.and_then(|(_, at_ms, _)| at_ms);
+        }
         let ttl_ms = self.settings.result_ttl_s.saturating_mul(1_000);
         let has_expired =
             (found.ended_ms()).is_some_and(|ended_ms| ended_ms.saturating_add(ttl_ms) <= now_ms);
@@ -441,7 +445,11 @@ impl Batches {
             times: Times {
                 in_progress_ms: (at.began_ms > 0).then_some(at.began_ms),
                 finalizing_ms,
-                cancelling_ms: *cancel_ms,
+                // A request that came too late changes nothing.
+                cancelling_ms: match state {
+                    BatchState::Cancelling | BatchState::Cancelled => *cancel_ms,
+                    _ => None,
+                },
                 ended_ms: match is_over {
                     true => seen.operation.ended_ms,
                     false => None,
