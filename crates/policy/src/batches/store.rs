@@ -211,13 +211,18 @@ impl Batches {
         if tenant.is_some_and(|tenant| tenant != record.caller.tenant) {
             return Ok(None);
         }
-        // The note of the newest step may be old.
-        while self.steps.has_step(kv, &step_id(id, number + 1)).await? {
-            number += 1;
-        }
-        let seen = self.steps.step(kv, &step_id(id, number), now_ms).await?;
-        let Some(seen) = seen else {
-            return Ok(None);
+        let seen = loop {
+            // The note of the newest step may be old.
+            while self.steps.has_step(kv, &step_id(id, number + 1)).await? {
+                number += 1;
+            }
+            if let Some(seen) = self.steps.step(kv, &step_id(id, number), now_ms).await? {
+                break seen;
+            }
+            // Its contents were deleted: the batch has ended since, with a later step.
+            if !self.steps.has_step(kv, &step_id(id, number + 1)).await? {
+                return Ok(None);
+            }
         };
         let Some(step) = Step::decode(&seen.body) else {
             return Err(KvError::new("the step of a batch is not readable"));
