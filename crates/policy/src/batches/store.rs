@@ -86,11 +86,11 @@ impl Batches {
             end_live(kv, &names, &record.owner).await?;
             return Ok(Err(refusal));
         }
+        // The step comes last: a worker may run it at once, and needs the record.
+        kv.set(&names.head(), &encode(&record)).await?;
         let first = Step::first(&id);
         self.accept(kv, &id, &record, &first, (now_ms, random))
             .await?;
-        // The record comes last: a batch with a record has its first step.
-        kv.set(&names.head(), &encode(&record)).await?;
         match self.find(kv, &id, Some(&tenant), now_ms).await? {
             Some(found) => Ok(Ok(self.describe(&found))),
             None => Err(KvError::new("a batch that was stored is not there")),
@@ -347,7 +347,7 @@ impl Batches {
             return Ok(None);
         };
         let Some((record, ..)) = self.record(kv, &id).await? else {
-            // The instance that created it died before the batch had a record.
+            // The batch was swept.
             self.steps.follow_step(kv, operation).await?;
             return Ok(None);
         };

@@ -27,7 +27,7 @@ impl Batches {
         let id = step.batch().ok_or_else(unreadable)?;
         let done = |summary: Summary| Work::Done(end_of(&summary, Vec::new()));
         let Some((record, cancel_ms, _)) = self.record(kv, &id).await? else {
-            // The instance that created it died before the batch had a record. No caller knows of it.
+            // The batch was swept, and no caller sees it any more.
             return Ok(done(Summary::Stopped {
                 why: Finished::Cancelled,
             }));
