@@ -75,7 +75,7 @@ impl Operations {
         kv.exists(&Names::of(id).head()).await
     }
 
-    /// The body of the end of a step.
+    /// The body of the end of a step. Fails if the step was removed.
     pub(crate) async fn step_end<K: Kv>(
         &self,
         kv: &K,
@@ -84,7 +84,9 @@ impl Operations {
     ) -> Result<Vec<u8>, KvError> {
         let found = self.get(kv, id, None, true, now_ms).await?;
         let end = found.and_then(|found| found.end);
-        Ok(end.and_then(|end| end.body).unwrap_or_default())
+        // A worker that was taken for dead may look for it after the batch was over. It must not write files without it.
+        end.and_then(|end| end.body)
+            .ok_or_else(|| KvError::new("the result of a step is not there any more"))
     }
 
     /// Returns whether the next step was not stored yet, and the batch is not known to be over.
