@@ -28,7 +28,12 @@ fn upload(server: &Server, content: &str) -> Value {
         "multipart/form-data; boundary=XX",
         body.as_bytes(),
     );
-    assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.bytes));
+    assert_eq!(
+        answer.status,
+        200,
+        "{}",
+        String::from_utf8_lossy(&answer.bytes)
+    );
     answer.json()
 }
 
@@ -36,14 +41,28 @@ fn create(server: &Server, content: &str) -> Value {
     let file = upload(server, content);
     let body = json!({ "input_file_id": file["id"], "endpoint": "/v1/classify", "completion_window": "24h" });
     let answer = server.post_json("/v1/batches", &body.to_string());
-    assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.bytes));
-    assert_eq!(answer.header("penstock-operation"), None, "the note is for the host");
+    assert_eq!(
+        answer.status,
+        200,
+        "{}",
+        String::from_utf8_lossy(&answer.bytes)
+    );
+    assert_eq!(
+        answer.header("penstock-operation"),
+        None,
+        "the note is for the host"
+    );
     answer.json()
 }
 
 fn read(server: &Server, batch: &Value) -> Value {
     let answer = server.get(&format!("/v1/batches/{}", batch["id"].as_str().unwrap()));
-    assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.bytes));
+    assert_eq!(
+        answer.status,
+        200,
+        "{}",
+        String::from_utf8_lossy(&answer.bytes)
+    );
     answer.json()
 }
 
@@ -102,10 +121,18 @@ fn a_batch_runs_by_itself_and_its_files_have_the_answers_of_its_calls() {
     let server = server(folder.path());
     let direct = json!({ "model": "toxic", "input": "you are kind" });
     let direct = server.post_json("/v1/classify", &direct.to_string()).json();
-    let text = [classify("a"), line("wrong", &json!({ "model": "toxic" })), classify("b")].concat();
+    let text = [
+        classify("a"),
+        line("wrong", &json!({ "model": "toxic" })),
+        classify("b"),
+    ]
+    .concat();
     let batch = ended(&server, &create(&server, &text));
     assert_eq!(batch["status"], "completed", "{batch}");
-    assert_eq!(batch["request_counts"], json!({ "total": 3, "completed": 2, "failed": 1 }));
+    assert_eq!(
+        batch["request_counts"],
+        json!({ "total": 3, "completed": 2, "failed": 1 })
+    );
     assert_eq!(ids(&server, &batch["output_file_id"]), ["a", "b"]);
     assert_eq!(ids(&server, &batch["error_file_id"]), ["wrong"]);
     let output = batch["output_file_id"].as_str().unwrap();
@@ -138,14 +165,19 @@ fn a_batch_goes_on_after_a_kill_and_repeats_no_line_of_a_step_that_had_ended() {
     let mut done = 0;
     for share in [0.2, 0.5, 0.8] {
         running.until("a part of the lines has run", || {
-            done = read(&running, &batch)["request_counts"]["completed"].as_u64().unwrap();
+            done = read(&running, &batch)["request_counts"]["completed"]
+                .as_u64()
+                .unwrap();
             done as f64 >= share * names.len() as f64
         });
         running.kill();
         kills += 1;
         running = server(folder.path());
         let counts = read(&running, &batch)["request_counts"].clone();
-        assert!(counts["completed"].as_u64() >= Some(done), "{counts} after {done}");
+        assert!(
+            counts["completed"].as_u64() >= Some(done),
+            "{counts} after {done}"
+        );
     }
     let batch = ended(&running, &batch);
     assert_eq!(batch["status"], "completed", "{batch}");
@@ -153,7 +185,11 @@ fn a_batch_goes_on_after_a_kill_and_repeats_no_line_of_a_step_that_had_ended() {
     assert_eq!(batch["error_file_id"], Value::Null);
     let counted = counted(&running);
     let most = names.len() as u64 + kills * STEP;
-    assert!(counted <= most, "{counted} calls ran for {} lines and {kills} kills", names.len());
+    assert!(
+        counted <= most,
+        "{counted} calls ran for {} lines and {kills} kills",
+        names.len()
+    );
 }
 
 #[test]
@@ -176,6 +212,9 @@ fn a_batch_that_is_cancelled_ends_soon_and_each_line_has_an_answer() {
     all.extend(ids(&server, &batch["error_file_id"]));
     assert_eq!(all, names);
     assert_eq!(batch["request_counts"]["completed"], completed);
-    assert_eq!(batch["request_counts"]["failed"], names.len() as u64 - completed);
+    assert_eq!(
+        batch["request_counts"]["failed"],
+        names.len() as u64 - completed
+    );
     assert_eq!(server.post_json(&path, "{}").json()["status"], "cancelled");
 }
