@@ -24,6 +24,7 @@ fn application() -> tempfile::TempDir {
         "build/idempotency.wasm",
         "build/usage.wasm",
         "build/operations.wasm",
+        "build/batches.wasm",
         "build/validation.wasm",
         "build/inference.wasm",
         "build/adapters.wasm",

@@ -53,6 +53,7 @@ const TABLES: &[(&str, &str)] = &[
     ("idempotency", "[idempotency]\nlease_ms = 1000"),
     ("usage", "[usage]"),
     ("operations", "[operations]"),
+    ("batches", "[batches]"),
     ("webhooks", "[webhooks]"),
     (
         "webhooks.tenants[]",

@@ -11,6 +11,7 @@ mod admin;
 mod answers;
 mod auth;
 mod bad_input;
+mod batches;
 mod batching;
 mod check;
 mod control;

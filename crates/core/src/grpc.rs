@@ -178,6 +178,8 @@ impl Code {
             Code::UnknownModel
             | Code::UnknownVersion
             | Code::UnknownOperation
+            | Code::UnknownFile
+            | Code::UnknownBatch
             | Code::VersionGone
             | Code::UnknownResource => G::NotFound,
             // In gRPC a path is a method.

@@ -128,45 +128,64 @@ impl fmt::Display for PredictionId {
     }
 }
 
-/// The id of an operation: `op_` and 26 characters that sort by time. It names the hour in which its entries are stored.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-pub struct OperationId(String);
+/// Defines the id of something stored: a prefix and 26 characters that sort by time. The time names the hour in which its entries
+/// are stored.
+macro_rules! stored_id {
+    ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+        pub struct $name(String);
 
-impl OperationId {
-    const PREFIX: &str = "op_";
+        impl $name {
+            const PREFIX: &str = $prefix;
 
-    /// Makes an id from time and 80 random bits, so that nobody can guess it.
-    pub fn generate(unix_ms: u64, random: u128) -> Self {
-        Self(sortable(Self::PREFIX, unix_ms, random))
-    }
+            /// Makes an id from time and 80 random bits, so that nobody can guess it.
+            pub fn generate(unix_ms: u64, random: u128) -> Self {
+                Self(sortable(Self::PREFIX, unix_ms, random))
+            }
 
-    /// Accepts an id in the form in which [`OperationId::generate`] writes it; `None` for others.
-    pub fn parse(text: &str) -> Option<Self> {
-        let ulid = ulid::Ulid::from_string(text.strip_prefix(Self::PREFIX)?).ok()?;
-        let written = sortable(Self::PREFIX, ulid.timestamp_ms(), ulid.random());
-        (written == text).then_some(Self(written))
-    }
+            /// Accepts an id in the form in which `generate` writes it; `None` for others.
+            pub fn parse(text: &str) -> Option<Self> {
+                let ulid = ulid::Ulid::from_string(text.strip_prefix(Self::PREFIX)?).ok()?;
+                let written = sortable(Self::PREFIX, ulid.timestamp_ms(), ulid.random());
+                (written == text).then_some(Self(written))
+            }
 
-    /// The time in the id, in milliseconds since the Unix epoch.
-    pub fn unix_ms(&self) -> u64 {
-        ulid::Ulid::from_string(self.short()).map_or(0, |ulid| ulid.timestamp_ms())
-    }
+            /// The time in the id, in milliseconds since the Unix epoch.
+            pub fn unix_ms(&self) -> u64 {
+                ulid::Ulid::from_string(self.short()).map_or(0, |ulid| ulid.timestamp_ms())
+            }
 
-    /// Returns the id as answers and headers show it.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
+            /// Returns the id as answers and headers show it.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
 
-    /// The id without its prefix, for names of entries.
-    pub fn short(&self) -> &str {
-        &self.0[Self::PREFIX.len()..]
-    }
+            /// The id without its prefix, for names of entries.
+            pub fn short(&self) -> &str {
+                &self.0[Self::PREFIX.len()..]
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
 }
 
-impl fmt::Display for OperationId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+stored_id! {
+    /// The id of an operation: `op_` and 26 characters.
+    OperationId, "op_"
+}
+stored_id! {
+    /// The id of a file, in OpenAI's form: `file-` and 26 characters.
+    FileId, "file-"
+}
+stored_id! {
+    /// The id of a batch, in OpenAI's form: `batch_` and 26 characters.
+    BatchId, "batch_"
 }
 
 fn sortable(prefix: &str, unix_ms: u64, random: u128) -> String {

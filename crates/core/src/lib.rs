@@ -36,7 +36,7 @@ pub mod violation;
 pub use caller::Caller;
 pub use clock::Clock;
 pub use grpc::GrpcStatus;
-pub use ids::{ModelName, ModelVersion, OperationId, PredictionId, RequestId};
+pub use ids::{BatchId, FileId, ModelName, ModelVersion, OperationId, PredictionId, RequestId};
 pub use kv::{Kv, KvError};
 pub use negotiate::ErrorStyle;
 pub use nn_data::{GraphName, GraphOptions, NnData, NnWord, ShadowTensor};

@@ -240,7 +240,12 @@ pub fn error_style(path: &str, accept: Option<&str>) -> ErrorStyle {
             // The path of Cohere's API, which is not part of the Open Inference Protocol.
             "/v2/rerank" => ErrorStyle::Penstock,
             path if path.starts_with("/v2/") => ErrorStyle::OpenInference,
-            "/v1/embeddings" | "/v1/moderations" => ErrorStyle::OpenAi,
+            "/v1/embeddings" | "/v1/moderations" | "/v1/files" | "/v1/batches" => {
+                ErrorStyle::OpenAi
+            }
+            path if path.starts_with("/v1/files/") || path.starts_with("/v1/batches/") => {
+                ErrorStyle::OpenAi
+            }
             _ => ErrorStyle::Penstock,
         }
     }

@@ -128,6 +128,12 @@ catalogue! {
     /// The caller has no operation with this id.
     UnknownOperation = "unknown_operation", 404, "No such operation",
         "Use the name from the answer that accepted the call; operations expire some time after their end. GET /v1/operations lists yours.";
+    /// The caller has no file with this id.
+    UnknownFile = "unknown_file", 404, "No such file",
+        "Use the id from the answer to the upload; files expire. GET /v1/files lists yours.";
+    /// The caller has no batch with this id.
+    UnknownBatch = "unknown_batch", 404, "No such batch",
+        "Use the id from the answer that created the batch; batches expire. GET /v1/batches lists yours.";
     /// The object that an administrator named does not exist.
     UnknownResource = "unknown_resource", 404, "No such resource",
         "Use a name or id that a list shows: GET /admin/v1/tenants, GET /admin/v1/keys, GET /admin/v1/models.";

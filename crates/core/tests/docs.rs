@@ -14,7 +14,7 @@ fn page() -> String {
          `crates/core/src/problem.rs` (`UPDATE_DOCS=1 cargo test -p penstock-core`).\n\
          \n\
          An error is `{\"error\":{\"code\",\"message\",\"status\",\"details\":[{\"pointer\",\"rule\",\"expected\",\"message\"}],\n\
-         \"request_id\",\"timestamp\"}}`. On `/v1/embeddings` and `/v1/moderations` it also has OpenAI's `type` and `param`. On `/v2` it is\n\
+         \"request_id\",\"timestamp\"}}`. On `/v1/embeddings`, `/v1/moderations`, `/v1/files` and `/v1/batches` it also has OpenAI's `type` and `param`. On `/v2` it is\n\
          `{\"error\":\"message\",\"code\",…}`. With `Accept: application/problem+json` it has the form of RFC 9457. `details` lists each mistake in\n\
          a body with a JSON pointer. `available` lists the existing names when one was not found. 503 carries `Retry-After`, 405 `Allow`.\n\
          \n\

@@ -1,6 +1,7 @@
 //! Writes the JSON bodies of successful answers. An answer that has one shape for every model is a struct, which also
 //! describes it in the document of the API. Predictions depend on the model's contract and are written by hand.
 
+pub(crate) mod batch;
 pub(crate) mod errors;
 pub(crate) mod events;
 pub(crate) mod model;

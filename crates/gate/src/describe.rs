@@ -1,5 +1,6 @@
 //! Answers the routes that call no model: the gate's own state and the descriptions of models.
 
+pub(crate) mod batches;
 pub(crate) mod operations;
 pub(crate) mod readiness;
 pub(crate) mod repository;

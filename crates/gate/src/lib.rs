@@ -25,6 +25,7 @@
 //! * [`representation`]: compression, entity tags and conditional requests;
 //! * [`coding`]: compressed bodies;
 //! * `cors`: headers for pages of other origins;
+//! * [`multipart`]: the form of uploads;
 //! * `disclose`: the disclosure rules for a model's outputs;
 //! * [`connection`]: the trusted facts about a request's connection;
 //! * [`trail`]: the record for the audit log;
@@ -47,6 +48,7 @@ pub mod gate;
 pub mod grpc;
 pub mod http_entry;
 mod instance;
+pub mod multipart;
 pub mod oip;
 pub mod openapi;
 mod options;

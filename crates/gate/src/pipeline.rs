@@ -11,6 +11,7 @@
 mod accept;
 mod admission;
 mod announced;
+mod batches;
 mod call;
 mod called;
 mod custom;
@@ -23,6 +24,7 @@ mod webhook;
 use crate::call::{ModelCall, Surface};
 use crate::catalogue::{Catalogue, known};
 use crate::cors;
+use crate::describe::batches::Stored;
 use crate::describe::readiness::readiness;
 use crate::describe::{self, repository};
 use crate::exchange::Exchange;
@@ -33,8 +35,7 @@ use crate::policies::{self, Policies, is_signed};
 use crate::ports::Ports;
 use crate::record::Response;
 use crate::representation::{Representation, encoded_from_bytes};
-use crate::route::{Route, Target, route, shorten, target};
-use crate::surface::body::model_of;
+use crate::route::{Route, Target, route, shorten};
 use announced::{go_on, judge};
 use penstock_core::negotiate::{self, Events};
 use penstock_core::{Caller, Code, Problem, RouteKind};
@@ -84,7 +85,7 @@ fn steps<P: Ports>(
         return Ok(operations::work(instance, exchange, order)?);
     }
     let mut route = find_route(exchange)?;
-    name_model(exchange, &mut route);
+    called::name_model(exchange.request, &mut route);
     negotiate(exchange, &route)?;
     let Instance {
         ports,
@@ -175,7 +176,7 @@ fn steps<P: Ports>(
                 false => answered,
             }
         }
-        None => describe(ports, policies, catalogue, exchange, &route, caller),
+        None => describe(ports, policies, catalogue, exchange, &route, &admitted),
     };
     Ok(answered.map_err(|problem| visibility::withhold(policies, Some(caller), problem))?)
 }
@@ -199,13 +200,6 @@ fn find_route(exchange: &mut Exchange<'_>) -> Result<Route, End> {
     match request.method.as_str() {
         "OPTIONS" => Err(End::Answered(cors::options(route.allow()))),
         _ => Ok(route),
-    }
-}
-
-/// Reads the model's name from the body if the path has none. Authentication and the rate limits need the name.
-fn name_model(exchange: &Exchange<'_>, route: &mut Route) {
-    if let Some(named) = route.named_in_body() {
-        *named = target(&model_of(exchange.request).unwrap_or_default(), None);
     }
 }
 
@@ -330,13 +324,28 @@ fn describe<P: Ports>(
     catalogue: &mut Option<Catalogue<P>>,
     exchange: &mut Exchange<'_>,
     route: &Route,
-    caller: &Caller,
+    admitted: &Admitted,
 ) -> Result<Response, Problem> {
+    let caller = &admitted.caller;
     let subject = Subject {
         kind: route.kind(),
         model: route.model(),
     };
     // A limit that refuses a poll would keep a client from a result that it has paid for. The wait of a poll paces it.
+    if let Some(stored) = Stored::of(route) {
+        // Only what stores something is charged.
+        let call = limits_call(exchange, route, subject, caller);
+        let admission = match exchange.request.method.as_str() {
+            "POST" if stored.is_list() => Some(admission::admit(ports, policies, exchange, &call)?),
+            _ => None,
+        };
+        operations::run_step_for_caller((ports, policies, catalogue), exchange, route, caller);
+        let answered = describe::batches::answer(policies, exchange, &stored, admitted);
+        if let Some(admission) = &admission {
+            admission::settle_unused(ports, policies, admission);
+        }
+        return answered;
+    }
     if subject.kind == RouteKind::Operations {
         operations::run_for_caller((ports, policies, catalogue), exchange, route, caller);
         return describe::limited(ports, policies, catalogue, exchange, route, caller);

@@ -7,6 +7,7 @@ use penstock_core::headers::{CREDENTIALS, SIGNATURE};
 use penstock_core::{Code, Problem, RouteKind};
 use penstock_policy::auth::service::AuthService;
 use penstock_policy::auth::words::{Admitted, CertificateShown, Environment, Presented, Refusal};
+use penstock_policy::batches::{self, service::BatchesService};
 use penstock_policy::cache::CacheEntry;
 use penstock_policy::custom::{self, service::CustomService};
 use penstock_policy::disclosure::Disclosure;
@@ -38,6 +39,10 @@ pub struct Policies<P: Ports> {
     pub operations: P::Operations,
     /// The rules of long-running calls.
     pub operation_rules: operations::words::Rules,
+    /// Stores files and batches, and decides the steps of a batch.
+    pub batches: P::Batches,
+    /// The rules of files and batches that the gate applies itself.
+    pub batch_rules: batches::words::Rules,
     /// Counts calls, items, bytes and compute time.
     pub usage: P::Usage,
     /// Whether calls are counted.
@@ -92,6 +97,7 @@ impl<P: Ports> Policies<P> {
         }
         let idempotency = ports.open_idempotency(&text).map_err(broken)?;
         let operations = ports.open_operations(&text).map_err(broken)?;
+        let batches = ports.open_batches(&text).map_err(broken)?;
         let usage = ports.open_usage(&text).map_err(broken)?;
         let custom = ports.open_custom(&text).map_err(broken)?;
         let mut custom_scope = custom.scope();
@@ -103,6 +109,8 @@ impl<P: Ports> Policies<P> {
             rules: idempotency.rules(),
             operation_rules: operations.rules(),
             operations,
+            batch_rules: batches.rules(),
+            batches,
             counts: usage.enabled(),
             custom_scope,
             custom,

@@ -50,6 +50,18 @@ pub enum Route {
     OperationAnnounce(OperationTarget),
     /// The path `/v1/operations/{id}/response`: the answer that a synchronous call would have got.
     OperationResponse(OperationTarget),
+    /// The path `/v1/files`: the caller's files, and the upload of one.
+    FileList,
+    /// The path `/v1/files/{id}`: one file, to read or to delete.
+    File(String),
+    /// The path `/v1/files/{id}/content`: the content of a file.
+    FileContent(String),
+    /// The path `/v1/batches`: the caller's batches, and the creation of one.
+    BatchList,
+    /// The path `/v1/batches/{id}`: one batch.
+    Batch(String),
+    /// The path `/v1/batches/{id}/cancel`: asks for the end of a batch.
+    BatchCancel(String),
     /// The path `/v1/usage`: the caller's own usage.
     Usage,
     /// The path `/v1/models`: the models that the caller may see.
@@ -249,7 +261,13 @@ impl Route {
             | Route::OperationCancel(_)
             | Route::OperationWait(_)
             | Route::OperationAnnounce(_)
-            | Route::OperationResponse(_) => RouteKind::Operations,
+            | Route::OperationResponse(_)
+            | Route::FileList
+            | Route::File(_)
+            | Route::FileContent(_)
+            | Route::BatchList
+            | Route::Batch(_)
+            | Route::BatchCancel(_) => RouteKind::Operations,
             Route::Explain(_) => RouteKind::Explain,
             Route::Embeddings(_) => RouteKind::Embeddings,
             Route::Classify(_) => RouteKind::Classify,
@@ -309,6 +327,12 @@ impl Route {
             Route::Docs => &["text/html"],
             Route::Infer(_) => &["application/json", "application/octet-stream"],
             Route::GenerateStream(_) => &["text/event-stream"],
+            // OpenAI's clients ask for `application/binary`.
+            Route::FileContent(_) => &[
+                "application/jsonl",
+                "application/binary",
+                "application/octet-stream",
+            ],
             // It has the type that the call asked for. The result of a call over gRPC is its message.
             Route::OperationResponse(_) => {
                 &["application/json", "application/octet-stream", MESSAGE_TYPE]
@@ -333,11 +357,12 @@ impl Route {
             Route::RepositoryIndex { .. }
             | Route::RepositoryLoad(_)
             | Route::RepositoryUnload(_) => CALL,
-            Route::Operation(_) | Route::OperationDelete(_) => READ_OR_DELETE,
-            Route::OperationCancel(_) | Route::OperationWait(_) | Route::OperationAnnounce(_) => {
-                CALL
-            }
-            Route::Extension(_) => BOTH,
+            Route::Operation(_) | Route::OperationDelete(_) | Route::File(_) => READ_OR_DELETE,
+            Route::OperationCancel(_)
+            | Route::OperationWait(_)
+            | Route::OperationAnnounce(_)
+            | Route::BatchCancel(_) => CALL,
+            Route::FileList | Route::BatchList | Route::Extension(_) => BOTH,
             _ => READ,
         }
     }
@@ -403,6 +428,12 @@ fn find(path: &str) -> Result<Option<Route>, Problem> {
             let tenant = (*tenant).to_owned();
             operation(rest, OperationForm::Google { tenant })
         }
+        ["v1", "files"] => Some(Route::FileList),
+        ["v1", "files", id] => Some(Route::File((*id).to_owned())),
+        ["v1", "files", id, "content"] => Some(Route::FileContent((*id).to_owned())),
+        ["v1", "batches"] => Some(Route::BatchList),
+        ["v1", "batches", id] => Some(Route::Batch((*id).to_owned())),
+        ["v1", "batches", id, "cancel"] => Some(Route::BatchCancel((*id).to_owned())),
         ["v1", "embeddings"] => Some(Route::Embeddings(target("", None))),
         ["v1", "classify"] => Some(Route::Classify(target("", None))),
         ["v1", "moderations"] => Some(Route::Moderations(target("", None))),
@@ -611,6 +642,20 @@ mod tests {
                 "POST",
                 "/v1/models/m:explain",
                 Route::Explain(at("m", None)),
+            ),
+            ("POST", "/v1/files", Route::FileList),
+            ("DELETE", "/v1/files/file-1", Route::File("file-1".into())),
+            (
+                "GET",
+                "/v1/files/file-1/content",
+                Route::FileContent("file-1".into()),
+            ),
+            ("GET", "/v1/batches", Route::BatchList),
+            ("GET", "/v1/batches/batch_1", Route::Batch("batch_1".into())),
+            (
+                "POST",
+                "/v1/batches/batch_1/cancel",
+                Route::BatchCancel("batch_1".into()),
             ),
             ("POST", "/v1/embeddings", Route::Embeddings(at("", None))),
             ("POST", "/v1/classify", Route::Classify(at("", None))),

@@ -314,11 +314,11 @@ fn every_operation_has_a_summary_of_its_own_a_description_and_a_tag_that_is_expl
             assert!(id.bytes().all(|b| b.is_ascii_alphanumeric()), "{id}");
             if let Some(content) = operation["requestBody"]["content"].as_object() {
                 let types: Vec<&String> = content.keys().collect();
-                assert_eq!(
-                    types,
-                    ["application/json"],
-                    "{path}: orval chooses none of several"
-                );
+                let only = match path.as_str() {
+                    "/v1/files" => "multipart/form-data",
+                    _ => "application/json",
+                };
+                assert_eq!(types, [only], "{path}: orval chooses none of several");
             }
             let own: Vec<&str> = (operation["tags"].as_array().unwrap().iter())
                 .map(|tag| tag.as_str().unwrap())
@@ -417,6 +417,8 @@ fn every_path_has_a_route_that_takes_exactly_the_methods_described() {
             .replace("{model}", "digits")
             .replace("{version}", "1")
             .replace("{operation}", "op_1")
+            .replace("{file}", "file-1")
+            .replace("{batch}", "batch_1")
             .replace("{tenant}", "acme")
             .replace("{code}", "internal");
         assert!(!real.contains('{'), "{path}");
@@ -459,7 +461,7 @@ fn the_document_stays_within_its_bound_however_many_models_there_are() {
         .collect();
     let document = whole(&many);
     let bytes = document.to_string().len();
-    assert!(bytes < MAX_DOCUMENT_BYTES + (350 << 10), "{bytes}");
+    assert!(bytes < MAX_DOCUMENT_BYTES + (370 << 10), "{bytes}");
     let left_out = document["info"]["x-models-left-out"]["models"]
         .as_array()
         .unwrap();

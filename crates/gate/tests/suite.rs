@@ -6,6 +6,7 @@ mod operations_common;
 mod surfaces_common;
 
 mod auth;
+mod batches;
 mod cache;
 mod coding;
 mod conformance;

@@ -124,6 +124,10 @@ mod component {
         fn sees(&self, caller: callers::Caller, models: Vec<String>) -> Vec<bool> {
             AuthService::sees(self, &caller_from_wit(caller), &models)
         }
+
+        fn allows(&self, caller: callers::Caller, route: String, model: Option<String>) -> bool {
+            AuthService::allows(self, &caller_from_wit(caller), &route, model.as_deref())
+        }
     }
 }
 
@@ -205,6 +209,10 @@ mod gate {
 
         fn sees(&self, caller: &Caller, models: &[String]) -> Vec<bool> {
             self.sees(&caller_to_wit(caller), models)
+        }
+
+        fn allows(&self, caller: &Caller, route: &str, model: Option<&str>) -> bool {
+            self.allows(&caller_to_wit(caller), route, model)
         }
     }
 }

@@ -31,8 +31,9 @@ use bindings::penstock::models::models as wit_models;
 use bindings::penstock::validation::validation as wit_validation;
 use bindings::penstock::{adapter::adapter as wit_adapter, inference::inference as wit_inference};
 use bindings::penstock::{
-    idempotency::idempotency as wit_idempotency, operations::operations as wit_operations,
-    policy::policy as wit_policy, quota::quota as wit_quota, usage::usage as wit_usage,
+    batches::batches as wit_batches, idempotency::idempotency as wit_idempotency,
+    operations::operations as wit_operations, policy::policy as wit_policy,
+    quota::quota as wit_quota, usage::usage as wit_usage,
 };
 
 /// The path at which the manifest mounts the operator's policy.
@@ -131,6 +132,7 @@ impl Services for WitPorts {
     type Idempotency = wit_idempotency::Policy;
     type Usage = wit_usage::Policy;
     type Operations = wit_operations::Policy;
+    type Batches = wit_batches::Policy;
     type Custom = wit_policy::Policy;
     type Cache = crate::cache::WitCache;
     type Rollouts = crate::models::WitRollouts;
@@ -157,6 +159,10 @@ impl Services for WitPorts {
 
     fn open_operations(&self, policy: &str) -> Result<Self::Operations, String> {
         wit_operations::Policy::open(policy)
+    }
+
+    fn open_batches(&self, policy: &str) -> Result<Self::Batches, String> {
+        wit_batches::Policy::open(policy)
     }
 
     fn open_custom(&self, policy: &str) -> Result<Self::Custom, String> {

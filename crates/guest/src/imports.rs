@@ -7,7 +7,7 @@ pub mod bindings {
         world: "penstock:gate/component",
         path: [
             "../../wit/types", "../../wit/deps/nn", "../../wit/nn", "../../wit/deps/keyvalue", "../../wit/deps/spin", "../../wit/auth", "../../wit/quota", "../../wit/idempotency",
-            "../../wit/usage", "../../wit/operations", "../../wit/validation", "../../wit/inference", "../../wit/adapter", "../../wit/models", "../../wit/cache", "../../wit/policy", "../../wit/gate",
+            "../../wit/usage", "../../wit/operations", "../../wit/batches", "../../wit/validation", "../../wit/inference", "../../wit/adapter", "../../wit/models", "../../wit/cache", "../../wit/policy", "../../wit/gate",
         ],
         with: {
             "penstock:types/callers@0.1.0": crate::types::callers,

@@ -6,6 +6,8 @@
 pub mod adapter;
 #[cfg(any(feature = "auth", feature = "gate"))]
 pub mod auth;
+#[cfg(any(feature = "batches", feature = "gate"))]
+pub mod batches;
 #[cfg(any(feature = "cache", feature = "gate"))]
 pub mod cache;
 #[cfg(any(feature = "custom", feature = "gate"))]
@@ -20,6 +22,7 @@ pub mod imports;
 pub mod inference;
 #[cfg(any(
     feature = "auth",
+    feature = "batches",
     feature = "cache",
     feature = "idempotency",
     feature = "models",
@@ -38,6 +41,7 @@ pub mod operations;
 pub mod quota;
 #[cfg(any(
     feature = "auth",
+    feature = "batches",
     feature = "cache",
     feature = "custom",
     feature = "gate",

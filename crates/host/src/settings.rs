@@ -5,6 +5,7 @@ use penstock_app::{Finding, SourceLocation};
 use penstock_core::ModelName;
 use penstock_core::metrics::models::DEFAULT_MODEL_VERSIONS;
 use penstock_policy::auth::settings::AuthSettings;
+use penstock_policy::batches::BatchesSettings;
 use penstock_policy::cache::CacheEntry;
 use penstock_policy::cors::CorsSettings;
 use penstock_policy::disclosure::{self, Disclosure};
@@ -52,6 +53,8 @@ pub struct Settings {
     /// The section `[operations]`: calls that run later. Used by the component of that name, and by this host, which runs
     /// them.
     pub operations: OperationsSettings,
+    /// The section `[batches]`: files and batches. Used by the component of that name.
+    pub batches: BatchesSettings,
     /// The section `[webhooks]`: announcements of operations that end. Used by the gate, and by this host, which sends them.
     pub webhooks: WebhooksSettings,
     /// The section `[usage]`: the usage counters. Used by the component of that name.
@@ -437,6 +440,7 @@ impl Settings {
             backoff,
             idempotency,
             operations,
+            batches,
             webhooks,
             usage,
             cache,
@@ -471,6 +475,7 @@ impl Settings {
             .faults()
             .into_iter()
             .chain(operations.faults())
+            .chain(batches.faults())
             .chain(usage.faults())
             .chain(cors.faults());
         faults.extend(sections.map(|(setting, message)| (setting.to_owned(), message)));

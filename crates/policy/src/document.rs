@@ -3,6 +3,7 @@
 
 #[cfg(feature = "auth")]
 use crate::auth::settings::AuthSettings;
+use crate::batches::BatchesSettings;
 use crate::cache::settings::{self as cache_settings, CacheEntry};
 use crate::cors::CorsSettings;
 use crate::disclosure::{self, Disclosure};
@@ -106,6 +107,17 @@ pub fn operations(text: &str) -> Result<OperationsSettings, String> {
     }
     let Document { operations } = read(text)?;
     checked("operations", operations.faults(), operations)
+}
+
+/// Reads `[batches]`; the error is a sentence for the operator.
+pub fn batches(text: &str) -> Result<BatchesSettings, String> {
+    #[derive(Deserialize)]
+    struct Document {
+        #[serde(default)]
+        batches: BatchesSettings,
+    }
+    let Document { batches } = read(text)?;
+    checked("batches", batches.faults(), batches)
 }
 
 /// Reads `[webhooks]`; the error is a sentence for the operator.

@@ -1,6 +1,7 @@
 //! The decisions: one module per policy, each over ports for storage, time and randomness.
 //!
 //! * [`auth`]: which caller a request is from, and whether it is allowed (decisions need the feature `auth`);
+//! * [`batches`]: OpenAI's files and batches, whose lines run later;
 //! * [`cache`]: which results are cached, and which caller runs a call that several make at the same time;
 //! * [`cors`]: which pages of other origins may read answers;
 //! * [`custom`]: a policy of the operator's own;
@@ -17,6 +18,7 @@
 //! * [`sweep`]: deletes entries that are no longer needed.
 
 pub mod auth;
+pub mod batches;
 pub mod cache;
 pub mod cors;
 pub mod custom;

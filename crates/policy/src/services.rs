@@ -3,6 +3,7 @@
 
 use crate::auth::service::AuthService;
 use crate::auth::words::Environment;
+use crate::batches::service::BatchesService;
 use crate::cache::service::CacheService;
 use crate::custom::service::CustomService;
 use crate::idempotency::service::IdempotencyService;
@@ -23,6 +24,8 @@ pub trait Services {
     type Usage: UsageService;
     /// The long-running calls of the policy.
     type Operations: OperationsService;
+    /// The files and batches of the policy.
+    type Batches: BatchesService;
     /// The policy of the operator's own.
     type Custom: CustomService;
     /// The cache of results.
@@ -40,6 +43,8 @@ pub trait Services {
     fn open_usage(&self, policy: &str) -> Result<Self::Usage, String>;
     /// Opens the long-running calls of a policy.
     fn open_operations(&self, policy: &str) -> Result<Self::Operations, String>;
+    /// Opens the files and batches of a policy.
+    fn open_batches(&self, policy: &str) -> Result<Self::Batches, String>;
     /// Opens the policy of the operator's own.
     fn open_custom(&self, policy: &str) -> Result<Self::Custom, String>;
     /// Opens the cache of results. The gate knows which models have one.

@@ -1,6 +1,7 @@
 //! The tests of this crate, as one binary.
 
 mod auth_tokens_common;
+mod batches_common;
 mod operations_common;
 mod quota_common;
 
@@ -10,6 +11,8 @@ mod auth_signatures;
 mod auth_tokens;
 mod auth_tokens_attacks;
 mod batched_reads;
+mod batches;
+mod batches_sim;
 mod cache;
 mod idempotency;
 mod operations;

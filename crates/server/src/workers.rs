@@ -13,7 +13,7 @@ use super::work::{MAX_JOBS, Opening, StreamPlace, Waiting, Work, lock};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use penstock_core::{OperationId, grpc};
-use penstock_policy::operations::notes::{self, Note, Order, Push, QueuePlace};
+use penstock_policy::operations::notes::{self, Following, Note, Order, Push, QueuePlace};
 use penstock_policy::operations::queue::Job;
 use penstock_policy::operations::words::{Abandoned, Renewal};
 use penstock_policy::webhooks::delivery::EventKind;
@@ -156,9 +156,11 @@ impl Server {
                     // Another worker has it, or it was gone.
                     Abandoned::Stopping => None,
                 };
-                if let Some(end) = end.filter(|_| note.again_ms.is_none()) {
+                // A step of a batch is none of the operations that callers see.
+                if let Some(end) = end.filter(|_| note.again_ms.is_none() && note.next.is_none()) {
                     self.metrics.operation_ended(end);
                 }
+                follow_step(work, note.next);
                 note.again_ms
             }
             None => Some(unix_ms() + FAILED_PAUSE_MS),
@@ -185,6 +187,7 @@ impl Server {
         if let Some(end) = note.ended {
             self.metrics.operation_ended(end);
         }
+        follow_step(work, note.next);
         note.again_ms
     }
 
@@ -412,6 +415,16 @@ pub(crate) fn job_of(id: &OperationId, push: Push) -> Job {
         model: push.model,
         priority: push.priority,
         items: push.items,
+    }
+}
+
+/// Adds the step of a batch that follows one that has ended.
+fn follow_step(work: &Work, next: Option<Following>) {
+    let Some(next) = next else {
+        return;
+    };
+    if let Some(id) = OperationId::parse(&next.id) {
+        work.push(job_of(&id, next.push), next.due_ms);
     }
 }
 

@@ -1,11 +1,12 @@
 //! Counts the calls that a gate makes. In a component, each is a call of another component or of the host.
 
-use penstock_core::Caller;
-use penstock_core::OperationId;
 use penstock_core::headers::Headers;
+use penstock_core::{BatchId, Caller, FileId, OperationId};
 use penstock_gate::ports::{AdapterPort, AdapterRefusal, ContractPort, Item, ParsedBody, Step};
 use penstock_policy::auth::service::AuthService;
 use penstock_policy::auth::words as auth;
+use penstock_policy::batches::service::BatchesService;
+use penstock_policy::batches::words as batches;
 use penstock_policy::cache::service::CacheService;
 use penstock_policy::cache::words as cache;
 use penstock_policy::custom::service::{AdmissionService as CustomAdmission, CustomService};
@@ -88,6 +89,10 @@ impl<T: AuthService> AuthService for Counted<T> {
 
     fn sees(&self, caller: &Caller, models: &[String]) -> Vec<bool> {
         self.call().sees(caller, models)
+    }
+
+    fn allows(&self, caller: &Caller, route: &str, model: Option<&str>) -> bool {
+        self.call().allows(caller, route, model)
     }
 }
 
@@ -315,6 +320,108 @@ impl<T: AdapterPort> AdapterPort for Counted<T> {
 
     fn advance(&self, outputs: Vec<Tensor>) -> Result<Step, String> {
         self.call().advance(outputs)
+    }
+}
+
+impl<T: BatchesService> BatchesService for Counted<T> {
+    fn rules(&self) -> batches::Rules {
+        self.call().rules()
+    }
+
+    fn upload(
+        &self,
+        new: batches::NewFile,
+        at: (u64, u128),
+    ) -> Result<batches::File, batches::Refusal> {
+        self.call().upload(new, at)
+    }
+
+    fn file(
+        &self,
+        id: &FileId,
+        tenant: &str,
+        now_ms: u64,
+    ) -> Result<Option<batches::File>, batches::Refusal> {
+        self.call().file(id, tenant, now_ms)
+    }
+
+    fn content(
+        &self,
+        id: &FileId,
+        tenant: &str,
+        now_ms: u64,
+    ) -> Result<Option<Vec<u8>>, batches::Refusal> {
+        self.call().content(id, tenant, now_ms)
+    }
+
+    fn delete_file(
+        &self,
+        id: &FileId,
+        tenant: &str,
+        now_ms: u64,
+    ) -> Result<Option<batches::File>, batches::Refusal> {
+        self.call().delete_file(id, tenant, now_ms)
+    }
+
+    fn files(
+        &self,
+        tenant: &str,
+        page: &batches::Page,
+        purpose: Option<batches::Purpose>,
+        now_ms: u64,
+    ) -> Result<batches::Listing<batches::File>, batches::Refusal> {
+        self.call().files(tenant, page, purpose, now_ms)
+    }
+
+    fn create(
+        &self,
+        new: batches::NewBatch,
+        at: (u64, u128),
+    ) -> Result<batches::Batch, batches::Refusal> {
+        self.call().create(new, at)
+    }
+
+    fn batch(
+        &self,
+        id: &BatchId,
+        tenant: &str,
+        now_ms: u64,
+    ) -> Result<Option<batches::Batch>, batches::Refusal> {
+        self.call().batch(id, tenant, now_ms)
+    }
+
+    fn batches(
+        &self,
+        tenant: &str,
+        page: &batches::Page,
+        now_ms: u64,
+    ) -> Result<batches::Listing<batches::Batch>, batches::Refusal> {
+        self.call().batches(tenant, page, now_ms)
+    }
+
+    fn cancel(
+        &self,
+        id: &BatchId,
+        tenant: &str,
+        now_ms: u64,
+    ) -> Result<Option<batches::Batch>, batches::Refusal> {
+        self.call().cancel(id, tenant, now_ms)
+    }
+
+    fn is_cancelled(&self, id: &BatchId) -> Result<bool, batches::Refusal> {
+        self.call().is_cancelled(id)
+    }
+
+    fn begin(&self, step: &[u8], at: (u64, u128)) -> Result<batches::Work, batches::Refusal> {
+        self.call().begin(step, at)
+    }
+
+    fn advance(
+        &self,
+        operation: &OperationId,
+        at: (u64, u128),
+    ) -> Result<Option<batches::Next>, batches::Refusal> {
+        self.call().advance(operation, at)
     }
 }
 

@@ -12,6 +12,7 @@ use penstock_gate::ports::{
 };
 use penstock_policy::auth::service::KvAuth;
 use penstock_policy::auth::words::Environment;
+use penstock_policy::batches::service::KvBatches;
 use penstock_policy::cache::service::KvCache;
 use penstock_policy::idempotency::service::KvIdempotency;
 use penstock_policy::operations::service::KvOperations;
@@ -171,6 +172,7 @@ impl Services for InMemory {
     type Idempotency = Counted<KvIdempotency<MemoryKv>>;
     type Usage = Counted<KvUsage<MemoryKv>>;
     type Operations = Counted<KvOperations<MemoryKv>>;
+    type Batches = Counted<KvBatches<MemoryKv>>;
     type Custom = Counted<ScriptedPolicy>;
     type Cache = Counted<KvCache<MemoryKv>>;
     type Rollouts = Counted<KvRollouts<MemoryKv>>;
@@ -198,6 +200,10 @@ impl Services for InMemory {
 
     fn open_operations(&self, text: &str) -> Result<Self::Operations, String> {
         Ok(self.calls.of(KvOperations::open(text, self.kv.clone())?))
+    }
+
+    fn open_batches(&self, text: &str) -> Result<Self::Batches, String> {
+        Ok(self.calls.of(KvBatches::open(text, self.kv.clone())?))
     }
 
     fn open_custom(&self, _text: &str) -> Result<Self::Custom, String> {

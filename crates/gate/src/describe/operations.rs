@@ -313,7 +313,7 @@ pub(crate) fn push_of(found: &Operation) -> Push {
 }
 
 /// Returns whether an address is of this machine, where all callers without credentials are the same operator.
-fn is_loopback(address: &str) -> bool {
+pub(super) fn is_loopback(address: &str) -> bool {
     address
         .parse::<std::net::IpAddr>()
         .is_ok_and(|address| address.is_loopback())

@@ -17,18 +17,21 @@ pub enum Kind {
     Control,
     /// Reads or ends a long-running call.
     Operations,
+    /// Stores, reads or deletes a file or a batch.
+    Batches,
 }
 
-const ALL: [Kind; 5] = [
+const ALL: [Kind; 6] = [
     Kind::Probe,
     Kind::Read,
     Kind::Call,
     Kind::Control,
     Kind::Operations,
+    Kind::Batches,
 ];
 
 /// The kinds of operations that exist. `true` stands for the Open Inference Protocol's form of errors.
-const FORMS: [(Kind, bool); 8] = [
+const FORMS: [(Kind, bool); 9] = [
     (Kind::Probe, false),
     (Kind::Probe, true),
     (Kind::Read, false),
@@ -37,15 +40,16 @@ const FORMS: [(Kind, bool); 8] = [
     (Kind::Call, true),
     (Kind::Control, true),
     (Kind::Operations, false),
+    (Kind::Batches, false),
 ];
 
 /// Returns the kinds of operations that can return a code. The match is exhaustive, so a new code must be classified
 /// before it compiles.
 fn kinds(code: Code) -> &'static [Kind] {
-    use Kind::{Call, Control, Operations, Read};
+    use Kind::{Batches, Call, Control, Operations, Read};
     const EVERY: &[Kind] = &ALL;
     const KNOWN: &[Kind] = &[Read, Call, Control];
-    const CALLERS: &[Kind] = &[Read, Call, Control, Operations];
+    const CALLERS: &[Kind] = &[Read, Call, Control, Operations, Batches];
     const BODIES: &[Kind] = &[Call, Control];
     match code {
         Code::MalformedRequest
@@ -71,13 +75,13 @@ fn kinds(code: Code) -> &'static [Kind] {
         | Code::TenantDisabled
         | Code::InvalidParameter
         | Code::StoreUnavailable => CALLERS,
-        Code::UnknownModel
-        | Code::UnknownVersion
-        | Code::VersionGone
-        | Code::QuotaExceeded
-        | Code::ModelNotReady => KNOWN,
-        Code::InvalidBody | Code::FailedPrecondition => &[Call, Control, Operations],
-        Code::MalformedJson | Code::InvalidContentCoding | Code::UnsupportedMediaType => BODIES,
+        Code::UnknownModel | Code::UnknownVersion | Code::VersionGone | Code::ModelNotReady => {
+            KNOWN
+        }
+        Code::QuotaExceeded => &[Read, Call, Control, Batches],
+        Code::InvalidBody | Code::FailedPrecondition => &[Call, Control, Operations, Batches],
+        Code::UnsupportedMediaType => &[Call, Control, Batches],
+        Code::MalformedJson | Code::InvalidContentCoding => BODIES,
         Code::IdempotencyKeyMissing
         | Code::IdempotencyKeyInvalid
         | Code::IdempotencyInFlight
@@ -94,6 +98,7 @@ fn kinds(code: Code) -> &'static [Kind] {
         // Statistics and the index, control, and parameters of a call return this code.
         Code::NotSupported => &[Read, Control, Call],
         Code::UnknownOperation => &[Operations],
+        Code::UnknownFile | Code::UnknownBatch => &[Batches],
         // Only the admin API, which has another address, and gRPC return these codes.
         Code::UnknownResource | Code::AlreadyExists | Code::MalformedProtobuf => &[],
     }

@@ -5,7 +5,16 @@ use crate::exchange::Exchange;
 use crate::grpc::Form;
 use crate::grpc::serve::Rpc;
 use crate::prefer::{Deferral, Preferences};
-use crate::route::{Route, Target};
+use crate::record::Request;
+use crate::route::{Route, Target, target};
+use crate::surface::body::model_of;
+
+/// Reads the model's name from the body if the path has none. Authentication and the rate limits need the name.
+pub(super) fn name_model(request: &Request, route: &mut Route) {
+    if let Some(named) = route.named_in_body() {
+        *named = target(&model_of(request).unwrap_or_default(), None);
+    }
+}
 
 /// Returns the surface that a route calls, and its target; `None` if the route calls no model.
 pub(super) fn surface<'r>(route: &'r Route, rpc: Option<&Rpc>) -> Option<(Surface, &'r Target)> {

@@ -1,12 +1,13 @@
 //! Follows the orders of the host about operations: runs them, and renews and ends their leases.
 
-use super::call;
 use super::called;
+use super::{batches, call};
 use crate::answer;
 use crate::answer::events;
 use crate::call::{Meter, ModelCall};
 use crate::catalogue::Catalogue;
 use crate::connection::Connection;
+use crate::describe::batches::{Stored, batch_id};
 use crate::describe::operations::{accepted, described, poll_wait_ms, push_of, stored, unknown};
 use crate::exchange::{Context, Exchange};
 use crate::grpc::serve::{self, Rpc, RpcRead};
@@ -22,9 +23,11 @@ use crate::route::{OperationForm, Route, Target, route};
 use penstock_core::negotiate::Events;
 use penstock_core::{Caller, Code, OperationId, Problem, RequestId, RouteKind};
 use penstock_policy::auth::service::AuthService;
+use penstock_policy::batches::service::BatchesService;
+use penstock_policy::operations::STEP;
 use penstock_policy::operations::notes::{Note, Order};
 use penstock_policy::operations::service::OperationsService;
-use penstock_policy::operations::words::{Claim, End, OperationState, Refusal, Run};
+use penstock_policy::operations::words::{Abandoned, Claim, End, OperationState, Refusal, Run};
 use penstock_policy::quota::service::QuotaService;
 use penstock_policy::usage::{Amounts, service::UsageService};
 use penstock_policy::webhooks::delivery::{EventKind, MAX_PAYLOAD_BYTES};
@@ -64,6 +67,9 @@ pub(super) fn work<P: Ports>(
             let worker = (holder.as_str(), *dead_before_ms);
             let outcome = claim_and_run((ports, policies, catalogue), &id, worker)?;
             (note.again_ms, note.ended) = (outcome.again_ms, outcome.ended);
+            if outcome.again_ms.is_none() && outcome.may_be_step {
+                note.next = batches::follow(ports, policies, &id)?;
+            }
         }
         Order::Renew { holder } => {
             let renewal = operations.renew(&id, holder, now_ms);
@@ -73,6 +79,9 @@ pub(super) fn work<P: Ports>(
             note.again_ms = operations
                 .abandon(&id, holder, *why, (now_ms, random))
                 .map_err(Refusal::problem)?;
+            if note.again_ms.is_none() {
+                note.next = batches::follow(ports, policies, &id)?;
+            }
         }
         Order::Describe { form } => {
             let found = operations
@@ -203,6 +212,39 @@ pub(super) fn run_for_caller<P: Ports>(
     }
 }
 
+/// Runs the next step of the batch that a route names, on a host that runs none by itself. The caller polls it, and so runs it.
+pub(super) fn run_step_for_caller<P: Ports>(
+    (ports, policies, catalogue): (&P, &Policies<P>, &mut Option<Catalogue<P>>),
+    exchange: &Exchange<'_>,
+    route: &Route,
+    caller: &Caller,
+) {
+    let Some(Stored::Batch(id)) = Stored::of(route) else {
+        return;
+    };
+    if exchange.connection.is_hosted || !policies.batch_rules.enabled {
+        return;
+    }
+    let Some(id) = batch_id(id) else {
+        return;
+    };
+    let found = policies.batches.batch(&id, &caller.tenant, ports.unix_ms());
+    let Ok(Some(batch)) = found else { return };
+    let Some(next) = batch.next else { return };
+    let holder = format!("{:032x}", ports.random());
+    let ran = claim_and_run((ports, policies, catalogue), &next.operation, (&holder, 0));
+    let followed = match ran {
+        Ok(Outcome { again_ms: None, .. }) => {
+            batches::follow(ports, policies, &next.operation).map(drop)
+        }
+        Ok(_) => Ok(()),
+        Err(problem) => Err(problem),
+    };
+    if let Err(problem) = followed {
+        ports.log(&format!("batch {id} cannot go on now: {}", problem.message));
+    }
+}
+
 /// The outcome of a look at an operation.
 #[derive(Default)]
 struct Outcome {
@@ -210,13 +252,15 @@ struct Outcome {
     again_ms: Option<u64>,
     /// The end that this run gave it.
     ended: Option<EventKind>,
+    /// Whether it may be the step of a batch, which another step follows.
+    may_be_step: bool,
 }
 
 impl Outcome {
     fn again(at_ms: u64) -> Self {
         Self {
             again_ms: Some(at_ms),
-            ended: None,
+            ..Self::default()
         }
     }
 }
@@ -230,16 +274,55 @@ fn claim_and_run<P: Ports>(
     let now_ms = ports.unix_ms();
     let claim = (policies.operations).claim(id, holder, dead_before_ms, now_ms);
     match claim.map_err(Refusal::problem)? {
+        Claim::Granted(run) if run.submission.kind == STEP => {
+            let again_ms = run_step((ports, policies, catalogue), id, holder, *run)?;
+            // The end of a step is none of an operation that a caller sees.
+            Ok(Outcome {
+                again_ms,
+                ended: None,
+                may_be_step: true,
+            })
+        }
         Claim::Granted(run) => run_claimed((ports, policies, catalogue), id, *run),
         Claim::Ended(receipt) => {
             if !receipt.is_empty() {
                 policies.quota.settle_deferred(&receipt, None, now_ms);
             }
-            Ok(Outcome::default())
+            Ok(Outcome {
+                may_be_step: true,
+                ..Outcome::default()
+            })
         }
         Claim::Later(at_ms) => Ok(Outcome::again(at_ms)),
         Claim::Gone => Ok(Outcome::default()),
     }
+}
+
+/// Milliseconds before a step is begun again after its store did not answer.
+const STEP_PAUSE_MS: u64 = 5_000;
+
+/// Does the work of a step that was claimed, and stores its end. Returns when it is begun again, if the store did not answer.
+fn run_step<P: Ports>(
+    (ports, policies, catalogue): (&P, &Policies<P>, &mut Option<Catalogue<P>>),
+    id: &OperationId,
+    holder: &str,
+    run: Run,
+) -> Result<Option<u64>, Problem> {
+    let end = match batches::run_step((ports, policies, catalogue), &run.submission) {
+        Ok(end) => end,
+        Err(problem) => {
+            ports.log(&format!("step {id} of a batch: {}", problem.message));
+            let at = (ports.unix_ms(), ports.random() as u64);
+            let given_back = (policies.operations).abandon(id, holder, Abandoned::Stopping, at);
+            let again_ms = given_back.map_err(Refusal::problem)?;
+            return Ok(again_ms.map(|again_ms| again_ms.saturating_add(STEP_PAUSE_MS)));
+        }
+    };
+    let of = (run.epoch, run.attempt);
+    (policies.operations)
+        .complete(id, of, end, ports.unix_ms())
+        .map_err(Refusal::problem)?;
+    Ok(None)
 }
 
 /// Runs an operation that was claimed, and stores its end. It runs again if it failed for a reason that may pass.

@@ -323,6 +323,22 @@ impl Authenticator {
         models.iter().map(known).collect()
     }
 
+    /// Returns whether a caller that was admitted before may make a call: its tenant may see the model, and its scopes and those of
+    /// its tier allow the call.
+    pub fn allows(&self, caller: &Caller, route: &str, model: Option<&str>) -> bool {
+        let parsed = caller
+            .scopes
+            .iter()
+            .filter_map(|text| Scope::try_from(text.clone()).ok());
+        let own: Vec<Scope> = parsed.collect();
+        let tier = self.settings.tiers.get(&caller.tier);
+        let most = tier.and_then(|tier| tier.scopes.as_deref());
+        let some = |list: &[Scope]| scopes::allow(list, route, model);
+        model.is_none_or(|model| self.settings.sees(&caller.tenant, model))
+            && some(&own)
+            && most.is_none_or(some)
+    }
+
     fn by_nothing(&self, shown: &Presented<'_>) -> Result<Recognised, CheckRefusal> {
         let Some(anonymous) = &self.settings.anonymous else {
             return refuse(

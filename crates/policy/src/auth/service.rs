@@ -12,6 +12,8 @@ pub trait AuthService {
     fn admit(&self, shown: &Presented<'_>, now_ms: u64, random: u64) -> Result<Admitted, Refusal>;
     /// The models of a list that a caller may see.
     fn sees(&self, caller: &Caller, models: &[String]) -> Vec<bool>;
+    /// Whether a caller that was admitted before may make a call of a kind of route, of a model if it names one.
+    fn allows(&self, caller: &Caller, route: &str, model: Option<&str>) -> bool;
 }
 
 #[cfg(feature = "auth")]
@@ -102,6 +104,10 @@ mod over_kv {
 
         fn sees(&self, caller: &Caller, models: &[String]) -> Vec<bool> {
             self.authenticator.borrow().sees(caller, models)
+        }
+
+        fn allows(&self, caller: &Caller, route: &str, model: Option<&str>) -> bool {
+            self.authenticator.borrow().allows(caller, route, model)
         }
     }
 }

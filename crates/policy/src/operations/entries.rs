@@ -36,6 +36,11 @@ impl Names {
         format!("{}d", self.0)
     }
 
+    /// The mark of a step of a batch that the next step has not followed yet.
+    pub fn guard(&self) -> String {
+        format!("{}g", self.0)
+    }
+
     /// The counter of requests for its end.
     pub fn cancel(&self) -> String {
         format!("{}x", self.0)
@@ -88,6 +93,7 @@ pub struct Candidates {
 struct Found {
     head: bool,
     deleted: bool,
+    guard: bool,
     /// The newest claimed epoch, the newest one with an end, with a fate, and with a notice.
     newest: [u32; 4],
 }
@@ -111,6 +117,10 @@ impl Candidates {
                 found.deleted = true;
                 return;
             }
+            Some(b'g') => {
+                found.guard = true;
+                return;
+            }
             Some(b'c') => 0,
             Some(b's') => 1,
             Some(b'f') => 2,
@@ -127,7 +137,8 @@ impl Candidates {
             let [claimed, ended, fate, given_back] = found.newest;
             // An owner may store an end and give the operation back before it commits the end.
             let has_end = ended >= claimed && fate >= claimed && given_back < claimed;
-            found.head && !found.deleted && (claimed == 0 || !has_end)
+            let may_go_on = claimed == 0 || !has_end || found.guard;
+            found.head && !found.deleted && may_go_on
         });
         let ids = unfinished.filter_map(|(id, _)| OperationId::parse(&format!("op_{id}")));
         let mut ids: Vec<OperationId> = ids.collect();
@@ -173,10 +184,12 @@ mod tests {
         take(9, &["h", "c1", "n1", "f1", "c2", "s2", "f2"]);
         // The host stopped between the end of the run and its commit.
         take(10, &["h", "c1", "r1", "s1", "t1.0", "n1", "f1"]);
+        // A step of a batch that has ended, and that the next one has not followed.
+        take(11, &["h", "c1", "r1", "s1", "f1", "g"]);
         for other in ["o/x/1/1", "i/1/2/h", "o/", "o/1", "ol/1/a/0"] {
             candidates.take(other);
         }
-        assert_eq!(candidates.ids(), [1, 3, 4, 5, 6, 10].map(id));
+        assert_eq!(candidates.ids(), [1, 3, 4, 5, 6, 10, 11].map(id));
     }
 
     #[test]

@@ -15,7 +15,8 @@
 //!   operation has ended. One whose close came second adds it, too. So a later close hides nothing that was seen.
 //!
 //! The entries of the operation itself: `h` is the record of the call, `b` the parts of its body, `d` the mark of a deletion,
-//! and `u` counts the returns of its place to the tenant.
+//! and `u` counts the returns of its place to the tenant. `g` marks a step of a [batch](crate::batches) that the next one has not
+//! followed yet.
 //!
 //! An epoch is the fencing token of a run. A worker that dies is replaced when its lease ends. Its late end is not
 //! committed. The owner of a later epoch *adopts* an end that was committed before its close: it ends its own epoch with a copy
@@ -53,6 +54,7 @@ mod removal;
 pub mod service;
 mod settings;
 mod state;
+mod steps;
 mod store;
 pub mod words;
 
@@ -61,4 +63,6 @@ pub use entries::{Candidates, HEAD_SUFFIX, NAMES, head_name};
 pub(crate) use entries::{PERIOD_MS, period};
 pub use record::Accepted;
 pub use settings::OperationsSettings;
+pub(crate) use steps::StepSeen;
 pub use store::{Acceptance, Cancelled, Operations};
+pub use words::STEP;

@@ -36,6 +36,9 @@ pub struct Note {
     /// The end that this run gave the operation. Missing if another one had ended it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended: Option<EventKind>,
+    /// The step of a batch that follows this one, for the host's queue.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<Following>,
     /// The next step of the worker that asked to renew its lease.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub renewal: Option<Renewal>,
@@ -65,6 +68,18 @@ pub struct Push {
     pub priority: Option<u8>,
     /// Its number of items.
     pub items: u64,
+}
+
+/// A step of a batch for the host's queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Following {
+    /// The id of its operation.
+    pub id: String,
+    /// The facts that a queue needs.
+    pub push: Push,
+    /// The time before which it does not begin, in milliseconds since the Unix epoch.
+    #[serde(default)]
+    pub due_ms: u64,
 }
 
 /// A request of the host about the operation in the path, in place of a client's request.

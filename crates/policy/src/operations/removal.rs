@@ -125,6 +125,7 @@ impl<K: Kv> Removal<K> for RemoveOperation {
             names.cancel(),
             names.head(),
             names.deleted(),
+            names.guard(),
             names.returned(),
         ] {
             kv.delete(&name).await?;

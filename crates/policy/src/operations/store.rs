@@ -11,7 +11,7 @@ use super::state::{
     has_commit, is_closed, is_sealed, progress,
 };
 use super::words::{
-    Abandoned, AcceptedCall, Claim, End, Listing, Operation, OperationState, Renewal, Run,
+    Abandoned, AcceptedCall, Claim, End, Listing, Operation, OperationState, Renewal, Run, STEP,
     Submission,
 };
 use crate::sweep::Index;
@@ -34,9 +34,11 @@ const PERIODS_PER_PAGE: u64 = 64;
 /// The decisions of one instance: the settings, and its part of the index.
 #[derive(Debug)]
 pub struct Operations {
-    settings: OperationsSettings,
+    pub(super) settings: OperationsSettings,
     index: Index,
     webhooks: Index,
+    /// Whether these are the steps of batches.
+    pub(super) of_steps: bool,
 }
 
 /// The result of accepting a call.
@@ -65,6 +67,16 @@ impl Operations {
             webhooks: announce::index(settings.keep_ms()),
             settings,
             index,
+            of_steps: false,
+        }
+    }
+
+    /// The decisions about the steps of batches. They have an index of their own, because they are kept for `keep_ms`.
+    pub(crate) fn of_steps(settings: OperationsSettings, keep_ms: u64) -> Self {
+        Self {
+            index: Index::keeping("bs", PERIOD_MS, keep_ms, INDEX_SHARDS),
+            of_steps: true,
+            ..Self::new(settings)
         }
     }
 
@@ -172,7 +184,7 @@ impl Operations {
         ))
     }
 
-    async fn write<K: Kv>(
+    pub(super) async fn write<K: Kv>(
         &mut self,
         kv: &K,
         id: &OperationId,
@@ -238,6 +250,9 @@ impl Operations {
             number,
             webhook,
         };
+        if self.of_steps {
+            written.push((names.guard(), b"1".to_vec()));
+        }
         // The record comes last: an operation with a record has its body.
         written.push((names.head(), encode(&accepted)));
         kv.set_many(&written).await?;
@@ -245,7 +260,7 @@ impl Operations {
     }
 
     /// Reads the entries of an operation; `None` if there is none, or it was deleted.
-    async fn read<K: Kv>(
+    pub(super) async fn read<K: Kv>(
         &self,
         kv: &K,
         id: &OperationId,
@@ -365,7 +380,10 @@ impl Operations {
         let Some(seen) = self.read(kv, id, now_ms).await? else {
             return Ok(None);
         };
-        if tenant.is_some_and(|tenant| tenant != seen.accepted.caller.tenant) {
+        // Tenants see a batch, and not its steps.
+        if tenant.is_some_and(|tenant| tenant != seen.accepted.caller.tenant)
+            || (tenant.is_some() && seen.accepted.kind == STEP)
+        {
             return Ok(None);
         }
         let progress = progress(&seen, &self.settings, now_ms, 0);
@@ -390,7 +408,7 @@ impl Operations {
     }
 
     /// The operation as callers see it; `None` once its result has expired.
-    fn describe(
+    pub(super) fn describe(
         &self,
         id: &OperationId,
         seen: &Seen,
@@ -425,7 +443,7 @@ impl Operations {
             Phase::Ended(ended) => {
                 let expires_ms = (ended.ended_ms)
                     .saturating_add(self.settings.result_ttl_s.saturating_mul(1_000));
-                if expires_ms <= now_ms {
+                if expires_ms <= now_ms && !self.of_steps {
                     return None;
                 }
                 operation.state = ended.state.into();
@@ -864,7 +882,7 @@ fn stamp(now_ms: u64) -> i64 {
     i64::try_from(now_ms).unwrap_or(i64::MAX).max(1)
 }
 
-async fn read_parts<K: Kv>(kv: &K, names: &[String]) -> Result<Vec<u8>, KvError> {
+pub(super) async fn read_parts<K: Kv>(kv: &K, names: &[String]) -> Result<Vec<u8>, KvError> {
     if names.is_empty() {
         return Ok(Vec::new());
     }

@@ -9,6 +9,9 @@ use penstock_core::kv::RETRY_STORE_S;
 use penstock_core::{Caller, Code, OperationId, Problem};
 use serde::{Deserialize, Serialize};
 
+/// The kind of a step of a batch, in place of the kind of a route.
+pub const STEP: &str = "batch";
+
 /// The settings of `[operations]` that the gate needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {

@@ -64,6 +64,16 @@ pub fn parameters() -> Value {
             "description": "The `id` from the answer that accepted the call.",
             "schema": { "type": "string" },
         },
+        "file": {
+            "name": "file", "in": "path", "required": true,
+            "description": "The `id` of a file.",
+            "schema": { "type": "string" },
+        },
+        "batch": {
+            "name": "batch", "in": "path", "required": true,
+            "description": "The `id` of a batch.",
+            "schema": { "type": "string" },
+        },
         "tenant": {
             "name": "tenant", "in": "path", "required": true,
             "description": "The caller's tenant, as in the `name` of its operations.",

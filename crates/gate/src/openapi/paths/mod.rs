@@ -1,5 +1,6 @@
 //! Describes the operations on any model, one file for each group of calls, and those on one model.
 
+mod batches;
 mod components;
 mod content;
 mod model;
@@ -21,6 +22,7 @@ pub fn tags() -> Value {
     json!([
         { "name": "predict", "description": "Run models" },
         { "name": "operations", "description": "Calls that run later, and their results" },
+        { "name": "batches", "description": "Files of calls that run later, in OpenAI's form" },
         { "name": "models", "description": "List models and their contracts" },
         { "name": "oip", "description": "The Open Inference Protocol v2, with Triton's extensions" },
         { "name": "openai", "description": "OpenAI's form" },
@@ -37,5 +39,6 @@ pub fn generic(about: &About) -> Map<String, Value> {
     operations.extend(v1::operations());
     operations.extend(v2::operations());
     operations.extend(self::operations::operations(about));
+    operations.extend(batches::operations());
     written(operations, about)
 }

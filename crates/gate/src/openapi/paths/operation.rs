@@ -250,6 +250,7 @@ fn header_names(kind: Kind) -> Vec<&'static str> {
             "Link",
         ]),
         Kind::Read => names.extend(["ETag", "Cache-Control", "RateLimit", "RateLimit-Policy"]),
+        Kind::Batches => names.extend(["RateLimit", "RateLimit-Policy"]),
         Kind::Probe | Kind::Control | Kind::Operations => {}
     }
     names

@@ -1,5 +1,6 @@
 //! Generates the schemas of answers from the structs that the gate writes them from.
 
+use crate::answer::batch::{Batch, BatchList, File, FileDeleted, FileList};
 use crate::answer::errors::{BatchError, ErrorCatalogue, ErrorEntry};
 use crate::answer::model::{Model, ModelList, ModelMetadata};
 use crate::answer::operation::{Operation, OperationList, OperationMessage};
@@ -33,6 +34,11 @@ pub fn all() -> Map<String, Value> {
         generator.subschema_for::<Operation<'_>>();
         generator.subschema_for::<OperationList<'_>>();
         generator.subschema_for::<OperationMessage<'_>>();
+        generator.subschema_for::<File>();
+        generator.subschema_for::<FileList>();
+        generator.subschema_for::<FileDeleted>();
+        generator.subschema_for::<Batch>();
+        generator.subschema_for::<BatchList>();
         generator.subschema_for::<WebhookKeys<'_>>();
         generator.subschema_for::<Health>();
         generator.subschema_for::<Readiness<'_>>();

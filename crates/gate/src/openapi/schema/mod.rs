@@ -1,6 +1,7 @@
 //! Generates the schemas of bodies: those for any model, one file for each group of calls, and those of one model's
 //! contract. Answers of one shape are structs, and `derived` generates their schemas from them.
 
+mod batches;
 mod derived;
 mod embeddings;
 mod form;
@@ -26,7 +27,8 @@ pub fn generic() -> Map<String, Value> {
         .chain(embeddings::all())
         .chain(texts::all())
         .chain(repository::all())
-        .chain(operations::all());
+        .chain(operations::all())
+        .chain(batches::all());
     let members = members.map(|(name, schema)| (name.to_owned(), schema));
     members.chain(derived::all()).collect()
 }
