@@ -424,6 +424,7 @@ fn run_claimed<P: Ports>(
     Ok(Outcome {
         again_ms: None,
         ended: ended.filter(|_| counts),
+        may_be_step: false,
     })
 }
 

@@ -36,7 +36,7 @@ mod bindings {
         ",
         path: [
             "../../wit/types", "../../wit/deps/nn", "../../wit/nn", "../../wit/deps/keyvalue", "../../wit/deps/spin", "../../wit/auth", "../../wit/quota", "../../wit/idempotency",
-            "../../wit/usage", "../../wit/operations", "../../wit/validation", "../../wit/inference", "../../wit/adapter", "../../wit/models", "../../wit/cache", "../../wit/policy", "../../wit/gate",
+            "../../wit/usage", "../../wit/operations", "../../wit/batches", "../../wit/validation", "../../wit/inference", "../../wit/adapter", "../../wit/models", "../../wit/cache", "../../wit/policy", "../../wit/gate",
         ],
         world: "penstock:host-side/direct-door",
         ownership: Borrowing { duplicate_if_necessary: true },

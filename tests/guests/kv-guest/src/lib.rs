@@ -24,7 +24,7 @@ mod bindings {
         ",
         path: [
             "../../../wit/deps/keyvalue", "../../../wit/deps/spin", "../../../wit/types", "../../../wit/deps/nn", "../../../wit/nn",
-            "../../../wit/auth", "../../../wit/quota", "../../../wit/idempotency", "../../../wit/usage", "../../../wit/operations", "../../../wit/validation", "../../../wit/inference", "../../../wit/adapter", "../../../wit/models", "../../../wit/cache", "../../../wit/policy", "../../../wit/gate",
+            "../../../wit/auth", "../../../wit/quota", "../../../wit/idempotency", "../../../wit/usage", "../../../wit/operations", "../../../wit/batches", "../../../wit/validation", "../../../wit/inference", "../../../wit/adapter", "../../../wit/models", "../../../wit/cache", "../../../wit/policy", "../../../wit/gate",
         ],
         world: "penstock:test-guest/kv",
         generate_all,

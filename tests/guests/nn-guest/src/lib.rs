@@ -24,7 +24,7 @@ mod bindings {
         ",
         path: [
             "../../../wit/deps/keyvalue", "../../../wit/types", "../../../wit/deps/nn", "../../../wit/nn", "../../../wit/deps/spin", "../../../wit/auth", "../../../wit/quota",
-            "../../../wit/idempotency", "../../../wit/usage", "../../../wit/operations", "../../../wit/validation", "../../../wit/inference",
+            "../../../wit/idempotency", "../../../wit/usage", "../../../wit/operations", "../../../wit/batches", "../../../wit/validation", "../../../wit/inference",
             "../../../wit/adapter", "../../../wit/models", "../../../wit/cache", "../../../wit/policy", "../../../wit/gate",
         ],
         world: "penstock:test-guest/nn",
