@@ -71,7 +71,11 @@ class BentoML:
         self.child = subprocess.Popen([options.bentoml, "serve", "--quiet", "service:Identity", "--working-dir", PEER, "--host", "127.0.0.1",
                                        "--port", str(self.port)], stdout=self.log, stderr=self.log, start_new_session=True,
                                       env={**os.environ, "MODELS": options.models})
-        ready(self.port, "/readyz", lambda: self.child.poll() is not None)
+        try:
+            ready(self.port, "/readyz", lambda: self.child.poll() is not None)
+        except BaseException:
+            self.stop()
+            raise
 
     def result(self):
         one = ask(self.port, "POST", self.path, self.body)[1]["task_id"]

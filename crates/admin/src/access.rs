@@ -70,7 +70,7 @@ pub(crate) fn admissible(headers: &HeaderMap, own: IpAddr) -> Result<(), Problem
     if headers.contains_key(header::ORIGIN) {
         return Err(Problem::new(
             Code::PermissionDenied,
-            "the request has an Origin header; the admin API does not serve web pages",
+            "the request has an Origin header; this listener does not serve web pages",
         ));
     }
     let mut hosts = headers.get_all(header::HOST).iter();

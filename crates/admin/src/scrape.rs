@@ -13,6 +13,7 @@ use penstock_core::metrics::Format;
 use penstock_core::{Code, Problem, RequestId};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
@@ -20,6 +21,8 @@ use tokio::sync::Semaphore;
 pub const PATH: &str = "/metrics";
 /// Scrapes that are written at once. Each may take 2 MiB; two collectors often run side by side.
 const AT_ONCE: usize = 2;
+/// Time for which a scrape waits for its turn, less than the timeout of collectors (10 s).
+const TURN_TIME: Duration = Duration::from_secs(5);
 const RETRY_AFTER_S: u32 = 1;
 
 /// Writes a scrape. It may block for a moment.
@@ -115,11 +118,11 @@ impl Scrapes {
     /// Writes a scrape on a thread for blocking work.
     async fn written(self: &Arc<Self>, format: Format) -> Result<Draft, Problem> {
         let busy = || {
-            let message = format!("{AT_ONCE} scrapes are being written, the limit");
+            let message = format!("{AT_ONCE} scrapes were being written for 5 s, the limit");
             Problem::new(Code::Overloaded, message).retry_after(RETRY_AFTER_S)
         };
-        let place = self.at_once.clone().try_acquire_owned();
-        let place = place.map_err(|_| busy())?;
+        let place = tokio::time::timeout(TURN_TIME, self.at_once.clone().acquire_owned()).await;
+        let place = place.ok().and_then(Result::ok).ok_or_else(busy)?;
         let scrapes = self.clone();
         let written = tokio::task::spawn_blocking(move || {
             // A caller that leaves does not make room before the work is done.

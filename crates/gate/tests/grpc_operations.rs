@@ -344,7 +344,7 @@ fn a_wait_is_bounded_and_the_host_describes_the_operation_after_it() {
     assert!(!early.operation().done);
     run(&ports, &id);
     let late = describe();
-    assert_eq!(late.note, json!({ "id": id, "ended": true }));
+    assert_eq!(late.note, json!({ "id": id, "is_final": true }));
     let ended = late.operation();
     assert_eq!(ended, get_operation(&ports, &accepted.name).operation());
     assert_eq!(wait(&ports, &accepted.name, None).note, Value::Null);
@@ -378,11 +378,15 @@ fn an_operation_is_cancelled_and_a_finished_one_is_deleted() {
     let accepted = begin(&ports);
     let early = delete(&ports, &accepted.name);
     assert_eq!(early.status(), FAILED_PRECONDITION);
-    for _ in 0..2 {
+    let id = id_of(&accepted);
+    // Only the first one ends it.
+    for note in [
+        json!({ "id": id, "cancel": true, "is_final": true, "ended": "operation.cancelled" }),
+        json!({ "id": id, "cancel": true, "is_final": true }),
+    ] {
         let cancelled = cancel(&ports, &accepted.name);
         assert_eq!((cancelled.status(), cancelled.response.body.len()), (0, 0));
-        let id = id_of(&accepted);
-        assert_eq!(cancelled.note, json!({ "id": id, "cancel": true }));
+        assert_eq!(cancelled.note, note);
     }
     let ended = get_operation(&ports, &accepted.name).operation();
     assert!(ended.done);

@@ -125,12 +125,16 @@ impl MetricsSettings {
     fn faults(&self) -> Vec<(&'static str, String)> {
         let Self {
             // An address and a word are valid, or the file cannot be read.
-            listen: _,
-            access: _,
+            listen,
+            access,
             triton_names: _,
             model_versions,
         } = self;
         let mut faults = Vec::new();
+        if access.is_some() && listen.is_none() {
+            let message = "has no effect without metrics.listen; set that, or remove this";
+            faults.push(("access", message.to_owned()));
+        }
         if !(1..=MAX_MODEL_VERSIONS).contains(model_versions) {
             let message = format!("must be from 1 to {MAX_MODEL_VERSIONS}");
             faults.push(("model_versions", message));
@@ -686,8 +690,16 @@ mod tests {
             ("", "::1", true),
             ("", "0.0.0.0", false),
             ("", "10.0.0.7", false),
-            ("[metrics]\naccess = \"open\"\n", "0.0.0.0", true),
-            ("[metrics]\naccess = \"token\"\n", "127.0.0.1", false),
+            (
+                "[metrics]\nlisten = \"0.0.0.0:9464\"\naccess = \"open\"\n",
+                "0.0.0.0",
+                true,
+            ),
+            (
+                "[metrics]\nlisten = \"127.0.0.1:9464\"\naccess = \"token\"\n",
+                "127.0.0.1",
+                false,
+            ),
         ] {
             let metrics = load(text).unwrap().metrics;
             assert_eq!(
@@ -705,6 +717,7 @@ mod tests {
             ("[server]\n\nmax_in_flight = 0\n", 3, "max_in_flight"),
             ("[instances]\ncount = \"many\"\n", 2, "invalid type"),
             ("[oops]\n", 1, "oops"),
+            ("[metrics]\naccess = \"open\"\n", 2, "metrics.listen"),
             ("[idempotency]\n\nttl_s = 9000000\n", 3, "604800"),
             ("[usage]\nretention_days = 0\n", 2, "3650"),
             ("[models]\npoll_interval_ms = 5\n", 2, "50"),

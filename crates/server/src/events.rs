@@ -2,7 +2,7 @@
 //!
 //! The components decide which event a stream lacks, and write it. This module only decides when to ask them, and keeps the
 //! connection alive. A stream holds no instance between two looks at its operation. Its next part is made when the client has taken the
-//! last one, so a slow client holds one part, and gets the newest state after it.
+//! last one, so a slow client holds one part, or two over HTTP/2, and gets the newest state after it.
 
 use super::clock::unix_ms;
 use super::drain::STOPPING;
@@ -31,6 +31,8 @@ const LAST_LOOK: Duration = Duration::from_secs(30);
 const LOOK_FACTOR: u32 = 4;
 /// Failed looks, one after the other, that end a stream. A store that restarts is back within the time of two.
 const MAX_FAILED_LOOKS: u32 = 3;
+/// The longest time in which a look waits for its turn. A look that gets none counts as failed.
+const TURN_TIME: Duration = Duration::from_secs(10);
 /// Time between a failed look and the next one.
 const FAILED_LOOK: Duration = Duration::from_secs(1);
 
@@ -220,6 +222,7 @@ impl Server {
                 // The next round tells the client.
                 () = leaving(&mut phase) => continue,
                 looked = self.look(&id, &next) => looked,
+                () = tokio::time::sleep_until(ends_at) => return,
             };
             let now = Instant::now();
             match looked {
@@ -262,7 +265,8 @@ impl Server {
         let Some(work) = &self.work else {
             return Looked::Failed(None);
         };
-        let Ok(_look) = work.looks.acquire().await else {
+        let turn = tokio::time::timeout(TURN_TIME, work.looks.acquire()).await;
+        let Ok(Ok(_look)) = turn else {
             return Looked::Failed(None);
         };
         let answered = match self.answer_to(id, next).await {

@@ -217,10 +217,13 @@ impl Server {
         let due = self.due(call, begun);
         let asked = &call.asked;
         let answered = async {
-            let body = self
-                .received(body, due, false, asked, call.client.address)
-                .await?;
-            let message = only_message(&body, self.settings.max_body_bytes)?;
+            let message = {
+                // A client that waits does not keep its body.
+                let body = self
+                    .received(body, due, false, asked, call.client.address)
+                    .await?;
+                only_message(&body, self.settings.max_body_bytes)?
+            };
             let answered = {
                 let Ok(_permit) = self.in_flight.try_acquire() else {
                     return Err(self.overloaded());

@@ -254,11 +254,16 @@ async fn send(
     let mut sending = body.take_sending();
     // The frames of a stream are each counted separately.
     let is_counted = sending.is_some();
+    // An event that is there and finds no room counts as an unread answer: `send_data` counts it. Waiting for room first would hide
+    // it, and nothing else bounds a stream whose client opens no window.
+    let takes_first = body.is_events();
     loop {
-        // Nothing is taken out of the body before some of it can be sent.
-        stream.reserve_capacity(1);
-        if !has_room(stream).await? {
-            return Ok(());
+        if !takes_first {
+            // Nothing is taken out of the body before some of it can be sent.
+            stream.reserve_capacity(1);
+            if !has_room(stream).await? {
+                return Ok(());
+            }
         }
         let frame = tokio::select! {
             biased;

@@ -69,6 +69,11 @@ impl Outbound {
         }
     }
 
+    /// Returns whether its parts are events, between which a long time may pass.
+    pub(crate) fn is_events(&self) -> bool {
+        matches!(self.body, Content::Events(_))
+    }
+
     /// A body whose frames are still to come.
     pub fn stream(stream: Stream) -> Self {
         Self {

@@ -20,7 +20,7 @@ use crate::proxies::Client;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response, header};
 use http_body::Body;
-use penstock_core::negotiate::{EVENT_STREAM, names};
+use penstock_core::negotiate::{Events, events};
 use penstock_core::{Code, Problem};
 use penstock_runtime::entry_points::{EntryPointError, EntryPointRequest};
 use serde_json::{Value, json};
@@ -277,11 +277,10 @@ impl Server {
 
     /// Takes a place for the event stream that a request may want. Only a request that names its type gets one.
     fn stream_place(&self, asked: &RequestInfo) -> StreamPlace {
-        let accept = asked.accept.as_deref();
         match &self.work {
-            // Triton's stream has its one event when it begins.
+            // Triton's stream has its one event when it begins. The gate decides by the same rule, and all routes have JSON.
             Some(work)
-                if accept.is_some_and(|accept| names(accept, EVENT_STREAM))
+                if events(asked.accept.as_deref(), &["application/json"]) != Events::No
                     && !asked.path.ends_with("/generate_stream") =>
             {
                 work.stream_place()

@@ -16,7 +16,6 @@ use penstock_core::{OperationId, grpc};
 use penstock_policy::operations::notes::{self, Following, Note, Order, Push, QueuePlace};
 use penstock_policy::operations::queue::Job;
 use penstock_policy::operations::words::{Abandoned, Renewal};
-use penstock_policy::webhooks::delivery::EventKind;
 use penstock_policy::webhooks::step::EventOf;
 use penstock_runtime::entry_points::{EntryPointError, EntryPointRequest};
 use serde_json::{Value, json};
@@ -150,14 +149,7 @@ impl Server {
         let order = Order::Abandon { holder, why };
         match self.order_now(id, &order).await {
             Some(note) => {
-                let end = match why {
-                    Abandoned::Cancelled => Some(EventKind::Cancelled),
-                    Abandoned::TimedOut | Abandoned::Crashed => Some(EventKind::Failed),
-                    // Another worker has it, or it was gone.
-                    Abandoned::Stopping => None,
-                };
-                // A step of a batch is none of the operations that callers see.
-                if let Some(end) = end.filter(|_| note.again_ms.is_none() && note.next.is_none()) {
+                if let Some(end) = note.ended {
                     self.metrics.operation_ended(end);
                 }
                 follow_step(work, note.next);
@@ -347,8 +339,13 @@ impl Server {
             match interrupt {
                 Some(interrupt) => interrupt.notify_one(),
                 None => {
-                    self.metrics.operation_ended(EventKind::Cancelled);
-                    work.ended(&id);
+                    if let Some(end) = note.ended {
+                        self.metrics.operation_ended(end);
+                    }
+                    // Another host may run it; then it has not ended.
+                    if note.is_final {
+                        work.ended(&id);
+                    }
                 }
             }
         }

@@ -107,7 +107,7 @@ families! {
     OPERATIONS_RUNNING = Gauge "penstock_operations_running" []
         "Operations that this server runs now.";
     OPERATIONS_ENDED = Counter "penstock_operations_ended" ["result"]
-        "Runs of operations that this server ended, by their result.";
+        "Operations that this server ended, by their result.";
     WEBHOOK_ATTEMPTS = Counter "penstock_webhook_attempts" ["outcome"]
         "Attempts to deliver a webhook, by their outcome.";
     MODELS = Gauge "penstock_models" ["state"]

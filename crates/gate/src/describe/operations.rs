@@ -55,11 +55,7 @@ pub(crate) fn answer<P: Ports>(
             asked.read(exchange, target, wait_ms)
         }
         Route::OperationWait(target) => {
-            let wait_ms = match &exchange.rpc {
-                Some(rpc) => Ok(rpc.timeout_ms().unwrap_or(MAX_WAIT_MS).min(MAX_WAIT_MS)),
-                None => wait_of(exchange.request),
-            };
-            wait_ms.and_then(|wait_ms| asked.read(exchange, target, wait_ms))
+            wait_ms(exchange).and_then(|wait_ms| asked.read(exchange, target, wait_ms))
         }
         Route::OperationResponse(target) => asked.response(target),
         Route::OperationCancel(target) => asked.cancel(ports, exchange, target),
@@ -70,6 +66,14 @@ pub(crate) fn answer<P: Ports>(
 
 /// The most milliseconds that a client may wait for an operation in one request.
 const MAX_WAIT_MS: u64 = MAX_WAIT_S * 1_000;
+
+/// Returns the milliseconds for which a request to wait waits.
+pub(crate) fn wait_ms(exchange: &Exchange<'_>) -> Result<u64, Problem> {
+    match &exchange.rpc {
+        Some(rpc) => Ok(rpc.timeout_ms().unwrap_or(MAX_WAIT_MS).min(MAX_WAIT_MS)),
+        None => wait_of(exchange.request),
+    }
+}
 
 /// Returns the milliseconds for which a request that reads an operation waits for its end. Over gRPC, another method waits.
 pub(crate) fn poll_wait_ms(exchange: &Exchange<'_>) -> u64 {
@@ -246,8 +250,12 @@ impl<P: Ports> Asked<'_, P> {
                 .quota
                 .settle_deferred(&receipt, None, ports.unix_ms());
         }
+        // This request ended it, if it had not ended before. One that runs is ended by its worker.
+        let has_ended = !found.state.is_final() && operation.state.is_final();
         exchange.headers.host_note = Some(Note {
             cancel: true,
+            ended: operation.state.event().filter(|_| has_ended),
+            is_final: operation.state.is_final(),
             ..Note::about(&operation.id)
         });
         if matches!(target.form, OperationForm::Grpc { .. }) {
@@ -324,7 +332,7 @@ pub(crate) fn unknown(id: &str) -> Problem {
     Problem::new(
         Code::UnknownOperation,
         format!(
-            "you have no operation `{}`; it may have expired. GET /v1/operations lists yours",
+            "you have no operation `{}`; it may have expired. List yours",
             shorten(id)
         ),
     )

@@ -13,7 +13,9 @@ use crate::route::OperationForm;
 use penstock_core::Problem;
 use penstock_policy::operations::notes::{Form, Note, Order, Push};
 use penstock_policy::operations::service::OperationsService;
-use penstock_policy::operations::words::{AcceptedCall, Refusal, Submission};
+use penstock_policy::operations::words::{
+    AcceptedCall, Operation, OperationState, Refusal, Submission,
+};
 use penstock_policy::quota::service::AdmissionService;
 use penstock_policy::webhooks::target::Target;
 
@@ -117,7 +119,31 @@ pub(super) fn accept<P: Ports>(
     });
     let tenant = call.caller.tenant.clone();
     Ok(match is_rpc {
-        true => described(&operation, None, &OperationForm::Grpc { tenant }),
+        true => {
+            let shown = match operation.state {
+                OperationState::Succeeded => as_accepted(operation),
+                _ => operation,
+            };
+            described(&shown, None, &OperationForm::Grpc { tenant })
+        }
         false => accepted(&operation),
     })
+}
+
+/// Returns an operation with a result as it was when it was accepted. A retry finds it without its result, and a client of gRPC cannot
+/// read the place of one: it expects the message. The next poll has that.
+fn as_accepted(operation: Operation) -> Operation {
+    Operation {
+        state: OperationState::Queued,
+        cancel_requested: false,
+        started_ms: None,
+        ended_ms: None,
+        expires_ms: None,
+        next_attempt_ms: None,
+        attempts: 0,
+        epoch: 1,
+        end: None,
+        webhook: None,
+        ..operation
+    }
 }

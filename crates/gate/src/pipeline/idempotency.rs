@@ -154,12 +154,16 @@ pub(super) fn finish<P: Ports>(
     attempt: &Attempt<P>,
     result: Result<Response, Problem>,
 ) -> Result<Response, Problem> {
+    let mut failed = None;
     let response = match result {
         Ok(mut response) => {
             exchange.headers.write_content(&mut response);
             response
         }
-        Err(problem) if is_kept(problem.code) => exchange.render(&problem),
+        Err(problem) if is_kept(problem.code) => {
+            failed = Some(problem.code);
+            exchange.render(&problem)
+        }
         Err(problem) => {
             attempt.release();
             return Err(problem);
@@ -183,11 +187,15 @@ pub(super) fn finish<P: Ports>(
         },
     };
     let response = match attempt.complete(kept, call.ports.unix_ms()) {
-        Ok(Completion::Published) => Response {
-            status,
-            headers,
-            body,
-        },
+        Ok(Completion::Published) => {
+            // The answer is written here, so nothing later sees that it is an error.
+            exchange.trail.code = failed;
+            Response {
+                status,
+                headers,
+                body,
+            }
+        }
         Ok(Completion::Superseded(kept)) => replay(exchange, kept)?,
         Err(refusal) => return Err(refusal.problem()),
     };

@@ -8,7 +8,9 @@ use crate::call::{Meter, ModelCall};
 use crate::catalogue::Catalogue;
 use crate::connection::Connection;
 use crate::describe::batches::{Stored, batch_id};
-use crate::describe::operations::{accepted, described, poll_wait_ms, push_of, stored, unknown};
+use crate::describe::operations::{
+    accepted, described, poll_wait_ms, push_of, stored, unknown, wait_ms,
+};
 use crate::exchange::{Context, Exchange};
 use crate::grpc::serve::{self, Rpc, RpcRead};
 use crate::grpc::{operations, service};
@@ -81,6 +83,13 @@ pub(super) fn work<P: Ports>(
                 .map_err(Refusal::problem)?;
             if note.again_ms.is_none() {
                 note.next = batches::follow(ports, policies, &id)?;
+                // The end may be another one than this order asked for: the run may have stored its own before. Nobody sees a step.
+                if *why != Abandoned::Stopping {
+                    let found = operations.get(&id, None, false, now_ms);
+                    let found = found.map_err(Refusal::problem)?;
+                    let seen = found.filter(|found| found.kind != STEP);
+                    note.ended = seen.and_then(|found| found.state.event());
+                }
             }
         }
         Order::Describe { form } => {
@@ -181,12 +190,18 @@ pub(super) fn run_for_caller<P: Ports>(
     caller: &Caller,
 ) {
     let target = match route {
-        Route::OperationWait(target) => target,
+        // A request that is refused, or that does not wait, runs nothing.
+        Route::OperationWait(target) if wait_ms(exchange).is_ok_and(|wait_ms| wait_ms > 0) => {
+            target
+        }
         Route::Operation(target) if exchange.events != Events::No || poll_wait_ms(exchange) > 0 => {
             target
         }
         _ => return,
     };
+    if (target.form.tenant()).is_some_and(|tenant| *tenant != caller.tenant) {
+        return;
+    }
     if exchange.connection.is_hosted || !policies.operation_rules.enabled {
         return;
     }

@@ -136,15 +136,27 @@ impl Stored for KeySet {
     }
 }
 
+/// The member that every format has.
+#[derive(Deserialize)]
+struct Head {
+    v: u32,
+}
+
 /// Reads a record; the error is a sentence for the operator.
 pub fn decode<T: Stored>(bytes: &[u8]) -> Result<T, String> {
-    let record: T = serde_json::from_slice(bytes)
-        .map_err(|e| format!("a record in the store cannot be read: {e}"))?;
-    match record.format() {
-        VERSION => Ok(record),
-        other => Err(format!(
+    let read = serde_json::from_slice::<T>(bytes);
+    // A record of another format may have members that this build does not know.
+    let format = match &read {
+        Ok(record) => Some(record.format()),
+        Err(_) => serde_json::from_slice::<Head>(bytes)
+            .ok()
+            .map(|head| head.v),
+    };
+    match format {
+        Some(other) if other != VERSION => Err(format!(
             "a record in the store has format {other}, and this build reads format {VERSION}; run the version of Penstock that wrote it"
         )),
+        _ => read.map_err(|e| format!("a record in the store cannot be read: {e}")),
     }
 }
 
@@ -160,7 +172,11 @@ mod tests {
             jwks: "{}".to_owned(),
         };
         assert_eq!(decode(&encode(&set(VERSION))), Ok(set(VERSION)));
-        let refused = decode::<KeySet>(&encode(&set(VERSION + 1)));
-        assert!(refused.unwrap_err().contains("has format 2"));
+        for other in [encode(&set(VERSION + 1)), br#"{"v":2,"new":1}"#.to_vec()] {
+            let refused = decode::<KeySet>(&other).unwrap_err();
+            assert!(refused.contains("has format 2"), "{refused}");
+        }
+        let broken = decode::<KeySet>(br#"{"v":1,"new":1}"#).unwrap_err();
+        assert!(broken.contains("cannot be read"), "{broken}");
     }
 }

@@ -33,7 +33,7 @@ pub struct Note {
     /// [`Order::Abandon`] says that the operation has ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub again_ms: Option<u64>,
-    /// The end that this run gave the operation. Missing if another one had ended it.
+    /// The end that this run or this request gave the operation. Missing if another one had ended it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended: Option<EventKind>,
     /// The step of a batch that follows this one, for the host's queue.
@@ -45,7 +45,7 @@ pub struct Note {
     /// Whether its end is to be announced again.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub announce: bool,
-    /// Whether the operation that the answer describes has ended.
+    /// Whether the operation that the answer describes, or that was cancelled, has ended.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub is_final: bool,
     /// The kind of event whose message is the body of the answer.
