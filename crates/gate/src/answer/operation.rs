@@ -365,6 +365,8 @@ fn with_member(mut object: Vec<u8>, member: &str, value: Option<&[u8]>) -> Vec<u
         return object;
     };
     object.pop();
+    // A large value gets no larger allocation than it needs.
+    object.reserve_exact(value.len() + member.len() + 5);
     object.extend_from_slice(format!(",\"{member}\":").as_bytes());
     object.extend_from_slice(value);
     object.push(b'}');
