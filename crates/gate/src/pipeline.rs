@@ -340,7 +340,7 @@ fn describe<P: Ports>(
             _ => None,
         };
         operations::run_step_for_caller((ports, policies, catalogue), exchange, route, caller);
-        let answered = describe::batches::answer(policies, exchange, &stored, admitted);
+        let answered = describe::batches::answer((ports, policies), exchange, &stored, admitted);
         if let Some(admission) = &admission {
             admission::settle_unused(ports, policies, admission);
         }

@@ -162,6 +162,7 @@ mod component {
             endpoint: lines.endpoint,
             lines: each.collect(),
             output_bytes: lines.output_bytes,
+            error_bytes: lines.error_bytes,
             expires_ms: lines.expires_ms,
             idle: lines.idle,
         }
@@ -605,6 +606,7 @@ mod gate {
                         endpoint: lines.endpoint,
                         lines: each.collect(),
                         output_bytes: lines.output_bytes,
+                        error_bytes: lines.error_bytes,
                         expires_ms: lines.expires_ms,
                         idle: lines.idle,
                     })

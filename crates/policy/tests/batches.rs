@@ -352,12 +352,61 @@ fn files_bytes_and_live_batches_are_bounded_and_what_is_over_makes_room() {
     assert_eq!(second.kind, RefusalKind::Full);
     // Results are stored although the tenant has as many files as it may.
     let ended = host.run(&batch, 1, ok);
-    assert!(ended.output_file.is_some());
-    assert!(
-        host.batches
-            .create(new_batch("t", &input.id), host.at())
-            .is_ok()
+    let output = ended.output_file.unwrap();
+    // But they leave no room for those of another batch.
+    let create = || host.batches.create(new_batch("t", &input.id), host.at());
+    assert!(create().unwrap_err().message.contains("3 files"));
+    host.batches.delete_file(&output, "t", NOW_MS).unwrap();
+    assert!(create().is_ok());
+}
+
+#[test]
+fn a_request_that_is_refused_and_a_file_that_is_deleted_leave_nothing_in_the_lists() {
+    let host = Host::new("[batches]\nmax_files_per_tenant = 1\n");
+    let names = || {
+        let lists = host.kv.names().into_iter();
+        lists.filter(|name| name.starts_with("bfl/")).count()
+    };
+    let first = host.upload("t", b"x");
+    let before = names();
+    for _ in 0..5 {
+        let refused = host.batches.upload(new_file("t", b"x"), host.at());
+        assert_eq!(refused.unwrap_err().kind, RefusalKind::Full);
+    }
+    assert_eq!(names(), before);
+    host.batches.delete_file(&first.id, "t", NOW_MS).unwrap();
+    assert_eq!(names(), before - 1);
+    // A page that begins after a file that was deleted since is still found.
+    let page = Page {
+        after: Some(first.id.as_str().to_owned()),
+        most: 2,
+        oldest_first: true,
+    };
+    let listed = host.batches.files("t", &page, None, NOW_MS).unwrap();
+    assert!(listed.data.is_empty());
+}
+
+#[test]
+fn a_line_that_is_a_long_text_is_told_without_its_text() {
+    let host = Host::new("");
+    let content = format!(
+        "\u{feff}{}\"{}\"\n[\"id\"]\n",
+        line("first"),
+        "x".repeat(100_000)
     );
+    let batch = host.create("t", content.as_bytes());
+    let ended = host.run(&batch, 10, ok);
+    let faults: Vec<(&str, Option<u64>)> = (ended.faults.iter())
+        .map(|fault| (fault.code.as_str(), fault.line))
+        .collect();
+    assert_eq!(
+        faults,
+        [
+            ("invalid_json_line", Some(2)),
+            ("invalid_json_line", Some(3))
+        ]
+    );
+    assert!(ended.faults.iter().all(|fault| fault.message.len() < 200));
 }
 
 #[test]

@@ -76,7 +76,7 @@ impl<'r> Stored<'r> {
 
 /// Answers a route of files and batches.
 pub(crate) fn answer<P: Ports>(
-    policies: &Policies<P>,
+    (ports, policies): (&P, &Policies<P>),
     exchange: &mut Exchange<'_>,
     stored: &Stored<'_>,
     admitted: &Admitted,
@@ -92,7 +92,8 @@ pub(crate) fn answer<P: Ports>(
         batches: &policies.batches,
         caller: &admitted.caller,
         now_ms: exchange.context.unix_ms,
-        random: exchange.context.random,
+        // Not the randomness of the request's id, which logs have: these ids are permissions.
+        random: ports.random(),
     };
     match (stored, request.method.as_str()) {
         (Stored::Files, "POST") => asked.upload(request),
@@ -297,7 +298,8 @@ impl<B: BatchesService> Asked<'_, B> {
             Problem::new(
                 Code::InvalidBody,
                 format!(
-                    "the body is not a JSON object with `input_file_id`, `endpoint` and `completion_window`: {error}"
+                    "the body is not a JSON object with `input_file_id`, `endpoint` and `completion_window`: {}",
+                    shorten(&error.to_string())
                 ),
             )
         })?;

@@ -88,7 +88,8 @@ pub(super) fn accept<P: Ports>(
     let operations = &call.policies.operations;
     let now_ms = call.ports.unix_ms();
     let AcceptedCall { operation, is_new } = operations
-        .accept(submission, now_ms, call.context.random)
+        // Not the randomness of the request's id, which logs have: the id of an operation is a permission.
+        .accept(submission, now_ms, call.ports.random())
         .map_err(Refusal::problem)?;
     if !is_new {
         limits::refund_items(charged, exchange);

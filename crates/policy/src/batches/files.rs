@@ -39,6 +39,15 @@ impl Batches {
         let id = FileId::generate(now_ms, random);
         let names = Names::of_file(&id);
         let owner = owner(&new.tenant);
+        // Refusals come before the first entry, so that they leave none.
+        let used = kv.increment(&Kind::File.used(&owner), 0).await?;
+        if let Some(message) = self.over(used.saturating_add(amount(bytes))) {
+            let shard = random as u32;
+            self.index
+                .sweep(kv, shard, now_ms, SWEPT_IF_FULL, &mut RemoveStored)
+                .await?;
+            return Ok(Err(Refusal::new(RefusalKind::Full, message)));
+        }
         let number = self
             .enlist(
                 kv,
@@ -112,6 +121,15 @@ impl Batches {
         bytes: u64,
     ) -> Result<Option<String>, KvError> {
         let sum = charge(kv, names, owner, bytes).await?;
+        let message = self.over(sum);
+        if message.is_some() {
+            give_back(kv, names, owner, bytes).await?;
+        }
+        Ok(message)
+    }
+
+    /// Returns the sentence for the caller if a sum of files and bytes is over the limits of a tenant.
+    pub(super) fn over(&self, sum: i64) -> Option<String> {
         let shifted = sum.saturating_add(LACKING);
         let count = u64::try_from(shifted.div_euclid(ONE)).unwrap_or(0);
         let stored = u64::try_from(shifted.rem_euclid(ONE) - LACKING).unwrap_or(0);
@@ -121,12 +139,11 @@ impl Batches {
         } else if stored > settings.max_bytes_per_tenant {
             format!("{} bytes of files", settings.max_bytes_per_tenant)
         } else {
-            return Ok(None);
+            return None;
         };
-        give_back(kv, names, owner, bytes).await?;
-        Ok(Some(format!(
+        Some(format!(
             "your tenant has {what}, the limit; delete some with DELETE /v1/files/{{id}}, or wait until they expire"
-        )))
+        ))
     }
 
     /// Publishes a file of results whose parts are written. A repeated attempt changes nothing.
@@ -244,6 +261,8 @@ impl Batches {
         }
         remove_parts(kv, &names).await?;
         give_back(kv, &names, &record.owner, record.bytes).await?;
+        kv.delete(&Kind::File.listed(names.hour, &record.owner, record.number))
+            .await?;
         Ok(Ok(Some(file)))
     }
 
@@ -259,14 +278,18 @@ impl Batches {
         let after = match &page.after {
             None => None,
             Some(after) => {
-                let found = match FileId::parse(after) {
-                    Some(id) => self.find_file(kv, &id, tenant, now_ms).await?,
+                let id = FileId::parse(after);
+                let head = match &id {
+                    Some(id) => kv.get(&Names::of_file(id).head()).await?,
                     None => None,
                 };
-                let Some((file, record)) = found else {
+                // A file that was deleted or has expired since still names a place.
+                let record = head.as_deref().and_then(decode::<FileRecord>);
+                let record = record.filter(|record| record.tenant == tenant);
+                let (Some(id), Some(record)) = (id, record) else {
                     return Ok(Err(no_such_place(after)));
                 };
-                Some((Names::of_file(&file.id).hour, record.number))
+                Some((Names::of_file(&id).hour, record.number))
             }
         };
         let owner = owner(tenant);

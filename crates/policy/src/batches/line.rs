@@ -29,6 +29,11 @@ pub fn is_request(line: &[u8]) -> bool {
     !line.trim_ascii().is_empty()
 }
 
+/// Returns a line without the byte order mark with which some editors begin a file.
+pub(super) fn without_bom(line: &[u8]) -> &[u8] {
+    line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line)
+}
+
 /// Reads one line; the faults are those of the line alone. `at` is its number in the file, from 1.
 pub fn parse(line: &[u8], endpoint: &str, at: u64) -> Result<(String, Vec<u8>), Fault> {
     let fault = |code: &str, param: Option<&str>, message: String| Fault {
@@ -37,6 +42,12 @@ pub fn parse(line: &[u8], endpoint: &str, at: u64) -> Result<(String, Vec<u8>), 
         message,
         param: param.map(str::to_owned),
     };
+    let line = without_bom(line);
+    // The parser's message would quote a line that is a text as a whole, and would take a list for an object.
+    if !line.trim_ascii_start().starts_with(b"{") {
+        let message = "the line is not a JSON object with `custom_id`, `method`, `url` and `body`";
+        return Err(fault("invalid_json_line", None, message.to_owned()));
+    }
     let written: Written<'_> = serde_json::from_slice(line).map_err(|error| {
         fault(
             "invalid_json_line",

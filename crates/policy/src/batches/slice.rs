@@ -8,12 +8,13 @@ use crate::operations::words::End;
 /// Bytes of results after which a step ends. They are in memory as a whole, and a crash repeats them.
 const MAX_RESULT_BYTES: usize = 4 << 20;
 /// Milliseconds after which a step begins no further line. A crash repeats the lines of this time at most, and a caller that
-/// cancels waits for one line at most.
+/// cancels waits for one line at most, or for the wait before a line that could not run.
 pub const MAX_SLICE_MS: u64 = 5_000;
 /// The shortest wait before a line is tried again that could not run now.
 const FIRST_WAIT_MS: u64 = 1_000;
-/// The longest such wait. The limit of a day may be used up for hours, and a model may be unloaded for hours.
-const LONGEST_WAIT_MS: u64 = 900_000;
+/// The longest such wait. The limit of a day may be used up for hours, but a batch that was cancelled ends after the wait, and each wait
+/// costs only a small step.
+const LONGEST_WAIT_MS: u64 = 60_000;
 
 /// The results of a step so far.
 ///
@@ -25,7 +26,7 @@ const LONGEST_WAIT_MS: u64 = 900_000;
 /// let line = Line { custom_id: "a".into(), body: b"{}".to_vec(), number: 0, end: 70 };
 /// let lines = Lines {
 ///     batch: BatchId::generate(0, 1), endpoint: "/v1/embeddings".into(), lines: vec![line],
-///     output_bytes: 0, expires_ms: u64::MAX, idle: 0,
+///     output_bytes: 0, error_bytes: 0, expires_ms: u64::MAX, idle: 0,
 /// };
 /// let mut slice = Slice::new(&lines, 1 << 20);
 /// slice.answer(&lines.lines[0], 200, "req_1", b"{\"data\":[]}");
@@ -42,7 +43,7 @@ pub struct Slice<'a> {
 }
 
 impl<'a> Slice<'a> {
-    /// No results yet. The output file may have `max_file_bytes`.
+    /// No results yet. Each file of results may have `max_file_bytes`.
     pub fn new(lines: &'a Lines, max_file_bytes: u64) -> Self {
         Self {
             lines,
@@ -73,6 +74,13 @@ impl<'a> Slice<'a> {
                 self.fail(line, "output_file_full", &message);
             }
             (false, _) => {
+                let bytes = self.lines.error_bytes + (self.errors.len() + written.len()) as u64;
+                if bytes > self.max_file_bytes {
+                    let message = format!(
+                        "the call failed with status {status}, and the error file has no room for its answer (batches.max_file_bytes)"
+                    );
+                    return self.fail(line, "error_file_full", &message);
+                }
                 self.errors.extend(written);
                 self.ran.failed += 1;
                 self.ran.byte = Some(line.end);
@@ -117,6 +125,7 @@ impl<'a> Slice<'a> {
     /// The end of the step's operation.
     pub fn end(mut self) -> End {
         self.ran.output_bytes = self.output.len() as u64;
+        self.ran.error_bytes = self.errors.len() as u64;
         let mut body = self.output;
         body.extend(self.errors);
         end_of(&Summary::Ran(self.ran), body)
@@ -140,6 +149,7 @@ mod tests {
             endpoint: "/v1/embeddings".to_owned(),
             lines: (0..3).map(line).collect(),
             output_bytes: 0,
+            error_bytes: 0,
             expires_ms: u64::MAX,
             idle,
         }
@@ -174,6 +184,23 @@ mod tests {
         let (ran, body) = ran(slice);
         assert_eq!((ran.completed, ran.failed, ran.output_bytes), (0, 1, 0));
         assert!(body.contains("output_file_full") && body.contains("more than 10 bytes"));
+    }
+
+    #[test]
+    fn an_answer_of_a_failed_line_for_which_the_error_file_has_no_room_is_left_out() {
+        let mut lines = lines(0);
+        let body = format!("{{\"error\":\"{}\"}}", "x".repeat(300));
+        let mut slice = Slice::new(&lines, 1_000);
+        for line in &lines.lines {
+            slice.answer(line, 422, "req_1", body.as_bytes());
+        }
+        let (done, written) = ran(slice);
+        assert_eq!((done.failed, done.error_bytes), (3, written.len() as u64));
+        assert_eq!(written.matches("error_file_full").count(), 1);
+        lines.error_bytes = 900;
+        let mut slice = Slice::new(&lines, 1_000);
+        slice.answer(&lines.lines[0], 422, "req_1", body.as_bytes());
+        assert!(ran(slice).1.contains("error_file_full"));
     }
 
     #[test]

@@ -70,6 +70,9 @@ pub(super) struct At {
     pub failed: u64,
     /// Bytes of the output file.
     pub output_bytes: u64,
+    /// Bytes of the error file.
+    #[serde(default)]
+    pub error_bytes: u64,
     /// Steps just before that ran no line.
     pub idle: u32,
     /// The time at which the lines were found valid.
@@ -107,6 +110,9 @@ pub(super) struct Ran {
     pub failed: u64,
     /// Bytes of its body that belong to the output file. The rest belongs to the error file.
     pub output_bytes: u64,
+    /// Bytes of its body that belong to the error file.
+    #[serde(default)]
+    pub error_bytes: u64,
     /// Milliseconds before the next step.
     pub wait_ms: u64,
     /// Why no further line runs.
@@ -261,6 +267,7 @@ impl At {
             completed: self.completed + ran.completed,
             failed: self.failed + ran.failed,
             output_bytes: self.output_bytes + ran.output_bytes,
+            error_bytes: self.error_bytes + ran.error_bytes,
             idle: match lines {
                 0 => self.idle.saturating_add(1),
                 _ => 0,

@@ -12,6 +12,9 @@ use crate::operations::words::Submission;
 use crate::operations::{STEP, StepSeen};
 use penstock_core::{BatchId, Code, FileId, Kv, KvError, OperationId};
 
+/// The time after its creation in which a batch may have no first step yet. A request takes less.
+const STARTING_MS: u64 = 60_000;
+
 /// A batch and its newest step.
 pub(super) struct Found {
     pub id: BatchId,
@@ -50,6 +53,23 @@ impl Batches {
         let id = BatchId::generate(now_ms, random);
         let names = Names::of_batch(&id);
         let owner = owner(&tenant);
+        let most = self.settings.max_live_per_tenant;
+        let too_many = || {
+            let message = format!(
+                "your tenant has {most} batches that are not over, the limit; wait for the end of one, or cancel one"
+            );
+            Ok(Err(Refusal::new(RefusalKind::Full, message)))
+        };
+        // Refusals come before the first entry, so that they leave none.
+        let live = kv.increment(&Kind::Batch.used(&owner), 0).await?;
+        if live >= i64::try_from(most).unwrap_or(i64::MAX) {
+            return too_many();
+        }
+        // Its results need room beside the files of the tenant.
+        let used = kv.increment(&Kind::File.used(&owner), 0).await?;
+        if let Some(message) = self.over(used) {
+            return Ok(Err(Refusal::new(RefusalKind::Full, message)));
+        }
         let number = self
             .enlist(
                 kv,
@@ -59,14 +79,31 @@ impl Batches {
             )
             .await?;
         let live = begin_live(kv, &names, &owner).await?;
-        let most = self.settings.max_live_per_tenant;
         if live > i64::try_from(most).unwrap_or(i64::MAX) {
             end_live(kv, &names, &owner).await?;
-            let message = format!(
-                "your tenant has {most} batches that are not over, the limit; wait for the end of one, or cancel one"
-            );
-            return Ok(Err(Refusal::new(RefusalKind::Full, message)));
+            return too_many();
         }
+        let made = self
+            .store_batch(kv, new, (&id, owner.clone(), number), (now_ms, random))
+            .await;
+        if made.is_err() {
+            // If the first step was stored nevertheless, the batch runs, and its end returns nothing more.
+            let _ = end_live(kv, &names, &owner).await;
+        }
+        made
+    }
+
+    /// Stores a batch that has its place.
+    async fn store_batch<K: Kv>(
+        &mut self,
+        kv: &K,
+        new: NewBatch,
+        (id, owner, number): (&BatchId, String, u64),
+        (now_ms, random): (u64, u128),
+    ) -> Answer<Batch> {
+        let tenant = new.caller.tenant.clone();
+        let input = &new.input_file;
+        let names = Names::of_batch(id);
         let record = BatchRecord {
             caller: penstock_core::Caller {
                 address: None,
@@ -82,16 +119,16 @@ impl Batches {
             expires_ms: now_ms.saturating_add(self.settings.window_s.saturating_mul(1_000)),
             number,
         };
-        if let Some(refusal) = self.use_file(kv, input, &id, &tenant, now_ms).await? {
+        if let Some(refusal) = self.use_file(kv, input, id, &tenant, now_ms).await? {
             end_live(kv, &names, &record.owner).await?;
             return Ok(Err(refusal));
         }
         // The step comes last: a worker may run it at once, and needs the record.
         kv.set(&names.head(), &encode(&record)).await?;
-        let first = Step::first(&id);
-        self.accept(kv, &id, &record, &first, (now_ms, random))
+        let first = Step::first(id);
+        self.accept(kv, id, &record, &first, (now_ms, random))
             .await?;
-        match self.find(kv, &id, Some(&tenant), now_ms).await? {
+        match self.find(kv, id, Some(&tenant), now_ms).await? {
             Some(found) => Ok(Ok(self.describe(&found))),
             None => Err(KvError::new("a batch that was stored is not there")),
         }
@@ -118,10 +155,13 @@ impl Batches {
             .await?;
         Ok(match self.find_file(kv, file, tenant, now_ms).await? {
             Some(_) => None,
-            None => Some(Refusal::new(
-                RefusalKind::NoSuchFile,
-                "`input_file_id` names a file that was deleted just now",
-            )),
+            None => {
+                kv.delete(&names.used_by(number)).await?;
+                Some(Refusal::new(
+                    RefusalKind::NoSuchFile,
+                    "`input_file_id` names a file that was deleted just now",
+                ))
+            }
         })
     }
 
@@ -141,10 +181,12 @@ impl Batches {
             let Some(id) = std::str::from_utf8(&id).ok().and_then(BatchId::parse) else {
                 continue;
             };
-            if let Some(found) = self.find(kv, &id, None, now_ms).await?
-                && !self.describe(&found).state.is_final()
-            {
-                return Ok(Some(id));
+            match self.find(kv, &id, None, now_ms).await? {
+                Some(found) if !self.describe(&found).state.is_final() => return Ok(Some(id)),
+                Some(_) => {}
+                // Its creation has noted the file, and may not have stored its first step yet.
+                None if now_ms.saturating_sub(id.unix_ms()) < STARTING_MS => return Ok(Some(id)),
+                None => {}
             }
         }
         Ok(None)
@@ -357,8 +399,11 @@ impl Batches {
         let names = Names::of_batch(&id);
         match after(&step, &end) {
             After::Step { step: next, due_ms } => {
+                // No wait is longer than the time of the batch.
+                let due_ms = due_ms.min(record.expires_ms.max(end.ended_ms));
                 let following = step_id(&id, next.number);
-                self.accept(kv, &id, &record, &next, (now_ms, random))
+                // It counts as accepted when it is due, so no host, restart or poll begins it earlier.
+                self.accept(kv, &id, &record, &next, (now_ms.max(due_ms), random))
                     .await?;
                 let newest = next.number.to_string();
                 kv.set(&names.newest(), newest.as_bytes()).await?;

@@ -272,6 +272,8 @@ pub struct Lines {
     pub lines: Vec<Line>,
     /// Bytes of the output file so far.
     pub output_bytes: u64,
+    /// Bytes of the error file so far.
+    pub error_bytes: u64,
     /// The time from which no line begins.
     pub expires_ms: u64,
     /// Steps just before this one that ran no line.

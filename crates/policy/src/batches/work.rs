@@ -2,7 +2,7 @@
 
 use super::entries::{FileRecord, Kind, Names, PART_BYTES, decode, owner};
 use super::instance::Batches;
-use super::line::{Check, Splitter, answer_id, is_request, parse, unanswered};
+use super::line::{Check, Splitter, answer_id, is_request, parse, unanswered, without_bom};
 use super::slice::Slice;
 use super::step::{
     Finished, Outcome, Step, StepEnd, StepWork, Summary, end_of, result_id, step_id,
@@ -43,6 +43,7 @@ impl Batches {
             endpoint: record.endpoint.clone(),
             lines: Vec::new(),
             output_bytes: step.at.output_bytes,
+            error_bytes: step.at.error_bytes,
             expires_ms: record.expires_ms,
             idle: step.at.idle,
         };
@@ -260,7 +261,7 @@ impl Batches {
                 struct Named {
                     custom_id: String,
                 }
-                let named = serde_json::from_slice::<Named>(line);
+                let named = serde_json::from_slice::<Named>(without_bom(line));
                 let custom_id = named.map(|named| named.custom_id).unwrap_or_default();
                 let answer = answer_id(id.as_str(), at.lines + rest.lines);
                 rest.written
@@ -295,10 +296,14 @@ impl Input {
             None => None,
         };
         let record = head.as_deref().and_then(decode::<FileRecord>);
-        Ok(Self {
-            names,
-            bytes: record.map(|record| record.bytes),
-        })
+        let mut bytes = record.map(|record| record.bytes);
+        // A deletion removes the first part last, and leaves the record.
+        if let (Some(names), Some(1..)) = (&names, bytes)
+            && !kv.exists(&names.part(0)).await?
+        {
+            bytes = None;
+        }
+        Ok(Self { names, bytes })
     }
 
     /// Passes the lines from a place on, with their sizes, while `take` returns true.

@@ -126,10 +126,21 @@ impl Host {
         most: usize,
         status: impl Fn(&str) -> u16,
     ) -> Option<OperationId> {
-        let claim = self
-            .operations
-            .claim(operation, "worker", 0, self.now_ms.get());
-        match claim.unwrap() {
+        let claim = || {
+            let claim = self
+                .operations
+                .claim(operation, "worker", 0, self.now_ms.get());
+            claim.unwrap()
+        };
+        let claim = match claim() {
+            // A step after a line that could not run is due later.
+            Claim::Later(at_ms) => {
+                self.now_ms.set(at_ms);
+                claim()
+            }
+            claim => claim,
+        };
+        match claim {
             Claim::Granted(run) => {
                 let end = match self.batches.begin(&run.submission.body, self.at()).unwrap() {
                     Work::Done(end) => end,
