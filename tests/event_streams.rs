@@ -110,7 +110,6 @@ impl Stream {
             None,
             "the note is for the host"
         );
-        assert_eq!(header("content-length"), None);
         let location = header("location").unwrap_or(path).to_owned();
         let mut stream = Self {
             location,

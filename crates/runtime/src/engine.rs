@@ -12,11 +12,11 @@ use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConf
 pub const EPOCH_TICK: Duration = Duration::from_millis(10);
 
 /// Core instances one composed component may need: each policy brings its module and a few shims.
-const CORE_INSTANCES_PER_COMPONENT: u32 = 56;
+const CORE_INSTANCES_PER_COMPONENT: u32 = 72;
 /// Linear memories one composed component may need: one for each policy, with room for more.
-const MEMORIES_PER_COMPONENT: u32 = 14;
+const MEMORIES_PER_COMPONENT: u32 = 18;
 /// Tables one composed component may need.
-const TABLES_PER_COMPONENT: u32 = 56;
+const TABLES_PER_COMPONENT: u32 = 72;
 /// Bytes of a memory slot that stay mapped between instances. Larger values make fresh instances more expensive,
 /// because clearing kept pages costs more than mapping new ones.
 const KEEP_RESIDENT_BYTES: usize = 64 << 10;

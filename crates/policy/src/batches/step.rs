@@ -376,6 +376,7 @@ mod tests {
                 completed: 1,
                 failed: 1,
                 output_bytes: 5,
+                error_bytes: 6,
                 idle: 3,
                 began_ms: NOW,
             },
@@ -415,6 +416,7 @@ mod tests {
             completed,
             failed,
             output_bytes: 7,
+            error_bytes: 8,
             wait_ms: 3,
             stopped,
         }))
@@ -447,7 +449,8 @@ mod tests {
             ),
             (40, 6, 4, 2)
         );
-        assert_eq!((step.at.output_bytes, step.at.idle), (12, 0));
+        assert_eq!((step.at.output_bytes, step.at.error_bytes), (12, 14));
+        assert_eq!(step.at.idle, 0);
         let last = follow(&lines(8), ran(6, 1, None));
         let finish = |why| StepWork::Finish { why, since_ms: NOW };
         assert_eq!(*work(&last), finish(Finished::Completed));
