@@ -342,6 +342,11 @@ fn a_model_that_is_not_ready_is_waited_for() {
         note: json!({ "id": waiting["next"]["id"] }),
         ..created
     };
+    // Nobody begins the next step before it is due.
+    let order_to_run = json!({ "do": "run", "holder": "worker", "dead_before_ms": 0 });
+    let early = order(&ports, rest.note["id"].as_str().unwrap(), &order_to_run);
+    assert_eq!(early.note["again_ms"], 1_767_225_607_000_u64);
+    ports.clock.advance_ms(7_000);
     run(&ports, &rest);
     assert_eq!(read(&ports, &rest, &[])["request_counts"]["completed"], 1);
 }

@@ -84,7 +84,7 @@ fn a_call_that_accepts_events_becomes_an_operation_whose_stream_begins_with_its_
     assert_eq!(created.id, Some(format!("{id}.0")));
     assert_eq!(created.data, get(&ports, &path).body);
     assert_eq!(ports.runs.get(), 0);
-    let next = json!({ "do": "stream", "google": false, "after": format!("{id}.0") });
+    let next = json!({ "do": "stream", "form": "plain", "after": format!("{id}.0") });
     assert_eq!(
         opened.note,
         json!({
@@ -256,7 +256,7 @@ fn a_failed_and_a_cancelled_operation_end_their_streams_with_their_events() {
     assert_eq!(ended.data["error"]["code"], 1);
     // An operation that is gone is an ordinary error for the host, which tells its client.
     send(&ports, "DELETE", &format!("/v1/operations/{id}"), &[], b"");
-    let gone = order(&ports, &id, &json!({ "do": "stream", "google": false }));
+    let gone = order(&ports, &id, &json!({ "do": "stream", "form": "plain" }));
     assert_eq!((gone.status(), gone.code()), (404, "unknown_operation"));
     assert_eq!(open(&ports, &id, None).status(), 404);
 }

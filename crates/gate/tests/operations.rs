@@ -503,8 +503,8 @@ fn a_worker_renews_its_lease_and_learns_of_a_cancellation_and_a_lost_lease() {
             json!("running"),
             json!("running"),
             json!("cancelled"),
-            // The answer to an order without more says that the operation has ended.
-            json!({ "id": id })
+            // An answer without another look says that the operation has ended, and how.
+            json!({ "id": id, "ended": "operation.cancelled" })
         ]
     );
     // The late result of the run does not count.
