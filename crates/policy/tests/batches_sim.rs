@@ -200,10 +200,11 @@ impl Party {
                         break;
                     }
                     self.sim.sleep(self.random.below(150)).await;
-                    let mut log = self.log.borrow_mut();
-                    let is_new = log.ran.insert((lines.batch.clone(), line.number));
-                    log.repeated += u64::from(!is_new);
-                    drop(log);
+                    {
+                        let mut log = self.log.borrow_mut();
+                        let is_new = log.ran.insert((lines.batch.clone(), line.number));
+                        log.repeated += u64::from(!is_new);
+                    }
                     if line.custom_id.starts_with("poison") {
                         let at = (self.sim.now_ms(), self.random.bits());
                         let again = self

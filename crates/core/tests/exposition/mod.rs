@@ -208,9 +208,12 @@ fn check(family: &Family, is_open: bool) -> Result<(), String> {
     Ok(())
 }
 
+/// The buckets of a histogram with the same labels, its sum and its count.
+type Series = (Vec<(f64, f64)>, Option<f64>, Option<f64>);
+
 fn check_histogram(family: &Family, is_open: bool) -> Result<(), String> {
     let name = &family.name;
-    let mut series: BTreeMap<String, (Vec<(f64, f64)>, Option<f64>, Option<f64>)> = BTreeMap::new();
+    let mut series: BTreeMap<String, Series> = BTreeMap::new();
     for sample in &family.samples {
         let mut labels = sample.labels.clone();
         let le = labels.remove("le");
