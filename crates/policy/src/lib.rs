@@ -28,6 +28,7 @@ pub mod idempotency;
 pub mod operations;
 pub mod pattern;
 pub mod quota;
+mod records;
 pub mod rollout;
 pub mod services;
 pub mod sweep;

@@ -305,13 +305,7 @@ impl Authenticator {
 
     /// The models of a list that a caller may see: those that its tenant may use and that one of its scopes names.
     pub fn sees(&self, caller: &Caller, models: &[String]) -> Vec<bool> {
-        let parsed = caller
-            .scopes
-            .iter()
-            .filter_map(|text| Scope::try_from(text.clone()).ok());
-        let own: Vec<Scope> = parsed.collect();
-        let tier = self.settings.tiers.get(&caller.tier);
-        let most = tier.and_then(|tier| tier.scopes.as_deref());
+        let (own, most) = self.scopes_of(caller);
         let about = |model: &String| {
             let some = |list: &[Scope]| {
                 let mut kinds = RouteKind::ALL.into_iter();
@@ -323,16 +317,19 @@ impl Authenticator {
         models.iter().map(known).collect()
     }
 
+    /// The scopes of a caller, and those of its tier that bound them, if it has any.
+    fn scopes_of(&self, caller: &Caller) -> (Vec<Scope>, Option<&[Scope]>) {
+        let scopes = caller.scopes.iter();
+        let own = scopes.filter_map(|text| Scope::try_from(text.clone()).ok());
+        let tier = self.settings.tiers.get(&caller.tier);
+        let most = tier.and_then(|tier| tier.scopes.as_deref());
+        (own.collect(), most)
+    }
+
     /// Returns whether a caller that was admitted before may make a call: its tenant may see the model, and its scopes and those of
     /// its tier allow the call.
     pub fn allows(&self, caller: &Caller, route: &str, model: Option<&str>) -> bool {
-        let parsed = caller
-            .scopes
-            .iter()
-            .filter_map(|text| Scope::try_from(text.clone()).ok());
-        let own: Vec<Scope> = parsed.collect();
-        let tier = self.settings.tiers.get(&caller.tier);
-        let most = tier.and_then(|tier| tier.scopes.as_deref());
+        let (own, most) = self.scopes_of(caller);
         let some = |list: &[Scope]| scopes::allow(list, route, model);
         model.is_none_or(|model| self.settings.sees(&caller.tenant, model))
             && some(&own)

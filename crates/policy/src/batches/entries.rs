@@ -3,11 +3,7 @@
 use super::words::Purpose;
 use crate::operations::period;
 use penstock_core::{BatchId, Caller, FileId};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-
-/// The format of the records that this release writes.
-const FORM: u8 = 1;
 
 /// Bytes in one entry of a file. Every store takes values of this size.
 pub(super) const PART_BYTES: usize = 1 << 20;
@@ -149,21 +145,6 @@ pub(super) struct BatchRecord {
     pub expires_ms: u64,
     /// Its number among those of its owner and hour.
     pub number: u64,
-}
-
-/// The stored bytes of a record.
-pub(super) fn encode<T: Serialize>(record: &T) -> Vec<u8> {
-    let mut bytes = vec![FORM];
-    serde_json::to_writer(&mut bytes, record).expect("strings and numbers are JSON");
-    bytes
-}
-
-/// Parses the bytes of [`encode`]; `None` for other bytes.
-pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
-    let (&form, text) = bytes.split_first()?;
-    (form == FORM)
-        .then(|| serde_json::from_slice(text).ok())
-        .flatten()
 }
 
 /// The owner in names of entries: a hash, because tenants' names may be long.

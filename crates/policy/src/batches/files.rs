@@ -1,9 +1,10 @@
 //! Stores, lists and deletes files, and deletes what has expired.
 
-use super::entries::{FileRecord, Indexed, Kind, Names, ONE, PART_BYTES, decode, encode, owner};
+use super::entries::{FileRecord, Indexed, Kind, Names, ONE, PART_BYTES, owner};
 use super::instance::Batches;
 use super::words::{File, Listing, NewFile, Page, Purpose, Refusal, RefusalKind};
 use crate::operations::period;
+use crate::records::{decode, encode};
 use crate::sweep::Removal;
 use penstock_core::{FileId, Kv, KvError};
 

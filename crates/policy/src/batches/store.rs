@@ -1,6 +1,6 @@
 //! Creates, reads, lists and cancels batches, and stores the step that follows another.
 
-use super::entries::{BatchRecord, Kind, Names, decode, encode, owner};
+use super::entries::{BatchRecord, Kind, Names, owner};
 use super::files::{Answer, MAX_USES, begin_live, end_live, no_such_place};
 use super::instance::Batches;
 use super::step::{After, Finished, Outcome, Step, StepEnd, StepWork, Summary, after, step_id};
@@ -10,6 +10,7 @@ use super::words::{
 };
 use crate::operations::words::Submission;
 use crate::operations::{STEP, StepSeen};
+use crate::records::{decode, encode};
 use penstock_core::{BatchId, Code, FileId, Kv, KvError, OperationId};
 
 /// The time after its creation in which a batch may have no first step yet. A request takes less.

@@ -1,6 +1,6 @@
 //! The work of a step that needs no model: the check of the lines, the choice of the lines to run, and the files of results.
 
-use super::entries::{FileRecord, Kind, Names, PART_BYTES, decode, owner};
+use super::entries::{FileRecord, Kind, Names, PART_BYTES, owner};
 use super::instance::Batches;
 use super::line::{Check, Splitter, answer_id, is_request, parse, unanswered, without_bom};
 use super::slice::Slice;
@@ -9,6 +9,7 @@ use super::step::{
 };
 use super::words::{Fault, Line, Lines, Work};
 use crate::operations::words::End;
+use crate::records::decode;
 use penstock_core::{BatchId, FileId, Kv, KvError};
 
 /// Bytes of the input file after which a step takes no further line. They are in memory as a whole.

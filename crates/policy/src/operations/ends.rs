@@ -1,12 +1,13 @@
 //! Closes and commits epochs. The order of the increments of a fate decides; see [`state`](super::state).
 
 use super::entries::{self, Names};
-use super::record::{EndState, Ended, Notice, decode, encode, split};
+use super::record::{EndState, Ended, Notice, split};
 use super::settings::OperationsSettings;
 use super::state::{
     CLOSE, SEAL, WithoutRun, has_commit, is_closed, is_sealed, was_closed_after_its_commit,
 };
 use super::words::{End, OperationState};
+use crate::records::{decode, encode};
 use penstock_core::{Code, Kv, KvError};
 
 /// Status of the answer of an operation that a caller cancelled, by the convention of servers whose client is gone.

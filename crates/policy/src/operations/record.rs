@@ -2,13 +2,10 @@
 //! can recognise it.
 
 use super::words::{OperationState, Submission};
+use crate::records::decode;
 use penstock_core::Caller;
 use penstock_core::headers::Headers;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-
-/// The format of the records that this release writes.
-const FORM: u8 = 1;
 
 /// Bytes in one entry of a body or a result. Every store takes values of this size.
 pub(super) const PART_BYTES: usize = 1 << 20;
@@ -110,21 +107,6 @@ impl From<EndState> for OperationState {
     }
 }
 
-/// The stored bytes of a record.
-pub(super) fn encode<T: Serialize>(record: &T) -> Vec<u8> {
-    let mut bytes = vec![FORM];
-    serde_json::to_writer(&mut bytes, record).expect("strings and numbers are JSON");
-    bytes
-}
-
-/// Parses the bytes of [`encode`]; `None` for other bytes.
-pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
-    let (&form, text) = bytes.split_first()?;
-    (form == FORM)
-        .then(|| serde_json::from_slice(text).ok())
-        .flatten()
-}
-
 impl Accepted {
     /// Parses a stored record; `None` for other bytes.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
@@ -170,6 +152,7 @@ pub(super) fn parts(bytes: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::records::encode;
 
     #[test]
     fn a_record_reads_back_as_it_was_and_other_bytes_are_none() {

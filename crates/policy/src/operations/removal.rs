@@ -1,8 +1,9 @@
 //! Deletes operations: their contents when a caller deletes them, and every entry when their time is over.
 
 use super::entries::{self, Names, period};
-use super::record::{Accepted, Ended, ONE, decode, parts};
+use super::record::{Accepted, Ended, ONE, parts};
 use super::state::{MAX_EPOCHS, counts};
+use crate::records::decode;
 use crate::sweep::Removal;
 use penstock_core::{Kv, KvError, OperationId};
 

@@ -3,7 +3,7 @@
 use super::announce;
 use super::ends::{close_earlier, close_own, commit, end_without_run};
 use super::entries::{self, Names, PERIOD_MS, period};
-use super::record::{Accepted, Ended, Notice, ONE, RunRecord, decode, encode, parts, split};
+use super::record::{Accepted, Ended, Notice, ONE, RunRecord, parts, split};
 use super::removal::{Indexed, RemoveOperation, remove_contents};
 use super::settings::OperationsSettings;
 use super::state::{
@@ -14,6 +14,7 @@ use super::words::{
     Abandoned, AcceptedCall, Claim, End, Listing, Operation, OperationState, Renewal, Run, STEP,
     Submission,
 };
+use crate::records::{decode, encode};
 use crate::sweep::Index;
 use penstock_core::{Code, Kv, KvError, OperationId};
 
